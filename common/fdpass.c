@@ -1,0 +1,88 @@
+/* fdpass.c - sendmsg and recvmsg with SCM_RIGHTS. */
+#include "common/fdpass.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+union control {
+    char bytes[CMSG_SPACE(sizeof(int) * FDPASS_FDS_MAX)];
+    struct cmsghdr align;
+};
+
+bool fdpass_send(int sock, const void *bytes, size_t n, const int *fds, int n_fds, struct err *e)
+{
+    struct iovec iov = { .iov_base = (void *)(uintptr_t)bytes, .iov_len = n };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+    union control control;
+    ssize_t sent;
+
+    assert(n_fds >= 0 && n_fds <= FDPASS_FDS_MAX);
+    if (n_fds > 0) {
+        size_t fd_bytes = sizeof(int) * (size_t)n_fds;
+        memset(&control, 0, sizeof control);
+        msg.msg_control = control.bytes;
+        msg.msg_controllen = CMSG_SPACE(fd_bytes);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(fd_bytes);
+        memcpy(CMSG_DATA(c), fds, fd_bytes);
+    }
+    do
+        sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0)
+        return err_set(e, ERR_SYS, errno, "send a control message of %zu bytes", n);
+    return true;
+}
+
+static void take_fds(struct msghdr *msg, int fds[FDPASS_FDS_MAX], int *n_fds)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        int n = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds + *n_fds, CMSG_DATA(c), sizeof(int) * (size_t)n);
+        *n_fds += n;
+    }
+}
+
+enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
+                               int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
+{
+    struct iovec iov = { .iov_base = bytes, .iov_len = cap };
+    union control control;
+    struct msghdr msg = { .msg_iov = &iov,
+                          .msg_iovlen = 1,
+                          .msg_control = control.bytes,
+                          .msg_controllen = sizeof control.bytes };
+    ssize_t got;
+
+    *n_fds = 0;
+    do
+        got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return FDPASS_EMPTY;
+    if (got < 0 && errno == ECONNRESET)
+        return FDPASS_CLOSED;
+    if (got < 0) {
+        err_set(e, ERR_SYS, errno, "receive a control message");
+        return FDPASS_FAILED;
+    }
+    take_fds(&msg, fds, n_fds);
+    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+        while (*n_fds > 0)
+            close(fds[--*n_fds]);
+        err_set(e, ERR_PROTO, 0, "control message is larger than the %zu bytes allowed", cap);
+        return FDPASS_FAILED;
+    }
+    if (got == 0 && *n_fds == 0)
+        return FDPASS_CLOSED;
+    *n = (size_t)got;
+    return FDPASS_OK;
+}

@@ -1,0 +1,1 @@
+# llmd_test() lines of this area
