@@ -13,12 +13,12 @@
 
 enum err_code {
     ERR_NONE,
-    ERR_SYS,     /* a system call failed; .sys is errno */
-    ERR_CONFIG,  /* the operator's settings */
-    ERR_PROTO,   /* bytes of another process, or a segment, are not what this build expects */
-    ERR_MODEL,   /* the model directory */
-    ERR_INPUT,   /* a client's request */
-    ERR_DEVICE,  /* an accelerator; the worker that meets it exits */
+    ERR_SYS,    /* a system call failed; .sys is errno */
+    ERR_CONFIG, /* the operator's settings */
+    ERR_PROTO,  /* bytes of another process, or a segment, are not what this build expects */
+    ERR_MODEL,  /* the model directory */
+    ERR_INPUT,  /* a client's request */
+    ERR_DEVICE, /* an accelerator; the worker that meets it exits */
     ERR_TIMEOUT,
 };
 

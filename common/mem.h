@@ -8,10 +8,10 @@
 
 #include <stddef.h>
 
-void *mem_alloc(size_t bytes);             /* uninitialised; bytes may be 0 */
-void *mem_zalloc(size_t n, size_t bytes);  /* n * bytes zeroed; overflow aborts */
+void *mem_alloc(size_t bytes);            /* uninitialised; bytes may be 0 */
+void *mem_zalloc(size_t n, size_t bytes); /* n * bytes zeroed; overflow aborts */
 void *mem_realloc(void *p, size_t bytes);
-char *mem_strdup(const char *s);           /* NULL gives NULL */
+char *mem_strdup(const char *s); /* NULL gives NULL */
 char *mem_strndup(const char *s, size_t n);
 
 #endif

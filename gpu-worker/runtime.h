@@ -1,0 +1,67 @@
+/* runtime.h - one rank's model, ready to run: weights mapped, ops chosen, threads started, peers joined.
+ *
+ * The engine (rank 0) plans a batch and calls runtime_forward(); the other ranks sit in
+ * runtime_follow(), which receives the same plan through the group segment.  Behind this door are the
+ * loaders, models/, ops/ and comm/; the engine knows none of them.
+ *
+ * Results do not depend on company (design rule 4): a row's logits are the same bits whatever else is in
+ * the batch, however the prompt was chunked, whatever the number of threads and, on the CPU, of ranks. */
+#ifndef LLMD_GPU_WORKER_RUNTIME_H
+#define LLMD_GPU_WORKER_RUNTIME_H
+
+#include "common/config.h"
+#include "gpu-worker/batch.h"
+#include "proto/frame.h"
+#include "proto/kvpool.h"
+
+enum { MODEL_EOS_MAX = 16 };
+
+/* What the engine needs to know of a model. */
+struct model_info {
+    char name[128]; /* last component of its folder */
+    char architecture[64];
+    char weights_dtype[16];
+    uint32_t vocab_size;
+    uint32_t max_model_len; /* the setting, else what the model was made for */
+    uint32_t n_layers, n_kv_heads, head_dim;
+    uint64_t parameters;
+    int32_t eos[MODEL_EOS_MAX]; /* of config.json and generation_config.json */
+    uint32_t n_eos;
+};
+
+struct runtime_boot {
+    const struct config *config; /* borrowed during runtime_open() */
+    uint32_t group, rank, tp_size, epoch;
+    struct kvpool *pool; /* borrowed for the runtime's life */
+    int weights_fd;      /* taken */
+    int group_fd;        /* taken */
+};
+
+struct runtime;
+
+/* Load or map the weights and get ready.  *loaded: this call filled the weights segment (say
+ * WEIGHTS_READY).  NULL and ERR_MODEL, ERR_PROTO or ERR_SYS. */
+struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e);
+void runtime_close(struct runtime *rt); /* NULL is fine */
+
+const struct model_info *runtime_info(const struct runtime *rt);
+
+/* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written.  Returns when every rank is
+ * done with the step.  ERR_DEVICE or ERR_PROTO (a peer is gone): the worker must exit. */
+bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logits, struct err *e);
+
+/* Ranks 1..tp_size-1: run the steps rank 0 announces until runtime_stop() is called there or here. */
+bool runtime_follow(struct runtime *rt, struct err *e);
+
+/* End runtime_follow() of this rank (any thread) and, on rank 0, of all ranks. */
+void runtime_stop(struct runtime *rt);
+
+/* Run fn(arg, i) for i in 0..n-1 on the compute threads, the caller included; returns when all are done. */
+void runtime_parallel(struct runtime *rt, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n);
+
+/* llm-worker --inspect: read the model's metadata only and fill a plan of what it needs under these
+ * settings on this host.  Strings in *plan point into *info, which must outlive it. */
+bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
+                     struct err *e);
+
+#endif

@@ -1,0 +1,68 @@
+/* board_layout.h - who lives, how they are, and everything they count; byte for byte.
+ *
+ *   0      64            4096              4096 + slot_bytes ...
+ *   +------+-------------+-----------------+-----------------+------
+ *   | hdr  | board_hdr   | slot 0: llmd    | slot 1: gateway | slot 2..: ranks, group by group
+ *   +------+-------------+-----------------+-----------------+------
+ *   rank r of group g has slot 2 + g * tp_size + r
+ *
+ * Writers.  llmd fills board_hdr before it starts anything, and of each slot .name, .pid, .state,
+ * .started_ns, .restarts.  The process whose slot it is writes the rest: heartbeat, step times and its
+ * statistics.  Everybody maps the board; llmctl does not (it asks llmd).
+ *
+ * Order.  Every field is one aligned word, written and read atomically (relaxed).  Nothing on the
+ * board orders anything else.
+ *
+ * Crash.  Counters and histograms stay and go on: a restart does not reset a metric.  Gauges are set
+ * to 0 by the successor, and step_started_ns by llmd before it starts the successor.
+ *
+ * Version.  Any change of size, order or meaning is a new BOARD_VERSION.  New statistics take reserved
+ * room (STATS_CAP, HISTS_CAP) at the end of their list and need no new version. */
+#ifndef LLMD_PROTO_BOARD_LAYOUT_H
+#define LLMD_PROTO_BOARD_LAYOUT_H
+
+#include "proto/segment.h"
+#include "proto/stats.h"
+
+enum { BOARD_VERSION = 1, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
+enum { BOARD_SLOTS_OFFSET = 4096 };
+
+/* States of a process as llmd sees it; supervisor/process.c draws the machine. */
+enum process_state {
+    PROCESS_DOWN,     /* not started, or stopped for good */
+    PROCESS_STARTING, /* runs, has not said READY */
+    PROCESS_READY,
+    PROCESS_DRAINING, /* asked to finish */
+    PROCESS_BACKOFF,  /* died; waits to be started again */
+    N_PROCESS_STATES
+};
+
+struct board_hdr {
+    struct segment_hdr segment;
+    uint32_t n_slots;
+    uint32_t slot_bytes;
+    uint32_t n_groups;
+    uint32_t tp_size;
+    uint64_t started_ns;       /* CLOCK_MONOTONIC, start of service */
+    _Atomic uint32_t draining; /* 1: no new requests anywhere */
+    uint32_t reserved;
+};
+
+struct board_slot {
+    char name[32];          /* "gateway", "worker 0.1" */
+    _Atomic uint32_t pid;   /* 0 = none */
+    _Atomic uint32_t state; /* enum process_state */
+    _Atomic uint32_t restarts;
+    _Atomic uint32_t epoch;           /* start count of its group; 1 = first */
+    _Atomic uint64_t started_ns;      /* of this process */
+    _Atomic uint64_t heartbeat_ns;    /* written at least once a second by a live main loop, and at
+                                          each step; idle processes use a timer */
+    _Atomic uint64_t step_started_ns; /* worker: forward pass running since; 0 = none */
+    _Atomic uint64_t step_average_ns; /* worker: moving average of passes */
+    uint8_t reserved[48];
+    struct stats stats;
+};
+static_assert(offsetof(struct board_slot, stats) == 128, "two cache lines, then statistics");
+static_assert(sizeof(struct board_hdr) <= BOARD_SLOTS_OFFSET, "header fits its page");
+
+#endif

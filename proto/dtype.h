@@ -1,0 +1,24 @@
+/* dtype.h - number formats of weights and KV pages, as they are named in segments and messages. */
+#ifndef LLMD_PROTO_DTYPE_H
+#define LLMD_PROTO_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype { DTYPE_NONE, DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8, DTYPE_I4, N_DTYPES };
+
+static inline const char *dtype_name(enum dtype t)
+{
+    static const char *const names[N_DTYPES] = { "none",     "float32", "float16",
+                                                 "bfloat16", "int8",    "int4" };
+    return (unsigned)t < N_DTYPES ? names[t] : "?";
+}
+
+/* Bytes of n elements (int4: two a byte). */
+static inline size_t dtype_bytes(enum dtype t, size_t n)
+{
+    static const uint8_t bits[N_DTYPES] = { 0, 32, 16, 16, 8, 4 };
+    return (n * bits[(unsigned)t < N_DTYPES ? t : 0] + 7) / 8;
+}
+
+#endif

@@ -1,0 +1,92 @@
+/* ledger.c - the ledger segment: offsets computed once, checked on attach. */
+#include "proto/ledger.h"
+
+#include <stdio.h>
+
+enum { REQUEST_BYTES_MAX = 64 << 10, ALIGN = 64 };
+
+static uint64_t take(uint64_t *at, uint64_t bytes)
+{
+    uint64_t offset = *at;
+
+    *at += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return offset;
+}
+
+static void lay_out(struct ledger_hdr *h, const struct ledger_shape *shape)
+{
+    uint64_t n = shape->tokens_max, at = LEDGER_ENTRY_HDR_BYTES;
+
+    h->n_entries = shape->n_entries;
+    h->tokens_max = shape->tokens_max;
+    h->pages_max = (shape->tokens_max + shape->page_tokens - 1) / shape->page_tokens;
+    h->top_max = shape->top_max;
+    h->request_bytes_max = REQUEST_BYTES_MAX;
+    h->request_offset = take(&at, REQUEST_BYTES_MAX);
+    h->tokens_offset = take(&at, n * sizeof(int32_t));
+    h->logprobs_offset = take(&at, n * sizeof(float));
+    h->ranks_offset = take(&at, n * sizeof(uint32_t));
+    h->pages_offset = take(&at, h->pages_max * sizeof(uint32_t));
+    h->top_offset = take(&at, n * shape->top_max * sizeof(struct ledger_top));
+    h->entry_bytes = (at + 4095) / 4096 * 4096;
+}
+
+bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
+                   uint64_t instance, struct err *e)
+{
+    struct ledger_hdr h = { 0 };
+    struct segment s;
+    char name[32];
+
+    assert(shape->n_entries > 0 && shape->tokens_max > 0 && shape->page_tokens > 0);
+    lay_out(&h, shape);
+    snprintf(name, sizeof name, "llmd-ledger-%u", group);
+    if (!segment_create(&s, SEGMENT_LEDGER, LEDGER_VERSION, name,
+                        LEDGER_ENTRIES_OFFSET + h.n_entries * h.entry_bytes, instance, e))
+        return false;
+    h.segment = *s.hdr;
+    *l = (struct ledger){ .segment = s, .hdr = (struct ledger_hdr *)s.hdr };
+    *l->hdr = h;
+    return true;
+}
+
+static bool offsets_fit(const struct ledger_hdr *h, size_t bytes)
+{
+    uint64_t n = h->tokens_max;
+
+    return h->n_entries > 0 && h->entry_bytes >= LEDGER_ENTRY_HDR_BYTES &&
+           h->entry_bytes <= bytes && h->n_entries <= bytes / h->entry_bytes &&
+           LEDGER_ENTRIES_OFFSET + h->n_entries * h->entry_bytes <= bytes &&
+           h->request_offset + h->request_bytes_max <= h->entry_bytes &&
+           h->tokens_offset + n * 4 <= h->entry_bytes &&
+           h->logprobs_offset + n * 4 <= h->entry_bytes &&
+           h->ranks_offset + n * 4 <= h->entry_bytes &&
+           h->pages_offset + (uint64_t)h->pages_max * 4 <= h->entry_bytes &&
+           h->top_offset + n * h->top_max * sizeof(struct ledger_top) <= h->entry_bytes;
+}
+
+bool ledger_attach(struct ledger *l, int fd, bool writable, struct err *e)
+{
+    struct segment s;
+
+    if (!segment_attach(&s, fd, SEGMENT_LEDGER, LEDGER_VERSION, writable, e))
+        return false;
+    if (!offsets_fit((const struct ledger_hdr *)s.hdr, s.bytes)) {
+        segment_close(&s);
+        return err_set(e, ERR_PROTO, 0, "ledger: its offsets do not fit its size");
+    }
+    *l = (struct ledger){ .segment = s, .hdr = (struct ledger_hdr *)s.hdr };
+    return true;
+}
+
+void ledger_close(struct ledger *l)
+{
+    segment_close(&l->segment);
+    l->hdr = NULL;
+}
+
+struct ledger_entry *ledger_entry(const struct ledger *l, uint32_t i)
+{
+    assert(i < l->hdr->n_entries);
+    return segment_at(&l->segment, LEDGER_ENTRIES_OFFSET + i * l->hdr->entry_bytes);
+}

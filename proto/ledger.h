@@ -1,0 +1,65 @@
+/* ledger.h - make, attach and reach the entries of a group's ledger (ledger_layout.h). */
+#ifndef LLMD_PROTO_LEDGER_H
+#define LLMD_PROTO_LEDGER_H
+
+#include "proto/ledger_layout.h"
+
+struct ledger {
+    struct segment segment;
+    struct ledger_hdr *hdr;
+};
+
+struct ledger_shape {
+    uint32_t n_entries;  /* sequences running + waiting */
+    uint32_t tokens_max; /* max_model_len */
+    uint32_t page_tokens;
+    uint32_t top_max;
+};
+
+/* Virtual size: sparse, only touched pages cost memory. */
+bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
+                   uint64_t instance, struct err *e);
+bool ledger_attach(struct ledger *l, int fd, bool writable, struct err *e); /* takes fd */
+void ledger_close(struct ledger *l);
+
+struct ledger_entry *ledger_entry(const struct ledger *l, uint32_t i);
+
+static inline void *ledger_part(const struct ledger_entry *entry, uint64_t offset)
+{
+    return (char *)(uintptr_t)entry + offset;
+}
+
+static inline uint8_t *ledger_request(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->request_offset);
+}
+
+static inline int32_t *ledger_tokens(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->tokens_offset);
+}
+
+static inline float *ledger_logprobs(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->logprobs_offset);
+}
+
+static inline uint32_t *ledger_ranks(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->ranks_offset);
+}
+
+static inline uint32_t *ledger_pages(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->pages_offset);
+}
+
+/* The alternatives of generated token i: top_max of them, n_top valid. */
+static inline struct ledger_top *ledger_top(const struct ledger *l,
+                                            const struct ledger_entry *entry, uint32_t i)
+{
+    return (struct ledger_top *)ledger_part(entry, l->hdr->top_offset) +
+           (size_t)i * l->hdr->top_max;
+}
+
+#endif

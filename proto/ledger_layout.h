@@ -1,0 +1,86 @@
+/* ledger_layout.h - every accepted sequence of one group, byte for byte.
+ *
+ *   0             4096
+ *   +-------------+---------+---------+-----
+ *   | ledger_hdr  | entry 0 | entry 1 | ...        n_entries of entry_bytes each
+ *   +-------------+---------+---------+-----
+ *   one entry:
+ *   +--------------+--------------------+----------------------+------------------+------------+-------+
+ *   | ledger_entry | request            | tokens               | logprobs         | pages      | top   |
+ *   |   256 bytes  | request_bytes_max  | tokens_max int32     | tokens_max float | pages_max  | see   |
+ *   +--------------+--------------------+----------------------+------------------+------------+-------+
+ *   tokens: prompt ids, then generated ids.  logprobs[i], ranks and top belong to generated token i.
+ *   top: per generated token top_max of {int32 token, float logprob}.  The memory is sparse: what a
+ *   sequence does not use is never touched.
+ *
+ * Writers.  llmd fills ledger_hdr before it starts the group.  Everything else is written by rank 0 of
+ * the group alone, on its engine thread.  llmd maps it read-only for status.
+ *
+ * Order.  A new entry: all its fields first, then .state = LEDGER_LIVE with release; only then may
+ * ACCEPTED leave.  A token: tokens[n_prompt + i], logprobs and top first, then .n_generated = i + 1 with
+ * release; only then may it leave in TOKENS.  The end: .finish and its reasons first, then .state =
+ * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.
+ *
+ * Crash.  There is nothing to undo: an entry not LIVE or DONE was never acknowledged and is free; a
+ * token past n_generated was never sent and is sampled again with the same counter (same draw).  The
+ * successor scans once: LIVE entries go back to the queue as prompt + generated tokens, DONE ones are
+ * delivered again until acknowledged.  .crashes counts the deaths that found the sequence running.
+ *
+ * Version.  Any change of size, order or meaning is a new LEDGER_VERSION. */
+#ifndef LLMD_PROTO_LEDGER_LAYOUT_H
+#define LLMD_PROTO_LEDGER_LAYOUT_H
+
+#include <stdatomic.h>
+
+#include "proto/segment.h"
+
+enum { LEDGER_VERSION = 1, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+
+enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
+
+struct ledger_hdr {
+    struct segment_hdr segment;
+    uint32_t n_entries;
+    uint32_t tokens_max;        /* prompt + generated, = max_model_len */
+    uint32_t pages_max;         /* KV pages of one sequence */
+    uint32_t top_max;           /* alternatives kept per token */
+    uint32_t request_bytes_max; /* packed Submit without its prompt */
+    uint32_t reserved;
+    uint64_t entry_bytes;
+    uint64_t request_offset; /* these offsets count from the start of an entry */
+    uint64_t tokens_offset;
+    uint64_t logprobs_offset; /* float[tokens_max] */
+    uint64_t ranks_offset;    /* uint32_t[tokens_max] */
+    uint64_t pages_offset;    /* uint32_t[pages_max] */
+    uint64_t top_offset;      /* struct ledger_top[tokens_max][top_max] */
+};
+
+struct ledger_top {
+    int32_t token;
+    float logprob;
+};
+
+struct ledger_entry {
+    _Atomic uint32_t state; /* enum ledger_state */
+    _Atomic uint32_t n_generated;
+    uint64_t sequence_id;
+    uint32_t n_prompt;
+    uint32_t n_given; /* of the generated tokens, how many came with Submit.generated */
+    uint32_t request_bytes;
+    uint32_t peer;            /* gateway thread it belongs to: its ZeroMQ routing id */
+    uint64_t accepted_ns;     /* CLOCK_MONOTONIC; queue order */
+    uint64_t scheduled_ns;    /* first time in a batch; 0 = not yet */
+    _Atomic uint32_t running; /* 1 while it is in the batch: a crash now counts against it */
+    uint32_t crashes;
+    uint32_t finish;          /* Llmd__Finish, valid when DONE */
+    int32_t stop_token;       /* of FINISH_STOP_TOKEN */
+    _Atomic uint32_t n_pages; /* valid entries of pages[] */
+    uint32_t epoch;           /* of the worker that wrote pages[] */
+    uint32_t n_top;           /* alternatives really stored per token */
+    uint32_t reserved0;
+    char error[128]; /* of FINISH_ERROR */
+    uint8_t reserved[48];
+};
+static_assert(sizeof(struct ledger_entry) == LEDGER_ENTRY_HDR_BYTES, "fixed entry header");
+
+#endif

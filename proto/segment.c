@@ -1,0 +1,128 @@
+/* segment.c - create, check and map memfds.  Called at start-up only. */
+#include "proto/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
+
+static const char *const kind_names[] = {
+    [SEGMENT_BOARD] = "board",
+    [SEGMENT_LEDGER] = "ledger",
+    [SEGMENT_KVPOOL] = "kvpool",
+    [SEGMENT_WEIGHTS] = "weights",
+    [SEGMENT_CONNECTIONS] = "connections",
+    [SEGMENT_GROUP] = "group",
+};
+
+static int make_memfd(const char *name)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+    if (fd < 0 && errno == EINVAL) /* an older kernel */
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd;
+}
+
+bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version, const char *name,
+                    size_t bytes, uint64_t instance, struct err *e)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *map = MAP_FAILED;
+    int fd;
+
+    assert(bytes >= sizeof(struct segment_hdr));
+    bytes = (bytes + page - 1) / page * page;
+    fd = make_memfd(name);
+    if (fd < 0)
+        return err_set(e, ERR_SYS, errno, "create segment '%s'", name);
+    if (ftruncate(fd, (off_t)bytes) < 0) {
+        err_set(e, ERR_SYS, errno, "size segment '%s' to %zu bytes", name, bytes);
+        goto fail;
+    }
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0) {
+        err_set(e, ERR_SYS, errno, "seal segment '%s'", name);
+        goto fail;
+    }
+    map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        err_set(e, ERR_SYS, errno, "map segment '%s' of %zu bytes", name, bytes);
+        goto fail;
+    }
+    *s = (struct segment){ .hdr = map, .bytes = bytes, .fd = fd, .writable = true };
+    *s->hdr = (struct segment_hdr){ .magic = SEGMENT_MAGIC,
+                                    .kind = kind,
+                                    .version = version,
+                                    .bytes = bytes,
+                                    .instance = instance };
+    return true;
+fail:
+    close(fd);
+    return false;
+}
+
+static bool header_is_ours(const struct segment_hdr *h, size_t bytes, enum segment_kind kind,
+                           uint32_t version, struct err *e)
+{
+    if (h->magic != SEGMENT_MAGIC)
+        return err_set(e, ERR_PROTO, 0, "magic is %llx, not a segment of llmd",
+                       (unsigned long long)h->magic);
+    if (h->kind != kind)
+        return err_set(e, ERR_PROTO, 0, "segment kind is %u, expected %u", h->kind, (unsigned)kind);
+    if (h->version != version)
+        return err_set(e, ERR_PROTO, 0, "layout version %u, this build wants %u", h->version,
+                       version);
+    if (h->bytes != bytes)
+        return err_set(e, ERR_PROTO, 0, "header says %llu bytes, the descriptor has %zu",
+                       (unsigned long long)h->bytes, bytes);
+    return true;
+}
+
+bool segment_attach(struct segment *s, int fd, enum segment_kind kind, uint32_t version,
+                    bool writable, struct err *e)
+{
+    void *map = MAP_FAILED;
+    struct stat st;
+
+    if (fstat(fd, &st) < 0) {
+        err_set(e, ERR_SYS, errno, "stat descriptor %d", fd);
+        goto fail;
+    }
+    if ((size_t)st.st_size < sizeof(struct segment_hdr)) {
+        err_set(e, ERR_PROTO, 0, "descriptor has %lld bytes, too few for a segment",
+                (long long)st.st_size);
+        goto fail;
+    }
+    map = mmap(NULL, (size_t)st.st_size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
+               fd, 0);
+    if (map == MAP_FAILED) {
+        err_set(e, ERR_SYS, errno, "map %lld bytes", (long long)st.st_size);
+        goto fail;
+    }
+    if (!header_is_ours(map, (size_t)st.st_size, kind, version, e))
+        goto fail;
+    *s =
+        (struct segment){ .hdr = map, .bytes = (size_t)st.st_size, .fd = fd, .writable = writable };
+    return true;
+fail:
+    if (map != MAP_FAILED)
+        munmap(map, (size_t)st.st_size);
+    close(fd);
+    return err_wrap(e, "attach segment '%s'", kind_names[kind]);
+}
+
+void segment_close(struct segment *s)
+{
+    if (!s->hdr)
+        return;
+    munmap(s->hdr, s->bytes);
+    if (s->fd >= 0)
+        close(s->fd);
+    *s = (struct segment){ .fd = -1 };
+}
