@@ -1,1 +1,1 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_err SOURCES unit/test_err.c LIBS common LABELS unit)
