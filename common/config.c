@@ -111,9 +111,11 @@ static bool is_choice(const char *choices, const char *value)
 {
     size_t n = strlen(value);
 
+    if (n == 0 || strchr(value, '|'))
+        return false;
     for (const char *at = choices; at; at = strchr(at, '|')) {
         at += *at == '|';
-        if (n > 0 && strncmp(at, value, n) == 0 && (at[n] == '|' || at[n] == '\0'))
+        if (strncmp(at, value, n) == 0 && (at[n] == '|' || at[n] == '\0'))
             return true;
     }
     return false;
@@ -165,14 +167,14 @@ bool config_set(struct config *c, const char *name, const char *value, const cha
     return true;
 }
 
-/* The value of NAME in the environment, or NULL. */
+/* The value of NAME in the environment, or NULL; an empty value counts as not set. */
 static const char *look_up(char *const *environment, const char *name)
 {
     size_t n = strlen(name);
 
     for (; environment && *environment; environment++)
         if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
-            return *environment + n + 1;
+            return (*environment)[n + 1] ? *environment + n + 1 : NULL;
     return NULL;
 }
 
@@ -194,7 +196,7 @@ bool config_read_environment(struct config *c, char *const *environment, struct 
         value = look_up(environment, own);
         if (!value && s->alias[0])
             value = look_up(environment, name = s->alias);
-        if (!value || !value[0])
+        if (!value)
             continue;
         snprintf(source, sizeof source, "environment %s", name);
         if (!config_set(c, s->name, value, source, e))
