@@ -38,7 +38,7 @@ struct stat_hist {
     _Atomic uint64_t
         bucket[HIST_BUCKETS_MAX]; /* not cumulative; past the last bound: last bucket */
     _Atomic uint64_t count;
-    _Atomic uint64_t sum_nano; /* sum of observations * 1e9 */
+    _Atomic uint64_t sum_parts; /* sum of observations, in nanoseconds or tokens: read hist_sum() */
 };
 
 struct stats {
@@ -75,6 +75,8 @@ static inline uint64_t stat_get(const struct stats *s, enum stat i)
 }
 
 void hist_observe(struct stats *s, enum hist h, double value);
+/* Sum of the observations, in seconds or tokens. */
+double hist_sum(const struct stats *s, enum hist h);
 /* Called by the successor of a dead writer: gauges describe processes, so they start at 0 again. */
 void stats_zero_gauges(struct stats *s);
 
