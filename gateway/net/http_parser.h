@@ -117,10 +117,10 @@ struct http_parser {
 
     /* how far it is */
     const struct http_limits *limits;
-    uint32_t at;        /* head bytes looked at */
-    uint32_t mark;      /* where the current word began */
-    uint32_t value_end; /* past the last byte of a value that is not white space */
-    uint8_t state;
+    uint32_t at;   /* head bytes looked at */
+    uint32_t mark; /* where the current word began */
+    uint8_t state; /* of the head */
+    uint8_t body_state;
     uint8_t n_host;
     uint8_t digits; /* of the current chunk size */
     uint32_t ext_bytes;
@@ -156,8 +156,8 @@ struct http_piece {
 enum http_parse http_parse_body(struct http_parser *p, const char *bytes, size_t n,
                                 struct http_piece *piece);
 
-/* Decode %XX from src into dst (n bytes suffice, may be src) and NUL-terminate past the end if dst has
- * n + 1.  False for an incomplete or non-hex escape and for %00.  is_query: '+' is a space. */
+/* Decode %XX from src into dst, which has room for n bytes and may be src.  False for an incomplete or
+ * non-hex escape and for %00.  is_query: '+' is a space. */
 bool http_percent_decode(char *dst, size_t *dst_n, const char *src, size_t n, bool is_query);
 
 #endif
