@@ -189,6 +189,11 @@ void loop_timer_set(struct loop_timer *t, uint64_t delay_ns)
     event_add(t->ev, &delay);
 }
 
+void loop_timer_fire(struct loop_timer *t)
+{
+    event_active(t->ev, EV_TIMEOUT, 0);
+}
+
 void loop_timer_clear(struct loop_timer *t)
 {
     event_del(t->ev);

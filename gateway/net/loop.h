@@ -35,6 +35,8 @@ void loop_post(struct loop *l, loop_task_fn *fn, void *arg);
  * callback: set, clear and free. */
 struct loop_timer *loop_timer_new(struct loop *l, loop_task_fn *fn, void *arg);
 void loop_timer_set(struct loop_timer *t, uint64_t delay_ns);
+/* Have it fire once more in this turn of the loop, after what is already waiting to run. */
+void loop_timer_fire(struct loop_timer *t);
 void loop_timer_clear(struct loop_timer *t);
 bool loop_timer_is_set(const struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t);
