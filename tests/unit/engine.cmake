@@ -1,1 +1,3 @@
-# llmd_test() lines of this area
+# The engine half of gpu-worker/, over a fake runtime, and the real llm-worker process.
+llmd_test(NAME test_philox SOURCES unit/test_philox.c LIBS engine LABELS unit)
+llmd_test(NAME test_sampler SOURCES unit/test_sampler.c unit/naive_sampler.c LIBS engine LABELS unit)
