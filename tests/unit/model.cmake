@@ -1,1 +1,5 @@
-# llmd_test() lines of this area
+# The compute half of the worker.
+add_library(model_rig STATIC unit/model_rig.c)
+target_link_libraries(model_rig PUBLIC runtime PkgConfig::cmocka)
+
+llmd_test(NAME test_llama_golden SOURCES unit/test_llama_golden.c LIBS model_rig)
