@@ -1,1 +1,2 @@
 # llmd_test() lines of this area
+llmd_test(NAME test_runtime_dir SOURCES unit/test_runtime_dir.c LIBS common LABELS unit)
