@@ -115,6 +115,13 @@ int runtime_dir_open(const char *dir, struct err *e)
     return -1;
 }
 
+/* The sticky bit alone would also describe /tmp. */
+static bool is_ours_to_remove(const struct stat *st)
+{
+    return S_ISDIR(st->st_mode) && (st->st_mode & S_ISVTX) && !(st->st_mode & S_IRWXO) &&
+           st->st_uid == geteuid();
+}
+
 void runtime_dir_remove(const char *dir)
 {
     char path[CONFIG_TEXT_BYTES + 32];
@@ -122,7 +129,7 @@ void runtime_dir_remove(const char *dir)
 
     runtime_dir_control_path(dir, path, sizeof path);
     unlink(path);
-    if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX))
+    if (lstat(dir, &st) == 0 && is_ours_to_remove(&st))
         rmdir(dir);
 }
 
