@@ -113,8 +113,6 @@ static bool filter_last(struct jrun *r, struct jcall *c, struct jval *out)
         return jrun_fail(r, "'%s' object is not reversible", jval_type_name(c->self));
     if (!jval_iterate(r, c->self, &items, &n))
         return false;
-    if (c->self.kind == J_UNDEF)
-        return jrun_undef_fail(r, c->self);
     *out = n ? items[n - 1] : jval_undef_hint(r, "No last item, sequence was empty.");
     return true;
 }

@@ -229,8 +229,7 @@ static bool split_spaces(struct jrun *r, struct jval s, int64_t limit, struct js
     while (at < s.n) {
         size_t end = at;
         if (limit == 0) {
-            end = jutf8_trim_right(s.s, s.n);
-            return jseq_push(r, parts, jval_str(s.s + at, end - at));
+            return jseq_push(r, parts, jval_str(s.s + at, s.n - at));
         }
         while (end < s.n) {
             size_t next = end;
@@ -286,8 +285,7 @@ static bool rsplit_spaces(struct jrun *r, struct jval s, int64_t limit, struct j
     while (end > 0) {
         size_t at = end;
         if (limit == 0) {
-            at = jutf8_trim_left(s.s, end);
-            return jseq_push(r, parts, jval_str(s.s + at, end - at));
+            return jseq_push(r, parts, jval_str(s.s, end));
         }
         while (at > 0) {
             size_t previous = at;

@@ -413,7 +413,7 @@ static int order_bytes(struct jval a, struct jval b)
     size_t n = a.n < b.n ? a.n : b.n;
     int c = n ? memcmp(a.s, b.s, n) : 0;
 
-    return c ? c : (a.n > b.n) - (a.n < b.n);
+    return c ? (c > 0) - (c < 0) : (a.n > b.n) - (a.n < b.n);
 }
 
 static bool order(struct jrun *r, struct jval a, struct jval b, const char *op, int nest, int *out);

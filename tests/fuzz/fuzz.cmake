@@ -1,1 +1,4 @@
 # llmd_test() lines of this area
+if(COMMAND llmd_fuzz)
+  llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
+endif()

@@ -16,9 +16,13 @@
 #include "common/file.h"
 #include "text/chat_template.h"
 
-static const struct tm now = {
-    .tm_year = 124, .tm_mon = 6, .tm_mday = 26, .tm_hour = 9, .tm_min = 5, .tm_wday = 5, .tm_yday = 207
-};
+static const struct tm now = { .tm_year = 124,
+                               .tm_mon = 6,
+                               .tm_mday = 26,
+                               .tm_hour = 9,
+                               .tm_min = 5,
+                               .tm_wday = 5,
+                               .tm_yday = 207 };
 
 static json_t *vars_from(const char *json)
 {
@@ -104,8 +108,9 @@ static void demo_model_renders_as_llama_2(void **state)
     assert_true(chat_templates_load(&ts, TEST_SOURCE_DIR "/models/stories-demo", &e));
     json_object_update(vars, ts.tokens);
     assert_true(chat_template_render(chat_templates_pick(&ts, false), vars, &now, &out, &e));
-    assert_string_equal(out.data, "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello. </s>"
-                                  "<s>[INST] Bye [/INST]");
+    assert_string_equal(out.data,
+                        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n Hi [/INST] Hello. </s>"
+                        "<s>[INST] Bye [/INST]");
     buf_fini(&out);
     json_decref(vars);
     chat_templates_fini(&ts);
