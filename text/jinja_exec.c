@@ -240,6 +240,8 @@ static bool bind_param(struct jrun *r, const struct jnode *param, uint32_t place
     const struct jkwarg *named = find_kwarg(c, s->name, s->n);
     struct jval v;
 
+    if (!jrun_work(r, c->n_kw / 8))
+        return false;
     *n_named += named && place >= c->n_pos;
     if (place < c->n_pos)
         v = c->pos[place];

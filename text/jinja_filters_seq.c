@@ -23,6 +23,8 @@ static bool get_path(struct jrun *r, struct jval v, struct jval path, struct jva
 {
     bool has_default = otherwise.kind != J_ABSENT && otherwise.kind != J_NONE;
 
+    if (!jrun_work(r, path.kind == J_STR ? path.n / 64 : 0))
+        return false;
     if (path.kind != J_STR) {
         if (!jop_index(r, v, path, &v))
             return false;
