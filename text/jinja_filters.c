@@ -181,14 +181,14 @@ static bool filter_truncate(struct jrun *r, struct jcall *c, struct jval *out)
     if (!jcall_int(r, c, 0, 255, &length) || !jcall_int(r, c, 3, 5, &leeway) ||
         (c->arg[2].kind != J_ABSENT && !jcall_str(r, c, 2, &end)) || !jval_length(r, s, &count))
         return false;
-    if (s.kind != J_STR)
-        return jrun_fail(r, "truncate wants a string, found '%s'", jval_type_name(s));
     if (length < (int64_t)jutf8_count(end.s, end.n) || leeway < 0)
         return jrun_fail(r, "truncate wants a length of at least that of its end");
     if (count <= length || count - length <= leeway) {
         *out = s;
         return true;
     }
+    if (s.kind != J_STR)
+        return jrun_fail(r, "truncate wants a string, found '%s'", jval_type_name(s));
     n = jutf8_offset(s.s, s.n, (size_t)length - jutf8_count(end.s, end.n));
     if (!jval_truth(c->arg[1])) {
         const char *space = n ? memrchr(s.s, ' ', n) : NULL;
@@ -288,7 +288,7 @@ static bool filter_int(struct jrun *r, struct jcall *c, struct jval *out)
 
     if (v.kind == J_UNDEF)
         return jrun_undef_fail(r, v);
-    if (!jcall_int(r, c, 1, 10, &base))
+    if (!jcall_int(r, c, 1, 10, &base) || !jrun_work(r, v.kind == J_STR ? v.n / 4 : 0))
         return false;
     *out = c->arg[0].kind == J_ABSENT ? jval_int(0) : c->arg[0];
     if (v.kind == J_STR && parse_int(v, base, &i))
@@ -311,6 +311,8 @@ static bool filter_float(struct jrun *r, struct jcall *c, struct jval *out)
 
     if (c->self.kind == J_UNDEF)
         return jrun_undef_fail(r, c->self);
+    if (!jrun_work(r, c->self.kind == J_STR ? c->self.n / 4 : 0))
+        return false;
     *out = c->arg[0].kind == J_ABSENT ? jval_float(0.0) : c->arg[0];
     if (jval_is_num(c->self))
         *out = jval_float(jval_as_float(c->self));

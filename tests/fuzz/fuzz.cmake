@@ -1,4 +1,5 @@
 # llmd_test() lines of this area
 if(COMMAND llmd_fuzz)
   llmd_fuzz(NAME fuzz_http_parser SOURCES fuzz/fuzz_http_parser.c LIBS net)
+  llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
 endif()
