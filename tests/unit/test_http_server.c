@@ -244,7 +244,7 @@ static void bad_requests_are_refused_and_the_connection_closed(void **state)
                        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
                        "0x3\r\nabc\r\n0\r\n\r\n",
                        "HTTP/1.1 400 ");
-    buf_add_str(&head, "GET / HTTP/1.1\r\nHost: x\r\n");
+    buf_add_str(&head, "GET / HTTP/1.1\r\nHost: x\r\nA: ");
     for (int i = 1; i < 2000; i++)
         buf_add_str(&head, i % 30 ? "0123456789012345678901234567890123456789" : "\r\nA: ");
     expect_closed_with(f, head.data, "HTTP/1.1 431 ");
