@@ -64,6 +64,7 @@ struct describe {
     char *pending; /* bytes not used yet, in memory of exactly their size, so that ASan guards it */
     size_t n_pending;
     bool in_body;
+    bool is_closed; /* the last request was the last: what follows is not looked at */
 };
 
 static inline void describe_use(struct describe *d, size_t n)
@@ -101,9 +102,10 @@ static inline bool describe_step(struct describe *d)
     buf_add(d->out, d->line.data, d->line.n);
     buf_add(d->out, "\"\n", 2);
     buf_clear(&d->line);
-    http_parser_init(&d->p, d->limits, d->fields);
     d->in_body = false;
-    return d->n_pending > 0;
+    d->is_closed = !d->p.keep_alive;
+    http_parser_init(&d->p, d->limits, d->fields);
+    return d->n_pending > 0 && !d->is_closed;
 }
 
 static inline size_t describe_piece_bytes(struct describe_pieces *pieces, size_t left)
@@ -126,7 +128,7 @@ static inline void http_describe(struct buf *out, const char *bytes, size_t n,
 
     d.fields = mem_alloc(limits->fields_max * sizeof *d.fields);
     http_parser_init(&d.p, limits, d.fields);
-    for (size_t at = 0, piece; at < n && !d.p.refused; at += piece) {
+    for (size_t at = 0, piece; at < n && !d.p.refused && !d.is_closed; at += piece) {
         piece = describe_piece_bytes(&pieces, n - at);
         d.pending = mem_realloc(d.pending, d.n_pending + piece);
         memcpy(d.pending + d.n_pending, bytes + at, piece);
@@ -137,7 +139,7 @@ static inline void http_describe(struct buf *out, const char *bytes, size_t n,
     if (d.p.refused)
         buf_printf(out, "refused %s %d\n", http_refusal_name(d.p.refused),
                    http_refusal_status(d.p.refused));
-    else if (d.in_body || d.n_pending > 0)
+    else if (!d.is_closed && (d.in_body || d.n_pending > 0))
         buf_add_str(out, "more\n");
     buf_reserve(out, 0);
     out->data[out->n] = '\0';
