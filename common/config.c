@@ -57,16 +57,16 @@ static const struct setting settings[N_CONFIG] = {
 #undef CHOICE
 };
 
-static const struct setting *find(const char *name)
+int config_find(const char *name)
 {
     for (int i = 0; i < N_CONFIG; i++) {
         const char *a = settings[i].name, *b = name;
         while (*a && (*a == *b || (*a == '_' && *b == '-')))
             a++, b++;
         if (!*a && !*b)
-            return &settings[i];
+            return i;
     }
-    return NULL;
+    return -1;
 }
 
 /* "12", "512M", "4G", "64KiB": digits, then a power of 1024. */
@@ -157,13 +157,13 @@ void config_init(struct config *c)
 bool config_set(struct config *c, const char *name, const char *value, const char *source,
                 struct err *e)
 {
-    const struct setting *s = find(name);
+    int i = config_find(name);
 
-    if (!s)
-        return err_set(e, ERR_CONFIG, 0, "there is no setting '%s'", name);
-    if (!set_value(c, s, value, e))
+    if (i < 0)
+        return err_set(e, ERR_CONFIG, 0, "there is no setting '%.64s'", name);
+    if (!set_value(c, &settings[i], value, e))
         return false;
-    snprintf(c->source[s - settings], sizeof c->source[0], "%s", source);
+    snprintf(c->source[i], sizeof c->source[0], "%s", source);
     return true;
 }
 
