@@ -343,6 +343,7 @@ static void init_bpe(struct tokenizer *t, const struct unknown *unknown)
         b->symbols[c] = c < 128 ? vocab_find(&t->vocab, &s, 1) : -1;
     }
     bpe_rank_by_score(b);
+    bpe_find_boundaries(b);
 }
 
 bool tokenizer_load_sentencepiece(struct tokenizer *t, struct tokenizer_file model, struct err *e)
