@@ -91,6 +91,7 @@ void bpe_rank_by_score(struct bpe *b)
     struct scored *sorted = mem_alloc(v->n * sizeof *sorted);
     size_t n = 0;
 
+    b->n_ranks = v->n;
     b->ranks = mem_alloc(v->n * sizeof *b->ranks);
     for (size_t id = 0; id < v->n; id++) {
         const struct vocab_token *token = &v->tokens[id];
@@ -149,6 +150,16 @@ static bool joins_at_mark(const struct bpe *b, const struct bpe_merge *merge)
              is_mark(left->piece + left->n_piece - MARK_BYTES, MARK_BYTES));
 }
 
+void bpe_forget_specials(struct bpe *b)
+{
+    for (size_t i = 0; b->merges && i <= b->merges_mask; i++)
+        if (b->merges[i].left >= 0 && b->vocab->tokens[b->merges[i].id].flags & VOCAB_SPECIAL)
+            b->merges[i].rank = BPE_NO_MERGE;
+    for (size_t id = 0; b->ranks && id < b->n_ranks; id++)
+        if (b->vocab->tokens[id].flags & VOCAB_SPECIAL)
+            b->ranks[id] = BPE_NO_MERGE;
+}
+
 void bpe_find_boundaries(struct bpe *b)
 {
     b->splits_at_marks = false;
@@ -157,7 +168,7 @@ void bpe_find_boundaries(struct bpe *b)
     for (size_t i = 0; b->merges && i <= b->merges_mask; i++)
         if (b->merges[i].left >= 0 && joins_at_mark(b, &b->merges[i]))
             return;
-    for (size_t id = 0; b->ranks && id < b->vocab->n; id++) {
+    for (size_t id = 0; b->ranks && id < b->n_ranks; id++) {
         const struct vocab_token *token = &b->vocab->tokens[id];
         if (b->ranks[id] != BPE_NO_MERGE &&
             next_boundary(token->piece, token->n_piece, 0) < token->n_piece)
@@ -279,7 +290,7 @@ static void look_at_pair(const struct bpe *b, const struct text_view *word, stru
         }
     } else if (!left->frozen && !right->frozen && left->n + right->n <= b->piece_bytes_max) {
         int32_t id = vocab_find(b->vocab, word->s + left->at, left->n + right->n);
-        if (id >= 0) {
+        if (id >= 0 && (size_t)id < b->n_ranks) {
             left->rank = b->ranks[id];
             left->merged = id;
         }

@@ -343,7 +343,6 @@ static void init_bpe(struct tokenizer *t, const struct unknown *unknown)
         b->symbols[c] = c < 128 ? vocab_find(&t->vocab, &s, 1) : -1;
     }
     bpe_rank_by_score(b);
-    bpe_find_boundaries(b);
 }
 
 bool tokenizer_load_sentencepiece(struct tokenizer *t, struct tokenizer_file model, struct err *e)
@@ -371,7 +370,6 @@ bool tokenizer_load_sentencepiece(struct tokenizer *t, struct tokenizer_file mod
     } else {
         t->model = TOKENIZER_UNIGRAM;
         t->unigram.unknown = unknown;
-        unigram_init(&t->unigram, &t->vocab);
     }
     t->bos_id = find_control(t, spec.bos);
     t->eos_id = find_control(t, spec.eos);

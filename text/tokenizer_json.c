@@ -264,7 +264,6 @@ static bool find_symbols(struct tokenizer *t, struct err *e)
         return find_byte_symbols(t, e);
     }
     find_ascii_symbols(t);
-    bpe_find_boundaries(b);
     all_bytes = vocab_byte_tokens(&t->vocab, b->unknown.byte_ids);
     if (b->unknown.unk_id < 0 && !(b->unknown.byte_fallback && all_bytes))
         return err_set(e, ERR_MODEL, 0,
