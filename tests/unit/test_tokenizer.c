@@ -20,7 +20,7 @@
 #define VECTORS TEST_SOURCE_DIR "/tests/vectors/tokenizer"
 #define MARK    "\xe2\x96\x81"
 
-/* A character tokenizer: 0 <unk>, 1 <s>, 2 </s>, 3 a, 4 b, 5 ab, 6 the mark, 7 TAG's letters do not exist. */
+/* A character tokenizer: 0 <unk>, 1 <s>, 2 </s>, 3 a, 4 b, 5 ab, 6 U+2581. */
 #define HEAD(added) "{\"added_tokens\":[" SPECIALS added "],"
 #define SPECIALS                                                                                   \
     "{\"id\":0,\"content\":\"<unk>\",\"special\":true},"                                           \
@@ -270,6 +270,31 @@ static void spans_are_of_the_text_as_it_came(void **state)
     tokenizer_close(t);
 }
 
+/* Quadratic in the pile, this takes many minutes, and the test its timeout. */
+static void spans_in_a_pile_of_marks_are_not_quadratic(void **state)
+{
+    enum { MARKS = 300000 };
+    struct token_list ids = { 0 };
+    struct err e = { 0 };
+    struct buf text = { 0 };
+    struct tokenizer *t;
+    char *json;
+    size_t n;
+
+    (void)state;
+    assert_true(file_read(VECTORS "/qwen2/tokenizer.json", 1 << 20, &json, &n, &e));
+    t = tokenizer_open_json(json, n, NULL, 0, &e);
+    free(json);
+    for (int i = 0; i < MARKS; i++) /* U+0344 becomes two marks, and they change places */
+        buf_add_str(&text, i % 2 ? "\xcd\x84" : "\xcc\xa3");
+    assert_true(tokenizer_encode(t, text.data, text.n, TOKENIZER_SPANS, &ids, &e));
+    assert_int_equal(ids.spans[0].start, 0);
+    assert_int_equal(ids.spans[ids.n - 1].end, text.n);
+    buf_fini(&text);
+    token_list_fini(&ids);
+    tokenizer_close(t);
+}
+
 static void invalid_text_is_refused_and_leaves_the_list(void **state)
 {
     struct tokenizer *t = open_json(HEAD("") DECODER MODEL "}", NULL);
@@ -324,7 +349,7 @@ static void what_is_not_understood_is_named(void **state)
           "\"model\":{\"end_of_word_suffix\":\"</w>\",\"vocab\":{\"a\":0},\"merges\":[]}}",
           NULL, "'</w>'" },
         { "{" DECODER "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{\"a\":0},"
-                      "\"merges\":[]}}",
+          "\"merges\":[]}}",
           NULL, "byte 0x" },
         { HEAD("") DECODER MODEL "}", "[]", "tokenizer_config.json" },
         { HEAD("") DECODER MODEL "}", "{\"eos_token\":\"nope\"}", "'nope'" },
@@ -414,6 +439,7 @@ int main(void)
         cmocka_unit_test(tokens_have_bytes_and_spelling),
         cmocka_unit_test(demo_prompts_have_their_golden_ids),
         cmocka_unit_test(spans_are_of_the_text_as_it_came),
+        cmocka_unit_test(spans_in_a_pile_of_marks_are_not_quadratic),
         cmocka_unit_test(invalid_text_is_refused_and_leaves_the_list),
         cmocka_unit_test(what_is_not_understood_is_named),
         cmocka_unit_test(open_says_which_directory),
