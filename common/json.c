@@ -212,11 +212,43 @@ void jw_double(struct json_writer *w, double v)
     add_number(w, text);
 }
 
+/* json_parse() bounds the depth, so recursion is bounded too. */
 void jw_json(struct json_writer *w, const json_t *v)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    const char *key;
+    json_t *member;
+    size_t i;
 
-    before_value(w);
-    buf_add_str(w->out, text ? text : "null");
-    free(text);
+    switch (v ? json_typeof(v) : JSON_NULL) {
+    case JSON_OBJECT:
+        jw_object(w);
+        json_object_foreach ((json_t *)(uintptr_t)v, key, member) {
+            jw_key(w, key);
+            jw_json(w, member);
+        }
+        jw_object_end(w);
+        break;
+    case JSON_ARRAY:
+        jw_array(w);
+        json_array_foreach (v, i, member)
+            jw_json(w, member);
+        jw_array_end(w);
+        break;
+    case JSON_STRING:
+        jw_strn(w, json_string_value(v), json_string_length(v));
+        break;
+    case JSON_INTEGER:
+        jw_int(w, json_integer_value(v));
+        break;
+    case JSON_REAL:
+        jw_double(w, json_real_value(v));
+        break;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        jw_bool(w, json_is_true(v));
+        break;
+    case JSON_NULL:
+        jw_null(w);
+        break;
+    }
 }

@@ -45,7 +45,7 @@ static int count_open(void)
 
 static void send_n(int n_fds, const char *text)
 {
-    int fds[FDPASS_FDS_MAX];
+    int fds[FDPASS_FDS_MAX] = { 0 };
     struct err e;
 
     for (int i = 0; i < n_fds; i++)

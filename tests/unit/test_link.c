@@ -99,18 +99,20 @@ static void expect_connected(struct link *l, uint32_t peer, struct link *greeter
     assert_int_equal(m.peer, peer);
 }
 
-/* A child runs a link's other end; it dies with the test. */
-static pid_t start(void (*run)(uint32_t arg), uint32_t arg)
+/* Runs this program again as the other end of a link; it dies with the test. */
+static pid_t start(const char *role, uint32_t number)
 {
-    pid_t parent = getpid(), pid = fork();
+    pid_t parent = getpid(), pid;
+    char text[16];
 
+    snprintf(text, sizeof text, "%u", number);
+    pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
-        run(arg);
-        _exit(0);
+        if (getppid() == parent)
+            execl("/proc/self/exe", "test_link", role, instance, text, (char *)NULL);
+        _exit(1);
     }
     return pid;
 }
@@ -122,9 +124,9 @@ static void stop(pid_t pid, int sig)
 }
 
 /* A worker: says HELLO with its epoch to whoever connects, and returns every CANCEL. */
-static void run_worker(uint32_t epoch)
+static int run_worker(const char *at, uint32_t epoch)
 {
-    struct link *l = link_bind(instance, 0, NULL);
+    struct link *l = link_bind(at, 0, NULL);
     struct link_msg m;
 
     for (;;) {
@@ -134,19 +136,19 @@ static void run_worker(uint32_t epoch)
         else if (result == LINK_OK)
             send_cancel(l, m.peer, ((Llmd__Cancel *)m.body)->sequence_id[0]);
         else
-            _exit(2);
+            return 2;
     }
 }
 
 /* A gateway thread as peer 9: sends CANCEL with its number after each HELLO. */
-static void run_gateway(uint32_t number)
+static int run_gateway(const char *at, uint32_t number)
 {
-    struct link *l = link_connect(instance, 0, 9, NULL);
+    struct link *l = link_connect(at, 0, 9, NULL);
     struct link_msg m;
 
     while (l && wait_for(l, &m) == LINK_OK)
         send_cancel(l, 0, number);
-    _exit(2);
+    return 2;
 }
 
 static void link_greets_and_carries_both_ways(void **state)
@@ -239,7 +241,7 @@ static void link_finds_a_worker_again_that_was_killed(void **state)
     (void)state;
     assert_ok((dealer = link_connect(instance, 0, 9, &e)) != NULL, e);
     for (uint32_t epoch = 1; epoch <= 5; epoch++) {
-        pid_t worker = start(run_worker, epoch);
+        pid_t worker = start("worker", epoch);
         expect_hello(dealer, epoch); /* each new worker was told of us */
         assert_true(send_cancel(dealer, 0, epoch));
         expect_cancel(dealer, 0, epoch);
@@ -257,14 +259,14 @@ static void link_send_to_a_dead_worker_fails_until_the_next_hello(void **state)
 
     (void)state;
     assert_ok((dealer = link_connect(instance, 0, 9, &e)) != NULL, e);
-    worker = start(run_worker, 1);
+    worker = start("worker", 1);
     expect_hello(dealer, 1);
     stop(worker, SIGKILL);
     /* The link notices on its own time; from then on sends are refused. */
     uint64_t deadline = clock_mono_ns() + WAIT_MS * NS_PER_MS;
     while (send_cancel(dealer, 0, 666))
         assert_true(clock_mono_ns() < deadline);
-    worker = start(run_worker, 2);
+    worker = start("worker", 2);
     expect_hello(dealer, 2);
     assert_true(send_cancel(dealer, 0, 7));
     expect_cancel(dealer, 0, 7);
@@ -280,7 +282,7 @@ static void link_knows_a_gateway_again_that_was_killed(void **state)
     (void)state;
     assert_ok((router = link_bind(instance, 0, &e)) != NULL, e);
     for (uint32_t number = 1; number <= 5; number++) {
-        pid_t gateway = start(run_gateway, number);
+        pid_t gateway = start("gateway", number);
         expect_connected(router, 9, NULL);
         assert_true(send_hello(router, 9, number));
         expect_cancel(router, 9, number);
@@ -298,12 +300,12 @@ static void link_hands_a_number_over_to_the_newest(void **state)
 
     (void)state;
     assert_ok((router = link_bind(instance, 0, &e)) != NULL, e);
-    old = start(run_gateway, 1);
+    old = start("gateway", 1);
     expect_connected(router, 9, NULL);
     assert_true(send_hello(router, 9, 1));
     expect_cancel(router, 9, 1);
     kill(old, SIGSTOP);
-    new = start(run_gateway, 2);
+    new = start("gateway", 2);
     expect_connected(router, 9, NULL);
     assert_true(send_hello(router, 9, 2));
     expect_cancel(router, 9, 2);
@@ -337,7 +339,7 @@ static void link_send_stops_at_a_full_queue(void **state)
     link_close(router);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(link_greets_and_carries_both_ways, set_up),
@@ -351,5 +353,9 @@ int main(void)
         cmocka_unit_test_setup(link_send_stops_at_a_full_queue, set_up),
     };
 
+    if (argc == 4 && strcmp(argv[1], "worker") == 0)
+        return run_worker(argv[2], (uint32_t)atoi(argv[3]));
+    if (argc == 4 && strcmp(argv[1], "gateway") == 0)
+        return run_gateway(argv[2], (uint32_t)atoi(argv[3]));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

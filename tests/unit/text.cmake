@@ -1,1 +1,11 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_utf8 SOURCES unit/test_utf8.c LIBS text LABELS unit)
+llmd_test(NAME test_unicode SOURCES unit/test_unicode.c LIBS text LABELS unit)
+llmd_test(NAME test_regex SOURCES unit/test_regex.c LIBS text LABELS unit)
+llmd_test(NAME test_json_scan SOURCES unit/test_json_scan.c LIBS text LABELS unit)
+llmd_test(NAME test_trie SOURCES unit/test_trie.c LIBS text LABELS unit)
+llmd_test(NAME test_bpe SOURCES unit/test_bpe.c LIBS text LABELS unit)
+llmd_test(NAME test_pre_tokenizer SOURCES unit/test_pre_tokenizer.c LIBS text LABELS unit)
+llmd_test(NAME test_tokenizer SOURCES unit/test_tokenizer.c LIBS text LABELS unit)
+llmd_test(NAME test_sentencepiece SOURCES unit/test_sentencepiece.c LIBS text LABELS unit)
+llmd_test(NAME test_detokenizer SOURCES unit/test_detokenizer.c LIBS text LABELS unit)
+llmd_test(NAME test_tokenizer_vectors SOURCES unit/test_tokenizer_vectors.c LIBS text LABELS unit)
