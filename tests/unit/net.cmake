@@ -1,1 +1,3 @@
 # llmd_test() lines of this area
+add_executable(http_layer_server ${CMAKE_SOURCE_DIR}/bench/http_layer/server.c)
+target_link_libraries(http_layer_server PRIVATE net)
