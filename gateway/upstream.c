@@ -47,7 +47,6 @@ struct group {
     bool needs_resync;
     struct sequence_list held;
     struct id_list acks, cancels; /* to be sent */
-    char cause[UPSTREAM_CAUSE_BYTES];
 };
 
 struct upstream {
@@ -587,7 +586,7 @@ void upstream_receive(struct upstream *u, uint32_t group)
 
 /* ---- groups that go away, and time ---- */
 
-void upstream_set_service(struct upstream *u, uint32_t g, bool is_up, const char *cause)
+void upstream_set_service(struct upstream *u, uint32_t g, bool is_up)
 {
     struct group *group;
 
@@ -599,32 +598,15 @@ void upstream_set_service(struct upstream *u, uint32_t g, bool is_up, const char
     if (is_up)
         group->down_since_ns = 0;
     if (group->is_up != is_up)
-        log_info("upstream group=%u service=%s thread=%u held=%u cause=\"%s\"", g,
-                 is_up ? "up" : "down", u->config.thread, group->held.n, cause ? cause : "");
+        log_info("upstream group=%u service=%s thread=%u held=%u", g, is_up ? "up" : "down",
+                 u->config.thread, group->held.n);
     group->is_up = is_up;
-    snprintf(group->cause, sizeof group->cause, "%s", cause ? cause : "");
     dispatch(u);
 }
 
 void upstream_set_wait(struct upstream *u, uint64_t wait_ns)
 {
     u->config.wait_ns = wait_ns;
-}
-
-/* "no group is in service (group 0: signal 9 (Killed))" */
-static void describe_absence(const struct upstream *u, char *out, size_t n)
-{
-    size_t at = (size_t)snprintf(out, n, "no group is in service");
-    const char *open = " (";
-
-    for (uint32_t g = 0; g < u->config.n_groups && at < n; g++) {
-        if (!u->groups[g].cause[0])
-            continue;
-        at += (size_t)snprintf(out + at, n - at, "%sgroup %u: %s", open, g, u->groups[g].cause);
-        open = "; ";
-    }
-    if (*open == ';' && at < n)
-        snprintf(out + at, n - at, ")");
 }
 
 static void give_up(struct upstream *u, struct sequence *s)
@@ -635,7 +617,7 @@ static void give_up(struct upstream *u, struct sequence *s)
         end_with_fault(u, s, FAULT_OVERLOADED, "", "every group is full");
         return;
     }
-    describe_absence(u, text, sizeof text);
+    u->config.describe(text, sizeof text, u->config.ctx);
     end_with_fault(u, s, FAULT_UNAVAILABLE, "", text);
 }
 

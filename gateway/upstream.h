@@ -21,7 +21,7 @@
 
 struct upstream;
 
-enum { UPSTREAM_CAUSE_BYTES = 240, UPSTREAM_GROUPS_MAX = 64 };
+enum { UPSTREAM_GROUPS_MAX = 64 };
 
 struct upstream_config {
     const char *instance; /* borrowed during upstream_new() */
@@ -35,6 +35,8 @@ struct upstream_config {
     /* A group said HELLO: its limits. */
     void (*on_hello)(const Llmd__Hello *hello, void *ctx);
     void (*kick)(uint32_t group, void *ctx);
+    /* Why nobody serves, in one sentence, for the fault of a sequence that waited in vain. */
+    void (*describe)(char *out, size_t n, void *ctx);
     void *ctx;
 };
 
@@ -56,8 +58,8 @@ void upstream_cancel(struct upstream *u, struct sequence *s);
 /* Take in all that has arrived from a group. */
 void upstream_receive(struct upstream *u, uint32_t group);
 
-/* What llmd says about a group.  `cause` of its being down, or NULL. */
-void upstream_set_service(struct upstream *u, uint32_t group, bool is_up, const char *cause);
+/* What llmd says about a group. */
+void upstream_set_service(struct upstream *u, uint32_t group, bool is_up);
 void upstream_set_wait(struct upstream *u, uint64_t wait_ns);
 
 /* Time-outs and retries.  due: when to call next, CLOCK_MONOTONIC; 0 = not needed now. */
