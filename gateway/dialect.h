@@ -29,7 +29,8 @@ struct dialect {
 
     /* The Content-Type is good enough.  content_type may be NULL. */
     bool (*takes)(const char *content_type, struct fault *f);
-    /* Fill rq from the body.  On failure rq->is_stream is set as far as it could be read. */
+    /* Fill rq from the body; http may be NULL.  On failure rq->is_stream is set as far as it could
+     * be read. */
     bool (*parse)(struct request *rq, const struct http_request *http, const char *body, size_t n,
                   struct fault *f);
     /* All choices have ended: the whole answer. */
@@ -41,13 +42,13 @@ struct dialect {
     void (*end)(struct request *rq, struct buf *out);
     /* Refused or failed: a whole answer, or the last event of a stream. */
     void (*fault)(const struct fault *f, struct reply *r);
-    void (*stream_fault)(const struct fault *f, struct buf *out);
+    void (*stream_fault)(struct request *rq, const struct fault *f, struct buf *out);
     /* The body of an answer that the HTTP layer gives by itself; returns its Content-Type. */
     const char *(*layer_error)(int status, const char *text, struct buf *body);
 
-    bool faults_in_stream;   /* what is wrong with a stream's request is told inside the stream */
-    bool can_abort;          /* an answer cut by the server's end has a form of its own */
-    uint32_t keep_alive_s;   /* a comment after so long without an event; 0 = none */
+    bool faults_in_stream; /* what is wrong with a stream's request is told inside the stream */
+    bool can_abort;        /* an answer cut by the server's end has a form of its own */
+    uint32_t keep_alive_s; /* a comment after so long without an event; 0 = none */
 };
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,

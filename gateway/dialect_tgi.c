@@ -204,8 +204,7 @@ static void put_time_headers(struct reply *r, const struct request *rq, const st
     reply_header(r, "x-inference-time", "%llu", ms(inference));
     reply_header(r, "x-time-per-token", "%llu", ms(c->n_done ? inference / c->n_done : 0));
     reply_header(r, "x-prompt-tokens", "%u", c->prompt->n_ids);
-    reply_header(r, "x-generated-tokens", "%llu",
-                 (unsigned long long)request_generated_tokens(rq));
+    reply_header(r, "x-generated-tokens", "%llu", (unsigned long long)request_generated_tokens(rq));
 }
 
 static void tgi_whole(struct request *rq, struct reply *r)
@@ -239,7 +238,8 @@ static void tgi_begin(struct request *rq, struct reply *r)
 {
     begin_fields(r);
     reply_header(r, "x-compute-type", "gpu+optimized");
-    reply_header(r, "x-compute-characters", "%zu", tgi_extra(rq)->inputs_chars);
+    if (tgi_extra(rq)) /* not yet there when the request is refused */
+        reply_header(r, "x-compute-characters", "%zu", tgi_extra(rq)->inputs_chars);
 }
 
 static void put_stream_details(struct json_writer *w, const struct choice *c)
@@ -260,7 +260,7 @@ static void put_stream_details(struct json_writer *w, const struct choice *c)
     jw_object_end(w);
 }
 
-static void tgi_stream_fault(const struct fault *f, struct buf *out);
+static void tgi_stream_fault(struct request *rq, const struct fault *f, struct buf *out);
 
 static void tgi_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)
 {
@@ -269,7 +269,7 @@ static void tgi_token(struct request *rq, struct choice *c, uint32_t i, struct b
     if (i >= c->n_done) { /* ended, and no token to say so with */
         struct fault f;
         fault_set(&f, FAULT_GENERATION, "", "Incomplete generation stream");
-        tgi_stream_fault(&f, out);
+        tgi_stream_fault(rq, &f, out);
         return;
     }
     buf_add_str(out, "data: ");
@@ -312,8 +312,7 @@ struct tgi_error {
 static const struct tgi_error errors[N_FAULTS] = {
     [FAULT_MEDIA_TYPE] = { 415, NULL, "" },
     [FAULT_SYNTAX] = { 400, NULL, "Failed to parse the request body as JSON: " },
-    [FAULT_SCHEMA] = { 422, NULL,
-                       "Failed to deserialize the JSON body into the target type: " },
+    [FAULT_SCHEMA] = { 422, NULL, "Failed to deserialize the JSON body into the target type: " },
     [FAULT_INVALID] = { 422, "validation", "Input validation error: " },
     [FAULT_UNSUPPORTED] = { 422, "validation", "Input validation error: " },
     [FAULT_TEMPLATE] = { 422, "template_error", "Template error: " },
@@ -358,8 +357,9 @@ static void tgi_fault(const struct fault *f, struct reply *r)
         reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
 }
 
-static void tgi_stream_fault(const struct fault *f, struct buf *out)
+static void tgi_stream_fault(struct request *rq, const struct fault *f, struct buf *out)
 {
+    (void)rq;
     buf_add_str(out, "data: ");
     put_error_object(out, f);
     buf_add_str(out, "\n\n");

@@ -40,8 +40,8 @@ void field_describe(const json_t *value, char *out, size_t n)
 static void describe_expected(const struct field *f, char *out, size_t n)
 {
     static const char *const words[] = {
-        [FIELD_BOOL] = "a boolean",    [FIELD_INT] = "an integer",  [FIELD_NUMBER] = "a number",
-        [FIELD_STRING] = "a string",   [FIELD_ARRAY] = "an array",  [FIELD_OBJECT] = "an object",
+        [FIELD_BOOL] = "a boolean",  [FIELD_INT] = "an integer", [FIELD_NUMBER] = "a number",
+        [FIELD_STRING] = "a string", [FIELD_ARRAY] = "an array", [FIELD_OBJECT] = "an object",
         [FIELD_ANY] = "a value",
     };
 

@@ -97,7 +97,8 @@ static void take_token(struct choice *c)
     } else if (end != CHOICE_EOS && end != CHOICE_STOP_TOKEN && meets_stop_string(c, n_before)) {
         end = CHOICE_STOP_STRING;
     }
-    c->token_text[i] = (struct token_text){ .end = (uint32_t)c->text.n, .shown = (uint32_t)c->text.n };
+    c->token_text[i] =
+        (struct token_text){ .end = (uint32_t)c->text.n, .shown = (uint32_t)c->text.n };
     if (end == CHOICE_RUNNING && c->rq->stop_rule == STOP_ANYWHERE && c->rq->stops.n > 0)
         c->token_text[i].shown =
             (uint32_t)stop_shown(&c->rq->stops, c->text.data ? c->text.data : "", c->text.n);
@@ -135,7 +136,8 @@ void choice_abort(struct choice *c)
 const char *choice_delta(const struct choice *c, uint32_t i, size_t *n)
 {
     size_t from = i > 0 ? c->token_text[i - 1].shown : 0;
-    size_t to = i < c->n_done ? c->token_text[i].shown : c->text.n; /* the bare end shows the rest */
+    size_t to =
+        i < c->n_done ? c->token_text[i].shown : c->text.n; /* the bare end shows the rest */
 
     if (from > to) /* cannot be: what was shown is never cut */
         from = to;

@@ -108,8 +108,7 @@ void request_set_stops(struct request *rq, const json_t *strings)
     struct stop_string *stops = arena_alloc(&rq->arena, n * sizeof *stops);
 
     for (size_t i = 0; i < n; i++)
-        stops[i] =
-            copy_stop(rq, json_is_array(strings) ? json_array_get(strings, i) : strings);
+        stops[i] = copy_stop(rq, json_is_array(strings) ? json_array_get(strings, i) : strings);
     stop_set_init(&rq->stops, stops, n);
 }
 
@@ -137,9 +136,8 @@ bool request_make_choices(struct request *rq, struct fault *f)
     uint64_t n = (uint64_t)rq->n_prompts * rq->n;
 
     if (n > CONNECTION_SEQUENCES_MAX)
-        return fault_set(f, FAULT_INVALID, "n",
-                         "prompts times n must be at most %d, got %llu", CONNECTION_SEQUENCES_MAX,
-                         (unsigned long long)n);
+        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu",
+                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n);
     rq->choices = arena_alloc(&rq->arena, n * sizeof *rq->choices);
     rq->n_choices = (uint32_t)n;
     for (uint32_t i = 0; i < n; i++) {

@@ -56,7 +56,9 @@ bool service_open_model(struct service *s, struct err *e)
     if (!chat_templates_load(&s->chat, s->config.model, &chat))
         log_warning("chat template: %s, serving without /v1/chat/completions", chat.msg);
     snprintf(s->chat_error, sizeof s->chat_error, "%s",
-             s->chat.plain ? "" : chat.msg[0] ? chat.msg : "the model has no chat template");
+             s->chat.plain ? ""
+             : chat.msg[0] ? chat.msg
+                           : "the model has no chat template");
     config_served_name(&s->config, s->model_name, sizeof s->model_name);
     len = s->config.max_model_len ? s->config.max_model_len : s->model.max_model_len;
     atomic_store(&s->max_model_len, (uint32_t)len);
@@ -96,6 +98,7 @@ void service_note_hello(struct service *s, const Llmd__Hello *hello)
     lower_to(&s->max_model_len, hello->max_model_len);
     if (hello->logprobs_max < atomic_load(&s->logprobs_max))
         atomic_store(&s->logprobs_max, hello->logprobs_max);
+    atomic_store(&s->group_kv_pages[hello->group], hello->kv_pages);
     atomic_store(&s->group_hello[hello->group], 1);
 }
 

@@ -19,7 +19,6 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-
 /* Limits of the TGI dialect, and of vLLM's, that are no settings yet. */
 enum {
     SERVICE_BEST_OF_MAX = 2,
@@ -47,7 +46,8 @@ struct service {
     char fingerprint[64];
 
     struct board board;
-    struct stats *stats; /* of the gateway's slot */
+    struct board_slot *slot; /* this gateway's */
+    struct stats *stats;     /* of that slot */
     struct connections connections;
     bool has_connections;
     struct admission admission;
@@ -60,6 +60,7 @@ struct service {
     _Atomic uint32_t is_draining;
     _Atomic uint32_t group_up[UPSTREAM_GROUPS_MAX];    /* llmd's word */
     _Atomic uint32_t group_hello[UPSTREAM_GROUPS_MAX]; /* it has spoken to us */
+    _Atomic uint32_t group_kv_pages[UPSTREAM_GROUPS_MAX];
     pthread_mutex_t causes_lock;
     char causes[UPSTREAM_GROUPS_MAX][SERVICE_CAUSE_BYTES];
 };

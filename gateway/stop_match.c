@@ -36,7 +36,8 @@ bool stop_find(const struct stop_set *set, const char *text, size_t n, size_t se
 
     for (size_t i = 0; i < set->n; i++) {
         const struct stop_string *stop = &set->strings[i];
-        size_t from = seen + 1 > stop->n ? seen + 1 - stop->n : 0; /* first start that ends past seen */
+        size_t from =
+            seen + 1 > stop->n ? seen + 1 - stop->n : 0; /* first start that ends past seen */
         const char *at = from < n ? memmem(text + from, n - from, stop->s, stop->n) : NULL;
         size_t end = at ? (size_t)(at - text) + stop->n : 0;
 

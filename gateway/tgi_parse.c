@@ -138,8 +138,7 @@ static bool check_sampling(const struct tgi_parameters *p, struct fault *f)
     if (p->repetition_penalty.is_set && p->repetition_penalty.d <= 0)
         return invalid(f, "repetition_penalty", "`repetition_penalty` must be strictly positive");
     if (p->frequency_penalty.is_set && fabs(p->frequency_penalty.d) > 2)
-        return invalid(f, "frequency_penalty",
-                       "`frequency_penalty` must be >= -2.0 and <= 2.0");
+        return invalid(f, "frequency_penalty", "`frequency_penalty` must be >= -2.0 and <= 2.0");
     if (p->top_p.is_set && (p->top_p.d <= 0 || p->top_p.d >= 1))
         return invalid(f, "top_p", "`top_p` must be > 0.0 and < 1.0");
     if (p->typical_p.is_set && (p->typical_p.d <= 0 || p->typical_p.d >= 1))
@@ -269,9 +268,8 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
 
     rq->extra = extra;
     if (!check_best_of(rq, p, f) || !check_sampling(p, f) ||
-        !check_rest(body, p, max_total - 1, f) ||
-        !tokenize(rq, body, p, max_total - 1, f) || !check_lengths(rq, p, max_total, f) ||
-        !check_supported(p, f))
+        !check_rest(body, p, max_total - 1, f) || !tokenize(rq, body, p, max_total - 1, f) ||
+        !check_lengths(rq, p, max_total, f) || !check_supported(p, f))
         return false;
     extra->details = p->details.b || p->decoder_input_details.b;
     extra->best_of = p->best_of.i > 1 ? (uint32_t)p->best_of.i : 1;
@@ -297,7 +295,6 @@ bool tgi_parse(struct request *rq, const struct http_request *http, const char *
     bool ok;
 
     (void)http;
-    rq->is_stream = rq->variant == TGI_GENERATE_STREAM;
     root = json_parse(bytes, n, &e);
     if (!root)
         return fault_set(f, FAULT_SYNTAX, "", "%s", e.msg);

@@ -554,8 +554,7 @@ static void settle(struct upstream *u, uint32_t g)
 {
     struct group *group = &u->groups[g];
 
-    if (group->needs_resync &&
-        clock_mono_ns() - group->resynced_ns >= RESYNC_PAUSE_MS * NS_PER_MS)
+    if (group->needs_resync && clock_mono_ns() - group->resynced_ns >= RESYNC_PAUSE_MS * NS_PER_MS)
         send_resync(u, g);
     flush_ids(u, g);
     dispatch(u);
