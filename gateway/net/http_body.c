@@ -12,6 +12,8 @@
  *
  * Extensions are skipped and trailers dropped, but both must be well-formed and are bounded: without a
  * bound a sender could make us read for ever without a byte of body. */
+#include <string.h>
+
 #include "gateway/net/http_bytes.h"
 #include "gateway/net/http_parser.h"
 
@@ -22,7 +24,13 @@ enum state {
     B_LENGTH,
     B_FIRST,
     B_SIZE,
-    B_EXT,
+    B_EXT, /* first byte of an extension's name */
+    B_EXT_NAME,
+    B_EXT_EQUALS, /* first byte of its value */
+    B_EXT_TOKEN,
+    B_EXT_QUOTED,
+    B_EXT_ESCAPED, /* after a backslash in the quotes */
+    B_EXT_END,     /* after the quotes */
     B_SIZE_LF,
     B_DATA,
     B_DATA_CR,
@@ -40,6 +48,14 @@ static void refuse(struct http_parser *p, enum http_refusal why)
 {
     p->refused = why;
     p->body_state = B_REFUSED;
+}
+
+static void advance(struct http_parser *p, bool is_right, enum state next, enum http_refusal why)
+{
+    if (is_right)
+        p->body_state = (uint8_t)next;
+    else
+        refuse(p, why);
 }
 
 static bool is_over_limit(const struct http_parser *p)
@@ -75,16 +91,80 @@ static void size_byte(struct http_parser *p, char c)
     }
 }
 
+/* What may follow a complete name or value. */
+static void ext_end(struct http_parser *p, char c)
+{
+    if (c == ';')
+        p->body_state = B_EXT;
+    else if (c == '\r')
+        p->body_state = B_SIZE_LF;
+    else
+        refuse(p, c == '\n' ? HTTP_REFUSED_LINE_END : HTTP_REFUSED_CHUNK);
+}
+
+static void ext_quoted(struct http_parser *p, char c)
+{
+    if (!http_is_a(c, HTTP_C_VALUE))
+        refuse(p, c == '\n' ? HTTP_REFUSED_LINE_END : HTTP_REFUSED_CHUNK);
+    else if (p->body_state == B_EXT_ESCAPED)
+        p->body_state = B_EXT_QUOTED;
+    else if (c == '"')
+        p->body_state = B_EXT_END;
+    else if (c == '\\')
+        p->body_state = B_EXT_ESCAPED;
+}
+
+/* *( ";" token [ "=" ( token / quoted-string ) ] ), without the optional blanks that nobody sends. */
 static void ext_byte(struct http_parser *p, char c)
 {
-    if (c == '\r')
-        p->body_state = B_SIZE_LF;
-    else if (c == '\n')
-        refuse(p, HTTP_REFUSED_LINE_END);
-    else if (!http_is_a(c, HTTP_C_VALUE))
-        refuse(p, HTTP_REFUSED_CHUNK);
-    else if (++p->ext_bytes > p->limits->chunk_ext_bytes_max)
+    bool is_token = http_is_a(c, HTTP_C_TOKEN);
+
+    if (c != '\r' && ++p->ext_bytes > p->limits->chunk_ext_bytes_max) {
         refuse(p, HTTP_REFUSED_CHUNK_EXT_LONG);
+        return;
+    }
+    switch (p->body_state) {
+    case B_EXT_QUOTED:
+    case B_EXT_ESCAPED:
+        ext_quoted(p, c);
+        break;
+    case B_EXT_EQUALS:
+        if (c == '"')
+            p->body_state = B_EXT_QUOTED;
+        else
+            advance(p, is_token, B_EXT_TOKEN, HTTP_REFUSED_CHUNK);
+        break;
+    case B_EXT:
+        advance(p, is_token, B_EXT_NAME, HTTP_REFUSED_CHUNK);
+        break;
+    case B_EXT_NAME:
+        if (c == '=')
+            p->body_state = B_EXT_EQUALS;
+        else if (!is_token)
+            ext_end(p, c);
+        break;
+    default: /* B_EXT_TOKEN, B_EXT_END */
+        if (!is_token || p->body_state == B_EXT_END)
+            ext_end(p, c);
+    }
+}
+
+/* Trailers are dropped, so nobody must take one of these for part of the request's meaning. */
+static bool is_forbidden_trailer(const struct http_parser *p)
+{
+    static const char *const names[] = { "content-length", "transfer-encoding", "host" };
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (p->name_n == strlen(names[i]) && !memcmp(p->name, names[i], p->name_n))
+            return true;
+    return false;
+}
+
+static void trailer_name_byte(struct http_parser *p, char c)
+{
+    if (p->name_n < sizeof p->name)
+        p->name[p->name_n++] = (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+    p->body_state = B_TRAILER_NAME;
 }
 
 /* A line of trailers, read by the rules of header fields. */
@@ -96,20 +176,25 @@ static void trailer_byte(struct http_parser *p, char c)
     }
     switch (p->body_state) {
     case B_TRAILER:
+        p->name_n = 0;
         if (c == '\r')
             p->body_state = B_END_LF;
         else if (c == '\n')
             refuse(p, HTTP_REFUSED_LINE_END);
         else if (http_is_a(c, HTTP_C_TOKEN))
-            p->body_state = B_TRAILER_NAME;
+            trailer_name_byte(p, c);
         else
             refuse(p, http_is_blank(c) ? HTTP_REFUSED_FIELD_FOLDED : HTTP_REFUSED_FIELD_NAME);
         break;
     case B_TRAILER_NAME:
-        if (c == ':')
-            p->body_state = B_TRAILER_VALUE;
-        else if (!http_is_a(c, HTTP_C_TOKEN))
+        if (http_is_a(c, HTTP_C_TOKEN))
+            trailer_name_byte(p, c);
+        else if (c != ':')
             refuse(p, HTTP_REFUSED_FIELD_NAME);
+        else if (is_forbidden_trailer(p))
+            refuse(p, HTTP_REFUSED_TRAILER);
+        else
+            p->body_state = B_TRAILER_VALUE;
         break;
     default:
         if (c == '\r')
@@ -117,16 +202,6 @@ static void trailer_byte(struct http_parser *p, char c)
         else if (!http_is_a(c, HTTP_C_VALUE))
             refuse(p, c == '\n' ? HTTP_REFUSED_LINE_END : HTTP_REFUSED_FIELD_VALUE);
     }
-}
-
-/* A byte of which only one value is right. */
-static void fixed_byte(struct http_parser *p, char c, char want, enum state next,
-                       enum http_refusal why)
-{
-    if (c == want)
-        p->body_state = (uint8_t)next;
-    else
-        refuse(p, why);
 }
 
 static void framing_byte(struct http_parser *p, char c)
@@ -141,22 +216,28 @@ static void framing_byte(struct http_parser *p, char c)
         size_byte(p, c);
         break;
     case B_EXT:
+    case B_EXT_NAME:
+    case B_EXT_EQUALS:
+    case B_EXT_TOKEN:
+    case B_EXT_QUOTED:
+    case B_EXT_ESCAPED:
+    case B_EXT_END:
         ext_byte(p, c);
         break;
     case B_SIZE_LF:
-        fixed_byte(p, c, '\n', p->left > 0 ? B_DATA : B_TRAILER, HTTP_REFUSED_LINE_END);
+        advance(p, c == '\n', p->left > 0 ? B_DATA : B_TRAILER, HTTP_REFUSED_LINE_END);
         break;
     case B_DATA_CR:
-        fixed_byte(p, c, '\r', B_DATA_LF, HTTP_REFUSED_CHUNK);
+        advance(p, c == '\r', B_DATA_LF, HTTP_REFUSED_CHUNK);
         break;
     case B_DATA_LF:
-        fixed_byte(p, c, '\n', B_FIRST, HTTP_REFUSED_CHUNK);
+        advance(p, c == '\n', B_FIRST, HTTP_REFUSED_CHUNK);
         break;
     case B_TRAILER_LF:
-        fixed_byte(p, c, '\n', B_TRAILER, HTTP_REFUSED_LINE_END);
+        advance(p, c == '\n', B_TRAILER, HTTP_REFUSED_LINE_END);
         break;
     case B_END_LF:
-        fixed_byte(p, c, '\n', B_DONE, HTTP_REFUSED_LINE_END);
+        advance(p, c == '\n', B_DONE, HTTP_REFUSED_LINE_END);
         break;
     default:
         trailer_byte(p, c);

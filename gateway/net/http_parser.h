@@ -38,6 +38,7 @@
     X(EXPECT, 417, "expectation not supported")                                                    \
     X(CHUNK, 400, "malformed chunk")                                                               \
     X(CHUNK_EXT_LONG, 400, "chunk extensions too long")                                            \
+    X(TRAILER, 400, "a field that frames or routes the request among the trailers")                \
     X(TRAILER_LONG, 431, "trailer fields too large")                                               \
     X(BODY_LONG, 413, "request body too large")                                                    \
     X(HEAD_SLOW, 408, "request head not received in time")                                         \
@@ -125,6 +126,8 @@ struct http_parser {
     uint8_t digits; /* of the current chunk size */
     uint32_t ext_bytes;
     uint32_t trailer_bytes;
+    uint8_t name_n; /* of a trailer's name; its first bytes in small letters: */
+    char name[18];
     uint64_t left; /* of the chunk or of the body */
 };
 

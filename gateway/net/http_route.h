@@ -29,7 +29,8 @@ enum http_route_result http_route_find(const struct http_route *routes, size_t n
                                        const void **serve, char allow[HTTP_ALLOW_BYTES]);
 
 /* The first value of `name` in a query string ("a=1&b=two+words"), decoded and NUL-terminated.
- * False when it is not there, malformed or longer than cap - 1; a name without '=' has the value "". */
+ * False when it is not there, malformed or (still encoded) longer than cap - 1; a name without '=' has
+ * the value "". */
 bool http_query_get(const char *query, const char *name, char *out, size_t cap);
 
 #endif
