@@ -91,6 +91,7 @@ void bpe_rank_by_score(struct bpe *b)
     struct scored *sorted = mem_alloc(v->n * sizeof *sorted);
     size_t n = 0;
 
+    b->n_ranks = v->n;
     b->ranks = mem_alloc(v->n * sizeof *b->ranks);
     for (size_t id = 0; id < v->n; id++) {
         const struct vocab_token *token = &v->tokens[id];
@@ -110,6 +111,70 @@ void bpe_rank_by_score(struct bpe *b)
         b->ranks[sorted[i].id] = (uint32_t)rank;
     }
     free(sorted);
+}
+
+/* -- boundaries ---------------------------------------------------------------------------- */
+
+static const char MARK[] = "\xe2\x96\x81"; /* U+2581 */
+enum { MARK_BYTES = 3 };
+
+static bool is_mark(const char *s, size_t n)
+{
+    return n >= MARK_BYTES && memcmp(s, MARK, MARK_BYTES) == 0;
+}
+
+/* The first place after s[from] where a mark stands behind something else; n when there is none. */
+static size_t next_boundary(const char *s, size_t n, size_t from)
+{
+    size_t at = from;
+
+    while (at < n) {
+        const char *hit = memmem(s + at, n - at, MARK, MARK_BYTES);
+        if (!hit)
+            return n;
+        at = (size_t)(hit - s);
+        if (at > from && !(at >= from + MARK_BYTES && is_mark(hit - MARK_BYTES, MARK_BYTES)))
+            return at;
+        at += MARK_BYTES;
+    }
+    return n;
+}
+
+static bool joins_at_mark(const struct bpe *b, const struct bpe_merge *merge)
+{
+    const struct vocab_token *left = &b->vocab->tokens[merge->left];
+    const struct vocab_token *right = &b->vocab->tokens[merge->right];
+
+    return is_mark(right->piece, right->n_piece) &&
+           !(left->n_piece >= MARK_BYTES &&
+             is_mark(left->piece + left->n_piece - MARK_BYTES, MARK_BYTES));
+}
+
+void bpe_forget_specials(struct bpe *b)
+{
+    for (size_t i = 0; b->merges && i <= b->merges_mask; i++)
+        if (b->merges[i].left >= 0 && b->vocab->tokens[b->merges[i].id].flags & VOCAB_SPECIAL)
+            b->merges[i].rank = BPE_NO_MERGE;
+    for (size_t id = 0; b->ranks && id < b->n_ranks; id++)
+        if (b->vocab->tokens[id].flags & VOCAB_SPECIAL)
+            b->ranks[id] = BPE_NO_MERGE;
+}
+
+void bpe_find_boundaries(struct bpe *b)
+{
+    b->splits_at_marks = false;
+    if (b->byte_level || b->ignore_merges || vocab_find(b->vocab, MARK, MARK_BYTES) < 0)
+        return;
+    for (size_t i = 0; b->merges && i <= b->merges_mask; i++)
+        if (b->merges[i].left >= 0 && joins_at_mark(b, &b->merges[i]))
+            return;
+    for (size_t id = 0; b->ranks && id < b->n_ranks; id++) {
+        const struct vocab_token *token = &b->vocab->tokens[id];
+        if (b->ranks[id] != BPE_NO_MERGE &&
+            next_boundary(token->piece, token->n_piece, 0) < token->n_piece)
+            return;
+    }
+    b->splits_at_marks = true;
 }
 
 void bpe_fini(struct bpe *b)
@@ -225,7 +290,7 @@ static void look_at_pair(const struct bpe *b, const struct text_view *word, stru
         }
     } else if (!left->frozen && !right->frozen && left->n + right->n <= b->piece_bytes_max) {
         int32_t id = vocab_find(b->vocab, word->s + left->at, left->n + right->n);
-        if (id >= 0) {
+        if (id >= 0 && (size_t)id < b->n_ranks) {
             left->rank = b->ranks[id];
             left->merged = id;
         }
@@ -382,11 +447,23 @@ static int32_t whole_word(const struct bpe *b, const struct text_view *word)
     return id >= 0 && b->vocab->tokens[id].flags & VOCAB_SPECIAL ? -1 : id;
 }
 
+static void encode_word(const struct bpe *b, struct bpe_scratch *scratch,
+                        const struct text_view *word, struct token_list *out, bool with_spans)
+{
+    size_t n = split(b, scratch, word);
+
+    if (n == 0)
+        return;
+    if (n <= WALK_SYMBOLS_MAX)
+        merge_walking(b, word, scratch->symbols);
+    else
+        merge_with_heap(b, scratch, word, n);
+    add_tokens(b, scratch->symbols, word, out, with_spans);
+}
+
 void bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const struct text_view *word,
                 struct token_list *out, bool with_spans)
 {
-    size_t n;
-
     if (word->n == 0)
         return;
     if (b->ignore_merges) {
@@ -396,12 +473,15 @@ void bpe_encode(const struct bpe *b, struct bpe_scratch *scratch, const struct t
             return;
         }
     }
-    n = split(b, scratch, word);
-    if (n == 0)
+    if (!b->splits_at_marks) {
+        encode_word(b, scratch, word, out, with_spans);
         return;
-    if (n <= WALK_SYMBOLS_MAX)
-        merge_walking(b, word, scratch->symbols);
-    else
-        merge_with_heap(b, scratch, word, n);
-    add_tokens(b, scratch->symbols, word, out, with_spans);
+    }
+    for (size_t from = 0, to; from < word->n; from = to) {
+        struct text_view part;
+
+        to = next_boundary(word->s, word->n, from);
+        part = text_view_cut(word, from, to);
+        encode_word(b, scratch, &part, out, with_spans);
+    }
 }

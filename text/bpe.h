@@ -37,8 +37,10 @@ struct bpe {
     struct bpe_merge *merges; /* [merges_mask + 1], open addressing; NULL when by score */
     size_t merges_mask;
 
-    uint32_t *ranks; /* [vocab->n], by score: of a piece; BPE_NO_MERGE: never made by merging */
+    uint32_t *ranks; /* [n_ranks], by score: of a piece; BPE_NO_MERGE: never made by merging */
+    size_t n_ranks;
     size_t piece_bytes_max;    /* by score */
+    bool splits_at_marks;      /* see bpe_find_boundaries() */
     const struct trie *frozen; /* borrowed; by score: pieces that take no part in merging */
 };
 
@@ -56,6 +58,14 @@ void bpe_merges_add(struct bpe *b, struct bpe_merge merge);
 
 /* By score: derive the ranks from the scores of the vocabulary. */
 void bpe_rank_by_score(struct bpe *b);
+
+/* Once all special tokens are known: no merge makes one, so none can be spelled letter by letter. */
+void bpe_forget_specials(struct bpe *b);
+
+/* Once all else is set: find out whether no merge ever joins a U+2581 to what stands before it.  Then a
+ * text is merged word by word, which gives the same tokens and is several times faster for
+ * the vocabularies that come without a pre-tokenizer. */
+void bpe_find_boundaries(struct bpe *b);
 
 void bpe_fini(struct bpe *b); /* a zeroed struct is fine */
 void bpe_scratch_fini(struct bpe_scratch *s);

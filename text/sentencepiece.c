@@ -370,7 +370,6 @@ bool tokenizer_load_sentencepiece(struct tokenizer *t, struct tokenizer_file mod
     } else {
         t->model = TOKENIZER_UNIGRAM;
         t->unigram.unknown = unknown;
-        unigram_init(&t->unigram, &t->vocab);
     }
     t->bos_id = find_control(t, spec.bos);
     t->eos_id = find_control(t, spec.eos);

@@ -31,6 +31,17 @@ static bool check_post_processor(const struct tokenizer *t, struct err *e)
     return true;
 }
 
+/* What depends on which tokens are special, and that is known only now. */
+static void finish_model(struct tokenizer *t)
+{
+    if (t->model == TOKENIZER_UNIGRAM) {
+        unigram_init(&t->unigram, &t->vocab);
+    } else {
+        bpe_forget_specials(&t->bpe);
+        bpe_find_boundaries(&t->bpe);
+    }
+}
+
 static bool load(struct tokenizer *t, const struct tokenizer_files *files, struct err *e)
 {
     if (files->json.s) {
@@ -42,6 +53,7 @@ static bool load(struct tokenizer *t, const struct tokenizer_files *files, struc
     if (!tokenizer_load_config(t, files, e) || !check_post_processor(t, e) ||
         !added_tokens_index(&t->added, &t->normalizer, e))
         return false;
+    finish_model(t);
     token_decoder_apply(&t->decoder, &t->vocab);
     return true;
 }

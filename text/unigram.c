@@ -31,7 +31,7 @@ void unigram_init(struct unigram *u, const struct vocab *vocab)
         const struct vocab_token *token = &vocab->tokens[id];
 
         if (!token->piece || token->n_piece == 0 || (int32_t)id == u->unknown.unk_id ||
-            token->flags & (VOCAB_SPECIAL | VOCAB_BYTE | VOCAB_UNUSED))
+            token->flags & (VOCAB_SPECIAL | VOCAB_BYTE | VOCAB_UNUSED | VOCAB_ADDED))
             continue;
         keys[n++] = (struct trie_key){ token->piece, token->n_piece, (int32_t)id };
         if (token->flags & VOCAB_USER_DEFINED)
