@@ -8,6 +8,8 @@
 #include "common/mem.h"
 #include "text/jinja.h"
 
+enum { SCAN_PASSES_MAX = 16 }; /* templates in use need two */
+
 struct chat_template {
     struct jprog prog;
     char *source;
@@ -20,7 +22,6 @@ struct chat_template {
 /* One pass over the tree collects names that stand for a message (targets of loops over `messages`, or
  * set from one of its items); it is repeated until nothing is added, since names may be chained. */
 struct scan {
-    const struct jprog *prog;
     bool *is_messages; /* [n_syms]: the list, or a part of it */
     bool *is_message;
     bool changed;
@@ -101,17 +102,17 @@ static void scan_list(struct scan *s, const struct jnode *n)
 static bool loops_over_content(const struct jprog *p)
 {
     int messages = jprog_find_sym(p, "messages", strlen("messages"));
-    struct scan s = { .prog = p };
+    struct scan s = { .changed = true };
 
     if (messages < 0)
         return false;
     s.is_messages = mem_zalloc((size_t)p->n_syms, sizeof(bool));
     s.is_message = mem_zalloc((size_t)p->n_syms, sizeof(bool));
     s.is_messages[messages] = true;
-    do {
+    for (int pass = 0; pass < SCAN_PASSES_MAX && s.changed && !s.found; pass++) {
         s.changed = false;
         scan_list(&s, p->body);
-    } while (s.changed && !s.found);
+    }
     free(s.is_messages);
     free(s.is_message);
     return s.found;

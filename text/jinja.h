@@ -131,7 +131,7 @@ struct jcycler {
 enum jnode_type {
     /* Statements           a           b         c           d         e                         */
     JN_TEXT,       /*                                                   value: the bytes          */
-    JN_PRINT,      /*       expr                                                                  */
+    JN_PRINT,      /*       exprs                                                                 */
     JN_IF,         /*       test        body      else body   next elif                           */
     JN_FOR,        /*       target      iterable  body        else body filter test               */
     JN_SET,        /*       target      expr                                                      */

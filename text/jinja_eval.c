@@ -9,7 +9,7 @@
 const struct jbuiltin *jbuiltin_find(const struct jbuiltin *table, const char *name, size_t n)
 {
     for (; table->name; table++)
-        if (strncmp(table->name, name, n) == 0 && table->name[n] == '\0')
+        if (strlen(table->name) == n && memcmp(table->name, name, n) == 0)
             return table;
     return NULL;
 }
@@ -114,6 +114,8 @@ static bool add_named(struct jrun *r, struct jcall *c, const char *name, uint32_
 {
     if (c->n_kw == JCALL_ARGS_MAX)
         return jrun_fail(r, "a call has more than %d arguments", JCALL_ARGS_MAX);
+    if (!jrun_work(r, c->n_kw / 8))
+        return false;
     for (uint32_t i = 0; i < c->n_kw; i++)
         if (c->kw[i].n == n && memcmp(c->kw[i].name, name, n) == 0)
             return jrun_fail(r, "a call has two values for argument '%.*s'", (int)(n < 80 ? n : 80),

@@ -187,13 +187,12 @@ static enum jflow exec_for(struct jrun *r, const struct jnode *n)
 {
     struct jloop *loop = jrun_alloc(r, sizeof *loop);
     struct jval iterable, *items;
+    bool one_ended = false;
     uint32_t count;
 
     if (!jeval(r, n->b, &iterable) || !jval_iterate(r, iterable, &items, &count) ||
         (n->e && (!jrun_room(r, count * sizeof *items) || !filter_items(r, n, &items, &count))))
         return JFLOW_FAIL;
-    if (count == 0)
-        return n->d ? exec_else(r, n->d) : JFLOW_NEXT;
     loop->items = items;
     loop->n = count;
     for (; loop->at < count; loop->at++) {
@@ -202,8 +201,10 @@ static enum jflow exec_for(struct jrun *r, const struct jnode *n)
             return flow;
         if (flow == JFLOW_BREAK)
             break;
+        one_ended |= flow == JFLOW_NEXT;
     }
-    return JFLOW_NEXT;
+    /* Jinja runs the else when no pass came to its end, even if there were passes. */
+    return n->d && !one_ended ? exec_else(r, n->d) : JFLOW_NEXT;
 }
 
 /* ---- macros ---------------------------------------------------------------------------------------- */
@@ -239,6 +240,8 @@ static bool bind_param(struct jrun *r, const struct jnode *param, uint32_t place
     const struct jkwarg *named = find_kwarg(c, s->name, s->n);
     struct jval v;
 
+    if (!jrun_work(r, c->n_kw / 8))
+        return false;
     *n_named += named && place >= c->n_pos;
     if (place < c->n_pos)
         v = c->pos[place];
@@ -353,8 +356,9 @@ static enum jflow exec_print(struct jrun *r, const struct jnode *n)
 {
     struct jval v;
 
-    if (!jeval(r, n->a, &v) || !jval_print(r->out, v))
-        return JFLOW_FAIL;
+    for (const struct jnode *expr = n->a; expr; expr = expr->next)
+        if (!jeval(r, expr, &v) || !jval_print(r->out, v))
+            return JFLOW_FAIL;
     if (r->out->is_full)
         return jbuf_done(r->out, &v) ? JFLOW_NEXT : JFLOW_FAIL;
     return JFLOW_NEXT;

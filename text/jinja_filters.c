@@ -288,7 +288,7 @@ static bool filter_int(struct jrun *r, struct jcall *c, struct jval *out)
 
     if (v.kind == J_UNDEF)
         return jrun_undef_fail(r, v);
-    if (!jcall_int(r, c, 1, 10, &base))
+    if (!jcall_int(r, c, 1, 10, &base) || !jrun_work(r, v.kind == J_STR ? v.n / 4 : 0))
         return false;
     *out = c->arg[0].kind == J_ABSENT ? jval_int(0) : c->arg[0];
     if (v.kind == J_STR && parse_int(v, base, &i))
@@ -311,6 +311,8 @@ static bool filter_float(struct jrun *r, struct jcall *c, struct jval *out)
 
     if (c->self.kind == J_UNDEF)
         return jrun_undef_fail(r, c->self);
+    if (!jrun_work(r, c->self.kind == J_STR ? c->self.n / 4 : 0))
+        return false;
     *out = c->arg[0].kind == J_ABSENT ? jval_float(0.0) : c->arg[0];
     if (jval_is_num(c->self))
         *out = jval_float(jval_as_float(c->self));

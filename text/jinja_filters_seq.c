@@ -23,6 +23,8 @@ static bool get_path(struct jrun *r, struct jval v, struct jval path, struct jva
 {
     bool has_default = otherwise.kind != J_ABSENT && otherwise.kind != J_NONE;
 
+    if (!jrun_work(r, path.kind == J_STR ? path.n / 64 : 0))
+        return false;
     if (path.kind != J_STR) {
         if (!jop_index(r, v, path, &v))
             return false;
@@ -113,8 +115,6 @@ static bool filter_last(struct jrun *r, struct jcall *c, struct jval *out)
         return jrun_fail(r, "'%s' object is not reversible", jval_type_name(c->self));
     if (!jval_iterate(r, c->self, &items, &n))
         return false;
-    if (c->self.kind == J_UNDEF)
-        return jrun_undef_fail(r, c->self);
     *out = n ? items[n - 1] : jval_undef_hint(r, "No last item, sequence was empty.");
     return true;
 }

@@ -139,7 +139,7 @@ static bool add_char(struct percent *p, const struct spec *s, struct jval v)
     char bytes[4];
     int64_t cp = jval_is_int(v) ? jval_as_int(v) : -1;
 
-    if (v.kind == J_STR && jutf8_count(v.s, v.n) == 1) {
+    if (v.kind == J_STR && v.n <= 4 && jutf8_count(v.s, v.n) == 1) {
         add_padded(p, s, v.s, v.n, 0, false);
         return true;
     }
@@ -329,7 +329,7 @@ bool jformat_braces(struct jrun *r, struct jval format, const struct jcall *c, s
             memchr(format.s + at, '[', (size_t)(end - format.s) - at))
             return jrun_fail(r, "format() takes a position, a name or nothing in braces");
         if (!brace_arg(r, c, format.s + at, (size_t)(end - format.s) - at, &n_auto, &v) ||
-            !jval_print(&b, v))
+            !jrun_work(r, 0) || !jval_print(&b, v))
             return false;
         at = (size_t)(end - format.s);
     }

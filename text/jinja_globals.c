@@ -136,7 +136,7 @@ static bool global_strftime_now(struct jrun *r, struct jcall *c, struct jval *ou
     char spec[4] = "%", piece[256];
     struct tm now = *r->now;
 
-    if (!jcall_str(r, c, 0, &format))
+    if (!jcall_str(r, c, 0, &format) || !jrun_work(r, format.n))
         return false;
     for (uint32_t i = 0; i < format.n; i++) {
         size_t letter = 1;

@@ -431,7 +431,7 @@ bool jop_attr(struct jrun *r, struct jval v, struct jval name, const struct jatt
         return true;
     found = v.kind == J_DICT ? jdict_find(v.dict, name.s, name.n) : NULL;
     *out = found ? *found : jval_undef(r, v, name);
-    return jrun_work(r, v.kind == J_DICT ? v.dict->n / 8 : 0);
+    return jrun_work(r, v.kind == J_DICT ? v.dict->n / 8 + name.n / 64 : 0);
 }
 
 /* ---- subscripts ---------------------------------------------------------------------------------- */

@@ -121,24 +121,30 @@ static bool check_target(struct jparser *p, struct jnode *n, bool is_in_for)
     return true;
 }
 
-/* The target of a set statement, or with `end` that of a for statement. */
-static struct jnode *parse_target(struct jparser *p, const char *end)
+static struct jnode *parse_namespace_target(struct jparser *p)
+{
+    struct jnode *n = jparse_node(p, JN_NS_ATTR);
+
+    n->sym = jprog_intern(p->prog, p->at->s, p->at->n);
+    if (n->sym < 0)
+        return jparse_fail(p, n->line, "too many different names"), NULL;
+    p->prog->syms[n->sym].is_loaded = true;
+    p->at += 2;
+    if (p->at->type != JT_NAME)
+        return jparse_fail(p, n->line, "expected a name after '.'"), NULL;
+    n->value = jval_str(arena_strndup(&p->prog->mem, p->at->s, p->at->n), p->at->n);
+    p->at++;
+    return n;
+}
+
+/* A name, several as a tuple, or "namespace.name" where a set statement asks.  `end` is the word that
+ * ends the target of a for statement. */
+static struct jnode *parse_target(struct jparser *p, const char *end, bool with_namespace)
 {
     struct jnode *n;
 
-    if (p->at[0].type == JT_NAME && p->at[1].type == JT_OP && p->at[1].op == '.' && !end) {
-        n = jparse_node(p, JN_NS_ATTR);
-        n->sym = jprog_intern(p->prog, p->at->s, p->at->n);
-        if (n->sym < 0)
-            return jparse_fail(p, n->line, "too many different names"), NULL;
-        p->prog->syms[n->sym].is_loaded = true;
-        p->at += 2;
-        if (p->at->type != JT_NAME)
-            return jparse_fail(p, n->line, "expected a name after '.'"), NULL;
-        n->value = jval_str(arena_strndup(&p->prog->mem, p->at->s, p->at->n), p->at->n);
-        p->at++;
-        return n;
-    }
+    if (with_namespace && p->at[0].type == JT_NAME && p->at[1].type == JT_OP && p->at[1].op == '.')
+        return parse_namespace_target(p);
     p->is_target = true;
     n = jparse_tuple(p, JTUPLE_PRIMARY, end);
     p->is_target = false;
@@ -185,7 +191,7 @@ static struct jnode *parse_for(struct jparser *p)
     static const char *const else_ends[] = { "endfor", NULL };
     struct jnode *n = jparse_node(p, JN_FOR);
 
-    n->a = parse_target(p, "in");
+    n->a = parse_target(p, "in", false);
     if (!n->a)
         return NULL;
     if (!jparse_skip_name(p, "in"))
@@ -211,7 +217,7 @@ static struct jnode *parse_set(struct jparser *p)
     static const char *const ends[] = { "endset", NULL };
     struct jnode *n = jparse_node(p, JN_SET);
 
-    n->a = parse_target(p, NULL);
+    n->a = parse_target(p, NULL, true);
     if (!n->a)
         return NULL;
     if (jparse_skip_op(p, '=')) {
@@ -326,10 +332,8 @@ static struct jnode *parse_with(struct jparser *p)
     while (p->at->type != JT_BLOCK_END) {
         if (target != &n->a && !jparse_expect_op(p, ','))
             return NULL;
-        p->is_target = true;
-        *target = jparse_primary(p);
-        p->is_target = false;
-        if (!*target || !check_target(p, *target, p->loops > 0) || !jparse_expect_op(p, '='))
+        *target = parse_target(p, NULL, false);
+        if (!*target || !jparse_expect_op(p, '='))
             return NULL;
         *value = jparse_expr(p);
         if (!*value)
@@ -353,10 +357,17 @@ static struct jnode *parse_generation(struct jparser *p)
 
 static struct jnode *parse_print(struct jparser *p)
 {
-    struct jnode *n = jparse_node(p, JN_PRINT);
+    struct jnode *n = jparse_node(p, JN_PRINT), **tail = &n->a;
 
-    n->a = jparse_tuple(p, JTUPLE_ANY, NULL);
-    return n->a ? n : NULL;
+    while (p->at->type != JT_BLOCK_END) {
+        if (n->a && !jparse_expect_op(p, ','))
+            return NULL;
+        *tail = jparse_expr(p);
+        if (!*tail)
+            return NULL;
+        tail = &(*tail)->next;
+    }
+    return n;
 }
 
 static struct jnode *parse_jump(struct jparser *p, enum jnode_type type)
@@ -447,11 +458,11 @@ static struct jnode *parse_text(struct jparser *p)
 
 static struct jnode *parse_output(struct jparser *p)
 {
-    struct jnode *n;
+    struct jnode *n = jparse_node(p, JN_PRINT);
 
     p->at++; /* {{ */
-    n = parse_print(p);
-    if (!n || !jparse_seal(p, n))
+    n->a = jparse_tuple(p, JTUPLE_ANY, NULL);
+    if (!n->a || !jparse_seal(p, n))
         return NULL;
     if (p->at->type != JT_PRINT_END)
         return jparse_fail(p, p->at->line, "expected '}}'"), NULL;

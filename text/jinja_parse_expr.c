@@ -282,16 +282,25 @@ static struct jnode *parse_subscript(struct jparser *p)
 
 static struct jnode *parse_index(struct jparser *p, struct jnode *object)
 {
-    struct jnode *n = jparse_node(p, JN_INDEX);
+    struct jnode *n = jparse_node(p, JN_INDEX), *key, **tail;
 
     p->at++; /* [ */
     n->a = object;
     n->b = parse_subscript(p);
-    if (!n->b)
-        return NULL;
-    if (jparse_is_op(p, ','))
-        return fail_here(p, "subscripts with ',' are not supported");
-    return jparse_expect_op(p, ']') ? seal(p, n) : NULL;
+    if (n->b && jparse_is_op(p, ',')) { /* several make a tuple */
+        key = jparse_node(p, JN_TUPLE);
+        key->a = n->b;
+        for (tail = &key->a->next; jparse_skip_op(p, ',');) {
+            *tail = jparse_expr(p);
+            if (!*tail)
+                return NULL;
+            tail = &(*tail)->next;
+        }
+        if (key->a->type == JN_SLICE)
+            return fail_here(p, "slices in a tuple are not supported");
+        n->b = seal(p, key);
+    }
+    return n->b && jparse_expect_op(p, ']') ? seal(p, n) : NULL;
 }
 
 static struct jnode *parse_postfix(struct jparser *p, struct jnode *n)

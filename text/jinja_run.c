@@ -32,10 +32,10 @@ bool jrun_undef_fail(struct jrun *r, struct jval undef)
         return jrun_fail(r, "'%.*s' is undefined", (int)(u->name.n < 80 ? u->name.n : 80),
                          u->name.s);
     jval_repr(&text, u->name, 0);
-    return jrun_fail(r, "'%s%s' has no %s %.*s", jval_type_name(u->object),
-                     u->object.kind == J_NONE ? "" : " object",
-                     u->name.kind == J_STR ? "attribute" : "element",
-                     (int)(text.n < 80 ? text.n : 80), text.data ? text.data : "");
+    return jrun_fail(
+        r, "'%s%s' has no %s %.*s", u->object.kind == J_NONE ? "None" : jval_type_name(u->object),
+        u->object.kind == J_NONE ? "" : " object", u->name.kind == J_STR ? "attribute" : "element",
+        (int)(text.n < 80 ? text.n : 80), text.data ? text.data : "");
 }
 
 /* ---- limits ------------------------------------------------------------------------------------ */
@@ -131,22 +131,34 @@ bool jbuf_done(struct jbuf *b, struct jval *out)
 
 /* ---- variables ----------------------------------------------------------------------------------- */
 
+/* Searching long scopes costs steps too; the next jrun_work() notices when they are used up. */
+static struct jvar *find_var(struct jrun *r, const struct jscope *s, int sym)
+{
+    uint32_t i = 0;
+
+    while (i < s->n && s->vars[i].sym != sym)
+        i++;
+    r->steps += i / 8;
+    return i < s->n ? &s->vars[i] : NULL;
+}
+
 struct jval jrun_get(struct jrun *r, int sym)
 {
-    for (const struct jscope *s = r->scope; s; s = s->up)
-        for (uint32_t i = 0; i < s->n; i++)
-            if (s->vars[i].sym == sym)
-                return s->vars[i].value;
+    for (const struct jscope *s = r->scope; s; s = s->up) {
+        const struct jvar *var = find_var(r, s, sym);
+        if (var)
+            return var->value;
+    }
     return r->top[sym];
 }
 
 void jscope_set(struct jrun *r, struct jscope *s, int sym, struct jval v)
 {
-    for (uint32_t i = 0; i < s->n; i++) {
-        if (s->vars[i].sym == sym) {
-            s->vars[i].value = v;
-            return;
-        }
+    struct jvar *var = find_var(r, s, sym);
+
+    if (var) {
+        var->value = v;
+        return;
     }
     if (s->n == s->cap) {
         uint32_t cap = s->cap ? s->cap * 2 : 4;

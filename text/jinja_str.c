@@ -94,6 +94,8 @@ bool jstr_pad(struct jrun *r, struct jval s, int64_t width, uint32_t fill, int h
     struct jbuf b = { .run = r };
     int64_t count = (int64_t)jutf8_count(s.s, s.n), left = 0, missing = width - count;
 
+    if (!jrun_work(r, s.n / 16))
+        return false;
     if (missing <= 0) {
         *out = s;
         return true;
@@ -229,8 +231,7 @@ static bool split_spaces(struct jrun *r, struct jval s, int64_t limit, struct js
     while (at < s.n) {
         size_t end = at;
         if (limit == 0) {
-            end = jutf8_trim_right(s.s, s.n);
-            return jseq_push(r, parts, jval_str(s.s + at, end - at));
+            return jseq_push(r, parts, jval_str(s.s + at, s.n - at));
         }
         while (end < s.n) {
             size_t next = end;
@@ -270,7 +271,7 @@ static bool str_split(struct jrun *r, struct jcall *c, struct jval *out)
     return jseq_push(r, parts, jval_str(s.s + at, s.n - at));
 }
 
-/* The last place of `sep` in s[0..n), or NULL. */
+/* The last place of `sep` in s[0..n), or NULL.  Naive: callers count n * sep.n / 64 steps. */
 static const char *find_last(const char *s, size_t n, struct jval sep)
 {
     for (size_t at = n + 1 - sep.n; n >= sep.n && at-- > 0;)
@@ -286,8 +287,7 @@ static bool rsplit_spaces(struct jrun *r, struct jval s, int64_t limit, struct j
     while (end > 0) {
         size_t at = end;
         if (limit == 0) {
-            at = jutf8_trim_left(s.s, end);
-            return jseq_push(r, parts, jval_str(s.s + at, end - at));
+            return jseq_push(r, parts, jval_str(s.s, end));
         }
         while (at > 0) {
             size_t previous = at;
@@ -318,7 +318,8 @@ static bool str_rsplit(struct jrun *r, struct jcall *c, struct jval *out)
     for (size_t end = s.n; !by_space; limit -= limit > 0) {
         const char *hit = limit != 0 ? find_last(s.s, end, sep) : NULL;
         size_t at = hit ? (size_t)(hit - s.s) + sep.n : 0;
-        if (!jrun_work(r, (end - at) / 16) || !jseq_push(r, parts, jval_str(s.s + at, end - at)))
+        if (!jrun_work(r, (end - at) / 16 * (1 + (by_space ? 0 : sep.n / 4))) ||
+            !jseq_push(r, parts, jval_str(s.s + at, end - at)))
             return false;
         if (!hit)
             break;
@@ -424,7 +425,7 @@ static bool find(struct jrun *r, struct jcall *c, bool last, bool must, struct j
     if (!hit && must)
         return jrun_fail(r, "substring not found");
     *out = jval_int(hit ? start + (int64_t)jutf8_count(part.s, (size_t)(hit - part.s)) : -1);
-    return true;
+    return jrun_work(r, last ? c->self.n / 16 * (1 + what.n / 4) : 0);
 }
 
 static bool str_find(struct jrun *r, struct jcall *c, struct jval *out)
@@ -490,7 +491,7 @@ static bool partition(struct jrun *r, struct jcall *c, bool last, struct jval *o
     t->items[1] = jval_str(s.s + at, hit ? sep.n : 0);
     t->items[2] = hit ? jval_str(hit + sep.n, s.n - at - sep.n) : jval_str(s.s + at, s.n - at);
     *out = jval_seq(t);
-    return jrun_work(r, s.n / 16);
+    return jrun_work(r, s.n / 16 * (1 + sep.n / 4));
 }
 
 static bool str_partition(struct jrun *r, struct jcall *c, struct jval *out)
@@ -512,7 +513,7 @@ static bool str_removeprefix(struct jrun *r, struct jcall *c, struct jval *out)
     *out = c->self;
     if (has_affix(c->self, affix, false))
         *out = jval_str(c->self.s + affix.n, c->self.n - affix.n);
-    return true;
+    return jrun_work(r, affix.n / 64);
 }
 
 static bool str_removesuffix(struct jrun *r, struct jcall *c, struct jval *out)
@@ -524,7 +525,7 @@ static bool str_removesuffix(struct jrun *r, struct jcall *c, struct jval *out)
     *out = c->self;
     if (has_affix(c->self, affix, true))
         *out = jval_str(c->self.s, c->self.n - affix.n);
-    return true;
+    return jrun_work(r, affix.n / 64);
 }
 
 static bool pad(struct jrun *r, struct jcall *c, int how, struct jval *out)
@@ -536,7 +537,7 @@ static bool pad(struct jrun *r, struct jcall *c, int how, struct jval *out)
     if (!jcall_int(r, c, 0, 0, &width) ||
         (c->arg[1].kind != J_ABSENT && !jcall_str(r, c, 1, &fill)))
         return false;
-    if (jutf8_count(fill.s, fill.n) != 1)
+    if (fill.n > 4 || jutf8_count(fill.s, fill.n) != 1)
         return jrun_fail(r, "the fill character must be exactly one character long");
     return jstr_pad(r, c->self, width, jutf8_next(fill.s, &at), how, out);
 }

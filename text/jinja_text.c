@@ -176,11 +176,17 @@ static bool repr_dict(struct jbuf *b, const struct jdict *d, int nest)
 
 static void repr_object(struct jbuf *b, struct jval v)
 {
+    char text[48];
+
     jbuf_add_char(b, '<');
     jbuf_add_str(b, jval_type_name(v));
     if (v.kind == J_MACRO && v.macro->name.kind == J_STR) {
         jbuf_add_char(b, ' ');
         repr_str(b, v.macro->name);
+    }
+    if (v.kind == J_LOOP) {
+        snprintf(text, sizeof text, " %u/%u", v.loop->at + 1, v.loop->n);
+        jbuf_add_str(b, text);
     }
     jbuf_add_char(b, '>');
 }

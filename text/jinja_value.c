@@ -74,7 +74,7 @@ static bool find_key(struct jrun *r, const struct jdict *d, struct jval key, str
     *value = NULL;
     if (key.kind == J_STR) {
         *value = jdict_find(d, key.s, key.n);
-        return jrun_work(r, d->n);
+        return jrun_work(r, d->n + key.n / 64);
     }
     if (key.kind == J_DICT || (key.kind == J_SEQ && key.seq->type == JSEQ_LIST))
         return jrun_fail(r, "unhashable type: '%s'", jval_type_name(key));
@@ -301,7 +301,7 @@ bool jval_iterate(struct jrun *r, struct jval v, struct jval **items, uint32_t *
         return keys(r, v.dict, items, n);
     case J_SEQ:
         if (v.seq->type == JSEQ_GEN) {
-            *items = v.seq->items + v.seq->at;
+            *items = v.seq->items ? v.seq->items + v.seq->at : NULL;
             *n = v.seq->n - v.seq->at;
             v.seq->at = v.seq->n;
             return true;
@@ -413,7 +413,7 @@ static int order_bytes(struct jval a, struct jval b)
     size_t n = a.n < b.n ? a.n : b.n;
     int c = n ? memcmp(a.s, b.s, n) : 0;
 
-    return c ? c : (a.n > b.n) - (a.n < b.n);
+    return c ? (c > 0) - (c < 0) : (a.n > b.n) - (a.n < b.n);
 }
 
 static bool order(struct jrun *r, struct jval a, struct jval b, const char *op, int nest, int *out);

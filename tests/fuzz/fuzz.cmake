@@ -36,3 +36,6 @@ llmd_fuzz(NAME fuzz_tokenizer_encode SOURCES fuzz/fuzz_tokenizer_encode.c LIBS t
 if(COMMAND llmd_fuzz)
   llmd_fuzz(NAME fuzz_http_parser SOURCES fuzz/fuzz_http_parser.c LIBS net)
 endif()
+if(COMMAND llmd_fuzz)
+  llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
+endif()
