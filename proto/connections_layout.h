@@ -31,8 +31,8 @@
 
 enum { CONNECTIONS_VERSION = 1, CONNECTIONS_RECORDS_OFFSET = 4096 };
 
-/* Sequences of one request: n choices of each of its prompts. */
-enum { CONNECTION_SEQUENCES_MAX = 128 };
+/* Sequences of one request: n choices of each of its prompts.  Keep-alive comments of one stream. */
+enum { CONNECTION_SEQUENCES_MAX = 128, CONNECTION_KEEP_ALIVES_MAX = 32 };
 
 enum connection_state {
     CONNECTION_FREE,
@@ -79,7 +79,11 @@ struct connection_record {
 
     /* group that each sequence was last submitted to */
     uint8_t group[CONNECTION_SEQUENCES_MAX];
-    uint8_t reserved[272];
+
+    /* comments that went out after so many pieces of the stream: they come by the clock */
+    uint32_t n_keep_alives;
+    uint32_t keep_alive_at[CONNECTION_KEEP_ALIVES_MAX];
+    uint8_t reserved[140];
 };
 static_assert(sizeof(struct connection_record) == 512, "eight cache lines");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");
