@@ -257,8 +257,13 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
         goto out;
     }
     fresh = state_of(&s) != WEIGHTS_COMMITTED;
-    if (fresh && !load_and_seal(fd, p, layout, packing, epoch, threads, e))
-        goto out;
+    if (fresh) {
+        /* Mapped anew: only a mapping made after the seal can never be turned writable. */
+        segment_close(&s);
+        if (!load_and_seal(fd, p, layout, packing, epoch, threads, e) ||
+            !attach_copy(&s, fd, false, e))
+            goto out;
+    }
     if (!check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))
         goto out;
     *w = (struct weights){ .segment = s, .hdr = (const struct weights_hdr *)s.hdr };

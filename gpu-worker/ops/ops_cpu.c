@@ -47,16 +47,30 @@ static void plain_rmsnorm(float *y, const float *x, const float *w, uint32_t dim
         y[i] = w[i] * (x[i] * scale);
 }
 
+/* w[0] x[0] + w[1] x[1] + ..., from the left; one loop per type, so that none decides per element. */
+static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
+{
+    float sum = 0;
+
+    if (dtype == DTYPE_F32)
+        for (uint32_t k = 0; k < n; k++)
+            sum += ((const float *)w)[k] * x[k];
+    else if (dtype == DTYPE_F16)
+        for (uint32_t k = 0; k < n; k++)
+            sum += f16_to_float(((const uint16_t *)w)[k]) * x[k];
+    else
+        for (uint32_t k = 0; k < n; k++)
+            sum += bf16_to_float(((const uint16_t *)w)[k]) * x[k];
+    return sum;
+}
+
 static void plain_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
 {
     for (uint32_t i = row_begin; i < row_end; i++) {
         const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
         for (uint32_t t = 0; t < j->n_tokens; t++) {
-            const float *x = j->x + (size_t)t * j->cols;
             float *y = j->y + t * j->y_stride + i;
-            float sum = 0;
-            for (uint32_t k = 0; k < j->cols; k++)
-                sum += element(w, j->dtype, k) * x[k];
+            float sum = dot(w, j->dtype, j->x + (size_t)t * j->cols, j->cols);
             if (j->bias)
                 sum += j->bias[i];
             *y = j->add ? *y + sum : sum;
@@ -105,12 +119,9 @@ static void attend_head(const struct attention_job *j, float *out, const float *
         const char *page = j->pages + j->page_table[at / j->page_tokens] * j->page_bytes;
         uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
         uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
-        for (uint32_t t = begin; t < end; t++) {
-            float sum = 0;
-            for (uint32_t d = 0; d < j->head_dim; d++)
-                sum += q[d] * element(page + j->k_offset, j->dtype, (size_t)t * j->head_dim + d);
-            p[t] = sum * scale;
-        }
+        for (uint32_t t = begin; t < end; t++)
+            p[t] = scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
+                               j->dtype, q, j->head_dim);
         fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
         at += end - begin;
     }

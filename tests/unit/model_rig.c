@@ -88,7 +88,7 @@ static int open_ranks(struct rig *r)
     return n_loaded;
 }
 
-static void close_ranks(struct rig *r)
+void rig_close_ranks(struct rig *r)
 {
     runtime_stop(r->ranks[0]);
     for (uint32_t i = 1; i < r->config.tp_size; i++)
@@ -114,9 +114,8 @@ void rig_open(struct rig *r, const char *dir, const char *const *settings)
     r->logits = mem_alloc(r->config.max_num_seqs * r->info.vocab_size * sizeof(float));
 }
 
-void rig_close(struct rig *r)
+void rig_close_segments(struct rig *r)
 {
-    close_ranks(r);
     for (uint32_t i = 0; i < r->config.tp_size; i++)
         segment_close(&r->weights[i]);
     segment_close(&r->group);
@@ -124,9 +123,15 @@ void rig_close(struct rig *r)
     free(r->logits);
 }
 
+void rig_close(struct rig *r)
+{
+    rig_close_ranks(r);
+    rig_close_segments(r);
+}
+
 int rig_restart(struct rig *r)
 {
-    close_ranks(r);
+    rig_close_ranks(r);
     return open_ranks(r);
 }
 

@@ -34,6 +34,8 @@ struct rig_seq {
 /* Settings as "name=value" strings, NULL-terminated, over built-in ones that suit tests. */
 void rig_open(struct rig *r, const char *dir, const char *const *settings);
 void rig_close(struct rig *r);
+void rig_close_ranks(struct rig *r);    /* its two halves, for a test that starts */
+void rig_close_segments(struct rig *r); /* ranks in its own way */
 
 /* Kill the runtimes in good order and open them again with the next epoch; the segments stay.  Returns
  * how many ranks had to load weights. */
