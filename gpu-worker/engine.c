@@ -141,7 +141,7 @@ void engine_add(struct engine *g, struct sequence *q)
         engine_end(g, q, finish, NULL);
 }
 
-static enum stat counter_of(Llmd__Finish finish)
+static enum stat_id counter_of(Llmd__Finish finish)
 {
     switch (finish) {
     case LLMD__FINISH__FINISH_EOS:

@@ -1,1 +1,6 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_link SOURCES unit/test_link.c LIBS proto LABELS unit threads)
+llmd_test(NAME test_frame SOURCES unit/test_frame.c LIBS proto LABELS unit)
+llmd_test(NAME test_segment SOURCES unit/test_segment.c LIBS proto LABELS unit)
+llmd_test(NAME test_board SOURCES unit/test_board.c LIBS proto LABELS unit)
+llmd_test(NAME test_stats SOURCES unit/test_stats.c LIBS proto LABELS unit threads)
+llmd_test(NAME test_ledger SOURCES unit/test_ledger.c LIBS proto LABELS unit)
