@@ -6,3 +6,5 @@ llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixtur
   LABELS unit)
 llmd_test(NAME test_engine LIBS engine LABELS unit
   SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
+llmd_test(NAME test_recovery LIBS engine LABELS unit
+  SOURCES unit/test_recovery.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
