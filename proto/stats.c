@@ -101,10 +101,15 @@ void hist_observe(struct stats *s, enum hist_id h, double value)
         atomic_fetch_add_explicit(&hist->sum_parts, (uint64_t)(parts + 0.5), memory_order_relaxed);
 }
 
+double stat_hist_sum(const struct stat_hist *hist, enum hist_id h)
+{
+    return (double)atomic_load_explicit(&hist->sum_parts, memory_order_relaxed) /
+           hist_table[h].parts;
+}
+
 double hist_sum(const struct stats *s, enum hist_id h)
 {
-    return (double)atomic_load_explicit(&s->hist[h].sum_parts, memory_order_relaxed) /
-           hist_table[h].parts;
+    return stat_hist_sum(&s->hist[h], h);
 }
 
 void stats_zero_gauges(struct stats *s)

@@ -77,6 +77,7 @@ static inline uint64_t stat_get(const struct stats *s, enum stat_id i)
 void hist_observe(struct stats *s, enum hist_id h, double value);
 /* Sum of the observations, in seconds or tokens. */
 double hist_sum(const struct stats *s, enum hist_id h);
+double stat_hist_sum(const struct stat_hist *hist, enum hist_id h);
 /* Called by the successor of a dead writer: gauges describe processes, so they start at 0 again. */
 void stats_zero_gauges(struct stats *s);
 

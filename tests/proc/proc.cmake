@@ -1,1 +1,6 @@
 # llmd_test() lines of this area
+
+llmd_test(NAME test_system
+  SOURCES proc/test_system.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 600 LABELS proc)
