@@ -30,6 +30,8 @@ endfunction()
 
 llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
 llmd_fuzz(NAME fuzz_http_parser SOURCES fuzz/fuzz_http_parser.c LIBS net)
+llmd_fuzz(NAME fuzz_model_config SOURCES fuzz/fuzz_model_config.c LIBS runtime)
+llmd_fuzz(NAME fuzz_safetensors SOURCES fuzz/fuzz_safetensors.c LIBS runtime)
 llmd_fuzz(NAME fuzz_sentencepiece SOURCES fuzz/fuzz_sentencepiece.c LIBS text)
 llmd_fuzz(NAME fuzz_tokenizer_encode SOURCES fuzz/fuzz_tokenizer_encode.c LIBS text)
 llmd_fuzz(NAME fuzz_tokenizer_json SOURCES fuzz/fuzz_tokenizer_json.c LIBS text)
