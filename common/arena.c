@@ -1,7 +1,9 @@
 /* arena.c - bump allocation from a list of blocks of 4 KiB and more. */
 #include "common/arena.h"
 
+#include <assert.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,7 @@ void *arena_alloc(struct arena *a, size_t bytes)
     struct arena_block *b = a->last;
     void *p;
 
+    assert(bytes < SIZE_MAX / 2);
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     if (!b || b->cap - b->used < bytes) {
         size_t cap = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;

@@ -11,7 +11,8 @@ struct arena {
 };
 
 void *arena_alloc(struct arena *a, size_t bytes); /* zeroed, 16-byte aligned */
-char *arena_strndup(struct arena *a, const char *s, size_t n);
+char *arena_strndup(struct arena *a, const char *s,
+                    size_t n); /* all n bytes, NULs too, and a NUL */
 char *arena_strdup(struct arena *a, const char *s);
 char *arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void arena_fini(struct arena *a); /* a zeroed struct is an empty arena */

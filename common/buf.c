@@ -1,7 +1,9 @@
 /* buf.c - growable bytes.  Grows by doubling; aborts when the system has no memory (mem.h). */
 #include "common/buf.h"
 
+#include <assert.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,14 +25,17 @@ void buf_clear(struct buf *b)
 
 void buf_reserve(struct buf *b, size_t extra)
 {
-    size_t need = b->n + extra + 1;
     size_t cap = b->cap ? b->cap : 64;
+    size_t need;
 
+    assert(extra < SIZE_MAX / 2 - b->n); /* so neither the sum nor the doubling wraps */
+    need = b->n + extra + 1;
     if (need <= b->cap)
         return;
     while (cap < need)
         cap *= 2;
     b->data = mem_realloc(b->data, cap);
+    b->data[b->n] = '\0';
     b->cap = cap;
 }
 
@@ -75,7 +80,6 @@ char *buf_take(struct buf *b)
     char *data;
 
     buf_reserve(b, 0);
-    b->data[b->n] = '\0';
     data = b->data;
     *b = (struct buf){ 0 };
     return data;

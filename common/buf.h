@@ -13,9 +13,9 @@ struct buf {
 };
 
 void buf_fini(struct buf *b);
-void buf_clear(struct buf *b); /* empty, memory kept */
-void buf_reserve(struct buf *b, size_t extra);
-void buf_add(struct buf *b, const void *bytes, size_t n);
+void buf_clear(struct buf *b);                 /* empty, memory kept */
+void buf_reserve(struct buf *b, size_t extra); /* room for `extra` more bytes and a NUL */
+void buf_add(struct buf *b, const void *bytes, size_t n); /* bytes: not inside b->data */
 void buf_add_str(struct buf *b, const char *s);
 void buf_add_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

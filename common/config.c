@@ -57,16 +57,16 @@ static const struct setting settings[N_CONFIG] = {
 #undef CHOICE
 };
 
-static const struct setting *find(const char *name)
+int config_find(const char *name)
 {
     for (int i = 0; i < N_CONFIG; i++) {
         const char *a = settings[i].name, *b = name;
         while (*a && (*a == *b || (*a == '_' && *b == '-')))
             a++, b++;
         if (!*a && !*b)
-            return &settings[i];
+            return i;
     }
-    return NULL;
+    return -1;
 }
 
 /* "12", "512M", "4G", "64KiB": digits, then a power of 1024. */
@@ -111,9 +111,11 @@ static bool is_choice(const char *choices, const char *value)
 {
     size_t n = strlen(value);
 
+    if (n == 0 || strchr(value, '|'))
+        return false;
     for (const char *at = choices; at; at = strchr(at, '|')) {
         at += *at == '|';
-        if (n > 0 && strncmp(at, value, n) == 0 && (at[n] == '|' || at[n] == '\0'))
+        if (strncmp(at, value, n) == 0 && (at[n] == '|' || at[n] == '\0'))
             return true;
     }
     return false;
@@ -155,24 +157,24 @@ void config_init(struct config *c)
 bool config_set(struct config *c, const char *name, const char *value, const char *source,
                 struct err *e)
 {
-    const struct setting *s = find(name);
+    int i = config_find(name);
 
-    if (!s)
-        return err_set(e, ERR_CONFIG, 0, "there is no setting '%s'", name);
-    if (!set_value(c, s, value, e))
+    if (i < 0)
+        return err_set(e, ERR_CONFIG, 0, "there is no setting '%.64s'", name);
+    if (!set_value(c, &settings[i], value, e))
         return false;
-    snprintf(c->source[s - settings], sizeof c->source[0], "%s", source);
+    snprintf(c->source[i], sizeof c->source[0], "%s", source);
     return true;
 }
 
-/* The value of NAME in the environment, or NULL. */
+/* The value of NAME in the environment, or NULL; an empty value counts as not set. */
 static const char *look_up(char *const *environment, const char *name)
 {
     size_t n = strlen(name);
 
     for (; environment && *environment; environment++)
         if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
-            return *environment + n + 1;
+            return (*environment)[n + 1] ? *environment + n + 1 : NULL;
     return NULL;
 }
 
@@ -194,7 +196,7 @@ bool config_read_environment(struct config *c, char *const *environment, struct 
         value = look_up(environment, own);
         if (!value && s->alias[0])
             value = look_up(environment, name = s->alias);
-        if (!value || !value[0])
+        if (!value)
             continue;
         snprintf(source, sizeof source, "environment %s", name);
         if (!config_set(c, s->name, value, source, e))

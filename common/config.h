@@ -52,6 +52,9 @@ bool config_read_environment(struct config *c, char *const *environment, struct 
 /* A YAML mapping of setting: value (config_file.c).  Unknown keys are errors that name the line. */
 bool config_read_file(struct config *c, const char *path, struct err *e);
 
+/* The setting of this name ('-' and '_' are the same), or -1. */
+int config_find(const char *name);
+
 /* Walk all settings: name, help, and when it takes effect. */
 const char *config_name(enum config_id id);
 const char *config_help(enum config_id id);

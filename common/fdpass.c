@@ -20,7 +20,7 @@ bool fdpass_send(int sock, const void *bytes, size_t n, const int *fds, int n_fd
     union control control;
     ssize_t sent;
 
-    assert(n_fds >= 0 && n_fds <= FDPASS_FDS_MAX);
+    assert(n > 0 && n_fds >= 0 && n_fds <= FDPASS_FDS_MAX);
     if (n_fds > 0) {
         size_t fd_bytes = sizeof(int) * (size_t)n_fds;
         memset(&control, 0, sizeof control);
@@ -51,6 +51,37 @@ static void take_fds(struct msghdr *msg, int fds[FDPASS_FDS_MAX], int *n_fds)
     }
 }
 
+/* A peer that goes with mail unread leaves ECONNRESET, which the kernel reports once and before what the
+ * peer had sent: its last words come behind it. */
+static ssize_t receive(int sock, struct msghdr *msg)
+{
+    bool was_reset = false;
+    ssize_t got;
+
+    for (;;) {
+        got = recvmsg(sock, msg, MSG_CMSG_CLOEXEC);
+        if (got < 0 && errno == ECONNRESET && !was_reset)
+            was_reset = true;
+        else if (got >= 0 || errno != EINTR)
+            return got;
+    }
+}
+
+/* Close what came of a message that is refused, and say why. */
+static enum fdpass_result refuse(const struct msghdr *msg, size_t cap, int *fds, int *n_fds,
+                                 struct err *e)
+{
+    while (*n_fds > 0)
+        close(fds[--*n_fds]);
+    if (msg->msg_flags & MSG_CTRUNC)
+        err_set(e, ERR_PROTO, 0,
+                "control message brings more than %d descriptors, or more than may be open here",
+                FDPASS_FDS_MAX);
+    else
+        err_set(e, ERR_PROTO, 0, "control message is larger than the %zu bytes allowed", cap);
+    return FDPASS_FAILED;
+}
+
 enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
                                int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
 {
@@ -63,9 +94,7 @@ enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
     ssize_t got;
 
     *n_fds = 0;
-    do
-        got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+    got = receive(sock, &msg);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return FDPASS_EMPTY;
     if (got < 0 && errno == ECONNRESET)
@@ -75,12 +104,8 @@ enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
         return FDPASS_FAILED;
     }
     take_fds(&msg, fds, n_fds);
-    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-        while (*n_fds > 0)
-            close(fds[--*n_fds]);
-        err_set(e, ERR_PROTO, 0, "control message is larger than the %zu bytes allowed", cap);
-        return FDPASS_FAILED;
-    }
+    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+        return refuse(&msg, cap, fds, n_fds, e);
     if (got == 0 && *n_fds == 0)
         return FDPASS_CLOSED;
     *n = (size_t)got;

@@ -13,7 +13,7 @@
 
 enum { FDPASS_FDS_MAX = 64 };
 
-/* Send one datagram.  fds are borrowed.  ERR_SYS; EAGAIN in e->sys when a non-blocking peer is full. */
+/* Send one datagram of n >= 1 bytes.  fds are borrowed.  ERR_SYS; EAGAIN in e->sys when a non-blocking peer is full. */
 bool fdpass_send(int sock, const void *bytes, size_t n, const int *fds, int n_fds, struct err *e);
 
 enum fdpass_result { FDPASS_OK, FDPASS_EMPTY, FDPASS_CLOSED, FDPASS_FAILED };

@@ -29,8 +29,9 @@ bool file_read(const char *path, size_t bytes_max, char **bytes, size_t *n, stru
     char *data = NULL;
     struct stat st;
     bool ok = false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
+    /* O_NONBLOCK: a FIFO is refused below instead of waiting for its writer; files do not care. */
     if (fd < 0)
         return err_set(e, ERR_SYS, errno, "open '%s'", path);
     if (fstat(fd, &st) < 0) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/utf8.h"
 
 json_t *json_parse(const char *bytes, size_t n, struct err *e)
 {
@@ -73,38 +74,6 @@ void jw_array(struct json_writer *w)
 void jw_array_end(struct json_writer *w)
 {
     close_with(w, ']');
-}
-
-/* Bytes of the UTF-8 character at s (1..4), or 0 when it is not one (Unicode 15, table 3-7). */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    unsigned char lo = 0x80, hi = 0xbf;
-    size_t len;
-
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xc2 && s[0] <= 0xdf)
-        len = 2;
-    else if (s[0] >= 0xe0 && s[0] <= 0xef)
-        len = 3;
-    else if (s[0] >= 0xf0 && s[0] <= 0xf4)
-        len = 4;
-    else
-        return 0;
-    if (s[0] == 0xe0)
-        lo = 0xa0;
-    else if (s[0] == 0xed)
-        hi = 0x9f;
-    else if (s[0] == 0xf0)
-        lo = 0x90;
-    else if (s[0] == 0xf4)
-        hi = 0x8f;
-    if (n < len || s[1] < lo || s[1] > hi)
-        return 0;
-    for (size_t i = 2; i < len; i++)
-        if (s[i] < 0x80 || s[i] > 0xbf)
-            return 0;
-    return len;
 }
 
 static void add_escaped(struct buf *out, unsigned char c)
@@ -243,11 +212,43 @@ void jw_double(struct json_writer *w, double v)
     add_number(w, text);
 }
 
+/* json_parse() bounds the depth, so recursion is bounded too. */
 void jw_json(struct json_writer *w, const json_t *v)
 {
-    char *text = json_dumps(v, JSON_COMPACT | JSON_ENCODE_ANY);
+    const char *key;
+    json_t *member;
+    size_t i;
 
-    before_value(w);
-    buf_add_str(w->out, text ? text : "null");
-    free(text);
+    switch (v ? json_typeof(v) : JSON_NULL) {
+    case JSON_OBJECT:
+        jw_object(w);
+        json_object_foreach ((json_t *)(uintptr_t)v, key, member) {
+            jw_key(w, key);
+            jw_json(w, member);
+        }
+        jw_object_end(w);
+        break;
+    case JSON_ARRAY:
+        jw_array(w);
+        json_array_foreach (v, i, member)
+            jw_json(w, member);
+        jw_array_end(w);
+        break;
+    case JSON_STRING:
+        jw_strn(w, json_string_value(v), json_string_length(v));
+        break;
+    case JSON_INTEGER:
+        jw_int(w, json_integer_value(v));
+        break;
+    case JSON_REAL:
+        jw_double(w, json_real_value(v));
+        break;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        jw_bool(w, json_is_true(v));
+        break;
+    case JSON_NULL:
+        jw_null(w);
+        break;
+    }
 }

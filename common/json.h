@@ -43,7 +43,7 @@ void jw_null(struct json_writer *w);
  * infinities have no JSON form and are written as null. */
 void jw_float(struct json_writer *w, float v);
 void jw_double(struct json_writer *w, double v);
-/* Any json_t, compact, keys in their order. */
+/* Any json_t, compact, keys in their order, numbers as jw_int() and jw_double(). */
 void jw_json(struct json_writer *w, const json_t *v);
 
 #endif

@@ -11,7 +11,7 @@
 void *mem_alloc(size_t bytes);            /* uninitialised; bytes may be 0 */
 void *mem_zalloc(size_t n, size_t bytes); /* n * bytes zeroed; overflow aborts */
 void *mem_realloc(void *p, size_t bytes);
-char *mem_strdup(const char *s); /* NULL gives NULL */
-char *mem_strndup(const char *s, size_t n);
+char *mem_strdup(const char *s);            /* NULL gives NULL */
+char *mem_strndup(const char *s, size_t n); /* all n bytes, NULs too, and a NUL */
 
 #endif

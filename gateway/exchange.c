@@ -17,7 +17,7 @@ static struct stats *stats_of(const struct exchange *x)
 
 /* ---- the end, counted once ---- */
 
-static void account(struct exchange *x, enum stat cause, const char *outcome)
+static void account(struct exchange *x, enum stat_id cause, const char *outcome)
 {
     const struct request *rq = &x->rq;
     double seconds = (double)(clock_mono_ns() - rq->started_ns) / 1e9;

@@ -10,14 +10,14 @@
 #include "common/clock.h"
 #include "gateway/pages.h"
 
-enum stat_owner metrics_stat_owner(enum stat s)
+enum stat_owner metrics_stat_owner(enum stat_id s)
 {
     if (s < STAT_sequences_accepted)
         return OWNER_GATEWAY;
     return s < STAT_process_starts ? OWNER_RANK0 : OWNER_LLMD;
 }
 
-enum stat_owner metrics_hist_owner(enum hist h)
+enum stat_owner metrics_hist_owner(enum hist_id h)
 {
     return h < HIST_step_seconds ? OWNER_GATEWAY : OWNER_RANK0;
 }
@@ -53,7 +53,7 @@ static void put_bound(struct buf *out, double bound)
 }
 
 void metrics_hist(struct buf *out, const char *prefix, const char *name, const char *labels,
-                  const struct stat_hist *h, enum hist id)
+                  const struct stat_hist *h, enum hist_id id)
 {
     const char *comma = *labels ? "," : "";
     uint64_t below = 0;
@@ -72,7 +72,7 @@ void metrics_hist(struct buf *out, const char *prefix, const char *name, const c
     buf_printf(out, "%s%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", prefix, name, labels, comma,
                below);
     buf_printf(out, *labels ? "%s%s_sum{%s} %.9g\n" : "%s%s_sum%s %.9g\n", prefix, name, labels,
-               (double)atomic_load_explicit(&h->sum_nano, memory_order_relaxed) / 1e9);
+               stat_hist_sum(h, id));
     buf_printf(out, *labels ? "%s%s_count{%s} %" PRIu64 "\n" : "%s%s_count%s %" PRIu64 "\n", prefix,
                name, labels, below);
 }
@@ -101,7 +101,7 @@ static void put_labels(struct buf *out, const struct board *b, uint32_t slot)
                    (slot - BOARD_SLOT_RANKS) % b->hdr->tp_size);
 }
 
-static void put_stat(struct buf *out, const struct board *b, enum stat s)
+static void put_stat(struct buf *out, const struct board *b, enum stat_id s)
 {
     const char *suffix = stat_is_gauge(s) ? "" : "_total";
 
@@ -120,7 +120,7 @@ static void put_stat(struct buf *out, const struct board *b, enum stat s)
     }
 }
 
-static void put_hist(struct buf *out, const struct board *b, enum hist h)
+static void put_hist(struct buf *out, const struct board *b, enum hist_id h)
 {
     struct buf labels = { 0 };
 
@@ -192,9 +192,9 @@ static void put_restarts(struct buf *out, const struct board *b)
 void metrics_own(struct buf *out, const struct board *b)
 {
     for (int s = 0; s < N_STATS; s++)
-        put_stat(out, b, (enum stat)s);
+        put_stat(out, b, (enum stat_id)s);
     for (int h = 0; h < N_HISTS; h++)
-        put_hist(out, b, (enum hist)h);
+        put_hist(out, b, (enum hist_id)h);
     put_slot_gauge(out, b, "process_up", "1 while the process is in service.", slot_is_up);
     put_slot_gauge(out, b, "process_uptime_seconds", "Since the process was started.", slot_uptime);
     put_slot_gauge(out, b, "process_heartbeat_age_seconds", "Since its main loop last ran.",

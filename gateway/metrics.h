@@ -12,14 +12,14 @@ void metrics_family(struct buf *out, const char *prefix, const char *name, const
                     const char *type, const char *help);
 /* Samples of a histogram with the given labels ("" or "a=\"b\"" without braces). */
 void metrics_hist(struct buf *out, const char *prefix, const char *name, const char *labels,
-                  const struct stat_hist *h, enum hist id);
+                  const struct stat_hist *h, enum hist_id id);
 /* A label's value with quotes, backslashes and newlines escaped. */
 void metrics_label(struct buf *out, const char *name, const char *value);
 
 /* Which slots write a number. */
 enum stat_owner { OWNER_GATEWAY, OWNER_RANK0, OWNER_LLMD };
-enum stat_owner metrics_stat_owner(enum stat s);
-enum stat_owner metrics_hist_owner(enum hist h);
+enum stat_owner metrics_stat_owner(enum stat_id s);
+enum stat_owner metrics_hist_owner(enum hist_id h);
 
 /* llmd_*: everything on the board. */
 void metrics_own(struct buf *out, const struct board *b);

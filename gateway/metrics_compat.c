@@ -30,7 +30,7 @@ static void vllm_labels(struct buf *labels, const struct service *s, uint32_t gr
 
 /* One sample for each group. */
 static void vllm_by_group(struct buf *out, const struct service *s, const char *name,
-                          const char *type, const char *help, enum stat stat)
+                          const char *type, const char *help, enum stat_id stat)
 {
     struct buf labels = { 0 };
 
@@ -63,7 +63,7 @@ static void vllm_success(struct buf *out, const struct service *s)
 {
     static const struct {
         const char *reason;
-        enum stat stat;
+        enum stat_id stat;
     } reasons[] = { { "stop", STAT_requests_finished_stop },
                     { "length", STAT_requests_finished_length },
                     { "abort", STAT_requests_cancelled },
@@ -80,7 +80,7 @@ static void vllm_success(struct buf *out, const struct service *s)
 }
 
 static void vllm_hist(struct buf *out, const struct service *s, const char *name, const char *help,
-                      enum hist h)
+                      enum hist_id h)
 {
     bool is_gateways = metrics_hist_owner(h) == OWNER_GATEWAY;
     struct buf labels = { 0 };
@@ -140,7 +140,7 @@ static void tgi_failures(struct buf *out, const struct stats *s)
 {
     static const struct {
         const char *err;
-        enum stat stat;
+        enum stat_id stat;
     } causes[] = { { "validation", STAT_requests_refused_invalid },
                    { "overloaded", STAT_requests_refused_overload },
                    { "generation", STAT_requests_finished_error },
@@ -152,13 +152,13 @@ static void tgi_failures(struct buf *out, const struct stats *s)
                    stat_get(s, causes[i].stat));
 }
 
-static void tgi_hist(struct buf *out, const char *name, const struct stat_hist *h, enum hist id)
+static void tgi_hist(struct buf *out, const char *name, const struct stat_hist *h, enum hist_id id)
 {
     buf_printf(out, "# TYPE tgi_%s histogram\n", name);
     metrics_hist(out, "tgi_", name, "", h, id);
 }
 
-static uint64_t sum_of_groups(const struct service *s, enum stat stat)
+static uint64_t sum_of_groups(const struct service *s, enum stat_id stat)
 {
     uint64_t sum = 0;
 
@@ -168,7 +168,7 @@ static uint64_t sum_of_groups(const struct service *s, enum stat stat)
 }
 
 /* All groups' histograms of one kind together: TGI has no label for them. */
-static void tgi_group_hist(struct buf *out, const struct service *s, const char *name, enum hist id)
+static void tgi_group_hist(struct buf *out, const struct service *s, const char *name, enum hist_id id)
 {
     struct stat_hist sum;
 
@@ -177,7 +177,7 @@ static void tgi_group_hist(struct buf *out, const struct service *s, const char 
         const struct stat_hist *h = &group_stats(s, g)->hist[id];
         for (int i = 0; i < HIST_BUCKETS_MAX; i++)
             atomic_fetch_add(&sum.bucket[i], atomic_load(&h->bucket[i]));
-        atomic_fetch_add(&sum.sum_nano, atomic_load(&h->sum_nano));
+        atomic_fetch_add(&sum.sum_parts, atomic_load(&h->sum_parts));
     }
     tgi_hist(out, name, &sum, id);
 }

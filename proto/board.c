@@ -34,7 +34,8 @@ bool board_attach(struct board *b, int fd, struct err *e)
     if (!segment_attach(&s, fd, SEGMENT_BOARD, BOARD_VERSION, true, e))
         return false;
     h = (const struct board_hdr *)s.hdr;
-    if (h->slot_bytes < sizeof(struct board_slot) || h->tp_size == 0 ||
+    if (h->slot_bytes < sizeof(struct board_slot) || h->slot_bytes % 64 != 0 || h->tp_size == 0 ||
+        h->n_slots != BOARD_SLOT_RANKS + (uint64_t)h->n_groups * h->tp_size ||
         BOARD_SLOTS_OFFSET + (uint64_t)h->n_slots * h->slot_bytes > s.bytes) {
         err_set(e, ERR_PROTO, 0, "board: %u slots of %u bytes do not fit %zu bytes", h->n_slots,
                 h->slot_bytes, s.bytes);

@@ -1,6 +1,7 @@
 /* control.c - control messages: frame.h over fdpass.h. */
 #include "proto/control.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -65,6 +66,7 @@ int control_take_fd(struct control_msg *boot, Llmd__FdKind kind, uint32_t index)
 {
     const Llmd__Boot *b = boot->body;
 
+    assert(boot->type == MSG_BOOT);
     for (size_t i = 0; i < b->n_fds && i < (size_t)boot->n_fds; i++) {
         if (b->fds[i]->kind == kind && b->fds[i]->index == index && boot->fds[i] >= 0) {
             int fd = boot->fds[i];

@@ -42,6 +42,18 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     return true;
 }
 
+/* Descriptors, token ids and pages follow one another inside the segment; no sum here can wrap. */
+static bool offsets_fit(const struct kvpool_hdr *h, size_t bytes)
+{
+    return h->n_pages > 0 && h->page_tokens > 0 && h->page_bytes > 0 && h->data_offset <= bytes &&
+           h->data_offset % KVPOOL_DATA_ALIGN == 0 &&
+           h->n_pages <= (bytes - h->data_offset) / h->page_bytes &&
+           h->tokens_offset <= h->data_offset && h->tokens_offset % sizeof(int32_t) == 0 &&
+           h->page_tokens <= (h->data_offset - h->tokens_offset) / sizeof(int32_t) / h->n_pages &&
+           KVPOOL_DESCS_OFFSET + (uint64_t)h->n_pages * sizeof(struct kv_page_desc) <=
+               h->tokens_offset;
+}
+
 bool kvpool_attach(struct kvpool *p, int fd, struct err *e)
 {
     const struct kvpool_hdr *h;
@@ -50,11 +62,7 @@ bool kvpool_attach(struct kvpool *p, int fd, struct err *e)
     if (!segment_attach(&s, fd, SEGMENT_KVPOOL, KVPOOL_VERSION, true, e))
         return false;
     h = (const struct kvpool_hdr *)s.hdr;
-    if (h->n_pages == 0 || h->page_bytes == 0 || h->data_offset > s.bytes ||
-        h->n_pages > (s.bytes - h->data_offset) / h->page_bytes ||
-        h->tokens_offset + (uint64_t)h->n_pages * h->page_tokens * 4 > h->data_offset ||
-        KVPOOL_DESCS_OFFSET + (uint64_t)h->n_pages * sizeof(struct kv_page_desc) >
-            h->tokens_offset) {
+    if (!offsets_fit(h, s.bytes)) {
         segment_close(&s);
         return err_set(e, ERR_PROTO, 0, "kvpool: its offsets do not fit its size");
     }
@@ -81,6 +89,7 @@ uint32_t kvpool_lease(struct kvpool *p, uint64_t lease, uint32_t *cursor)
         if (atomic_load_explicit(&p->descs[page].lease, memory_order_relaxed) == 0 &&
             atomic_compare_exchange_strong_explicit(&p->descs[page].lease, &expected, lease,
                                                     memory_order_acquire, memory_order_relaxed)) {
+            p->descs[page].parent = KV_PAGE_NONE; /* 0, a page, where none was ever freed */
             *cursor = (page + 1) % n;
             return page;
         }
@@ -96,6 +105,7 @@ static void free_page(struct kv_page_desc *d)
     d->prefix_hash = 0;
     d->checksum = 0;
     d->parent = KV_PAGE_NONE;
+    d->parent_generation = 0;
     atomic_fetch_add_explicit(&d->generation, 1, memory_order_relaxed);
     atomic_store_explicit(&d->lease, 0, memory_order_release);
 }
@@ -116,6 +126,9 @@ void kvpool_commit(struct kvpool *p, uint32_t page, uint32_t n_tokens, const int
     uint32_t have = atomic_load_explicit(&d->n_tokens, memory_order_relaxed);
 
     assert(n_tokens >= have && n_tokens <= p->hdr->page_tokens);
+    if (n_tokens == have)
+        return;
+    assert(!atomic_load_explicit(&d->sealed, memory_order_relaxed));
     memcpy(kvpool_token_ids(p, page) + have, ids, (n_tokens - have) * sizeof *ids);
     atomic_store_explicit(&d->n_tokens, n_tokens, memory_order_release);
 }

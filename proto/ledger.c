@@ -50,19 +50,26 @@ bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t 
     return true;
 }
 
+/* A part of n things of `bytes` each lies inside an entry and is aligned for them. */
+static bool part_fits(const struct ledger_hdr *h, uint64_t offset, uint64_t n, uint64_t bytes)
+{
+    return offset >= LEDGER_ENTRY_HDR_BYTES && offset <= h->entry_bytes && offset % ALIGN == 0 &&
+           n <= (h->entry_bytes - offset) / bytes;
+}
+
 static bool offsets_fit(const struct ledger_hdr *h, size_t bytes)
 {
     uint64_t n = h->tokens_max;
 
     return h->n_entries > 0 && h->entry_bytes >= LEDGER_ENTRY_HDR_BYTES &&
-           h->entry_bytes <= bytes && h->n_entries <= bytes / h->entry_bytes &&
-           LEDGER_ENTRIES_OFFSET + h->n_entries * h->entry_bytes <= bytes &&
-           h->request_offset + h->request_bytes_max <= h->entry_bytes &&
-           h->tokens_offset + n * 4 <= h->entry_bytes &&
-           h->logprobs_offset + n * 4 <= h->entry_bytes &&
-           h->ranks_offset + n * 4 <= h->entry_bytes &&
-           h->pages_offset + (uint64_t)h->pages_max * 4 <= h->entry_bytes &&
-           h->top_offset + n * h->top_max * sizeof(struct ledger_top) <= h->entry_bytes;
+           h->entry_bytes % ALIGN == 0 && bytes >= LEDGER_ENTRIES_OFFSET &&
+           h->n_entries <= (bytes - LEDGER_ENTRIES_OFFSET) / h->entry_bytes &&
+           part_fits(h, h->request_offset, h->request_bytes_max, 1) &&
+           part_fits(h, h->tokens_offset, n, sizeof(int32_t)) &&
+           part_fits(h, h->logprobs_offset, n, sizeof(float)) &&
+           part_fits(h, h->ranks_offset, n, sizeof(uint32_t)) &&
+           part_fits(h, h->pages_offset, h->pages_max, sizeof(uint32_t)) &&
+           part_fits(h, h->top_offset, n * h->top_max, sizeof(struct ledger_top));
 }
 
 bool ledger_attach(struct ledger *l, int fd, bool writable, struct err *e)

@@ -1,7 +1,12 @@
-/* link.c - ZeroMQ ROUTER and DEALER with our frames. */
+/* link.c - ZeroMQ ROUTER and DEALER with our frames.
+ *
+ * ZMQ_IMMEDIATE ties a DEALER's queue to one connection.  Without it ZeroMQ keeps the queue over a
+ * reconnection: the probe goes out only once in the socket's life, so the next worker never hears of
+ * this peer, and what was queued for the dead worker reaches the living one. */
 #include "proto/link.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +98,8 @@ struct link *link_connect(const char *instance, uint32_t group, uint32_t peer, s
     put_id(id, peer);
     put_address(address, sizeof address, instance, group);
     if (zmq_setsockopt(l->socket, ZMQ_ROUTING_ID, id, sizeof id) < 0 ||
-        !set_int(l, ZMQ_PROBE_ROUTER, 1) || !set_int(l, ZMQ_RECONNECT_IVL, RECONNECT_MS) ||
+        !set_int(l, ZMQ_PROBE_ROUTER, 1) || !set_int(l, ZMQ_IMMEDIATE, 1) ||
+        !set_int(l, ZMQ_RECONNECT_IVL, RECONNECT_MS) ||
         !set_int(l, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MS_MAX) ||
         zmq_connect(l->socket, address) < 0) {
         err_set(e, ERR_SYS, zmq_errno(), "connect '%s'", address);
@@ -135,9 +141,31 @@ static enum link_result unpack(struct link_msg *m, zmq_msg_t *part, struct err *
     return m->body ? LINK_OK : LINK_FAILED;
 }
 
+/* The descriptor is edge-triggered: a signal in between must not be taken for "nothing there". */
+static bool receive(struct link *l, zmq_msg_t *part)
+{
+    int n;
+
+    do
+        n = zmq_msg_recv(part, l->socket, ZMQ_DONTWAIT);
+    while (n < 0 && zmq_errno() == EINTR);
+    return n >= 0;
+}
+
+/* Nor may one split a message: its second part would be taken for the next one's address. */
+static bool send_part(struct link *l, const void *bytes, size_t n, int flags)
+{
+    int sent;
+
+    do
+        sent = zmq_send(l->socket, bytes, n, ZMQ_DONTWAIT | flags);
+    while (sent < 0 && zmq_errno() == EINTR);
+    return sent >= 0;
+}
+
 static void drop_rest(struct link *l, zmq_msg_t *part)
 {
-    while (zmq_msg_more(part) && zmq_msg_recv(part, l->socket, ZMQ_DONTWAIT) >= 0) {
+    while (zmq_msg_more(part) && receive(l, part)) {
     }
 }
 
@@ -149,11 +177,11 @@ enum link_result link_recv(struct link *l, struct link_msg *m, struct err *e)
 
     *m = (struct link_msg){ 0 };
     zmq_msg_init(&part);
-    if (zmq_msg_recv(&part, l->socket, ZMQ_DONTWAIT) < 0)
+    if (!receive(l, &part))
         goto out;
     if (l->is_router) {
         known = get_id(&m->peer, zmq_msg_data(&part), zmq_msg_size(&part));
-        if (!zmq_msg_more(&part) || zmq_msg_recv(&part, l->socket, ZMQ_DONTWAIT) < 0)
+        if (!zmq_msg_more(&part) || !receive(l, &part))
             goto out;
     }
     if (!known || zmq_msg_more(&part)) {
@@ -179,9 +207,9 @@ bool link_send(struct link *l, uint32_t peer, enum msg_type type, const void *me
     frame_pack(&out, type, message);
     if (l->is_router) {
         put_id(id, peer);
-        ok = zmq_send(l->socket, id, sizeof id, ZMQ_DONTWAIT | ZMQ_SNDMORE) >= 0;
+        ok = send_part(l, id, sizeof id, ZMQ_SNDMORE);
     }
-    ok = ok && zmq_send(l->socket, out.data, out.n, ZMQ_DONTWAIT) >= 0;
+    ok = ok && send_part(l, out.data, out.n, 0);
     buf_fini(&out);
     return ok;
 }

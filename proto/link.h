@@ -7,8 +7,9 @@
  * queued meanwhile may be lost or come late; RESYNC and token indexes make that harmless.
  *
  * Addresses are in the abstract namespace, so no file is left behind; only processes of the same user
- * are let in (peer credentials).  The descriptor is edge-triggered (ZMQ_FD): after it wakes, and after
- * every send, receive until LINK_EMPTY.  A link is used by one thread. */
+ * are let in (peer credentials).  The descriptor is edge-triggered (ZMQ_FD): after opening, after it
+ * wakes, and after every send, receive until LINK_EMPTY; this also moves a connection forward that is
+ * being made.  A link is used by one thread. */
 #ifndef LLMD_PROTO_LINK_H
 #define LLMD_PROTO_LINK_H
 
@@ -41,8 +42,9 @@ int link_fd(const struct link *l);
 
 enum link_result link_recv(struct link *l, struct link_msg *m, struct err *e);
 
-/* Queue one message.  False when the peer is not connected (router) or its queue is full: nothing was
- * sent, try again later.  `peer` is ignored on a gateway's end. */
+/* Queue one message.  False when the peer is not connected or its queue is full: nothing was sent, try
+ * again after the next LINK_CONNECTED or HELLO, or later.  `peer` is ignored on a gateway's end.  A
+ * message queued for a peer that dies is lost; it never reaches its successor. */
 bool link_send(struct link *l, uint32_t peer, enum msg_type type, const void *message);
 
 #endif

@@ -89,6 +89,7 @@ bool segment_attach(struct segment *s, int fd, enum segment_kind kind, uint32_t 
 {
     void *map = MAP_FAILED;
     struct stat st;
+    int seals;
 
     if (fstat(fd, &st) < 0) {
         err_set(e, ERR_SYS, errno, "stat descriptor %d", fd);
@@ -97,6 +98,11 @@ bool segment_attach(struct segment *s, int fd, enum segment_kind kind, uint32_t 
     if ((size_t)st.st_size < sizeof(struct segment_hdr)) {
         err_set(e, ERR_PROTO, 0, "descriptor has %lld bytes, too few for a segment",
                 (long long)st.st_size);
+        goto fail;
+    }
+    seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || !(seals & F_SEAL_SHRINK)) {
+        err_set(e, ERR_PROTO, 0, "descriptor is not sealed, it could shrink under its mapping");
         goto fail;
     }
     map = mmap(NULL, (size_t)st.st_size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,

@@ -18,6 +18,15 @@ static const double BOUNDS_STEP[] = { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.
 static const double BOUNDS_TOKENS[] = { 1,   2,    5,    10,   20,    50,    100,   200,
                                         500, 1000, 2000, 5000, 10000, 20000, 50000, 100000 };
 
+/* Parts of a unit that sums are kept in: nanoseconds, whole tokens. */
+enum {
+    BOUNDS_TTFT_PARTS = 1000000000,
+    BOUNDS_ITL_PARTS = 1000000000,
+    BOUNDS_REQUEST_PARTS = 1000000000,
+    BOUNDS_STEP_PARTS = 1000000000,
+    BOUNDS_TOKENS_PARTS = 1,
+};
+
 static const struct {
     const char *name, *help;
     int is_gauge;
@@ -34,65 +43,78 @@ static const struct {
 static const struct {
     const char *name, *help;
     const double *bounds;
-    int n;
+    int n, parts;
 } hist_table[] = {
 #define COUNTER(name, help)
 #define GAUGE(name, help)
 #define HIST(name, bounds, help)                                                                   \
-    [HIST_##name] = { #name, help, bounds, (int)(sizeof(bounds) / sizeof(bounds)[0]) },
+    [HIST_##name] = { #name, help, bounds, (int)(sizeof(bounds) / sizeof(bounds)[0]),              \
+                      bounds##_PARTS },
 #include "proto/stats.def"
 #undef COUNTER
 #undef GAUGE
 #undef HIST
 };
 
-const char *stat_name(enum stat s)
+const char *stat_name(enum stat_id s)
 {
     return stat_table[s].name;
 }
 
-const char *stat_help(enum stat s)
+const char *stat_help(enum stat_id s)
 {
     return stat_table[s].help;
 }
 
-int stat_is_gauge(enum stat s)
+int stat_is_gauge(enum stat_id s)
 {
     return stat_table[s].is_gauge;
 }
 
-const char *hist_name(enum hist h)
+const char *hist_name(enum hist_id h)
 {
     return hist_table[h].name;
 }
 
-const char *hist_help(enum hist h)
+const char *hist_help(enum hist_id h)
 {
     return hist_table[h].help;
 }
 
-const double *hist_bounds(enum hist h, int *n)
+const double *hist_bounds(enum hist_id h, int *n)
 {
     *n = hist_table[h].n;
     return hist_table[h].bounds;
 }
 
-void hist_observe(struct stats *s, enum hist h, double value)
+void hist_observe(struct stats *s, enum hist_id h, double value)
 {
     struct stat_hist *hist = &s->hist[h];
+    double parts = value * hist_table[h].parts;
     int i = 0;
 
     while (i < hist_table[h].n && value > hist_table[h].bounds[i])
         i++;
     atomic_fetch_add_explicit(&hist->bucket[i], 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&hist->count, 1, memory_order_relaxed);
-    if (value > 0)
-        atomic_fetch_add_explicit(&hist->sum_nano, (uint64_t)(value * 1e9), memory_order_relaxed);
+    if (parts > 0 && parts < 1e18) /* false for NaN; no honest observation is 30 years long */
+        atomic_fetch_add_explicit(&hist->sum_parts, (uint64_t)(parts + 0.5), memory_order_relaxed);
+}
+
+double stat_hist_sum(const struct stat_hist *hist, enum hist_id h)
+{
+    return (double)atomic_load_explicit(&hist->sum_parts, memory_order_relaxed) /
+           hist_table[h].parts;
+}
+
+double hist_sum(const struct stats *s, enum hist_id h)
+{
+    return stat_hist_sum(&s->hist[h], h);
 }
 
 void stats_zero_gauges(struct stats *s)
 {
     for (int i = 0; i < N_STATS; i++)
         if (stat_table[i].is_gauge)
-            stat_set(s, (enum stat)i, 0);
+            stat_set(s, (enum stat_id)i, 0);
 }

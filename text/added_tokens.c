@@ -5,8 +5,19 @@
 
 #include "common/arena.h"
 #include "common/mem.h"
+#include "text/json_field.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
+
+bool added_token_load_flags(struct added_token *token, const json_t *json, struct err *e)
+{
+    *token = (struct added_token){ 0 };
+    return json_field_bool(json, "special", false, &token->special, e) &&
+           json_field_bool(json, "normalized", !token->special, &token->normalized, e) &&
+           json_field_bool(json, "single_word", false, &token->single_word, e) &&
+           json_field_bool(json, "lstrip", false, &token->lstrip, e) &&
+           json_field_bool(json, "rstrip", false, &token->rstrip, e);
+}
 
 void added_tokens_add(struct added_tokens *a, struct added_token token)
 {
@@ -15,14 +26,6 @@ void added_tokens_add(struct added_tokens *a, struct added_token token)
         a->list = mem_realloc(a->list, a->cap * sizeof *a->list);
     }
     a->list[a->n++] = token;
-}
-
-const struct added_token *added_tokens_find(const struct added_tokens *a, int32_t id)
-{
-    for (size_t i = 0; i < a->n; i++)
-        if (a->list[i].id == id)
-            return &a->list[i];
-    return NULL;
 }
 
 /* The normalized spelling of a token, kept in `strings`. */

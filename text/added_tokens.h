@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "common/err.h"
+#include "common/json.h"
 #include "text/normalizer.h"
 #include "text/trie.h"
 
@@ -30,8 +30,10 @@ struct added_tokens {
     struct trie raw, normalized; /* values are indices of list */
 };
 
+/* The flags as hub files spell them; the rest of *token is zero. */
+bool added_token_load_flags(struct added_token *token, const json_t *json, struct err *e);
+
 void added_tokens_add(struct added_tokens *a, struct added_token token);
-const struct added_token *added_tokens_find(const struct added_tokens *a, int32_t id);
 
 /* After the last add, and with the normalizer loaded. */
 bool added_tokens_index(struct added_tokens *a, const struct normalizer *nz, struct err *e);

@@ -10,6 +10,12 @@
  * all its memory from one arena and is bounded in steps, bytes and depth, so that no template, however
  * hostile, can hang or crash the process.
  *
+ * Where it differs from Jinja, knowingly: integers have 64 bits; map, select and the like look at
+ * their items at once and not when they are read (errors come earlier, text is the same); a loop's own
+ * "if" is decided for all items before the first pass; a name is looked up when it is read, so a top
+ * level set further down does not hide the caller's variable from loops above it; case mapping is the
+ * simple one; braces of str.format() take no format after a colon.
+ *
  * Failure: functions return false (or NULL) after jrun_fail() or jparse_fail() has filled struct err;
  * nobody continues after that. */
 #ifndef LLMD_TEXT_JINJA_H

@@ -181,14 +181,14 @@ static bool filter_truncate(struct jrun *r, struct jcall *c, struct jval *out)
     if (!jcall_int(r, c, 0, 255, &length) || !jcall_int(r, c, 3, 5, &leeway) ||
         (c->arg[2].kind != J_ABSENT && !jcall_str(r, c, 2, &end)) || !jval_length(r, s, &count))
         return false;
-    if (s.kind != J_STR)
-        return jrun_fail(r, "truncate wants a string, found '%s'", jval_type_name(s));
     if (length < (int64_t)jutf8_count(end.s, end.n) || leeway < 0)
         return jrun_fail(r, "truncate wants a length of at least that of its end");
     if (count <= length || count - length <= leeway) {
         *out = s;
         return true;
     }
+    if (s.kind != J_STR)
+        return jrun_fail(r, "truncate wants a string, found '%s'", jval_type_name(s));
     n = jutf8_offset(s.s, s.n, (size_t)length - jutf8_count(end.s, end.n));
     if (!jval_truth(c->arg[1])) {
         const char *space = n ? memrchr(s.s, ' ', n) : NULL;

@@ -132,7 +132,8 @@ static bool filter_reverse(struct jrun *r, struct jcall *c, struct jval *out)
         reversed[i] = items[n - 1 - i];
     if (c->self.kind == J_STR)
         return jstr_join(r, jval_str("", 0), reversed, n, false, out);
-    *out = new_seq(r, can_reverse(c->self) ? JSEQ_GEN : JSEQ_LIST, reversed, n);
+    *out = new_seq(r, can_reverse(c->self) || c->self.kind == J_UNDEF ? JSEQ_GEN : JSEQ_LIST,
+                   reversed, n);
     return true;
 }
 
@@ -370,8 +371,11 @@ static bool multi_key(struct jrun *r, struct jval item, struct jval paths, bool 
 {
     struct jseq *keys = jseq_new(r, JSEQ_LIST, 1);
 
-    if (paths.kind != J_STR)
-        return sort_key(r, item, paths, case_sensitive, out);
+    if (paths.kind != J_STR) {
+        *out = jval_seq(keys);
+        keys->n = 1;
+        return sort_key(r, item, paths, case_sensitive, &keys->items[0]);
+    }
     for (size_t at = 0; at <= paths.n;) {
         const char *comma = at < paths.n ? memchr(paths.s + at, ',', paths.n - at) : NULL;
         size_t n = (comma ? (size_t)(comma - paths.s) : paths.n) - at;

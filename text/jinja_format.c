@@ -255,7 +255,7 @@ bool jformat_percent(struct jrun *r, struct jval format, struct jval args, struc
 {
     struct jbuf b = { .run = r };
     struct percent p = { .r = r, .b = &b, .args = args };
-    bool is_tuple = args.kind == J_SEQ && args.seq->type == JSEQ_TUPLE;
+    bool is_tuple = args.kind == J_SEQ && args.seq->type == JSEQ_TUPLE, is_mapping;
 
     for (size_t at = 0; at < format.n && !b.is_full;) {
         const char *hit = memchr(format.s + at, '%', format.n - at);
@@ -265,8 +265,10 @@ bool jformat_percent(struct jrun *r, struct jval format, struct jval args, struc
         if (hit && (!jrun_work(r, 0) || !convert(&p, format, &at)))
             return false;
     }
-    if (is_tuple ? p.n_used < args.seq->n
-                 : p.n_used == 0 && args.kind != J_DICT && args.kind != J_SEQ)
+    /* What takes a subscript may be a mapping, and those need not be used up. */
+    is_mapping = args.kind == J_DICT || args.kind == J_UNDEF ||
+                 (args.kind == J_SEQ && args.seq->type <= JSEQ_RANGE);
+    if (is_tuple ? p.n_used < args.seq->n : p.n_used == 0 && !is_mapping)
         return jrun_fail(r, "not all arguments converted during string formatting");
     return jbuf_done(&b, out);
 }

@@ -237,7 +237,7 @@ static bool is_list_or_tuple(struct jval v)
 
 static bool sequences(struct jrun *r, enum jop op, struct jval a, struct jval b, struct jval *out)
 {
-    if (op == JOP_MOD && a.kind == J_STR && b.kind != J_UNDEF)
+    if (op == JOP_MOD && a.kind == J_STR)
         return jformat_percent(r, a, b, out);
     if (op == JOP_ADD && a.kind == J_STR && b.kind == J_STR)
         return concat(r, a, b, out);
@@ -395,7 +395,8 @@ static const struct jbuiltin *find_method(struct jval v, struct jval name,
         return m ? m->dict : jbuiltin_find(jinja_dict_methods, name.s, name.n);
     if (v.kind == J_STR)
         return m ? m->str : jbuiltin_find(jinja_str_methods, name.s, name.n);
-    if (v.kind == J_SEQ && v.seq->type <= JSEQ_RANGE)
+    if (v.kind == J_SEQ && v.seq->type <= JSEQ_RANGE &&
+        (v.seq->type == JSEQ_LIST || !jval_is_str(name, "copy")))
         return m ? m->seq : jbuiltin_find(jinja_seq_methods, name.s, name.n);
     return NULL;
 }

@@ -59,16 +59,6 @@ static bool parse_added(struct tokenizer_file file, json_t **object, struct err 
     return *object || err_wrap(e, "added_tokens.json");
 }
 
-static bool load_flags(const json_t *json, struct added_token *flags, struct err *e)
-{
-    *flags = (struct added_token){ 0 };
-    return json_field_bool(json, "special", false, &flags->special, e) &&
-           json_field_bool(json, "normalized", !flags->special, &flags->normalized, e) &&
-           json_field_bool(json, "single_word", false, &flags->single_word, e) &&
-           json_field_bool(json, "lstrip", false, &flags->lstrip, e) &&
-           json_field_bool(json, "rstrip", false, &flags->rstrip, e);
-}
-
 /* {"32000": {"content": "<x>", "special": true, ...}, ...} */
 static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, struct err *e)
 {
@@ -86,7 +76,8 @@ static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, struct
         if (*end != '\0' || end == key)
             return err_set(e, ERR_MODEL, 0, "added_tokens_decoder: '%.40s' is not an id", key);
         if (!json_field_need_str(item, "content", &content, &n, e) ||
-            !load_flags(item, &flags, e) || !tokenizer_add_token(t, content, n, id, flags, e))
+            !added_token_load_flags(&flags, item, e) ||
+            !tokenizer_add_token(t, content, n, id, flags, e))
             return err_wrap(e, "added_tokens_decoder '%.40s'", key);
     }
     return true;

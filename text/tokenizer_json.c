@@ -275,17 +275,13 @@ static bool find_symbols(struct tokenizer *t, struct err *e)
 
 static bool load_added_token(struct tokenizer *t, const json_t *json, struct err *e)
 {
-    struct added_token flags = { 0 };
-    const char *content;
     const json_t *id = json_object_get(json, "id");
+    struct added_token flags;
+    const char *content;
     size_t n;
 
     if (!json_field_need_str(json, "content", &content, &n, e) ||
-        !json_field_bool(json, "special", false, &flags.special, e) ||
-        !json_field_bool(json, "normalized", !flags.special, &flags.normalized, e) ||
-        !json_field_bool(json, "single_word", false, &flags.single_word, e) ||
-        !json_field_bool(json, "lstrip", false, &flags.lstrip, e) ||
-        !json_field_bool(json, "rstrip", false, &flags.rstrip, e))
+        !added_token_load_flags(&flags, json, e))
         return false;
     if (!json_is_integer(id))
         return err_set(e, ERR_MODEL, 0, "'%.40s' has no 'id'", content);
@@ -299,8 +295,11 @@ static bool load_added_tokens(struct tokenizer *t, const json_t *list, struct er
 
     if (list && !json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "added_tokens is not a list");
-    json_array_foreach(list, i, item) if (!load_added_token(t, item, e)) return err_wrap(
-        e, "added_tokens[%zu]", i);
+    json_array_foreach(list, i, item)
+    {
+        if (!load_added_token(t, item, e))
+            return err_wrap(e, "added_tokens[%zu]", i);
+    }
     return true;
 }
 

@@ -156,13 +156,30 @@ static void order_marks(int32_t *points, size_t n, int32_t *spare)
     }
 }
 
+/* Write the normal form points[0..n) of the segment that begins at `from` and has n_chars characters.
+ * The k-th point is said to come from the character as far along as it is: exact for a single character
+ * and for what becomes one, and it keeps a token's span short in a pile of a million marks. */
+static void put_points(const struct text_view *v, size_t from, size_t n_chars,
+                       const int32_t *points, size_t n, struct text_rewrite *out)
+{
+    size_t source = from, n_passed = 0;
+
+    for (size_t k = 0; k < n; k++) {
+        char bytes[4];
+
+        for (; n_passed < k * n_chars / n; n_passed++)
+            source += utf8_length(v->s[source]);
+        text_rewrite_put(out, bytes, utf8_encode((uint32_t)points[k], bytes),
+                         text_view_origin(v, source));
+    }
+}
+
 /* Write the segment [from, to) of v, of n_chars characters, in its normal form. */
 static void put_segment(const struct text_view *v, size_t from, size_t to, size_t n_chars,
                         utf8proc_option_t options, struct text_rewrite *out)
 {
     int32_t local[2 * LOCAL_POINTS], *points = local;
     size_t cap = LOCAL_POINTS, n = 0;
-    uint32_t origin = text_view_origin(v, from);
     utf8proc_ssize_t joined;
 
     if (n_chars > LOCAL_POINTS / DECOMPOSED_MAX) {
@@ -180,10 +197,7 @@ static void put_segment(const struct text_view *v, size_t from, size_t to, size_
     order_marks(points, n, points + cap);
     joined = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, options);
     assert(joined >= 0);
-    for (utf8proc_ssize_t i = 0; i < joined; i++) {
-        char bytes[4];
-        text_rewrite_put(out, bytes, utf8_encode((uint32_t)points[i], bytes), origin);
-    }
+    put_points(v, from, n_chars, points, (size_t)joined, out);
     if (points != local)
         free(points);
 }

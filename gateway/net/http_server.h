@@ -5,6 +5,8 @@
  * nothing is read from its client: the kernel's buffers are the back-pressure.  A client that leaves is
  * seen in every phase, also when nothing is read or written.  A client that shuts down its sending side
  * counts as gone unless its request is answered before the handler returns.
+ * (One end cannot be seen: behind more pipelined bytes than the kernel takes for us TCP does not deliver
+ * it.  Such a client is found gone at the next write.)
  *
  * Always true: every connection is in one phase (http_conn.c draws them), every phase but the handler's
  * own has a deadline, and every buffer a bound.

@@ -220,12 +220,12 @@ struct stats *harness_stats(struct harness *h)
     return &board_slot(&h->board, BOARD_SLOT_GATEWAY)->stats;
 }
 
-uint64_t harness_stat(struct harness *h, enum stat s)
+uint64_t harness_stat(struct harness *h, enum stat_id s)
 {
     return stat_get(harness_stats(h), s);
 }
 
-bool harness_wait_stat(struct harness *h, enum stat s, uint64_t wanted)
+bool harness_wait_stat(struct harness *h, enum stat_id s, uint64_t wanted)
 {
     for (int i = 0; i < 5000; i++) {
         if (harness_stat(h, s) == wanted)

@@ -1,1 +1,8 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_err SOURCES unit/test_err.c LIBS common LABELS unit)
+llmd_test(NAME test_log SOURCES unit/test_log.c LIBS common LABELS unit threads)
+llmd_test(NAME test_buf SOURCES unit/test_buf.c LIBS common LABELS unit)
+llmd_test(NAME test_arena SOURCES unit/test_arena.c LIBS common LABELS unit)
+llmd_test(NAME test_config SOURCES unit/test_config.c LIBS common LABELS unit)
+llmd_test(NAME test_fdpass SOURCES unit/test_fdpass.c LIBS common LABELS unit)
+llmd_test(NAME test_file SOURCES unit/test_file.c LIBS common LABELS unit)
+llmd_test(NAME test_json SOURCES unit/test_json.c LIBS common LABELS unit)

@@ -1,1 +1,3 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_sse SOURCES unit/test_sse.c LIBS ctl LABELS unit)
+llmd_test(NAME test_table SOURCES unit/test_table.c LIBS ctl LABELS unit)
+llmd_test(NAME test_terminal SOURCES unit/test_terminal.c LIBS ctl LABELS unit)

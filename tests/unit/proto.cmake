@@ -1,1 +1,10 @@
-# llmd_test() lines of this area
+llmd_test(NAME test_link SOURCES unit/test_link.c LIBS proto LABELS unit threads)
+llmd_test(NAME test_frame SOURCES unit/test_frame.c LIBS proto LABELS unit)
+llmd_test(NAME test_segment SOURCES unit/test_segment.c LIBS proto LABELS unit)
+llmd_test(NAME test_board SOURCES unit/test_board.c LIBS proto LABELS unit)
+llmd_test(NAME test_stats SOURCES unit/test_stats.c LIBS proto LABELS unit threads)
+llmd_test(NAME test_ledger SOURCES unit/test_ledger.c LIBS proto LABELS unit)
+llmd_test(NAME test_kvpool SOURCES unit/test_kvpool.c LIBS proto LABELS unit)
+llmd_test(NAME test_control SOURCES unit/test_control.c LIBS proto LABELS unit)
+llmd_test(NAME test_sequence_id SOURCES unit/test_sequence_id.c LIBS proto LABELS unit)
+llmd_test(NAME test_message_json SOURCES unit/test_message_json.c LIBS proto LABELS unit)

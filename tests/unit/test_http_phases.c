@@ -255,6 +255,33 @@ static void an_end_behind_unread_bytes_is_noticed(void **state)
     buf_fini(&many);
 }
 
+/* While it is answered nothing is read from it: the kernel holds it back, not our memory. */
+static void a_client_that_pipelines_while_it_waits_is_held_back(void **state)
+{
+    struct fixture *f = start_with(NULL);
+    struct timeval soon = { .tv_usec = 50000 };
+    char *many = mem_alloc(1 << 20);
+    int fd = connect_to(f);
+    uint64_t sent = 0;
+
+    (void)state;
+    memset(many, 'x', 1 << 20);
+    send_text(fd, GET("/hold"));
+    assert_true(wait_until(&f->n_requests, 1));
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
+    for (int i = 0; i < 30; i++) {
+        ssize_t n = send(fd, many, 1 << 20, MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        sent += (uint64_t)n;
+    }
+    assert_in_range(sent, 100000, 29 << 20);
+    assert_in_range(atomic_load(&f->counters.bytes_in), 1, 100000);
+    close(fd);
+    free(many);
+    fixture_stop(f);
+}
+
 static void a_reset_between_requests_is_no_trouble(void **state)
 {
     struct fixture *f = start_with(NULL);
@@ -599,6 +626,7 @@ int main(void)
         cmocka_unit_test(a_request_may_wait_for_its_answer),
         cmocka_unit_test(a_client_that_leaves_is_noticed_in_every_phase),
         cmocka_unit_test(an_end_behind_unread_bytes_is_noticed),
+        cmocka_unit_test(a_client_that_pipelines_while_it_waits_is_held_back),
         cmocka_unit_test(a_reset_between_requests_is_no_trouble),
         cmocka_unit_test(a_half_closed_client_gets_an_immediate_answer),
         cmocka_unit_test(a_slow_reader_is_waited_for_in_bounded_memory),

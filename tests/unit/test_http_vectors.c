@@ -1,5 +1,5 @@
 /* test_http_vectors.c - two parsers that understand a request differently are how requests are
- * smuggled.  tests/vectors/http/node.txt holds what node's parser (llhttp) made of some nine hundred inputs:
+ * smuggled.  tests/vectors/http/node.txt holds what node's parser (llhttp) made of some eight hundred inputs:
  * every request that we accept must have been accepted there with the same meaning.
  *
  * Where we refuse what node accepts, the reason must be in the list below; and every reason in

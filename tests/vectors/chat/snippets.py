@@ -1036,6 +1036,16 @@ not 'a' in 'b'
 "%s" % ["a"]
 "%s" % {"a": 1}
 joiner(', ')()
+'%s' % missing
+'x' % missing
+'x' % l
+'x' % d.items()
+'x' % 5
+d|truncate(3)
+(1, 2).copy()
+missing|reverse > []
+'%s' % l|map('upper')
+[missing, missing]|sort
 1000000 * 1000000
 9223372036854775807
 2 ** 62

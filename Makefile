@@ -1,0 +1,38 @@
+# What a newcomer types.  Everything real is in scripts/ and CMakeLists.txt.
+#
+#   make run [MODEL=<dir>] [PORT=8080]   build, start, tell a story, serve until Ctrl-C
+#   make test                            build and run every test: release, sanitizers, threads
+#   make build | clean | format          release build; remove builds; clang-format
+#   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
+#   make install [DESTDIR=] [PREFIX=/usr/local]
+MODEL   ?= models/stories-demo
+PORT    ?= 8080
+SECONDS ?= 60
+PREFIX  ?= /usr/local
+DESTDIR ?=
+WERROR  ?= OFF
+
+.PHONY: build run test clean format fuzz install
+
+build:
+	@scripts/packages.sh build
+	@scripts/build.sh release
+
+run:
+	@exec scripts/run.sh '$(MODEL)' '$(PORT)'
+
+test:
+	@exec scripts/test.sh '$(WERROR)'
+
+clean:
+	rm -rf build
+
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+fuzz:
+	@exec scripts/fuzz.sh '$(SECONDS)'
+
+install: build
+	cmake -S . -B build/release -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null
+	DESTDIR='$(DESTDIR)' cmake --install build/release

@@ -1,0 +1,113 @@
+/* http.c - one transfer with libcurl's multi interface, which can wait for Ctrl-C as well.
+ *
+ * Proxies are off: the server is on this machine, whatever http_proxy says. */
+#include "llmctl/http.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+
+enum { CONNECT_TIMEOUT_S = 5, POLL_MS = 1000, REFUSAL_BYTES_MAX = 64 << 10 };
+
+struct transfer {
+    const struct http_post *post;
+    CURL *easy;
+    struct buf *refusal;
+    bool is_over; /* the taker wants no more */
+};
+
+static size_t on_write(char *bytes, size_t size, size_t n, void *arg)
+{
+    struct transfer *t = arg;
+    long status = 0;
+
+    n *= size;
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status != 200) {
+        if (t->refusal->n + n <= REFUSAL_BYTES_MAX)
+            buf_add(t->refusal, bytes, n);
+        return n;
+    }
+    if (t->is_over || t->post->on_body(t->post->arg, bytes, n))
+        return n;
+    t->is_over = true;
+    return n + 1; /* not what came: curl ends the transfer */
+}
+
+static bool set_up(struct transfer *t, struct curl_slist *headers, char error[CURL_ERROR_SIZE])
+{
+    CURL *c = t->easy;
+
+    return curl_easy_setopt(c, CURLOPT_URL, t->post->url) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_NOPROXY, "*") == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_TIMEOUT_S) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->post->n) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_POSTFIELDS, t->post->body) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_write) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_WRITEDATA, t) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_ERRORBUFFER, error) == CURLE_OK;
+}
+
+/* Run until the transfer ends or stop_fd wakes.  False: it was stopped. */
+static bool perform(CURLM *multi, int stop_fd, CURLcode *code)
+{
+    struct curl_waitfd stop = { .fd = stop_fd, .events = CURL_WAIT_POLLIN };
+    int n_running = 1, n_left;
+    CURLMsg *m;
+
+    for (;;) {
+        if (curl_multi_perform(multi, &n_running) != CURLM_OK) {
+            *code = CURLE_FAILED_INIT;
+            return true;
+        }
+        if ((m = curl_multi_info_read(multi, &n_left)) && m->msg == CURLMSG_DONE) {
+            *code = m->data.result;
+            return true;
+        }
+        stop.revents = 0;
+        curl_multi_poll(multi, &stop, stop_fd >= 0, POLL_MS, NULL);
+        if (stop.revents)
+            return false;
+    }
+}
+
+static enum http_result judge(struct transfer *t, CURLcode code, const char *error, long *status,
+                              struct err *e)
+{
+    if (t->is_over)
+        return HTTP_STOPPED;
+    if (code != CURLE_OK) {
+        err_set(e, ERR_PROTO, 0, "POST %s: %s", t->post->url,
+                error[0] ? error : curl_easy_strerror(code));
+        return HTTP_FAILED;
+    }
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, status);
+    return *status == 200 ? HTTP_OK : HTTP_REFUSED;
+}
+
+enum http_result http_post(const struct http_post *p, struct buf *refusal, long *status,
+                           struct err *e)
+{
+    struct transfer t = { .post = p, .easy = curl_easy_init(), .refusal = refusal };
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    enum http_result result = HTTP_FAILED;
+    CURLM *multi = curl_multi_init();
+    char error[CURL_ERROR_SIZE] = "";
+    CURLcode code = CURLE_OK;
+
+    if (!t.easy || !multi || !headers || !curl_slist_append(headers, "Expect:") ||
+        !set_up(&t, headers, error) || curl_multi_add_handle(multi, t.easy) != CURLM_OK)
+        err_set(e, ERR_PROTO, 0, "libcurl cannot start a transfer: %s", error);
+    else if (!perform(multi, p->stop_fd, &code))
+        result = HTTP_STOPPED;
+    else
+        result = judge(&t, code, error, status, e);
+    if (t.easy && multi)
+        curl_multi_remove_handle(multi, t.easy);
+    curl_easy_cleanup(t.easy);
+    curl_multi_cleanup(multi);
+    curl_slist_free_all(headers);
+    return result;
+}

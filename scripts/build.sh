@@ -1,0 +1,27 @@
+#!/bin/bash
+# build.sh PRESET [cmake option...] - configure once, then build what changed.
+#
+# ninja runs cmake by itself when a CMakeLists.txt changed, so cmake is called here only for a new build
+# folder or when options are given: a build of nothing takes some 20 ms.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+preset=$1
+shift
+folder=build/$preset
+log=$folder/configure.log
+
+if [[ ! -f $folder/build.ninja || $# -gt 0 ]]; then
+    mkdir -p "$folder"
+    if ! cmake --preset "$preset" "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        exit 1
+    fi
+fi
+if [[ $(ninja -C "$folder" --quiet -n) == *"no work to do"* ]]; then
+    exit 0
+fi
+if [[ -t 1 ]]; then
+    exec ninja -C "$folder"
+fi
+exec ninja -C "$folder" --quiet
