@@ -33,3 +33,6 @@ endif()
 llmd_fuzz(NAME fuzz_tokenizer_json SOURCES fuzz/fuzz_tokenizer_json.c LIBS text)
 llmd_fuzz(NAME fuzz_sentencepiece SOURCES fuzz/fuzz_sentencepiece.c LIBS text)
 llmd_fuzz(NAME fuzz_tokenizer_encode SOURCES fuzz/fuzz_tokenizer_encode.c LIBS text)
+
+llmd_fuzz(NAME fuzz_sse SOURCES fuzz/fuzz_sse.c LIBS ctl)
+llmd_fuzz(NAME fuzz_frame SOURCES fuzz/fuzz_frame.c LIBS proto)
