@@ -1,1 +1,3 @@
 # llmd_test() lines of this area
+llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
+add_dependencies(test_llmctl llmctl)
