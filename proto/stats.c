@@ -56,38 +56,38 @@ static const struct {
 #undef HIST
 };
 
-const char *stat_name(enum stat s)
+const char *stat_name(enum stat_id s)
 {
     return stat_table[s].name;
 }
 
-const char *stat_help(enum stat s)
+const char *stat_help(enum stat_id s)
 {
     return stat_table[s].help;
 }
 
-int stat_is_gauge(enum stat s)
+int stat_is_gauge(enum stat_id s)
 {
     return stat_table[s].is_gauge;
 }
 
-const char *hist_name(enum hist h)
+const char *hist_name(enum hist_id h)
 {
     return hist_table[h].name;
 }
 
-const char *hist_help(enum hist h)
+const char *hist_help(enum hist_id h)
 {
     return hist_table[h].help;
 }
 
-const double *hist_bounds(enum hist h, int *n)
+const double *hist_bounds(enum hist_id h, int *n)
 {
     *n = hist_table[h].n;
     return hist_table[h].bounds;
 }
 
-void hist_observe(struct stats *s, enum hist h, double value)
+void hist_observe(struct stats *s, enum hist_id h, double value)
 {
     struct stat_hist *hist = &s->hist[h];
     double parts = value * hist_table[h].parts;
@@ -101,15 +101,20 @@ void hist_observe(struct stats *s, enum hist h, double value)
         atomic_fetch_add_explicit(&hist->sum_parts, (uint64_t)(parts + 0.5), memory_order_relaxed);
 }
 
-double hist_sum(const struct stats *s, enum hist h)
+double stat_hist_sum(const struct stat_hist *hist, enum hist_id h)
 {
-    return (double)atomic_load_explicit(&s->hist[h].sum_parts, memory_order_relaxed) /
+    return (double)atomic_load_explicit(&hist->sum_parts, memory_order_relaxed) /
            hist_table[h].parts;
+}
+
+double hist_sum(const struct stats *s, enum hist_id h)
+{
+    return stat_hist_sum(&s->hist[h], h);
 }
 
 void stats_zero_gauges(struct stats *s)
 {
     for (int i = 0; i < N_STATS; i++)
         if (stat_table[i].is_gauge)
-            stat_set(s, (enum stat)i, 0);
+            stat_set(s, (enum stat_id)i, 0);
 }

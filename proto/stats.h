@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-enum stat {
+enum stat_id {
 #define COUNTER(name, help) STAT_##name,
 #define GAUGE(name, help)   STAT_##name,
 #define HIST(name, bounds, help)
@@ -19,7 +19,7 @@ enum stat {
     N_STATS
 };
 
-enum hist {
+enum hist_id {
 #define COUNTER(name, help)
 #define GAUGE(name, help)
 #define HIST(name, bounds, help) HIST_##name,
@@ -42,41 +42,42 @@ struct stat_hist {
 };
 
 struct stats {
-    _Atomic uint64_t value[STATS_CAP]; /* by enum stat; a gauge is an int64_t in two's complement */
-    struct stat_hist hist[HISTS_CAP];  /* by enum hist */
+    _Atomic uint64_t value[STATS_CAP]; /* by enum stat_id; a gauge is an int64_t in two's complement */
+    struct stat_hist hist[HISTS_CAP];  /* by enum hist_id */
 };
 
-const char *stat_name(enum stat s);
-const char *stat_help(enum stat s);
-int stat_is_gauge(enum stat s);
-const char *hist_name(enum hist h);
-const char *hist_help(enum hist h);
+const char *stat_name(enum stat_id s);
+const char *stat_help(enum stat_id s);
+int stat_is_gauge(enum stat_id s);
+const char *hist_name(enum hist_id h);
+const char *hist_help(enum hist_id h);
 /* Upper bounds in ascending order, *n of them (at most HIST_BUCKETS_MAX - 1); +Inf is implied. */
-const double *hist_bounds(enum hist h, int *n);
+const double *hist_bounds(enum hist_id h, int *n);
 
-static inline void stat_add(struct stats *s, enum stat i, uint64_t n)
+static inline void stat_add(struct stats *s, enum stat_id i, uint64_t n)
 {
     atomic_fetch_add_explicit(&s->value[i], n, memory_order_relaxed);
 }
 
-static inline void stat_sub(struct stats *s, enum stat i, uint64_t n)
+static inline void stat_sub(struct stats *s, enum stat_id i, uint64_t n)
 {
     atomic_fetch_sub_explicit(&s->value[i], n, memory_order_relaxed);
 }
 
-static inline void stat_set(struct stats *s, enum stat i, uint64_t v)
+static inline void stat_set(struct stats *s, enum stat_id i, uint64_t v)
 {
     atomic_store_explicit(&s->value[i], v, memory_order_relaxed);
 }
 
-static inline uint64_t stat_get(const struct stats *s, enum stat i)
+static inline uint64_t stat_get(const struct stats *s, enum stat_id i)
 {
     return atomic_load_explicit(&s->value[i], memory_order_relaxed);
 }
 
-void hist_observe(struct stats *s, enum hist h, double value);
+void hist_observe(struct stats *s, enum hist_id h, double value);
 /* Sum of the observations, in seconds or tokens. */
-double hist_sum(const struct stats *s, enum hist h);
+double hist_sum(const struct stats *s, enum hist_id h);
+double stat_hist_sum(const struct stat_hist *hist, enum hist_id h);
 /* Called by the successor of a dead writer: gauges describe processes, so they start at 0 again. */
 void stats_zero_gauges(struct stats *s);
 

@@ -1,3 +1,8 @@
 # llmd_test() lines of this area
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
+
+llmd_test(NAME test_system
+  SOURCES proc/test_system.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 600 LABELS proc)

@@ -1,1 +1,10 @@
-# llmd_test() lines of this area
+# The engine half of gpu-worker/, over a fake runtime, and the real llm-worker process.
+llmd_test(NAME test_philox SOURCES unit/test_philox.c LIBS engine LABELS unit)
+llmd_test(NAME test_sampler SOURCES unit/test_sampler.c unit/naive_sampler.c LIBS engine LABELS unit)
+llmd_test(NAME test_kvcache SOURCES unit/test_kvcache.c unit/sequence_fixture.c LIBS engine LABELS unit)
+llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixture.c LIBS engine
+  LABELS unit)
+llmd_test(NAME test_engine LIBS engine LABELS unit
+  SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
+llmd_test(NAME test_recovery LIBS engine LABELS unit
+  SOURCES unit/test_recovery.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)

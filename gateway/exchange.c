@@ -1,0 +1,443 @@
+/* exchange.c - the life of a generation request. */
+#include "gateway/exchange.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "gateway/record.h"
+#include "gateway/thread.h"
+
+static struct stats *stats_of(const struct exchange *x)
+{
+    return x->thread->service->stats;
+}
+
+/* ---- the end, counted once ---- */
+
+static void account(struct exchange *x, enum stat_id cause, const char *outcome)
+{
+    const struct request *rq = &x->rq;
+    double seconds = (double)(clock_mono_ns() - rq->started_ns) / 1e9;
+
+    if (x->is_accounted)
+        return;
+    x->is_accounted = true;
+    stat_add(stats_of(x), cause, 1);
+    if (rq->choices) {
+        hist_observe(stats_of(x), HIST_request_seconds, seconds);
+        hist_observe(stats_of(x), HIST_request_generated_tokens,
+                     (double)request_generated_tokens(rq));
+    }
+    log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
+             "ms=%.1f id=%016llx",
+             rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
+             (unsigned long long)request_prompt_tokens(rq),
+             (unsigned long long)request_generated_tokens(rq), seconds * 1e3,
+             (unsigned long long)rq->answer_id);
+}
+
+static void account_fault(struct exchange *x, enum fault_kind kind)
+{
+    switch (kind) {
+    case FAULT_OVERLOADED:
+        account(x, STAT_requests_refused_overload, fault_name(kind));
+        break;
+    case FAULT_UNAVAILABLE:
+        account(x, STAT_requests_refused_unavailable, fault_name(kind));
+        break;
+    case FAULT_TIMEOUT:
+    case FAULT_GENERATION:
+        account(x, STAT_requests_finished_error, fault_name(kind));
+        break;
+    default:
+        account(x, STAT_requests_refused_invalid, fault_name(kind));
+        break;
+    }
+}
+
+static void account_finished(struct exchange *x)
+{
+    bool any_length = false, any_abort = false;
+
+    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
+        any_length |= x->rq.choices[i].end == CHOICE_LENGTH;
+        any_abort |= x->rq.choices[i].end == CHOICE_ABORTED;
+    }
+    if (any_abort)
+        account(x, STAT_requests_finished_error, "aborted");
+    else if (any_length)
+        account(x, STAT_requests_finished_length, "length");
+    else
+        account(x, STAT_requests_finished_stop, "stop");
+}
+
+static void cancel_all(struct exchange *x)
+{
+    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+        upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
+}
+
+static void stop_timers(struct exchange *x)
+{
+    if (x->deadline)
+        loop_timer_clear(x->deadline);
+    if (x->keep_alive)
+        loop_timer_clear(x->keep_alive);
+}
+
+/* ---- refusing and failing ---- */
+
+static void refuse(struct exchange *x, const struct fault *f)
+{
+    const struct dialect *d = x->rq.dialect;
+    bool in_stream = x->rq.is_stream && d->faults_in_stream && f->kind > FAULT_SCHEMA &&
+                     f->kind != FAULT_UNAVAILABLE;
+    struct reply r;
+
+    reply_init(&r);
+    if (in_stream) {
+        d->begin(&x->rq, &r);
+        d->stream_fault(&x->rq, f, &r.body);
+    } else {
+        d->fault(f, &r);
+    }
+    account_fault(x, f->kind);
+    thread_send(x->thread, x->http, &r);
+    reply_fini(&r);
+}
+
+/* The answer cannot be completed.  What has been sent stands; the stream's last event says why. */
+static void fail(struct exchange *x, const struct fault *f)
+{
+    struct buf out = { 0 };
+
+    cancel_all(x);
+    stop_timers(x);
+    if (http_is_ended(x->http))
+        return;
+    if (!http_is_started(x->http)) {
+        refuse(x, f);
+        return;
+    }
+    x->rq.dialect->stream_fault(&x->rq, f, &out);
+    http_write(x->http, out.data, out.n);
+    http_end(x->http);
+    account_fault(x, f->kind);
+    buf_fini(&out);
+}
+
+/* ---- the plain answer ---- */
+
+static void answer_whole(struct exchange *x)
+{
+    struct reply r;
+
+    stop_timers(x);
+    reply_init(&r);
+    x->rq.dialect->whole(&x->rq, &r);
+    account_finished(x);
+    thread_send(x->thread, x->http, &r);
+    record_answering(x->thread->service, x->slot, x->http);
+    reply_fini(&r);
+}
+
+/* ---- the stream ---- */
+
+static void restart_keep_alive(struct exchange *x)
+{
+    if (x->keep_alive)
+        loop_timer_set(x->keep_alive, x->rq.dialect->keep_alive_s * NS_PER_S);
+}
+
+static void start_stream(struct exchange *x)
+{
+    struct reply r;
+
+    reply_init(&r);
+    x->rq.dialect->begin(&x->rq, &r);
+    reply_header(&r, "Access-Control-Allow-Origin", "*");
+    if (service_is_draining(x->thread->service))
+        http_set_close(x->http);
+    http_start(x->http, r.status, r.headers, r.n_headers);
+    record_answering(x->thread->service, x->slot, x->http);
+    restart_keep_alive(x);
+    reply_fini(&r);
+}
+
+static void write_piece(struct exchange *x, const struct buf *out)
+{
+    if (out->n == 0)
+        return;
+    http_write(x->http, out->data, out->n);
+    x->n_events++;
+    restart_keep_alive(x);
+}
+
+/* The choice whose turn it is: choices show one token each in turn, so that the order of a stream is
+ * a function of its tokens and not of their arrival.  NULL: all is shown. */
+static struct choice *choice_in_turn(struct request *rq)
+{
+    for (uint32_t i = 0; i < rq->n_choices; i++) {
+        struct choice *c = &rq->choices[(rq->turn + i) % rq->n_choices];
+        if (c->end_shown)
+            continue;
+        rq->turn = c->index;
+        return c;
+    }
+    return NULL;
+}
+
+static bool has_news(const struct choice *c)
+{
+    return c->n_shown < c->n_done || c->end != CHOICE_RUNNING;
+}
+
+static void show_next(struct exchange *x, struct choice *c, struct buf *out)
+{
+    uint32_t i = c->n_shown;
+
+    if (i < c->n_done)
+        c->n_shown++;
+    c->end_shown = choice_ends_at(c, i);
+    x->rq.dialect->token(&x->rq, c, i, out);
+    x->rq.turn = (c->index + 1) % x->rq.n_choices;
+    write_piece(x, out);
+}
+
+static void pump_stream(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+    struct buf out = { 0 };
+    struct choice *c;
+
+    if (http_is_ended(x->http))
+        return;
+    if (!http_is_started(x->http))
+        start_stream(x);
+    while ((c = choice_in_turn(rq)) && has_news(c) && !http_is_congested(x->http)) {
+        buf_clear(&out);
+        show_next(x, c, &out);
+    }
+    if (!c) {
+        stop_timers(x);
+        buf_clear(&out);
+        rq->dialect->end(rq, &out);
+        write_piece(x, &out);
+        stop_timers(x);
+        account_finished(x);
+        http_end(x->http);
+    }
+    buf_fini(&out);
+}
+
+static void pump(struct exchange *x)
+{
+    if (x->rq.is_stream)
+        pump_stream(x);
+    else if (x->rq.n_ended == x->rq.n_choices)
+        answer_whole(x);
+}
+
+/* ---- what happens to it ---- */
+
+static void on_progress(struct sequence *s)
+{
+    struct choice *c = s->owner;
+    struct exchange *x = c->rq->owner;
+    bool was_running = c->end == CHOICE_RUNNING;
+
+    if (http_is_ended(x->http))
+        return;
+    record_group(x->thread->service, x->slot, c->index, s->group);
+    choice_take(c);
+    if (s->first_token_ns && !x->has_first_token) {
+        x->has_first_token = true;
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
+    }
+    if (c->end == CHOICE_FAILED) {
+        fail(x, &s->fault);
+        return;
+    }
+    if (was_running && c->end != CHOICE_RUNNING) {
+        x->rq.n_ended++;
+        upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
+    }
+    pump(x);
+}
+
+static void on_deadline(void *arg)
+{
+    struct exchange *x = arg;
+    struct fault f;
+
+    fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than request_timeout_s, %llu s",
+              (unsigned long long)atomic_load(&x->thread->service->request_timeout_s));
+    fail(x, &f);
+}
+
+static void on_keep_alive(void *arg)
+{
+    struct exchange *x = arg;
+
+    if (!http_is_congested(x->http) && record_keep_alive(x->thread->service, x->slot, x->n_events))
+        http_write(x->http, ":\n\n", 3);
+    restart_keep_alive(x);
+}
+
+void exchange_abort(struct exchange *x)
+{
+    struct fault f;
+
+    if (http_is_ended(x->http))
+        return;
+    if (!x->rq.dialect->can_abort || !x->rq.choices) {
+        fault_set(&f, FAULT_GENERATION, "", "the server is shutting down");
+        fail(x, &f);
+        return;
+    }
+    cancel_all(x);
+    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
+        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+        choice_abort(&x->rq.choices[i]);
+    }
+    pump(x);
+}
+
+/* ---- from head to sequences ---- */
+
+static bool admit(struct exchange *x, struct fault *f)
+{
+    struct service *s = x->thread->service;
+
+    if (!x->rq.dialect->takes(http_request_header(x->http, "Content-Type"), f))
+        return false;
+    if (service_is_draining(s))
+        return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
+    x->has_permit = admission_take(&s->admission);
+    if (!x->has_permit)
+        return fault_set(f, FAULT_OVERLOADED, "", "the server has no room for another request");
+    return true;
+}
+
+void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route)
+{
+    struct exchange *x = mem_zalloc(1, sizeof *x);
+    struct fault f;
+
+    x->thread = t;
+    x->http = http;
+    x->route = route;
+    x->next = t->exchanges;
+    if (x->next)
+        x->next->prev = x;
+    t->exchanges = x;
+    request_init(&x->rq, t->service, route->dialect, route->variant);
+    x->rq.owner = x;
+    x->rq.is_stream = route->always_streams;
+    x->slot = record_slot(http);
+    record_reading(t->service, x->slot, route->dialect->id);
+    http_request_set_user(http, x);
+    http_request_set_body_max(http, atomic_load(&t->service->max_body_bytes));
+    stat_add(stats_of(x), STAT_requests_generate, 1);
+    if (!admit(x, &f))
+        refuse(x, &f);
+}
+
+static bool parse(struct exchange *x, struct fault *f)
+{
+    struct request *rq = &x->rq;
+    const char *body;
+    bool ok;
+    size_t n;
+
+    body = http_request_body(x->http, &n);
+    ok = rq->dialect->parse(rq, x->http, body, n, f);
+    rq->deadline_ns = rq->started_ns + atomic_load(&rq->service->request_timeout_s) * NS_PER_S;
+    ok = ok && request_make_choices(rq, f);
+    rq->validated_ns = clock_mono_ns();
+    hist_observe(stats_of(x), HIST_request_validation_seconds,
+                 (double)(rq->validated_ns - rq->started_ns) / 1e9);
+    http_request_drop_body(x->http);
+    return ok;
+}
+
+static void submit_all(struct exchange *x)
+{
+    struct upstream *u = x->thread->upstream;
+    struct request *rq = &x->rq;
+    uint64_t first = upstream_draw_ids(u, rq->n_choices);
+
+    record_waiting(rq->service, x->slot, x->http, rq, first);
+    stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
+    hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
+    hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
+    for (uint32_t i = 0; i < rq->n_choices; i++) {
+        struct choice *c = &rq->choices[i];
+        c->seq.id = first + i;
+        c->seq.on_progress = on_progress;
+        c->seq.owner = c;
+        upstream_submit(u, &c->seq);
+    }
+    thread_arm_tick(x->thread);
+}
+
+void exchange_run(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+    struct fault f;
+
+    if (!parse(x, &f)) {
+        refuse(x, &f);
+        return;
+    }
+    if (rq->needs_no_generation) {
+        for (uint32_t i = 0; i < rq->n_choices; i++)
+            rq->choices[i].end = CHOICE_LENGTH;
+        rq->n_ended = rq->n_choices;
+        pump(x);
+        return;
+    }
+    x->deadline = loop_timer_new(x->thread->loop, on_deadline, x);
+    loop_timer_set(x->deadline, rq->deadline_ns - clock_mono_ns());
+    if (rq->is_stream && rq->dialect->keep_alive_s)
+        x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
+    submit_all(x);
+}
+
+void exchange_resume(struct exchange *x)
+{
+    if (x->rq.is_stream && x->rq.choices && !http_is_ended(x->http))
+        pump_stream(x);
+}
+
+static void unlink_exchange(struct exchange *x)
+{
+    if (x->prev)
+        x->prev->next = x->next;
+    else
+        x->thread->exchanges = x->next;
+    if (x->next)
+        x->next->prev = x->prev;
+}
+
+void exchange_end(struct exchange *x, enum http_outcome outcome)
+{
+    cancel_all(x);
+    if (outcome == HTTP_REFUSED)
+        account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
+    else
+        account(x, STAT_requests_cancelled, http_outcome_name(outcome));
+    if (x->has_permit)
+        admission_give(&x->thread->service->admission);
+    loop_timer_free(x->deadline);
+    loop_timer_free(x->keep_alive);
+    record_idle(x->thread->service, x->slot);
+    thread_arm_tick(x->thread);
+    unlink_exchange(x);
+    request_fini(&x->rq);
+    free(x);
+}

@@ -1,0 +1,46 @@
+/* exchange.h - one generation request from its head to the last byte of its answer.
+ *
+ *   HEAD ---- parsed, permit taken ----> BODY ---- tokenized, submitted ----> RUNNING ----> ANSWERED
+ *     |  refused (busy, draining, type)    |  refused (malformed, too long)     |  fault, deadline
+ *     +------------------------------------+-----------------------------------+--> ANSWERED
+ *   any of them --- the client leaves ---> GONE
+ *
+ * Made when the head is complete, freed at the request's last callback; in between it owns the request,
+ * its permit, its timers and its connection record, and gives each back exactly once. */
+#ifndef LLMD_GATEWAY_EXCHANGE_H
+#define LLMD_GATEWAY_EXCHANGE_H
+
+#include "gateway/net/http_request.h"
+#include "gateway/net/loop.h"
+#include "gateway/request.h"
+#include "gateway/routes.h"
+
+struct gateway_thread;
+
+struct exchange {
+    struct gateway_thread *thread;
+    struct exchange *prev, *next; /* of the thread's list */
+    struct http_request *http;
+    const struct route *route;
+    struct request rq;
+    struct loop_timer *deadline;
+    struct loop_timer *keep_alive; /* of a stream; NULL: the dialect has none */
+    uint32_t slot;                 /* of its connection's record, or CONNECTIONS_NO_SLOT */
+    bool has_permit;
+    bool is_accounted; /* its end is in the statistics */
+    bool has_first_token;
+    uint32_t n_events; /* pieces of a stream written so far */
+};
+
+/* The head is there: take a permit or refuse. */
+void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route);
+/* The body is there: parse and submit, or refuse. */
+void exchange_run(struct exchange *x);
+/* The client has read some of it. */
+void exchange_resume(struct exchange *x);
+/* The last callback: whatever is still running is cancelled.  Frees x. */
+void exchange_end(struct exchange *x, enum http_outcome outcome);
+/* The server ends before the answer does. */
+void exchange_abort(struct exchange *x);
+
+#endif

@@ -1,0 +1,356 @@
+/* main.c - llm-gateway: HTTP in, tokens out.
+ *
+ * llmd starts it with the control socket as descriptor 3 and tells it everything in BOOT.  The main thread
+ * speaks with llmd, beats the heart and watches the drain; event-loop threads serve.
+ *
+ *   SERVING ---- DRAIN, SIGTERM, orphaned too long ----> DRAINING ---- no request left, or the
+ *      deadline: answers are cut with a proper end ----> CLOSING ---- connections gone, or 2 s ----> exit 0
+ *
+ * When llmd dies the gateway goes on serving; nobody adopting it within orphan_timeout_s, it drains. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "gateway/boot.h"
+#include "gateway/thread.h"
+
+enum { THREADS_AUTO_MAX = 4, HEARTBEAT_MS = 1000, DRAIN_LOOK_MS = 20, CLOSING_MS = 2000 };
+
+enum phase { SERVING, DRAINING, CLOSING };
+
+struct gateway {
+    struct service service;
+    struct boot boot;
+    struct http_counters counters;
+    uint64_t bytes_in, bytes_out; /* of the counters, already on the board */
+    struct gateway_thread *threads;
+    uint32_t n_started;
+    struct loop *loop;
+    struct loop_watch *control, *signals;
+    int signal_fd;
+    struct loop_timer *heartbeat, *drain, *orphan;
+    enum phase phase;
+    uint64_t deadline_ns; /* of the drain, then of closing */
+    bool is_orphan;
+};
+
+/* ---- draining ---- */
+
+static void begin_drain(struct gateway *g, uint64_t deadline_ns, const char *cause)
+{
+    if (g->phase == SERVING || (g->phase == DRAINING && deadline_ns < g->deadline_ns))
+        g->deadline_ns = deadline_ns;
+    if (g->phase != SERVING)
+        return;
+    g->phase = DRAINING;
+    atomic_store(&g->service.is_draining, 1);
+    log_info("gateway from=serving to=draining cause=%s requests=%llu", cause,
+             (unsigned long long)admission_taken(&g->service.admission));
+    loop_timer_set(g->drain, 0);
+}
+
+static void begin_closing(struct gateway *g, bool is_late)
+{
+    g->phase = CLOSING;
+    g->deadline_ns = clock_mono_ns() + CLOSING_MS * NS_PER_MS;
+    log_info("gateway from=draining to=closing requests=%llu",
+             (unsigned long long)admission_taken(&g->service.admission));
+    for (uint32_t i = 0; i < g->n_started; i++) {
+        if (is_late)
+            thread_abort_all(&g->threads[i]);
+        else
+            thread_drain(&g->threads[i]);
+    }
+}
+
+static bool all_closed(const struct gateway *g)
+{
+    for (uint32_t i = 0; i < g->n_started; i++)
+        if (!atomic_load(&g->threads[i].is_drained))
+            return false;
+    return true;
+}
+
+static void on_drain_look(void *arg)
+{
+    struct gateway *g = arg;
+    bool is_late = clock_mono_ns() >= g->deadline_ns;
+
+    if (g->phase == DRAINING && (is_late || admission_taken(&g->service.admission) == 0))
+        begin_closing(g, is_late);
+    else if (g->phase == CLOSING && (is_late || all_closed(g)))
+        loop_stop(g->loop);
+    loop_timer_set(g->drain, DRAIN_LOOK_MS * NS_PER_MS);
+}
+
+static uint64_t drain_deadline(const struct gateway *g)
+{
+    return clock_mono_ns() + g->service.config.drain_timeout_s * NS_PER_S;
+}
+
+static void on_signal(void *arg)
+{
+    struct gateway *g = arg;
+    struct signalfd_siginfo info;
+
+    while (read(g->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+        begin_drain(g, g->phase == SERVING ? drain_deadline(g) : clock_mono_ns(), "SIGTERM");
+}
+
+static void on_orphan(void *arg)
+{
+    begin_drain(arg, drain_deadline(arg), "orphaned");
+}
+
+/* ---- what llmd says ---- */
+
+static void take_service(struct gateway *g, const Llmd__Service *m)
+{
+    for (size_t i = 0; i < m->n_groups; i++) {
+        const Llmd__Service__Group *group = m->groups[i];
+        service_note_group(&g->service, group->group, group->up, group->cause);
+        for (uint32_t t = 0; t < g->n_started; t++)
+            thread_set_group(&g->threads[t], group->group, group->up);
+    }
+    if (m->draining && g->phase == SERVING) { /* refuse; a DRAIN with its deadline follows */
+        atomic_store(&g->service.is_draining, 1);
+        log_info("gateway draining=1 cause=service");
+    } else if (!m->draining && g->phase == SERVING) {
+        atomic_store(&g->service.is_draining, 0);
+    }
+}
+
+static void take_message(struct gateway *g, const struct control_msg *m)
+{
+    const Llmd__Drain *drain = m->body;
+
+    switch (m->type) {
+    case MSG_SERVICE:
+        take_service(g, m->body);
+        break;
+    case MSG_DRAIN:
+        begin_drain(g, drain->deadline_ns ? drain->deadline_ns : drain_deadline(g), "llmd");
+        break;
+    case MSG_RELOAD:
+        boot_reload(&g->service, m->body);
+        for (uint32_t t = 0; t < g->n_started; t++)
+            thread_reload(&g->threads[t]);
+        break;
+    default:
+        log_warning("control unexpected=%s, ignoring", msg_name(m->type));
+        break;
+    }
+}
+
+static void lose_llmd(struct gateway *g)
+{
+    log_warning("control closed: llmd is gone, serving on for %llu s",
+                (unsigned long long)g->service.config.orphan_timeout_s);
+    g->is_orphan = true;
+    loop_watch_free(g->control);
+    g->control = NULL;
+    close(CONTROL_FD);
+    loop_timer_set(g->orphan, g->service.config.orphan_timeout_s * NS_PER_S);
+}
+
+static void on_control(void *arg)
+{
+    struct gateway *g = arg;
+
+    for (;;) {
+        struct control_msg m;
+        struct err e;
+        switch (control_recv(CONTROL_FD, &m, &e)) {
+        case CONTROL_OK:
+            take_message(g, &m);
+            control_msg_fini(&m);
+            break;
+        case CONTROL_EMPTY:
+            return;
+        case CONTROL_CLOSED:
+            lose_llmd(g);
+            return;
+        case CONTROL_FAILED:
+            log_warning("control message=dropped error=\"%s\"", e.msg);
+            break;
+        }
+    }
+}
+
+/* ---- the heart ---- */
+
+static void sync_bytes(struct gateway *g)
+{
+    uint64_t in = atomic_load(&g->counters.bytes_in);
+    uint64_t out = atomic_load(&g->counters.bytes_out);
+
+    stat_add(g->service.stats, STAT_http_bytes_in, in - g->bytes_in);
+    stat_add(g->service.stats, STAT_http_bytes_out, out - g->bytes_out);
+    g->bytes_in = in;
+    g->bytes_out = out;
+}
+
+static void on_heartbeat(void *arg)
+{
+    struct gateway *g = arg;
+
+    atomic_store_explicit(&g->service.slot->heartbeat_ns, clock_mono_ns(), memory_order_relaxed);
+    sync_bytes(g);
+    loop_timer_set(g->heartbeat, HEARTBEAT_MS * NS_PER_MS);
+}
+
+/* ---- start and end ---- */
+
+static bool catch_signals(struct gateway *g, struct err *e)
+{
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigset_t set;
+
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGINT, &ignore, NULL); /* the terminal's Ctrl-C is for llmd, which drains us */
+    sigaction(SIGHUP, &ignore, NULL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    g->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return g->signal_fd >= 0 || err_set(e, ERR_SYS, errno, "make a signalfd");
+}
+
+static uint32_t count_threads(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (c->gateway_threads)
+        return (uint32_t)c->gateway_threads;
+    if (cores < 1)
+        return 1;
+    return cores < THREADS_AUTO_MAX ? (uint32_t)cores : THREADS_AUTO_MAX;
+}
+
+static bool start_threads(struct gateway *g, struct err *e)
+{
+    struct service *s = &g->service;
+
+    s->n_threads = count_threads(&s->config);
+    g->threads = mem_zalloc(s->n_threads, sizeof *g->threads);
+    for (uint32_t i = 0; i < s->n_threads; i++) {
+        g->n_started = i + 1;
+        if (!thread_init(&g->threads[i], s, i, g->boot.listen_fds, g->boot.n_listen, &g->counters,
+                         e) ||
+            !thread_start(&g->threads[i], e))
+            return false;
+    }
+    return true;
+}
+
+static bool start_main_loop(struct gateway *g, struct err *e)
+{
+    g->loop = loop_new(e);
+    if (!g->loop)
+        return false;
+    if (ioctl(CONTROL_FD, FIONBIO, &(int){ 1 }) < 0)
+        return err_set(e, ERR_SYS, errno, "make the control socket non-blocking");
+    g->control = loop_watch_new(g->loop, CONTROL_FD, on_control, g);
+    g->signals = loop_watch_new(g->loop, g->signal_fd, on_signal, g);
+    g->heartbeat = loop_timer_new(g->loop, on_heartbeat, g);
+    g->drain = loop_timer_new(g->loop, on_drain_look, g);
+    g->orphan = loop_timer_new(g->loop, on_orphan, g);
+    loop_timer_set(g->heartbeat, 0);
+    return true;
+}
+
+static bool say_ready(struct gateway *g, struct err *e)
+{
+    Llmd__Ready ready = LLMD__READY__INIT;
+
+    ready.epoch = g->boot.epoch;
+    log_info("gateway ready epoch=%u threads=%u groups=%u model=%s", g->boot.epoch,
+             g->service.n_threads, g->service.n_groups, g->service.model_name);
+    return control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, e);
+}
+
+static bool start(struct gateway *g, struct err *e)
+{
+    return catch_signals(g, e) && boot_receive(CONTROL_FD, &g->service, &g->boot, e) &&
+           service_open_model(&g->service, e) && start_main_loop(g, e) && start_threads(g, e) &&
+           say_ready(g, e);
+}
+
+/* llmd died and nobody took its place: its socket file would stay for ever. */
+static void remove_control_socket(const struct config *c)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd;
+
+    if (!c->runtime_dir[0] || snprintf(address.sun_path, sizeof address.sun_path, "%s/control.sock",
+                                       c->runtime_dir) >= (int)sizeof address.sun_path)
+        return;
+    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno == ECONNREFUSED)
+        unlink(address.sun_path);
+    close(fd);
+}
+
+static void finish(struct gateway *g)
+{
+    for (uint32_t i = 0; i < g->n_started; i++)
+        thread_fini(&g->threads[i]);
+    free(g->threads);
+    loop_watch_free(g->control);
+    loop_watch_free(g->signals);
+    loop_timer_free(g->heartbeat);
+    loop_timer_free(g->drain);
+    loop_timer_free(g->orphan);
+    loop_free(g->loop);
+    if (g->service.stats)
+        sync_bytes(g);
+    if (g->is_orphan)
+        remove_control_socket(&g->service.config);
+    service_close_model(&g->service);
+    boot_fini(&g->boot, &g->service);
+    if (g->signal_fd >= 0)
+        close(g->signal_fd);
+}
+
+static int fail(struct gateway *g, const struct err *e)
+{
+    Llmd__Fatal fatal = LLMD__FATAL__INIT;
+
+    log_error("gateway: %s", e->msg);
+    fatal.message = (char *)(uintptr_t)e->msg;
+    control_send(CONTROL_FD, MSG_FATAL, &fatal, NULL, 0, NULL);
+    finish(g);
+    return 1;
+}
+
+int main(void)
+{
+    struct gateway *g = mem_zalloc(1, sizeof *g);
+    int status = 0;
+    struct err e;
+
+    log_init("llm-gateway", LOG_INFO, LOG_TEXT);
+    g->signal_fd = -1;
+    pthread_mutex_init(&g->service.causes_lock, NULL);
+    if (start(g, &e)) {
+        loop_run(g->loop);
+        finish(g);
+        log_info("gateway stopped");
+    } else {
+        status = fail(g, &e);
+    }
+    pthread_mutex_destroy(&g->service.causes_lock);
+    free(g);
+    return status;
+}

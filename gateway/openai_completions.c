@@ -1,0 +1,368 @@
+/* openai_completions.c - POST /v1/completions, as vLLM answers it. */
+#include <string.h>
+
+#include "gateway/openai.h"
+#include "text/detokenizer.h"
+#include "text/tokenizer.h"
+
+enum { MAX_TOKENS_DEFAULT = 16 };
+
+#define COMPLETION_OWN(X)                                                                          \
+    X(prompt, FIELD_ANY, FIELD_NULL, 0, 0)                                                         \
+    X(suffix, FIELD_ANY, FIELD_NULL, 0, 0)                                                         \
+    X(logprobs, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)
+
+struct completion_own {
+    COMPLETION_OWN(FIELD_MEMBER)
+};
+
+#define FIELD_OWNER struct completion_own
+static const struct field own_fields[] = { COMPLETION_OWN(FIELD_ROW) };
+#undef FIELD_OWNER
+
+/* ---- the prompt: text, ids, or a list of either ---- */
+
+static bool bad_prompt(struct fault *f)
+{
+    return fault_set(f, FAULT_SCHEMA, "body.prompt",
+                     "1 validation error:\n  {'type': 'value_error', 'loc': ('body', 'prompt'), "
+                     "'msg': 'Input should be a string, a list of strings, a list of token ids or "
+                     "a list of lists of token ids'}");
+}
+
+static bool no_prompt(struct fault *f)
+{
+    return fault_set(f, FAULT_INVALID, "prompt",
+                     "Either prompt or prompt_embeds must be provided and non-empty.");
+}
+
+static bool set_ids(struct request *rq, size_t i, const json_t *list, struct fault *f)
+{
+    size_t n = json_array_size(list);
+    struct prompt *p = &rq->prompts[i];
+    struct buf text = { 0 };
+
+    p->ids = arena_alloc(&rq->arena, n * sizeof *p->ids);
+    for (size_t k = 0; k < n; k++) {
+        const json_t *v = json_array_get(list, k);
+        if (!json_is_integer(v))
+            return bad_prompt(f);
+        if (json_integer_value(v) < 0 || json_integer_value(v) >= rq->service->model.vocab_size)
+            return fault_set(f, FAULT_INVALID, "prompt", "Token id %lld is out of vocabulary",
+                             (long long)json_integer_value(v));
+        p->ids[k] = (int32_t)json_integer_value(v);
+    }
+    p->n_ids = (uint32_t)n;
+    detokenize(rq->service->tokenizer, p->ids, n, DETOKENIZER_SKIP_SPECIAL, &text);
+    p->text = arena_strndup(&rq->arena, text.data ? text.data : "", text.n);
+    p->text_bytes = text.n;
+    buf_fini(&text);
+    return n > 0 || no_prompt(f);
+}
+
+static bool set_prompt(struct request *rq, size_t i, const json_t *v, unsigned flags,
+                       struct fault *f)
+{
+    if (json_is_array(v))
+        return set_ids(rq, i, v, f);
+    if (!json_is_string(v))
+        return bad_prompt(f);
+    if (json_string_length(v) == 0)
+        return no_prompt(f);
+    if (!openai_tokenize(rq, i, json_string_value(v), json_string_length(v), flags, f))
+        return false;
+    return rq->prompts[i].n_ids > 0 || no_prompt(f);
+}
+
+static bool set_prompts(struct request *rq, const json_t *v, unsigned flags, struct fault *f)
+{
+    bool is_list = json_is_array(v) && !json_is_integer(json_array_get(v, 0));
+    size_t n = is_list ? json_array_size(v) : 1;
+
+    if (!v || n == 0 || (json_is_array(v) && json_array_size(v) == 0))
+        return no_prompt(f);
+    if (!request_set_prompts(rq, n, f))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (!set_prompt(rq, i, is_list ? json_array_get(v, i) : v, flags, f))
+            return false;
+    return true;
+}
+
+/* ---- parse ---- */
+
+static bool apply_own(struct request *rq, const struct completion_own *own, struct fault *f)
+{
+    if (own->suffix.is_set)
+        return fault_set(f, FAULT_INVALID, "suffix", "suffix is not currently supported");
+    if (!own->logprobs.is_set)
+        return true;
+    if (own->logprobs.i < 0)
+        return fault_set(f, FAULT_INVALID, "logprobs", "`logprobs` must be a positive value.");
+    if (openai_extra(rq)->echo)
+        return fault_set(f, FAULT_UNSUPPORTED, "logprobs",
+                         "logprobs together with echo are not supported by this server");
+    return openai_apply_logprobs(rq, own->logprobs.i, f);
+}
+
+static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
+                 const struct openai_params *p, struct fault *f)
+{
+    unsigned flags =
+        !p->add_special_tokens.is_set || p->add_special_tokens.b ? TOKENIZER_ADD_SPECIAL : 0;
+    int64_t max_tokens = p->max_tokens.is_set ? p->max_tokens.i : MAX_TOKENS_DEFAULT;
+    struct completion_own own;
+
+    if (!openai_read_own(root, own_fields, sizeof own_fields / sizeof *own_fields, &own, sizeof own,
+                         f) ||
+        !openai_apply(rq, http, p, f) || !apply_own(rq, &own, f) ||
+        !set_prompts(rq, own.prompt.json, flags, f))
+        return false;
+    if (max_tokens == 0 && openai_extra(rq)->echo) {
+        rq->needs_no_generation = true;
+        max_tokens = 1;
+    }
+    return openai_apply_lengths(rq, p, max_tokens, f);
+}
+
+static bool completions_parse(struct request *rq, const struct http_request *http, const char *body,
+                              size_t n, struct fault *f)
+{
+    struct openai_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
+    struct openai_params p;
+    json_t *root = NULL;
+    bool ok;
+
+    *extra = (struct openai_extra){ .id_prefix = "cmpl-",
+                                    .object = "text_completion",
+                                    .chunk_object = "text_completion" };
+    rq->extra = extra;
+    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
+    json_decref(root);
+    return ok;
+}
+
+/* ---- logprobs, in the legacy form of four lists ---- */
+
+static uint64_t count_chars(const struct buf *text)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < text->n; i++)
+        count += ((unsigned char)text->data[i] & 0xc0) != 0x80;
+    return count;
+}
+
+/* Characters of the names of tokens 0..i-1. */
+static uint64_t text_offset(const struct choice *c, uint32_t i)
+{
+    struct buf name = { 0 };
+    uint64_t offset = 0;
+
+    for (uint32_t k = 0; k < i; k++) {
+        openai_token_name(c->rq, c->seq.tokens[k], &name);
+        offset += count_chars(&name);
+    }
+    buf_fini(&name);
+    return offset;
+}
+
+/* The sampled token first, then the likeliest that are not it. */
+static void put_top(struct json_writer *w, const struct choice *c, uint32_t i)
+{
+    const struct token_top *top = sequence_top(&c->seq, i);
+    struct buf name = { 0 };
+
+    jw_object(w);
+    openai_token_name(c->rq, c->seq.tokens[i], &name);
+    jw_key(w, name.data ? name.data : "");
+    jw_float(w, openai_clamp(c->seq.logprobs[i].logprob));
+    for (uint32_t k = 0; k < c->seq.logprobs[i].n_top; k++) {
+        if (top[k].token == c->seq.tokens[i])
+            continue;
+        openai_token_name(c->rq, top[k].token, &name);
+        jw_key(w, name.data ? name.data : "");
+        jw_float(w, openai_clamp(top[k].logprob));
+    }
+    jw_object_end(w);
+    buf_fini(&name);
+}
+
+/* Of tokens [from, to). */
+static void put_logprobs(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to)
+{
+    struct buf name = { 0 };
+    uint64_t offset = text_offset(c, from);
+
+    jw_key(w, "logprobs");
+    if (!openai_extra(c->rq)->want_logprobs) {
+        jw_null(w);
+        return;
+    }
+    jw_object(w);
+    jw_key(w, "text_offset");
+    jw_array(w);
+    for (uint32_t i = from; i < to; i++) {
+        jw_uint(w, offset);
+        openai_token_name(c->rq, c->seq.tokens[i], &name);
+        offset += count_chars(&name);
+    }
+    jw_array_end(w);
+    jw_key(w, "token_logprobs");
+    jw_array(w);
+    for (uint32_t i = from; i < to; i++)
+        jw_float(w, openai_clamp(c->seq.logprobs[i].logprob));
+    jw_array_end(w);
+    jw_key(w, "tokens");
+    jw_array(w);
+    for (uint32_t i = from; i < to; i++) {
+        openai_token_name(c->rq, c->seq.tokens[i], &name);
+        jw_strn(w, name.data ? name.data : "", name.n);
+    }
+    jw_array_end(w);
+    jw_key(w, "top_logprobs");
+    jw_array(w);
+    for (uint32_t i = from; i < to; i++)
+        put_top(w, c, i);
+    jw_array_end(w);
+    jw_object_end(w);
+    buf_fini(&name);
+}
+
+/* ---- answers ---- */
+
+static void put_text(struct json_writer *w, const struct choice *c, const char *text, size_t n,
+                     bool with_prompt)
+{
+    struct buf all = { 0 };
+
+    jw_key(w, "text");
+    if (with_prompt)
+        buf_add(&all, c->prompt->text, c->prompt->text_bytes);
+    buf_add(&all, text, n);
+    jw_strn(w, all.data ? all.data : "", all.n);
+    buf_fini(&all);
+}
+
+static void put_choice(struct json_writer *w, const struct choice *c)
+{
+    const struct openai_extra *extra = openai_extra(c->rq);
+
+    jw_object(w);
+    jw_key(w, "index");
+    jw_uint(w, c->index);
+    put_text(w, c, c->text.data ? c->text.data : "", c->text.n, extra->echo);
+    put_logprobs(w, c, 0, c->n_done);
+    jw_key(w, "finish_reason");
+    openai_put_finish(w, c);
+    jw_key(w, "stop_reason");
+    openai_put_stop_reason(w, c);
+    jw_key(w, "token_ids");
+    if (extra->token_ids)
+        openai_put_ids(w, c->seq.tokens, c->n_done);
+    else
+        jw_null(w);
+    jw_key(w, "prompt_logprobs");
+    jw_null(w);
+    jw_key(w, "prompt_token_ids");
+    if (extra->token_ids)
+        openai_put_ids(w, c->prompt->ids, c->prompt->n_ids);
+    else
+        jw_null(w);
+    jw_key(w, "routed_experts");
+    jw_null(w);
+    jw_object_end(w);
+}
+
+static void completions_whole(struct request *rq, struct reply *r)
+{
+    struct json_writer w = { .out = &r->body };
+
+    reply_set(r, 200, REPLY_JSON);
+    jw_object(&w);
+    openai_put_head(&w, rq, false);
+    jw_key(&w, "choices");
+    jw_array(&w);
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        put_choice(&w, &rq->choices[i]);
+    jw_array_end(&w);
+    jw_key(&w, "service_tier");
+    jw_null(&w);
+    jw_key(&w, "system_fingerprint");
+    jw_str(&w, rq->service->fingerprint);
+    openai_put_usage(&w, rq, false);
+    jw_key(&w, "kv_transfer_params");
+    jw_null(&w);
+    jw_key(&w, "ec_transfer_params");
+    jw_null(&w);
+    jw_key(&w, "metrics");
+    jw_null(&w);
+    jw_object_end(&w);
+}
+
+static void completions_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)
+{
+    const struct openai_extra *extra = openai_extra(rq);
+    bool is_end = choice_ends_at(c, i);
+    bool is_bare = i >= c->n_done;
+    bool echoes = extra->echo && i == 0;
+    struct json_writer w;
+    const char *delta;
+    size_t n;
+
+    delta = choice_delta(c, i, &n);
+    if (n == 0 && !is_end && !echoes && !extra->want_logprobs && !extra->token_ids)
+        return;
+    openai_chunk_begin(&w, out, rq);
+    jw_key(&w, "choices");
+    jw_array(&w);
+    jw_object(&w);
+    jw_key(&w, "index");
+    jw_uint(&w, c->index);
+    put_text(&w, c, delta, n, echoes);
+    put_logprobs(&w, c, i, is_bare ? i : i + 1);
+    jw_key(&w, "finish_reason");
+    if (is_end)
+        openai_put_finish(&w, c);
+    else
+        jw_null(&w);
+    jw_key(&w, "stop_reason");
+    if (is_end)
+        openai_put_stop_reason(&w, c);
+    else
+        jw_null(&w);
+    jw_key(&w, "prompt_token_ids");
+    if (extra->token_ids && i == 0)
+        openai_put_ids(&w, c->prompt->ids, c->prompt->n_ids);
+    else
+        jw_null(&w);
+    jw_key(&w, "token_ids");
+    if (extra->token_ids)
+        openai_put_ids(&w, is_bare ? NULL : &c->seq.tokens[i], !is_bare);
+    else
+        jw_null(&w);
+    jw_object_end(&w);
+    jw_array_end(&w);
+    if (extra->continuous_usage)
+        openai_put_usage(&w, rq, true);
+    if (is_end && !extra->include_usage) {
+        jw_key(&w, "system_fingerprint");
+        jw_str(&w, rq->service->fingerprint);
+    }
+    openai_chunk_end(&w, out);
+}
+
+const struct dialect dialect_openai_completions = {
+    .id = DIALECT_OPENAI_COMPLETIONS,
+    .name = "completions",
+    .takes = openai_takes,
+    .parse = completions_parse,
+    .whole = completions_whole,
+    .begin = openai_begin,
+    .token = completions_token,
+    .end = openai_end,
+    .fault = openai_fault,
+    .stream_fault = openai_stream_fault,
+    .layer_error = openai_layer_error,
+    .can_abort = true,
+};

@@ -1,0 +1,21 @@
+/* pages.h - answers that need no worker: models, health, versions, numbers. */
+#ifndef LLMD_GATEWAY_PAGES_H
+#define LLMD_GATEWAY_PAGES_H
+
+#include "gateway/reply.h"
+#include "gateway/service.h"
+
+struct http_request;
+
+/* health.c */
+void page_health(struct service *s, const struct http_request *http, struct reply *r);
+void page_ready(struct service *s, const struct http_request *http, struct reply *r);
+void page_version(struct service *s, const struct http_request *http, struct reply *r);
+void page_load(struct service *s, const struct http_request *http, struct reply *r);
+/* models.c */
+void page_models(struct service *s, const struct http_request *http, struct reply *r);
+void page_info(struct service *s, const struct http_request *http, struct reply *r);
+/* metrics.c */
+void page_metrics(struct service *s, const struct http_request *http, struct reply *r);
+
+#endif

@@ -1,0 +1,166 @@
+/* request.c - what all dialects do to a request alike: prompts, stops, choices. */
+#include "gateway/request.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/clock.h"
+#include "proto/connections_layout.h"
+#include "text/token_list.h"
+
+uint64_t request_random(void)
+{
+    uint64_t bits;
+
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+        abort(); /* up to 256 bytes never fail once the kernel has booted */
+    return bits;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014) of the k-th step; the first draw is the seed as given. */
+uint64_t request_choice_seed(uint64_t seed, uint32_t k)
+{
+    uint64_t z = seed + (uint64_t)k * 0x9e3779b97f4a7c15u;
+
+    if (k == 0)
+        return seed;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (z ^ z >> 31) & INT64_MAX; /* fits the signed seeds of JSON readers */
+}
+
+void request_init(struct request *rq, struct service *service, const struct dialect *dialect,
+                  int variant)
+{
+    *rq = (struct request){
+        .service = service,
+        .dialect = dialect,
+        .variant = variant,
+        .n = 1,
+        .started_ns = clock_mono_ns(),
+        .answer_id = request_random(),
+        .created_s = (int64_t)(clock_wall_ns() / NS_PER_S),
+    };
+    llmd__sampling__init(&rq->sampling);
+    rq->sampling.seed = request_random() & INT64_MAX;
+    rq->sampling.temperature = 1;
+}
+
+void request_fini(struct request *rq)
+{
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        choice_fini(&rq->choices[i]);
+    arena_fini(&rq->arena);
+}
+
+bool request_set_prompts(struct request *rq, size_t n, struct fault *f)
+{
+    if (n == 0 || n > CONNECTION_SEQUENCES_MAX)
+        return fault_set(f, FAULT_INVALID, "prompt", "a request has 1 to %d prompts, not %zu",
+                         CONNECTION_SEQUENCES_MAX, n);
+    rq->prompts = arena_alloc(&rq->arena, n * sizeof *rq->prompts);
+    rq->n_prompts = (uint32_t)n;
+    return true;
+}
+
+bool request_tokenize(struct request *rq, size_t i, const char *text, size_t n, unsigned flags,
+                      struct fault *f)
+{
+    struct token_list ids = { 0 };
+    struct prompt *p = &rq->prompts[i];
+    struct err e;
+
+    assert(i < rq->n_prompts);
+    p->text = arena_strndup(&rq->arena, text, n);
+    p->text_bytes = n;
+    if (!tokenizer_encode(rq->service->tokenizer, text, n, flags, &ids, &e))
+        return fault_set(f, FAULT_INVALID, "prompt", "tokenizer error %s", e.msg);
+    p->ids = arena_alloc(&rq->arena, ids.n * sizeof *p->ids);
+    p->n_ids = (uint32_t)ids.n;
+    if (ids.n)
+        memcpy(p->ids, ids.ids, ids.n * sizeof *p->ids);
+    token_list_fini(&ids);
+    return true;
+}
+
+void request_truncate(struct request *rq, size_t i, uint32_t n_tokens)
+{
+    struct prompt *p = &rq->prompts[i];
+
+    if (p->n_ids <= n_tokens)
+        return;
+    p->ids += p->n_ids - n_tokens;
+    p->n_ids = n_tokens;
+}
+
+static struct stop_string copy_stop(struct request *rq, const json_t *v)
+{
+    size_t n = json_string_length(v);
+
+    return (struct stop_string){ .s = arena_strndup(&rq->arena, json_string_value(v), n), .n = n };
+}
+
+void request_set_stops(struct request *rq, const json_t *strings)
+{
+    size_t n = json_is_array(strings) ? json_array_size(strings) : 1;
+    struct stop_string *stops = arena_alloc(&rq->arena, n * sizeof *stops);
+
+    for (size_t i = 0; i < n; i++)
+        stops[i] = copy_stop(rq, json_is_array(strings) ? json_array_get(strings, i) : strings);
+    stop_set_init(&rq->stops, stops, n);
+}
+
+static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
+{
+    Llmd__Submit *submit = &c->seq.submit;
+    uint32_t room = service_max_model_len(rq->service);
+
+    room = c->prompt->n_ids < room ? room - c->prompt->n_ids : 1;
+    submit->prompt = c->prompt->ids;
+    submit->n_prompt = c->prompt->n_ids;
+    submit->max_tokens = rq->max_tokens && rq->max_tokens < room ? rq->max_tokens : room;
+    submit->min_tokens = rq->min_tokens;
+    submit->ignore_eos = rq->ignore_eos;
+    submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
+    submit->n_stop_tokens = rq->n_stop_tokens;
+    submit->priority = rq->priority;
+    c->seq.sampling = rq->sampling;
+    c->seq.sampling.seed = request_choice_seed(rq->sampling.seed, k);
+    c->seq.deadline_ns = rq->deadline_ns;
+}
+
+bool request_make_choices(struct request *rq, struct fault *f)
+{
+    uint64_t n = (uint64_t)rq->n_prompts * rq->n;
+
+    if (n > CONNECTION_SEQUENCES_MAX)
+        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu",
+                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n);
+    rq->choices = arena_alloc(&rq->arena, n * sizeof *rq->choices);
+    rq->n_choices = (uint32_t)n;
+    for (uint32_t i = 0; i < n; i++) {
+        choice_init(&rq->choices[i], rq, &rq->prompts[i / rq->n], i);
+        fill_submit(rq, &rq->choices[i], i % rq->n);
+    }
+    return true;
+}
+
+uint64_t request_prompt_tokens(const struct request *rq)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < rq->n_prompts; i++)
+        sum += rq->prompts[i].n_ids;
+    return sum;
+}
+
+uint64_t request_generated_tokens(const struct request *rq)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        sum += rq->choices[i].n_done;
+    return sum;
+}

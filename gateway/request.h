@@ -1,0 +1,92 @@
+/* request.h - one generation request in no dialect's words: prompts, sampling, stops, how many.
+ *
+ * A dialect's parser fills it through the functions here, which check what all dialects have in
+ * common.  All memory is the request's arena, given back whole. */
+#ifndef LLMD_GATEWAY_REQUEST_H
+#define LLMD_GATEWAY_REQUEST_H
+
+#include "common/arena.h"
+#include "gateway/dialect.h"
+#include "gateway/fault.h"
+#include "gateway/generation.h"
+#include "gateway/service.h"
+#include "gateway/stop_match.h"
+
+struct prompt {
+    const char *text; /* as given, or rendered by the template; NULL when given as ids */
+    size_t text_bytes;
+    int32_t *ids;
+    uint32_t n_ids;
+};
+
+enum stop_rule {
+    STOP_ANYWHERE, /* OpenAI, vLLM: cut at the match */
+    STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
+};
+
+struct request {
+    struct arena arena;
+    struct service *service;
+    const struct dialect *dialect;
+    int variant; /* of the dialect: which of its routes */
+    void *extra; /* the dialect's own, in the arena */
+    void *owner; /* struct exchange */
+
+    /* what is asked for */
+    bool is_stream;
+    struct prompt *prompts;
+    uint32_t n_prompts;
+    uint32_t n; /* choices for each prompt */
+    Llmd__Sampling sampling;
+    uint32_t max_tokens; /* per choice; 0 = as many as fit */
+    uint32_t min_tokens;
+    bool ignore_eos;
+    const int32_t *stop_tokens;
+    uint32_t n_stop_tokens;
+    int32_t priority;
+    enum stop_rule stop_rule;
+    struct stop_set stops;
+    bool keeps_stop;           /* the stop string or token stays in the text */
+    bool shows_special_tokens; /* in the text */
+    bool needs_no_generation;  /* the prompt alone is the answer (echo with max_tokens 0) */
+
+    /* who asks, when */
+    uint64_t answer_id;
+    int64_t created_s;
+    const char *custom_id; /* instead of answer_id; NULL = none */
+    uint64_t started_ns, validated_ns, deadline_ns;
+
+    /* what has come */
+    struct choice *choices; /* [n_choices], prompt by prompt */
+    uint32_t n_choices;
+    uint32_t n_ended;
+    uint32_t turn; /* choice whose next token is to be shown: choices are shown in turns */
+};
+
+void request_init(struct request *rq, struct service *service, const struct dialect *dialect,
+                  int variant);
+void request_fini(struct request *rq);
+
+/* Make room for n prompts. */
+bool request_set_prompts(struct request *rq, size_t n, struct fault *f);
+/* Tokenize text (kept) into prompt i with tokenizer_flags. */
+bool request_tokenize(struct request *rq, size_t i, const char *text, size_t n, unsigned flags,
+                      struct fault *f);
+/* Keep only the last n tokens of a prompt. */
+void request_truncate(struct request *rq, size_t i, uint32_t n_tokens);
+/* Copy the strings of a JSON array (or the one string); they are known to be strings. */
+void request_set_stops(struct request *rq, const json_t *strings);
+
+/* Room for choices is n_prompts * n; a fault when that is too many. */
+bool request_make_choices(struct request *rq, struct fault *f);
+
+/* Random bits: seeds, ids. */
+uint64_t request_random(void);
+/* The seed of choice k of a request with this seed: choice 0 has the seed itself. */
+uint64_t request_choice_seed(uint64_t seed, uint32_t k);
+
+/* Sums over the choices; a prompt counts once. */
+uint64_t request_prompt_tokens(const struct request *rq);
+uint64_t request_generated_tokens(const struct request *rq);
+
+#endif

@@ -1,0 +1,99 @@
+/* routes.c - the table of paths. */
+#include "gateway/routes.h"
+
+#include "gateway/pages.h"
+#include "gateway/tgi.h"
+
+static const struct route generate = { .dialect = &dialect_tgi,
+                                       .variant = TGI_GENERATE,
+                                       .generates = true };
+static const struct route generate_stream = { .dialect = &dialect_tgi,
+                                              .variant = TGI_GENERATE_STREAM,
+                                              .generates = true,
+                                              .always_streams = true };
+static const struct route root = { .dialect = &dialect_tgi,
+                                   .variant = TGI_ROOT,
+                                   .generates = true };
+static const struct route completions = { .dialect = &dialect_openai_completions,
+                                          .generates = true };
+static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
+static const struct route predict = { .dialect = &dialect_oci, .generates = true };
+static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
+static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
+static const struct route health = { .serve = page_health };
+static const struct route ready = { .serve = page_ready };
+static const struct route version = { .serve = page_version };
+static const struct route load = { .serve = page_load };
+static const struct route metrics = { .serve = page_metrics };
+
+#define GET  HTTP_METHOD_BIT(HTTP_GET)
+#define POST HTTP_METHOD_BIT(HTTP_POST)
+
+static const struct http_route table[] = {
+    { "/", POST, &root },
+    { "/", GET, &health },
+    { "/generate", POST, &generate },
+    { "/generate_stream", POST, &generate_stream },
+    { "/v1/completions", POST, &completions },
+    { "/v1/chat/completions", POST, &chat },
+    { "/predict", POST, &predict },
+    { "/v1/models", GET, &models },
+    { "/info", GET, &info },
+    { "/health", GET, &health },
+    { "/health/ready", GET, &ready },
+    { "/ping", GET | POST, &health },
+    { "/version", GET, &version },
+    { "/load", GET, &load },
+    { "/metrics", GET, &metrics },
+};
+
+static enum http_route_result find(enum http_method method, const char *path,
+                                   const struct route **route, char allow[HTTP_ALLOW_BYTES])
+{
+    const void *serve = NULL;
+    enum http_route_result result =
+        http_route_find(table, sizeof table / sizeof *table, method, path, &serve, allow);
+
+    *route = serve;
+    return result;
+}
+
+enum http_route_result routes_find(enum http_method method, const char *path,
+                                   const struct http_request *http, const struct route **route,
+                                   char allow[HTTP_ALLOW_BYTES])
+{
+    enum http_route_result result = find(method, path, route, allow);
+    const char *wanted = http ? http_request_header(http, "route") : NULL;
+    const struct route *other;
+    char ignored[HTTP_ALLOW_BYTES];
+
+    if (result == HTTP_ROUTE_FOUND && *route == &predict && wanted &&
+        find(method, wanted, &other, ignored) == HTTP_ROUTE_FOUND)
+        *route = other;
+    return result;
+}
+
+const struct route *routes_of_path(const char *path)
+{
+    const struct route *route = NULL;
+    char allow[HTTP_ALLOW_BYTES];
+
+    if (find(HTTP_POST, path, &route, allow) != HTTP_ROUTE_FOUND)
+        find(HTTP_GET, path, &route, allow);
+    return route;
+}
+
+void routes_refuse(const char *path, int status, const char *allow, struct reply *r)
+{
+    const struct route *route = routes_of_path(path);
+
+    if (route && route->dialect == &dialect_tgi) { /* an empty body */
+        reply_set(r, status, NULL);
+    } else {
+        reply_set(r, status, REPLY_JSON);
+        buf_add_str(&r->body, status == 405 ? "{\"detail\":\"Method Not Allowed\"}"
+                                            : "{\"detail\":\"Not Found\"}");
+    }
+    if (allow)
+        reply_header(r, "Allow", "%s", allow);
+}

@@ -1,0 +1,143 @@
+/* service.c - open the model, keep track of who is in service. */
+#include "gateway/service.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+/* FNV-1a: names the configuration in system_fingerprint, guards nothing. */
+static uint32_t hash_text(uint32_t h, const char *s)
+{
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 16777619u;
+    return h;
+}
+
+static void make_fingerprint(struct service *s)
+{
+    uint32_t h = hash_text(2166136261u, s->config.model);
+    char value[CONFIG_TEXT_BYTES];
+
+    for (int id = 0; id < N_CONFIG; id++) {
+        if (config_is_live((enum config_id)id))
+            continue;
+        config_value(&s->config, (enum config_id)id, value, sizeof value);
+        h = hash_text(h, value);
+    }
+    snprintf(s->fingerprint, sizeof s->fingerprint, "llmd-%s-tp%u-%08x", LLMD_VERSION,
+             (unsigned)s->config.tp_size, h);
+}
+
+static size_t longest_token(const struct tokenizer *t)
+{
+    size_t longest = 1;
+
+    for (int32_t id = 0; id < tokenizer_vocab_size(t); id++) {
+        size_t n = 0;
+        tokenizer_token_bytes(t, id, &n);
+        longest = n > longest ? n : longest;
+    }
+    return longest;
+}
+
+bool service_open_model(struct service *s, struct err *e)
+{
+    struct err chat = { 0 };
+    uint64_t len;
+
+    if (!model_info_read(&s->model, s->config.model, e))
+        return false;
+    s->tokenizer = tokenizer_open(s->config.model, e);
+    if (!s->tokenizer)
+        return false;
+    s->token_bytes_max = longest_token(s->tokenizer);
+    if (!chat_templates_load(&s->chat, s->config.model, &chat))
+        log_warning("chat template: %s, serving without /v1/chat/completions", chat.msg);
+    snprintf(s->chat_error, sizeof s->chat_error, "%s",
+             s->chat.plain ? ""
+             : chat.msg[0] ? chat.msg
+                           : "the model has no chat template");
+    config_served_name(&s->config, s->model_name, sizeof s->model_name);
+    len = s->config.max_model_len ? s->config.max_model_len : s->model.max_model_len;
+    atomic_store(&s->max_model_len, (uint32_t)len);
+    atomic_store(&s->logprobs_max, SERVICE_LOGPROBS_MAX);
+    s->started_s = clock_wall_ns() / NS_PER_S;
+    make_fingerprint(s);
+    return true;
+}
+
+void service_close_model(struct service *s)
+{
+    tokenizer_close(s->tokenizer);
+    chat_templates_fini(&s->chat);
+    s->tokenizer = NULL;
+}
+
+void service_apply_settings(struct service *s)
+{
+    atomic_store(&s->max_body_bytes, s->config.max_body_bytes);
+    atomic_store(&s->request_timeout_s, s->config.request_timeout_s);
+    atomic_store(&s->unavailable_wait_s, s->config.unavailable_wait_s);
+    admission_set_max(&s->admission, s->config.max_concurrent_requests);
+}
+
+static void lower_to(_Atomic uint32_t *value, uint32_t limit)
+{
+    uint32_t now = atomic_load(value);
+
+    while (limit > 0 && limit < now && !atomic_compare_exchange_weak(value, &now, limit)) {
+    }
+}
+
+void service_note_hello(struct service *s, const Llmd__Hello *hello)
+{
+    if (hello->group >= s->n_groups)
+        return;
+    lower_to(&s->max_model_len, hello->max_model_len);
+    if (hello->logprobs_max < atomic_load(&s->logprobs_max))
+        atomic_store(&s->logprobs_max, hello->logprobs_max);
+    atomic_store(&s->group_kv_pages[hello->group], hello->kv_pages);
+    atomic_store(&s->group_hello[hello->group], 1);
+}
+
+void service_note_group(struct service *s, uint32_t group, bool is_up, const char *cause)
+{
+    if (group >= s->n_groups)
+        return;
+    atomic_store(&s->group_up[group], is_up);
+    pthread_mutex_lock(&s->causes_lock);
+    snprintf(s->causes[group], sizeof s->causes[group], "%s", cause ? cause : "");
+    pthread_mutex_unlock(&s->causes_lock);
+}
+
+uint32_t service_groups_ready(const struct service *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t g = 0; g < s->n_groups; g++)
+        n += atomic_load(&s->group_up[g]) && atomic_load(&s->group_hello[g]);
+    return n;
+}
+
+bool service_is_ready(const struct service *s)
+{
+    return !service_is_draining(s) && service_groups_ready(s) > 0;
+}
+
+void service_describe(struct service *s, char *out, size_t n)
+{
+    size_t at;
+
+    if (service_is_draining(s)) {
+        snprintf(out, n, "the server is shutting down");
+        return;
+    }
+    at = (size_t)snprintf(out, n, "no group is in service");
+    pthread_mutex_lock(&s->causes_lock);
+    for (uint32_t g = 0; g < s->n_groups && at < n; g++)
+        if (s->causes[g][0])
+            at += (size_t)snprintf(out + at, n - at, "; group %u: %s", g, s->causes[g]);
+    pthread_mutex_unlock(&s->causes_lock);
+}

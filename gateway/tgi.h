@@ -1,0 +1,32 @@
+/* tgi.h - the TGI dialect's own: what its parser found that its formatter needs. */
+#ifndef LLMD_GATEWAY_TGI_H
+#define LLMD_GATEWAY_TGI_H
+
+#include "gateway/request.h"
+
+/* Its routes: they differ in who decides about streaming and in the shape around the answer. */
+enum tgi_variant {
+    TGI_GENERATE,        /* never streams */
+    TGI_GENERATE_STREAM, /* always streams */
+    TGI_ROOT,            /* `stream` decides; a plain answer is an array of one */
+};
+
+struct tgi_extra {
+    bool details;
+    bool samples; /* else greedy, and the answer's seed is null */
+    bool return_full_text;
+    uint32_t best_of;
+    uint32_t top_n_tokens;
+    size_t inputs_chars; /* code points of the prompt as given */
+};
+
+/* struct dialect's parse. */
+bool tgi_parse(struct request *rq, const struct http_request *http, const char *body, size_t n,
+               struct fault *f);
+
+static inline const struct tgi_extra *tgi_extra(const struct request *rq)
+{
+    return rq->extra;
+}
+
+#endif

@@ -1,0 +1,344 @@
+/* delivery.c - peers, the outbox, and TOKENS messages built in place over the ledger's memory. */
+#include "gpu-worker/delivery.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+
+enum {
+    MESSAGE_SEQUENCES = 256,
+    MESSAGE_TOKENS = 1 << 18, /* of sequences without log probabilities */
+    MESSAGE_LOGPROBS = 1024,
+    RETRY_MS = 5,
+    RETRY_MS_MAX = 1000,
+};
+
+/* What a message says of one sequence, to be noted when the link has taken it. */
+struct message_part {
+    struct sequence *sequence;
+    uint32_t n_sent;
+    bool with_finish;
+};
+
+struct delivery_message {
+    Llmd__Tokens tokens;
+    struct message_part parts[MESSAGE_SEQUENCES];
+    Llmd__SequenceTokens sequences[MESSAGE_SEQUENCES];
+    Llmd__SequenceTokens *sequence_list[MESSAGE_SEQUENCES];
+    Llmd__TokenLogprob logprobs[MESSAGE_LOGPROBS];
+    Llmd__TokenLogprob *logprob_list[MESSAGE_LOGPROBS];
+    Llmd__TopLogprob *tops; /* [MESSAGE_LOGPROBS * top_max] */
+    Llmd__TopLogprob **top_list;
+    uint32_t n_sequences, n_tokens, n_logprobs, n_tops;
+};
+
+static struct delivery_message *message_new(uint32_t top_max)
+{
+    struct delivery_message *m = mem_zalloc(1, sizeof *m);
+    size_t n_tops = (size_t)MESSAGE_LOGPROBS * top_max;
+
+    m->tops = mem_zalloc(n_tops, sizeof *m->tops);
+    m->top_list = mem_zalloc(n_tops, sizeof(Llmd__TopLogprob *));
+    for (size_t i = 0; i < MESSAGE_SEQUENCES; i++)
+        m->sequence_list[i] = &m->sequences[i];
+    for (size_t i = 0; i < MESSAGE_LOGPROBS; i++)
+        m->logprob_list[i] = &m->logprobs[i];
+    for (size_t i = 0; i < n_tops; i++)
+        m->top_list[i] = &m->tops[i];
+    return m;
+}
+
+void delivery_init(struct delivery *d, struct link *link, const struct ledger *ledger,
+                   const struct sequence_table *table, const Llmd__Hello *hello)
+{
+    *d = (struct delivery){ .link = link, .ledger = ledger, .table = table, .hello = *hello };
+    d->outbox = mem_zalloc(table->cap, sizeof(struct sequence *));
+    d->message = message_new(ledger->hdr->top_max);
+}
+
+void delivery_fini(struct delivery *d)
+{
+    if (d->message) {
+        free(d->message->tops);
+        free(d->message->top_list);
+        free(d->message);
+    }
+    free(d->outbox);
+    *d = (struct delivery){ 0 };
+}
+
+static bool peer_has_sequences(const struct delivery *d, uint32_t id)
+{
+    for (uint32_t i = 0; i < d->table->cap; i++)
+        if (d->table->sequences[i].state != SEQUENCE_FREE && d->table->sequences[i].peer == id)
+            return true;
+    return false;
+}
+
+/* The peer's record, made when it is new.  NULL when there are too many: all the records belong to peers
+ * that own sequences. */
+static struct delivery_peer *peer_of(struct delivery *d, uint32_t id)
+{
+    struct delivery_peer *place = NULL;
+
+    for (int i = 0; i < DELIVERY_PEERS_MAX; i++) {
+        if (d->peers[i].id == id)
+            return &d->peers[i];
+        if (!place && d->peers[i].id == 0)
+            place = &d->peers[i];
+    }
+    for (int i = 0; i < DELIVERY_PEERS_MAX && !place; i++)
+        if (!peer_has_sequences(d, d->peers[i].id))
+            place = &d->peers[i];
+    if (place)
+        *place = (struct delivery_peer){ .id = id };
+    else
+        log_warning("peer=%u more than %d gateway threads, ignoring this one", id,
+                    DELIVERY_PEERS_MAX);
+    return place;
+}
+
+/* Send now or put the peer off; the pause doubles while it takes nothing. */
+static bool send_to(struct delivery *d, struct delivery_peer *p, enum msg_type type,
+                    const void *message)
+{
+    if (link_send(d->link, p->id, type, message)) {
+        p->retry_ms = 0;
+        p->retry_at_ns = 0;
+        return true;
+    }
+    p->retry_ms = p->retry_ms == 0 ? RETRY_MS : 2 * p->retry_ms;
+    if (p->retry_ms > RETRY_MS_MAX)
+        p->retry_ms = RETRY_MS_MAX;
+    p->retry_at_ns = clock_mono_ns() + p->retry_ms * NS_PER_MS;
+    return false;
+}
+
+void delivery_connected(struct delivery *d, uint32_t peer)
+{
+    struct delivery_peer *p = peer_of(d, peer);
+
+    for (uint32_t i = 0; i < d->table->cap; i++)
+        if (d->table->sequences[i].peer == peer)
+            d->table->sequences[i].resync_due = true;
+    if (!p)
+        return;
+    *p = (struct delivery_peer){ .id = peer, .hello_due = true };
+    log_debug("peer=%u connected", peer);
+}
+
+void delivery_hello_all(struct delivery *d)
+{
+    for (int i = 0; i < DELIVERY_PEERS_MAX; i++)
+        d->peers[i].hello_due = d->peers[i].id != 0;
+}
+
+void delivery_reply(struct delivery *d, uint32_t peer, enum msg_type type, const void *message)
+{
+    struct delivery_peer *p = peer_of(d, peer);
+
+    if (p && !send_to(d, p, type, message))
+        p->hello_due = true;
+}
+
+void delivery_unknown(struct delivery *d, uint32_t peer, const uint64_t *ids, size_t n)
+{
+    struct delivery_message *m = d->message;
+    Llmd__Tokens tokens = LLMD__TOKENS__INIT;
+
+    tokens.group = d->hello.group;
+    tokens.epoch = d->hello.epoch;
+    for (size_t at = 0; at < n; at += MESSAGE_SEQUENCES) {
+        size_t end = n < at + MESSAGE_SEQUENCES ? n : at + MESSAGE_SEQUENCES;
+        for (size_t i = at; i < end; i++) {
+            llmd__sequence_tokens__init(&m->sequences[i - at]);
+            m->sequences[i - at].sequence_id = ids[i];
+            m->sequences[i - at].finish = LLMD__FINISH__FINISH_UNKNOWN;
+        }
+        tokens.n_sequences = end - at;
+        tokens.sequences = m->sequence_list;
+        delivery_reply(d, peer, MSG_TOKENS, &tokens);
+    }
+}
+
+static bool has_news(const struct sequence *q)
+{
+    return q->state != SEQUENCE_FREE && !q->resync_due &&
+           (q->n_sent < q->n_generated || (q->state == SEQUENCE_DONE && !q->finish_sent));
+}
+
+void delivery_notice(struct delivery *d, struct sequence *q)
+{
+    if (q->in_outbox || !has_news(q))
+        return;
+    assert(d->n_outbox < d->table->cap);
+    d->outbox[d->n_outbox++] = q;
+    q->in_outbox = true;
+}
+
+void delivery_forget(struct delivery *d, struct sequence *q)
+{
+    for (uint32_t i = 0; i < d->n_outbox && q->in_outbox; i++) {
+        if (d->outbox[i] == q) {
+            d->outbox[i] = d->outbox[--d->n_outbox];
+            q->in_outbox = false;
+        }
+    }
+}
+
+/* Sequences with nothing left to say leave the outbox. */
+static void outbox_compact(struct delivery *d)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < d->n_outbox; i++) {
+        struct sequence *q = d->outbox[i];
+        q->in_outbox = has_news(q);
+        if (q->in_outbox)
+            d->outbox[n++] = q;
+    }
+    d->n_outbox = n;
+}
+
+static void add_logprobs(struct delivery *d, const struct sequence *q, Llmd__SequenceTokens *out)
+{
+    struct delivery_message *m = d->message;
+    uint32_t n_top = q->entry->n_top;
+
+    out->n_logprobs = out->n_tokens;
+    out->logprobs = m->logprob_list + m->n_logprobs;
+    for (uint32_t i = q->n_sent; i < q->n_sent + out->n_tokens; i++) {
+        const struct ledger_top *top = ledger_top(d->ledger, q->entry, i);
+        Llmd__TokenLogprob *lp = &m->logprobs[m->n_logprobs++];
+
+        llmd__token_logprob__init(lp);
+        lp->logprob = ledger_logprobs(d->ledger, q->entry)[i];
+        lp->rank = ledger_ranks(d->ledger, q->entry)[i];
+        lp->top = m->top_list + m->n_tops;
+        for (; lp->n_top < n_top && top[lp->n_top].token >= 0; lp->n_top++) {
+            Llmd__TopLogprob *t = &m->tops[m->n_tops++];
+            llmd__top_logprob__init(t);
+            t->token = top[lp->n_top].token;
+            t->logprob = top[lp->n_top].logprob;
+        }
+    }
+}
+
+/* How many of the unsent tokens this message still has room for. */
+static uint32_t room_for(const struct delivery_message *m, const struct sequence *q)
+{
+    uint32_t n = q->n_generated - q->n_sent;
+    uint32_t room = q->request->sampling->want_logprobs ? MESSAGE_LOGPROBS - m->n_logprobs
+                                                        : MESSAGE_TOKENS - m->n_tokens;
+
+    return n < room ? n : room;
+}
+
+static void add_sequence(struct delivery *d, struct sequence *q)
+{
+    struct delivery_message *m = d->message;
+    Llmd__SequenceTokens *out = &m->sequences[m->n_sequences];
+    uint32_t n = room_for(m, q);
+    bool all = q->n_sent + n == q->n_generated;
+
+    llmd__sequence_tokens__init(out);
+    out->sequence_id = q->id;
+    out->index = q->n_sent;
+    out->n_tokens = n;
+    out->tokens = q->tokens + q->n_prompt + q->n_sent;
+    if (q->request->sampling->want_logprobs)
+        add_logprobs(d, q, out);
+    else
+        m->n_tokens += n;
+    if (q->n_sent == 0 && n > 0 && q->entry->scheduled_ns > q->entry->accepted_ns)
+        out->queue_ns = q->entry->scheduled_ns - q->entry->accepted_ns;
+    if (q->state == SEQUENCE_DONE && all) {
+        out->finish = (Llmd__Finish)q->entry->finish;
+        out->error = q->entry->error;
+    }
+    m->parts[m->n_sequences++] = (struct message_part){
+        .sequence = q, .n_sent = q->n_sent + n, .with_finish = q->state == SEQUENCE_DONE && all
+    };
+}
+
+static bool is_full(const struct delivery_message *m)
+{
+    return m->n_sequences == MESSAGE_SEQUENCES || m->n_logprobs == MESSAGE_LOGPROBS ||
+           m->n_tokens == MESSAGE_TOKENS;
+}
+
+/* Fill the message with what the outbox holds for one peer; false when that is nothing. */
+static bool fill_message(struct delivery *d, uint32_t peer)
+{
+    struct delivery_message *m = d->message;
+
+    m->n_sequences = m->n_tokens = m->n_logprobs = m->n_tops = 0;
+    for (uint32_t i = 0; i < d->n_outbox && !is_full(m); i++)
+        if (d->outbox[i]->peer == peer && has_news(d->outbox[i]))
+            add_sequence(d, d->outbox[i]);
+    llmd__tokens__init(&m->tokens);
+    m->tokens.group = d->hello.group;
+    m->tokens.epoch = d->hello.epoch;
+    m->tokens.n_sequences = m->n_sequences;
+    m->tokens.sequences = m->sequence_list;
+    return m->n_sequences > 0;
+}
+
+static void note_sent(const struct delivery_message *m)
+{
+    for (uint32_t i = 0; i < m->n_sequences; i++) {
+        m->parts[i].sequence->n_sent = m->parts[i].n_sent;
+        m->parts[i].sequence->finish_sent = m->parts[i].with_finish;
+    }
+}
+
+static bool publish_to(struct delivery *d, struct delivery_peer *p)
+{
+    bool sent = false;
+
+    if (p->hello_due) {
+        if (!send_to(d, p, MSG_HELLO, &d->hello))
+            return false;
+        p->hello_due = false;
+        sent = true;
+    }
+    while (fill_message(d, p->id)) {
+        if (!send_to(d, p, MSG_TOKENS, &d->message->tokens))
+            break;
+        note_sent(d->message);
+        sent = true;
+    }
+    return sent;
+}
+
+/* A recovered sequence's peer has no record before it connects: it has nothing to be sent either. */
+bool delivery_publish(struct delivery *d, uint64_t now_ns)
+{
+    bool sent = false;
+
+    for (int i = 0; i < DELIVERY_PEERS_MAX; i++) {
+        struct delivery_peer *p = &d->peers[i];
+        if (p->id != 0 && now_ns >= p->retry_at_ns)
+            sent = publish_to(d, p) || sent;
+    }
+    outbox_compact(d);
+    return sent;
+}
+
+uint64_t delivery_wake_ns(const struct delivery *d)
+{
+    uint64_t wake = UINT64_MAX;
+
+    for (int i = 0; i < DELIVERY_PEERS_MAX; i++) {
+        const struct delivery_peer *p = &d->peers[i];
+        bool waits = p->hello_due;
+        for (uint32_t k = 0; k < d->n_outbox && !waits; k++)
+            waits = d->outbox[k]->peer == p->id;
+        if (p->id != 0 && waits && p->retry_at_ns < wake)
+            wake = p->retry_at_ns;
+    }
+    return wake;
+}

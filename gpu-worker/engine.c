@@ -1,0 +1,392 @@
+/* engine.c - one turn of the loop, and how sequences begin and end. */
+#include "gpu-worker/engine.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "gpu-worker/engine_state.h"
+
+#define LINGER_NS        NS_PER_S /* for the last acknowledgements of a drain */
+#define SWEEP_NS         (5 * NS_PER_S)
+#define UNCLAIMED_S      60 /* past request_timeout_s nobody comes for a finished sequence */
+#define AVERAGE_OF_STEPS 8
+
+static bool check_boot(const struct engine_boot *b, const struct model_info *info, struct err *e)
+{
+    const struct ledger_hdr *l = b->ledger->hdr;
+    const struct kvpool_hdr *p = b->pool->hdr;
+
+    if (b->group >= b->n_groups || p->n_pages < b->n_groups)
+        return err_set(e, ERR_PROTO, 0, "group %u of %u with %u KV pages", b->group, b->n_groups,
+                       p->n_pages);
+    if (l->tokens_max > (uint64_t)l->pages_max * p->page_tokens)
+        return err_set(e, ERR_PROTO, 0,
+                       "ledger: %u pages of %u tokens are too few for its %u tokens", l->pages_max,
+                       p->page_tokens, l->tokens_max);
+    if (info->vocab_size == 0 || p->n_layers != info->n_layers ||
+        p->n_kv_heads != info->n_kv_heads || p->head_dim != info->head_dim)
+        return err_set(e, ERR_PROTO, 0,
+                       "kvpool: pages of %u layers, %u heads of %u, the model has %u, %u of %u",
+                       p->n_layers, p->n_kv_heads, p->head_dim, info->n_layers, info->n_kv_heads,
+                       info->head_dim);
+    return true;
+}
+
+static uint32_t min_u32(uint64_t a, uint64_t b)
+{
+    return (uint32_t)(a < b ? a : b);
+}
+
+static void set_limits(struct engine *g)
+{
+    const struct ledger_hdr *l = g->boot.ledger->hdr;
+    uint64_t context = min_u32(l->tokens_max, g->info->max_model_len);
+
+    g->limits =
+        (struct submit_limits){ .vocab_size = g->info->vocab_size,
+                                .context_max = min_u32(context, kvcache_tokens_max(&g->cache)),
+                                .top_max = l->top_max,
+                                .request_bytes_max = l->request_bytes_max };
+}
+
+static void start_delivery(struct engine *g)
+{
+    Llmd__Hello hello = LLMD__HELLO__INIT;
+
+    hello.group = g->boot.group;
+    hello.epoch = g->boot.epoch;
+    hello.model = (char *)(uintptr_t)g->boot.config->model;
+    hello.max_model_len = g->limits.context_max;
+    hello.vocab_size = g->info->vocab_size;
+    hello.sequences_max = g->table.cap;
+    hello.kv_pages = g->cache.pages_max;
+    hello.kv_page_tokens = g->boot.pool->hdr->page_tokens;
+    hello.pid = (uint32_t)getpid();
+    hello.logprobs_max = g->limits.top_max;
+    delivery_init(&g->delivery, g->boot.link, g->boot.ledger, &g->table, &hello);
+}
+
+static void start_step(struct engine *g)
+{
+    uint64_t threads = g->boot.config->threads;
+    long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (threads == 0)
+        threads = n_cores > 0 ? (uint64_t)n_cores : 1;
+    step_init(&g->step, g->boot.runtime,
+              &(struct step_limits){ .seqs_max = g->scheduler.running_max,
+                                     .rows_max = g->scheduler.max_num_batched_tokens,
+                                     .top_max = g->limits.top_max,
+                                     .n_threads = (uint32_t)threads });
+}
+
+struct engine *engine_new(const struct engine_boot *boot, struct err *e)
+{
+    const struct model_info *info = runtime_info(boot->runtime);
+    struct engine *g;
+
+    if (!check_boot(boot, info, e))
+        return NULL;
+    g = mem_zalloc(1, sizeof *g);
+    g->boot = *boot;
+    g->info = info;
+    g->next_deadline_ns = UINT64_MAX;
+    stats_zero_gauges(engine_stats(g));
+    sequence_table_init(&g->table, boot->ledger->hdr->n_entries);
+    kvcache_init(&g->cache, boot->pool, engine_stats(g), boot->group, boot->n_groups, boot->epoch);
+    set_limits(g);
+    scheduler_init(&g->scheduler,
+                   &(struct scheduler_limits){ .max_num_seqs = (uint32_t)boot->config->max_num_seqs,
+                                               .max_num_batched_tokens =
+                                                   (uint32_t)boot->config->max_num_batched_tokens,
+                                               .sequences_max = g->table.cap },
+                   &g->cache);
+    start_step(g);
+    start_delivery(g);
+    if (boot->epoch > 1)
+        engine_recover(g);
+    return g;
+}
+
+void engine_free(struct engine *g)
+{
+    if (!g)
+        return;
+    delivery_fini(&g->delivery);
+    step_fini(&g->step);
+    scheduler_fini(&g->scheduler);
+    sequence_table_fini(&g->table);
+    free(g);
+}
+
+void engine_add(struct engine *g, struct sequence *q)
+{
+    uint64_t deadline =
+        q->request->deadline_ns > 0 ? (uint64_t)q->request->deadline_ns : UINT64_MAX;
+    Llmd__Finish finish;
+
+    q->order = g->next_order++;
+    sequence_table_add(&g->table, q);
+    if (q->state == SEQUENCE_DONE) /* recovered */
+        return;
+    scheduler_add(&g->scheduler, q);
+    if (deadline < g->next_deadline_ns)
+        g->next_deadline_ns = deadline;
+    finish = sequence_check_finish(q, g->info->eos, g->info->n_eos);
+    if (finish != LLMD__FINISH__FINISH_NONE)
+        engine_end(g, q, finish, NULL);
+}
+
+static enum stat_id counter_of(Llmd__Finish finish)
+{
+    switch (finish) {
+    case LLMD__FINISH__FINISH_EOS:
+    case LLMD__FINISH__FINISH_STOP_TOKEN:
+    case LLMD__FINISH__FINISH_LENGTH:
+        return STAT_sequences_finished;
+    case LLMD__FINISH__FINISH_CANCELLED:
+    case LLMD__FINISH__FINISH_DEADLINE:
+        return STAT_sequences_cancelled;
+    default:
+        return STAT_sequences_failed;
+    }
+}
+
+void engine_end(struct engine *g, struct sequence *q, Llmd__Finish finish, const char *error)
+{
+    assert(sequence_is_live(q));
+    scheduler_remove(&g->scheduler, q);
+    sequence_finish(q, finish, error);
+    stat_add(engine_stats(g), counter_of(finish), 1);
+    delivery_notice(&g->delivery, q);
+}
+
+void engine_forget(struct engine *g, struct sequence *q)
+{
+    struct ledger_entry *entry = q->entry;
+
+    if (sequence_is_live(q)) {
+        scheduler_remove(&g->scheduler, q);
+        stat_add(engine_stats(g), STAT_sequences_cancelled, 1);
+    }
+    delivery_forget(&g->delivery, q);
+    atomic_store_explicit(&entry->state, LEDGER_FREE, memory_order_release);
+    sequence_table_remove(&g->table, q);
+}
+
+/* End what is past its deadline; *next becomes the earliest of the others.  Backwards, because ending
+ * one takes it out of the list. */
+static void end_late(struct engine *g, struct sequence **list, uint32_t n, uint64_t now)
+{
+    for (uint32_t i = n; i-- > 0;) {
+        struct sequence *q = list[i];
+        uint64_t deadline = (uint64_t)q->request->deadline_ns;
+        if (q->request->deadline_ns <= 0)
+            continue;
+        if (deadline <= now)
+            engine_end(g, q, LLMD__FINISH__FINISH_DEADLINE, NULL);
+        else if (deadline < g->next_deadline_ns)
+            g->next_deadline_ns = deadline;
+    }
+}
+
+static void watch_deadlines(struct engine *g, uint64_t now)
+{
+    struct scheduler *s = &g->scheduler;
+
+    if (now < g->next_deadline_ns)
+        return;
+    g->next_deadline_ns = UINT64_MAX;
+    end_late(g, s->running, s->n_running, now);
+    end_late(g, s->waiting, s->n_waiting, now);
+}
+
+/* A finished sequence whose gateway thread never came back (a new gateway may have fewer threads) is
+ * forgotten when its request has long timed out. */
+static void sweep_unclaimed(struct engine *g, uint64_t now)
+{
+    uint64_t age_max = (g->boot.config->request_timeout_s + UNCLAIMED_S) * NS_PER_S;
+
+    if (now < g->next_sweep_ns)
+        return;
+    g->next_sweep_ns = now + SWEEP_NS;
+    for (uint32_t i = 0; i < g->table.cap && g->table.n_used > 0; i++) {
+        struct sequence *q = &g->table.sequences[i];
+        if (q->state == SEQUENCE_DONE && now > q->entry->accepted_ns + age_max)
+            engine_forget(g, q);
+    }
+}
+
+static void watch_drain(struct engine *g, uint64_t now)
+{
+    struct scheduler *s = &g->scheduler;
+
+    if (!g->is_draining || g->drain_ended || now < g->drain_deadline_ns)
+        return;
+    g->drain_ended = true;
+    g->linger_until_ns = now + LINGER_NS;
+    while (s->n_running > 0)
+        engine_end(g, s->running[s->n_running - 1], LLMD__FINISH__FINISH_ERROR,
+                   "the server was shut down before this request had finished");
+    while (s->n_waiting > 0)
+        engine_end(g, s->waiting[s->n_waiting - 1], LLMD__FINISH__FINISH_ERROR,
+                   "the server was shut down before this request had begun");
+}
+
+static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t now)
+{
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        struct ledger_entry *entry = plan->items[i].sequence->entry;
+        if (entry->scheduled_ns == 0) {
+            entry->scheduled_ns = now;
+            hist_observe(engine_stats(g), HIST_queue_seconds,
+                         (double)(now - entry->accepted_ns) / (double)NS_PER_S);
+        }
+        atomic_store_explicit(&entry->running, 1, memory_order_relaxed);
+    }
+}
+
+static bool forward(struct engine *g, const struct plan *plan, struct err *e)
+{
+    struct board_slot *slot = g->boot.slot;
+    uint64_t start = clock_mono_ns(), took, average;
+
+    note_scheduled(g, plan, start);
+    atomic_store_explicit(&slot->step_started_ns, start, memory_order_relaxed);
+    if (!step_forward(&g->step, plan, e))
+        return false;
+    took = clock_mono_ns() - start;
+    average = atomic_load_explicit(&slot->step_average_ns, memory_order_relaxed);
+    average = average == 0 ? took : average - average / AVERAGE_OF_STEPS + took / AVERAGE_OF_STEPS;
+    atomic_store_explicit(&slot->step_average_ns, average, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_started_ns, 0, memory_order_relaxed);
+    return true;
+}
+
+/* KV of these rows is computed, and this sequence got through a step that others may have died in. */
+static void commit_rows(struct engine *g, const struct plan *plan)
+{
+    uint64_t n_prompt = 0;
+
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        struct sequence *q = plan->items[i].sequence;
+        uint32_t begin = q->n_computed, end = begin + plan->items[i].n_rows;
+        if (begin < q->n_prompt)
+            n_prompt += (end < q->n_prompt ? end : q->n_prompt) - begin;
+        kvcache_commit(&g->cache, q, end);
+        atomic_store_explicit(&q->entry->running, 0, memory_order_relaxed);
+    }
+    stat_add(engine_stats(g), STAT_prompt_tokens, n_prompt);
+}
+
+static void commit_draw(struct engine *g, const struct step_draw *draw)
+{
+    struct sequence *q = draw->sequence;
+    Llmd__Finish finish;
+
+    switch (draw->result) {
+    case SAMPLER_NOT_FINITE:
+        engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
+                   "the model's output is not a finite number at this token");
+        return;
+    case SAMPLER_NONE_LEFT:
+        engine_end(g, q, LLMD__FINISH__FINISH_ERROR, "no token is allowed here: all are masked");
+        return;
+    case SAMPLER_OK:
+        break;
+    }
+    sequence_append(q, g->boot.ledger, &draw->out);
+    stat_add(engine_stats(g), STAT_generated_tokens, 1);
+    q->entry->crashes = 0; /* it got past what it may have died of */
+    scheduler_acquit(&g->scheduler, q);
+    finish = sequence_check_finish(q, g->info->eos, g->info->n_eos);
+    if (finish != LLMD__FINISH__FINISH_NONE)
+        engine_end(g, q, finish, NULL);
+    else
+        delivery_notice(&g->delivery, q);
+}
+
+static bool run_step(struct engine *g, struct err *e)
+{
+    struct stats *stats = engine_stats(g);
+    uint64_t start = clock_mono_ns();
+    const struct plan *plan = scheduler_plan(&g->scheduler);
+
+    stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
+    if (plan->n_items == 0)
+        return true;
+    if (!forward(g, plan, e))
+        return err_wrap(e, "forward pass of %u rows", plan->n_rows);
+    step_sample(&g->step);
+    commit_rows(g, plan);
+    for (uint32_t i = 0; i < g->step.n_draws; i++)
+        commit_draw(g, &g->step.draws[i]);
+    stat_add(stats, STAT_steps, 1);
+    hist_observe(stats, HIST_step_tokens, plan->n_rows);
+    hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);
+    return true;
+}
+
+static void update_gauges(struct engine *g)
+{
+    struct stats *s = engine_stats(g);
+
+    stat_set(s, STAT_sequences_running, g->scheduler.n_running);
+    stat_set(s, STAT_sequences_waiting, g->scheduler.n_waiting);
+    stat_set(s, STAT_ledger_entries_used, g->table.n_used);
+}
+
+bool engine_turn(struct engine *g, struct err *e)
+{
+    uint64_t now = clock_mono_ns();
+
+    atomic_store_explicit(&g->boot.slot->heartbeat_ns, now, memory_order_relaxed);
+    g->is_busy = engine_take_in(g);
+    watch_deadlines(g, now);
+    watch_drain(g, now);
+    sweep_unclaimed(g, now);
+    if (!run_step(g, e))
+        return false;
+    if (delivery_publish(&g->delivery, clock_mono_ns()))
+        g->is_busy = true; /* the link's descriptor tells only after it was emptied again */
+    update_gauges(g);
+    return true;
+}
+
+uint64_t engine_wake_ns(const struct engine *g)
+{
+    uint64_t wake = delivery_wake_ns(&g->delivery);
+
+    if (g->is_busy || g->scheduler.n_running + g->scheduler.n_waiting > 0)
+        return 0;
+    if (g->is_draining && !g->drain_ended && g->drain_deadline_ns < wake)
+        wake = g->drain_deadline_ns;
+    if (g->drain_ended && g->linger_until_ns < wake)
+        wake = g->linger_until_ns;
+    return wake;
+}
+
+void engine_drain(struct engine *g, uint64_t deadline_ns)
+{
+    if (!g->is_draining) {
+        log_info("group=%u draining sequences=%u", g->boot.group, g->table.n_used);
+        g->is_draining = true;
+        g->is_busy = true;
+        g->drain_deadline_ns = deadline_ns;
+        g->delivery.hello.draining = true;
+        delivery_hello_all(&g->delivery);
+    }
+    if (deadline_ns < g->drain_deadline_ns)
+        g->drain_deadline_ns = deadline_ns;
+}
+
+bool engine_is_drained(const struct engine *g)
+{
+    if (!g->is_draining)
+        return false;
+    return g->table.n_used == 0 || (g->drain_ended && clock_mono_ns() >= g->linger_until_ns);
+}

@@ -1,0 +1,82 @@
+/* weights.h - the weights segment of one shard (proto/weights_layout.h): planned, loaded once, then mapped.
+ *
+ * A model first plans: which tensors of the checkpoint, or which rows of them, make which tensor of the
+ * shard.  The plan fixes the segment's size (llm-worker --inspect) and every offset before a byte is read.
+ * weights_open() then either finds the segment COMMITTED from the very same plan and files, or loads.
+ *
+ * Matrices keep the checkpoint's type; one-dimensional tensors (norms, biases) become float, exactly. */
+#ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_H
+#define LLMD_GPU_WORKER_LOAD_WEIGHTS_H
+
+#include "common/hash.h"
+#include "gpu-worker/load/safetensors.h"
+#include "gpu-worker/ops/threads.h"
+#include "proto/weights_layout.h"
+
+enum { WEIGHTS_PARTS_MAX = 3 };
+
+/* Rows first .. first + count - 1 of a tensor of the checkpoint. */
+struct weights_part {
+    const struct safetensors_tensor *from;
+    uint64_t first, count;
+};
+
+struct weights_want {
+    struct weights_tensor entry;                  /* as it will stand in the table */
+    struct weights_part parts[WEIGHTS_PARTS_MAX]; /* one after the other */
+    uint32_t n_parts;
+};
+
+struct weights_plan {
+    struct weights_want *tensors;
+    uint32_t n, cap;
+    uint64_t data_bytes;
+    uint64_t parameters; /* of the whole model; the model sets it */
+};
+
+/* What one matrix or vector of the shard is made of; `rows` and `cols` are what the checkpoint must have. */
+struct weights_source {
+    const char *name; /* in the checkpoint */
+    uint64_t rows;    /* whole */
+    uint64_t first, count;
+};
+
+void weights_plan_fini(struct weights_plan *p); /* a zeroed plan is empty */
+
+/* Add tensor `name` [sum of counts, cols] made of `n` sources; cols = 0: vectors of rows elements.
+ * ERR_MODEL when a source is missing or has another shape, or types differ. */
+bool weights_plan_add(struct weights_plan *p, const struct safetensors *st, const char *name,
+                      const struct weights_source *sources, uint32_t n, uint64_t cols,
+                      struct err *e);
+
+/* Of the whole segment. */
+uint64_t weights_plan_segment_bytes(const struct weights_plan *p);
+
+/* Everything that decides the bytes: files (names, sizes, times), configuration, shard, packing, version,
+ * and the planned table itself. */
+struct hash128 weights_layout_hash(const struct weights_plan *p, const struct safetensors *st,
+                                   struct hash128 config, uint32_t rank, uint32_t tp_size,
+                                   uint32_t packing);
+
+struct weights {
+    struct segment segment; /* read-only */
+    const struct weights_hdr *hdr;
+    const struct weights_tensor *tensors;
+};
+
+/* Map the segment, loading it first when it is not COMMITTED.  fd: taken.  *loaded: this call filled it.
+ * ERR_PROTO: not a segment this plan fits; ERR_MODEL: it holds other weights. */
+bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struct hash128 layout,
+                  uint32_t packing, uint32_t epoch, struct threads *threads, bool *loaded,
+                  struct err *e);
+void weights_close(struct weights *w);
+
+/* The tensor of that name, searched from *cursor on; it must be there (the plan put it there). */
+const struct weights_tensor *weights_find(const struct weights *w, const char *name,
+                                          uint32_t *cursor);
+const void *weights_data(const struct weights *w, const struct weights_tensor *t);
+
+/* Read all data and compare it with the checksum of the load.  Takes as long as reading does. */
+bool weights_verify(const struct weights *w, struct err *e);
+
+#endif

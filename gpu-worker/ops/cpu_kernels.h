@@ -1,0 +1,58 @@
+/* cpu_kernels.h - what a CPU tier brings: the arithmetic of one thread's share of an op.
+ *
+ * cpu.c splits each op of ops.h over rows and heads and calls these; ops_cpu.c is the definition in plain
+ * C, vector_kernels.h the fast copy, compiled once per instruction set.  A tier's unit exports its table
+ * and nothing else: every helper is static, so that no function compiled for AVX-512 can stand in for
+ * another unit's. */
+#ifndef LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
+#define LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/dtype.h"
+
+/* y[t,i] (+)= sum_k w[i,k] x[t,k] + bias[i] */
+struct linear_job {
+    float *y;
+    size_t y_stride;
+    const float *x; /* [n_tokens, cols] */
+    const void *w;  /* [., cols] */
+    enum dtype dtype;
+    const float *bias; /* or NULL */
+    uint32_t cols, n_tokens;
+    bool add;
+};
+
+/* One query row against one KV head: the `group` query heads that share it. */
+struct attention_job {
+    float *out;     /* [group, head_dim] */
+    const float *q; /* [group, head_dim] */
+    const char *pages;
+    uint64_t page_bytes;
+    uint64_t k_offset, v_offset; /* of this layer and head in a page, bytes */
+    const uint32_t *page_table;
+    uint32_t page_tokens;
+    uint32_t first, last; /* positions seen, both included */
+    uint32_t group, head_dim;
+    enum dtype dtype;
+};
+
+struct cpu_kernels {
+    void (*widen)(float *y, const void *x, enum dtype dtype, uint32_t n); /* to float */
+    void (*rmsnorm)(float *y, const float *x, const float *w, uint32_t dim, float eps);
+    /* Output rows row_begin .. row_end - 1 for all tokens. */
+    void (*linear)(const struct linear_job *j, uint32_t row_begin, uint32_t row_end);
+    /* x[i], x[half + i] of one head turned by (cos[i], sin[i]). */
+    void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
+    void (*narrow)(void *y, const float *x, enum dtype dtype, uint32_t n); /* to F16 or F32 */
+    void (*attention)(const struct attention_job *j);
+    void (*silu_mul)(float *y, const float *gate, const float *up, uint32_t n);
+};
+
+extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels_avx512;
+
+enum { ATTENTION_PAGE_TOKENS_MAX = 256 };
+
+#endif

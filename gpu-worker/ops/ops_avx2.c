@@ -1,0 +1,144 @@
+/* ops_avx2.c - the CPU ops for AVX2, FMA and F16C: 8 floats a vector.
+ *
+ * Sixteen registers: tiles of 4 rows by 3 tokens use 12 sums, 3 activations and 1 weight. */
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VF_LANES    8
+#define TILE_TOKENS 3
+#define VF          static inline __attribute__((always_inline))
+
+typedef __m256 vf;
+
+VF vf vf_set1(float f)
+{
+    return _mm256_set1_ps(f);
+}
+VF vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
+VF vf vf_sub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+VF vf vf_mul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+VF vf vf_div(vf a, vf b)
+{
+    return _mm256_div_ps(a, b);
+}
+VF vf vf_max(vf a, vf b) /* b when one is NaN, as the instruction */
+{
+    return _mm256_max_ps(a, b);
+}
+VF vf vf_min(vf a, vf b)
+{
+    return _mm256_min_ps(a, b);
+}
+VF vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+VF vf vf_round(vf a)
+{
+    return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* 2^n in two steps, so that n may be 128 and -126. */
+VF vf vf_scale_by_power(vf x, vf n)
+{
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+    __m256i bias = _mm256_set1_epi32(127), rest = _mm256_sub_epi32(whole, half);
+    vf a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+    vf b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+
+    return vf_mul(vf_mul(x, a), b);
+}
+
+VF vf vf_zero_below(vf x, vf y, float limit)
+{
+    return _mm256_and_ps(_mm256_cmp_ps(x, vf_set1(limit), _CMP_NLT_UQ), y);
+}
+
+VF __m128 vf_fold(vf v)
+{
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+
+VF float vf_hmax(vf v)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+VF vf vf_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+VF void vf_store(float *p, vf v)
+{
+    _mm256_storeu_ps(p, v);
+}
+VF vf vf_widen_bf16(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+VF vf vf_load_bf16(const uint16_t *p)
+{
+    return vf_widen_bf16(_mm_loadu_si128((const __m128i *)p));
+}
+VF vf vf_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+VF void vf_store_f16(uint16_t *p, vf v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- the first n elements, 0 < n < 8 ---- */
+
+VF __m256i lanes_below(uint32_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VF vf vf_load_part(const float *p, uint32_t n)
+{
+    return _mm256_maskload_ps(p, lanes_below(n));
+}
+VF void vf_store_part(float *p, vf v, uint32_t n)
+{
+    _mm256_maskstore_ps(p, lanes_below(n), v);
+}
+VF __m128i load_halves_part(const uint16_t *p, uint32_t n)
+{
+    uint16_t h[8] = { 0 };
+
+    memcpy(h, p, n * sizeof *p);
+    return _mm_loadu_si128((const __m128i *)h);
+}
+VF vf vf_load_bf16_part(const uint16_t *p, uint32_t n)
+{
+    return vf_widen_bf16(load_halves_part(p, n));
+}
+VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
+{
+    return _mm256_cvtph_ps(load_halves_part(p, n));
+}
+VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
+{
+    uint16_t h[8];
+
+    vf_store_f16(h, v);
+    memcpy(p, h, n * sizeof *p);
+}
+
+#include "gpu-worker/ops/vector_kernels.h"
+
+const struct cpu_kernels cpu_kernels_avx2 = CPU_KERNELS_TABLE;

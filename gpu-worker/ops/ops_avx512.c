@@ -1,0 +1,125 @@
+/* ops_avx512.c - the CPU ops for AVX-512 F, BW, VL and DQ: 16 floats a vector.
+ *
+ * Thirty-two registers: tiles of 4 rows by 6 tokens use 24 sums, 6 activations and 1 weight. */
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VF_LANES    16
+#define TILE_TOKENS 6
+#define VF          static inline __attribute__((always_inline))
+
+typedef __m512 vf;
+
+VF vf vf_set1(float f)
+{
+    return _mm512_set1_ps(f);
+}
+VF vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
+VF vf vf_sub(vf a, vf b)
+{
+    return _mm512_sub_ps(a, b);
+}
+VF vf vf_mul(vf a, vf b)
+{
+    return _mm512_mul_ps(a, b);
+}
+VF vf vf_div(vf a, vf b)
+{
+    return _mm512_div_ps(a, b);
+}
+VF vf vf_max(vf a, vf b) /* b when one is NaN, as the instruction */
+{
+    return _mm512_max_ps(a, b);
+}
+VF vf vf_min(vf a, vf b)
+{
+    return _mm512_min_ps(a, b);
+}
+VF vf vf_fma(vf a, vf b, vf c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+VF vf vf_round(vf a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+VF vf vf_scale_by_power(vf x, vf n)
+{
+    return _mm512_scalef_ps(x, n);
+}
+VF vf vf_zero_below(vf x, vf y, float limit)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vf_set1(limit), _CMP_NLT_UQ), y);
+}
+
+VF __m128 vf_fold(vf v)
+{
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+
+    return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+}
+
+VF float vf_hmax(vf v)
+{
+    return _mm512_reduce_max_ps(v);
+}
+
+VF vf vf_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+VF void vf_store(float *p, vf v)
+{
+    _mm512_storeu_ps(p, v);
+}
+VF vf vf_widen_bf16(__m256i h)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+VF vf vf_load_bf16(const uint16_t *p)
+{
+    return vf_widen_bf16(_mm256_loadu_si256((const __m256i *)p));
+}
+VF vf vf_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+VF void vf_store_f16(uint16_t *p, vf v)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* ---- the first n elements, 0 < n < 16 ---- */
+
+VF __mmask16 lanes_below(uint32_t n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+VF vf vf_load_part(const float *p, uint32_t n)
+{
+    return _mm512_maskz_loadu_ps(lanes_below(n), p);
+}
+VF void vf_store_part(float *p, vf v, uint32_t n)
+{
+    _mm512_mask_storeu_ps(p, lanes_below(n), v);
+}
+VF vf vf_load_bf16_part(const uint16_t *p, uint32_t n)
+{
+    return vf_widen_bf16(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+}
+VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+}
+VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
+{
+    _mm256_mask_storeu_epi16(p, lanes_below(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#include "gpu-worker/ops/vector_kernels.h"
+
+const struct cpu_kernels cpu_kernels_avx512 = CPU_KERNELS_TABLE;

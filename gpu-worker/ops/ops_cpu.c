@@ -1,0 +1,153 @@
+/* ops_cpu.c - the definition of every op: plain loops, float sums, in the order the formula is read.
+ *
+ * Run on machines without vector units that we know, and by the tests, which hold the other tiers against
+ * it.  Not written for speed. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "gpu-worker/ops/cpu_kernels.h"
+#include "gpu-worker/ops/half.h"
+
+static inline float element(const void *w, enum dtype dtype, size_t i)
+{
+    switch (dtype) {
+    case DTYPE_F32:
+        return ((const float *)w)[i];
+    case DTYPE_F16:
+        return f16_to_float(((const uint16_t *)w)[i]);
+    default:
+        return bf16_to_float(((const uint16_t *)w)[i]);
+    }
+}
+
+static void plain_widen(float *y, const void *x, enum dtype dtype, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = element(x, dtype, i);
+}
+
+static void plain_narrow(void *y, const float *x, enum dtype dtype, uint32_t n)
+{
+    if (dtype == DTYPE_F32)
+        memcpy(y, x, n * sizeof *x);
+    else
+        for (uint32_t i = 0; i < n; i++)
+            ((uint16_t *)y)[i] = float_to_f16(x[i]);
+}
+
+static void plain_rmsnorm(float *y, const float *x, const float *w, uint32_t dim, float eps)
+{
+    float sum = 0, scale;
+
+    for (uint32_t i = 0; i < dim; i++)
+        sum += x[i] * x[i];
+    scale = 1 / sqrtf(sum / (float)dim + eps);
+    for (uint32_t i = 0; i < dim; i++)
+        y[i] = w[i] * (x[i] * scale);
+}
+
+/* w[0] x[0] + w[1] x[1] + ..., from the left; one loop per type, so that none decides per element. */
+static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
+{
+    float sum = 0;
+
+    if (dtype == DTYPE_F32)
+        for (uint32_t k = 0; k < n; k++)
+            sum += ((const float *)w)[k] * x[k];
+    else if (dtype == DTYPE_F16)
+        for (uint32_t k = 0; k < n; k++)
+            sum += f16_to_float(((const uint16_t *)w)[k]) * x[k];
+    else
+        for (uint32_t k = 0; k < n; k++)
+            sum += bf16_to_float(((const uint16_t *)w)[k]) * x[k];
+    return sum;
+}
+
+static void plain_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    for (uint32_t i = row_begin; i < row_end; i++) {
+        const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
+        for (uint32_t t = 0; t < j->n_tokens; t++) {
+            float *y = j->y + t * j->y_stride + i;
+            float sum = dot(w, j->dtype, j->x + (size_t)t * j->cols, j->cols);
+            if (j->bias)
+                sum += j->bias[i];
+            *y = j->add ? *y + sum : sum;
+        }
+    }
+}
+
+static void plain_rope(float *x, const float *cos, const float *sin, uint32_t half)
+{
+    for (uint32_t i = 0; i < half; i++) {
+        float a = x[i], b = x[half + i];
+        x[i] = a * cos[i] - b * sin[i];
+        x[half + i] = b * cos[i] + a * sin[i];
+    }
+}
+
+/* Fold positions begin..end-1 of one page, scored in p[], into (m, l, out): the running maximum, the sum
+ * of exponentials and the weighted values, both relative to m. */
+static void fold_page(const struct attention_job *j, const char *v, float *out, float *p,
+                      uint32_t begin, uint32_t end, float *m, float *l)
+{
+    float m_new = *m, shrink;
+
+    for (uint32_t t = begin; t < end; t++)
+        m_new = fmaxf(m_new, p[t]);
+    shrink = expf(*m - m_new);
+    *l *= shrink;
+    for (uint32_t d = 0; d < j->head_dim; d++)
+        out[d] *= shrink;
+    for (uint32_t t = begin; t < end; t++) {
+        float weight = expf(p[t] - m_new);
+        *l += weight;
+        for (uint32_t d = 0; d < j->head_dim; d++)
+            out[d] += weight * element(v, j->dtype, (size_t)t * j->head_dim + d);
+    }
+    *m = m_new;
+}
+
+static void attend_head(const struct attention_job *j, float *out, const float *q)
+{
+    float m = -INFINITY, l = 0, scale = 1 / sqrtf((float)j->head_dim);
+    float p[ATTENTION_PAGE_TOKENS_MAX];
+
+    memset(out, 0, j->head_dim * sizeof *out);
+    for (uint32_t at = j->first; at <= j->last;) {
+        const char *page = j->pages + j->page_table[at / j->page_tokens] * j->page_bytes;
+        uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
+        uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
+        for (uint32_t t = begin; t < end; t++)
+            p[t] = scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
+                               j->dtype, q, j->head_dim);
+        fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
+        at += end - begin;
+    }
+    for (uint32_t d = 0; d < j->head_dim; d++)
+        out[d] /= l;
+}
+
+static void plain_attention(const struct attention_job *j)
+{
+    assert(j->page_tokens <= ATTENTION_PAGE_TOKENS_MAX && j->first <= j->last);
+    for (uint32_t h = 0; h < j->group; h++)
+        attend_head(j, j->out + h * j->head_dim, j->q + h * j->head_dim);
+}
+
+static void plain_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+}
+
+const struct cpu_kernels cpu_kernels_plain = {
+    .widen = plain_widen,
+    .narrow = plain_narrow,
+    .rmsnorm = plain_rmsnorm,
+    .linear = plain_linear,
+    .rope = plain_rope,
+    .attention = plain_attention,
+    .silu_mul = plain_silu_mul,
+};

@@ -1,0 +1,197 @@
+/* threads.c - a job is a ticket counter: {job number, n, next index} in one 64-bit word.
+ *
+ * Who wants work takes index i by moving the word from {job, n, i} to {job, n, i + 1}.  An index that can
+ * still be taken keeps its job from being over, so the function and argument read just before are its
+ * own; a late thread's exchange fails, because the job number has moved on.  A job is over when .n_done
+ * has counted all its indexes, and only then may the next one be posted.
+ *
+ * Sleeping follows one pattern twice (workers wait for a job, the caller for the last index): announce
+ * the sleep, look again, sleep on the word's value; the other side changes the word first and looks for
+ * sleepers afterwards.  Both orders are sequentially consistent, so no wake-up is lost. */
+#include "gpu-worker/ops/threads.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gpu-worker/ops/aligned.h"
+#include "gpu-worker/ops/futex.h"
+
+enum { SPINS = 2000 }; /* some 20 microseconds of `pause` */
+
+struct threads {
+    alignas(64) _Atomic uint64_t ticket; /* see ticket_of() */
+    _Atomic(void (*)(void *, uint32_t)) fn;
+    _Atomic(void *) arg;
+    alignas(64) _Atomic uint32_t n_done; /* the futex the caller sleeps on */
+    _Atomic uint32_t caller_sleeps;
+    alignas(64) _Atomic uint32_t job; /* the futex the workers sleep on */
+    _Atomic uint32_t n_asleep;
+    _Atomic bool stop;
+    alignas(64) uint32_t n_threads; /* the caller included */
+    pthread_t workers[];            /* [n_threads - 1] */
+};
+
+static uint64_t ticket_of(uint32_t job, uint32_t n)
+{
+    return (uint64_t)job << 32 | n << 16; /* next index: 0 */
+}
+
+/* Take and run one index of the current job; false when there is none. */
+static bool run_one(struct threads *t)
+{
+    uint64_t ticket = atomic_load_explicit(&t->ticket, memory_order_acquire);
+
+    for (;;) {
+        void (*fn)(void *, uint32_t) = atomic_load_explicit(&t->fn, memory_order_relaxed);
+        void *arg = atomic_load_explicit(&t->arg, memory_order_relaxed);
+        uint32_t n = ticket >> 16 & 0xffff, i = ticket & 0xffff;
+
+        if (i == n)
+            return false;
+        if (!atomic_compare_exchange_weak_explicit(&t->ticket, &ticket, ticket + 1,
+                                                   memory_order_acq_rel, memory_order_acquire))
+            continue;
+        fn(arg, i);
+        if (atomic_fetch_add(&t->n_done, 1) + 1 == n && atomic_load(&t->caller_sleeps))
+            futex_wake(&t->n_done, 1);
+        return true;
+    }
+}
+
+static void sleep_until_job(struct threads *t, uint32_t seen)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&t->job, memory_order_relaxed) != seen)
+            return;
+        cpu_relax();
+    }
+    atomic_fetch_add(&t->n_asleep, 1);
+    if (atomic_load(&t->job) == seen)
+        futex_wait(&t->job, seen, FUTEX_FOREVER);
+    atomic_fetch_sub(&t->n_asleep, 1);
+}
+
+static void *worker_main(void *arg)
+{
+    struct threads *t = arg;
+
+    for (;;) {
+        uint32_t seen = atomic_load(&t->job);
+        if (atomic_load(&t->stop))
+            return NULL;
+        while (run_one(t))
+            ;
+        sleep_until_job(t, seen);
+    }
+}
+
+static void wait_until_done(struct threads *t, uint32_t n)
+{
+    uint32_t done;
+
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(&t->n_done, memory_order_acquire) == n)
+            return;
+        cpu_relax();
+    }
+    atomic_store(&t->caller_sleeps, 1);
+    while ((done = atomic_load(&t->n_done)) != n)
+        futex_wait(&t->n_done, done, FUTEX_FOREVER);
+    atomic_store_explicit(&t->caller_sleeps, 0, memory_order_relaxed);
+}
+
+void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n)
+{
+    uint32_t job;
+
+    if (n <= 1 || t->n_threads == 1) {
+        for (uint32_t i = 0; i < n; i++)
+            fn(arg, i);
+        return;
+    }
+    assert(n <= THREADS_JOB_MAX);
+    job = atomic_load_explicit(&t->job, memory_order_relaxed) + 1;
+    atomic_store_explicit(&t->fn, fn, memory_order_relaxed);
+    atomic_store_explicit(&t->arg, arg, memory_order_relaxed);
+    atomic_store_explicit(&t->n_done, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->ticket, ticket_of(job, n), memory_order_release);
+    atomic_store(&t->job, job);
+    if (atomic_load(&t->n_asleep) > 0)
+        futex_wake(&t->job, n - 1 < t->n_threads - 1 ? n - 1 : t->n_threads - 1);
+    while (run_one(t))
+        ;
+    wait_until_done(t, n);
+}
+
+/* Signals belong to the threads that expect them. */
+static int start_worker(struct threads *t, uint32_t i)
+{
+    sigset_t all, before;
+    int error;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&t->workers[i], NULL, worker_main, t);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) {
+        char name[16];
+        snprintf(name, sizeof name, "compute-%u", i + 1);
+        pthread_setname_np(t->workers[i], name);
+    }
+    return error;
+}
+
+struct threads *threads_new(uint32_t n, struct err *e)
+{
+    size_t bytes = sizeof(struct threads) + (n - 1) * sizeof(pthread_t);
+    struct threads *t;
+
+    assert(n >= 1 && n <= THREADS_MAX);
+    t = aligned_zalloc(alignof(struct threads), bytes);
+    t->n_threads = 1;
+    while (t->n_threads < n) {
+        int error = start_worker(t, t->n_threads - 1);
+        if (error) {
+            err_set(e, ERR_SYS, error, "start compute thread %u of %u", t->n_threads, n - 1);
+            threads_free(t);
+            return NULL;
+        }
+        t->n_threads++;
+    }
+    return t;
+}
+
+void threads_free(struct threads *t)
+{
+    if (!t)
+        return;
+    atomic_store(&t->stop, true);
+    atomic_fetch_add(&t->job, 1);
+    futex_wake(&t->job, INT_MAX);
+    for (uint32_t i = 0; i + 1 < t->n_threads; i++)
+        pthread_join(t->workers[i], NULL);
+    free(t);
+}
+
+uint32_t threads_count(const struct threads *t)
+{
+    return t->n_threads;
+}
+
+uint32_t threads_default(uint32_t n_ranks)
+{
+    cpu_set_t cores;
+    int n = 1;
+
+    if (sched_getaffinity(0, sizeof cores, &cores) == 0)
+        n = CPU_COUNT(&cores);
+    n /= (int)n_ranks;
+    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (uint32_t)n;
+}

@@ -1,0 +1,416 @@
+/* runtime.c - settings, files and segments put together into a model that runs.
+ *
+ * Both doors start from the same struct model: what the directory says, checked against the settings.
+ * runtime_inspect() turns it into sizes; runtime_open() into a running rank. */
+#include "gpu-worker/runtime.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/mem.h"
+#include "gpu-worker/comm/comm.h"
+#include "gpu-worker/load/host_memory.h"
+#include "gpu-worker/load/model_config.h"
+#include "gpu-worker/load/safetensors.h"
+#include "gpu-worker/load/weights.h"
+#include "gpu-worker/models/llama.h"
+#include "gpu-worker/ops/cpu_kernels.h"
+#include "gpu-worker/ops/ops.h"
+
+enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
+
+static_assert((int)MODEL_EOS_MAX == (int)MODEL_CONFIG_EOS_MAX, "model_info holds every EOS id");
+static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
+
+/* ---- the model and the settings ---- */
+
+struct model {
+    struct model_config c;
+    struct safetensors *files;
+    struct model_info info;
+};
+
+static void fill_info(struct model *m, const char *dir, const struct weights_plan *plan)
+{
+    size_t end = strlen(dir), begin;
+
+    while (end > 1 && dir[end - 1] == '/')
+        end--;
+    for (begin = end; begin > 0 && dir[begin - 1] != '/';)
+        begin--;
+    snprintf(m->info.name, sizeof m->info.name, "%.*s", (int)(end - begin), dir + begin);
+    snprintf(m->info.architecture, sizeof m->info.architecture, "%s", m->c.architecture);
+    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s",
+             dtype_name(plan->tensors[0].entry.dtype));
+    m->info.vocab_size = m->c.vocab_size;
+    m->info.n_layers = m->c.n_layers;
+    m->info.n_kv_heads = m->c.n_kv_heads;
+    m->info.head_dim = m->c.head_dim;
+    m->info.parameters = plan->parameters;
+    m->info.n_eos = m->c.n_eos;
+    memcpy(m->info.eos, m->c.eos, sizeof m->info.eos);
+}
+
+static bool set_max_model_len(struct model *m, const struct config *config, struct err *e)
+{
+    if (config->max_model_len > m->c.positions_max)
+        return err_set(e, ERR_CONFIG, 0,
+                       "max_model_len %llu is more than the %u tokens the model was made for "
+                       "(config.json: max_position_embeddings)",
+                       (unsigned long long)config->max_model_len, m->c.positions_max);
+    m->info.max_model_len =
+        config->max_model_len > 0 ? (uint32_t)config->max_model_len : m->c.positions_max;
+    return true;
+}
+
+/* Also plans the weights of one shard. */
+static bool model_open(struct model *m, const struct config *config, struct llama_shard shard,
+                       struct weights_plan *plan, struct err *e)
+{
+    if (!model_config_read(&m->c, config->model, e) || !set_max_model_len(m, config, e) ||
+        !llama_check_shard(&m->c, shard.tp_size, e))
+        return false;
+    m->files = safetensors_open(config->model, e);
+    if (!m->files)
+        return false;
+    if (!llama_plan(plan, &m->c, shard, m->files, e))
+        return err_wrap(e, "model directory '%s'", config->model);
+    fill_info(m, config->model, plan);
+    return true;
+}
+
+static void model_close(struct model *m)
+{
+    safetensors_close(m->files);
+    m->files = NULL;
+}
+
+/* auto: float16.  Logits of the demo model then stay within 2e-3 of the float32 reference. */
+static enum dtype kv_dtype(const struct config *config)
+{
+    return strcmp(config->kv_cache_dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_F16;
+}
+
+static uint32_t pages_of(const struct config *config, uint64_t n_tokens)
+{
+    return (uint32_t)((n_tokens + config->kv_page_tokens - 1) / config->kv_page_tokens);
+}
+
+static struct comm_shape comm_shape_of(const struct model *m, const struct config *config,
+                                       uint32_t tp_size)
+{
+    uint32_t rows = (uint32_t)config->max_num_batched_tokens;
+    uint32_t seqs = (uint32_t)config->max_num_seqs;
+
+    return (struct comm_shape){
+        .tp_size = tp_size,
+        .rows_max = rows,
+        .seqs_max = seqs,
+        .pages_max = pages_of(config, m->info.max_model_len),
+        .exchange_bytes = llama_exchange_bytes(&m->c, rows, seqs, sizeof(float)),
+    };
+}
+
+/* ---- a running rank ---- */
+
+struct runtime {
+    struct model model;
+    struct llama_shard shard;
+    struct kvpool *pool;
+    struct threads *threads;
+    struct weights weights;
+    struct comm *comm;
+    const struct ops *ops;
+    struct ops_stream *stream;
+    struct llama *llama;
+    uint32_t rows_max, seqs_max;
+};
+
+static bool check_pool(const struct kvpool *pool, const struct model *m,
+                       const struct config *config, struct err *e)
+{
+    const struct kvpool_hdr *h = pool->hdr;
+
+    if (h->n_layers != m->c.n_layers || h->n_kv_heads != m->c.n_kv_heads ||
+        h->head_dim != m->c.head_dim || h->dtype != kv_dtype(config) ||
+        h->page_tokens != config->kv_page_tokens)
+        return err_set(
+            e, ERR_PROTO, 0,
+            "KV pool: %u layers, %u heads of %u, %u tokens a page, %s; the model wants %u "
+            "layers, %u heads of %u, %llu tokens a page, %s",
+            h->n_layers, h->n_kv_heads, h->head_dim, h->page_tokens, dtype_name(h->dtype),
+            m->c.n_layers, m->c.n_kv_heads, m->c.head_dim,
+            (unsigned long long)config->kv_page_tokens, dtype_name(kv_dtype(config)));
+    return true;
+}
+
+static void open_ops(struct runtime *rt, const struct config *config)
+{
+    const struct model_config *c = &rt->model.c;
+    const struct kvpool_hdr *h = rt->pool->hdr;
+    double *freq = mem_zalloc(c->head_dim / 2, sizeof *freq);
+    struct ops_setup setup = {
+        .rows_max = rt->rows_max,
+        .n_heads = llama_n_heads(c, rt->shard),
+        .n_kv_heads = llama_n_kv_heads(c, rt->shard),
+        .head_dim = c->head_dim,
+        .positions_max = rt->model.info.max_model_len,
+        .rope_freq = freq,
+        .kv = { .pages = kvpool_page(rt->pool, 0),
+                .page_bytes = h->page_bytes,
+                .n_pages = h->n_pages,
+                .page_tokens = h->page_tokens,
+                .n_heads_model = h->n_kv_heads,
+                .first_head = rt->shard.rank * llama_n_kv_heads(c, rt->shard),
+                .dtype = h->dtype },
+    };
+
+    model_config_rope_freq(c, freq);
+    rt->ops = ops_cpu_open(cpu_tier_choose(config->cpu_tier), &setup, rt->threads, &rt->stream);
+    free(freq);
+}
+
+/* Takes both descriptors of the boot, each exactly once. */
+static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
+                       int *group_fd, bool *loaded, struct err *e)
+{
+    const struct config *config = boot->config;
+    uint32_t n_threads = config->threads > 0
+                             ? (uint32_t)config->threads
+                             : threads_default((uint32_t)config->groups * boot->tp_size);
+    struct weights_plan plan = { 0 };
+    struct comm_shape shape;
+    struct hash128 layout;
+    bool ok = false;
+    int fd = *weights_fd;
+
+    rt->threads = threads_new(n_threads, e);
+    if (!rt->threads || !model_open(&rt->model, config, rt->shard, &plan, e) ||
+        !check_pool(rt->pool, &rt->model, config, e))
+        goto out;
+    layout = weights_layout_hash(&plan, rt->model.files, rt->model.c.digest, rt->shard.rank,
+                                 rt->shard.tp_size, PACKING_PLAIN);
+    *weights_fd = -1;
+    if (!weights_open(&rt->weights, fd, &plan, layout, PACKING_PLAIN, boot->epoch, rt->threads,
+                      loaded, e))
+        goto out;
+    model_close(&rt->model); /* the mapped files */
+    shape = comm_shape_of(&rt->model, config, boot->tp_size);
+    fd = *group_fd;
+    *group_fd = -1;
+    rt->comm = comm_open(fd, &shape, boot->rank, boot->epoch, e);
+    ok = rt->comm != NULL;
+out:
+    weights_plan_fini(&plan);
+    return ok;
+}
+
+struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e)
+{
+    struct runtime *rt = mem_zalloc(1, sizeof *rt);
+    int weights_fd = boot->weights_fd, group_fd = boot->group_fd;
+
+    assert(boot->tp_size >= 1 && boot->rank < boot->tp_size);
+    rt->shard = (struct llama_shard){ boot->rank, boot->tp_size };
+    rt->pool = boot->pool;
+    rt->rows_max = (uint32_t)boot->config->max_num_batched_tokens;
+    rt->seqs_max = (uint32_t)boot->config->max_num_seqs;
+    if (!open_parts(rt, boot, &weights_fd, &group_fd, loaded, e)) {
+        if (weights_fd >= 0)
+            close(weights_fd);
+        if (group_fd >= 0)
+            close(group_fd);
+        runtime_close(rt);
+        return NULL;
+    }
+    open_ops(rt, boot->config);
+    rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
+                           rt->rows_max, rt->seqs_max);
+    return rt;
+}
+
+void runtime_close(struct runtime *rt)
+{
+    if (!rt)
+        return;
+    llama_close(rt->llama);
+    if (rt->ops)
+        rt->ops->close(rt->stream);
+    comm_close(rt->comm);
+    weights_close(&rt->weights);
+    model_close(&rt->model);
+    threads_free(rt->threads);
+    free(rt);
+}
+
+const struct model_info *runtime_info(const struct runtime *rt)
+{
+    return &rt->model.info;
+}
+
+/* The engine checks what clients send; a bad batch here is a bug of ours. */
+static void check_batch(const struct runtime *rt, const struct batch *b)
+{
+    assert(b->n_rows > 0 && b->n_rows <= rt->rows_max);
+    assert(b->n_seqs > 0 && b->n_seqs <= rt->seqs_max && b->n_logits <= b->n_seqs);
+    for (uint32_t i = 0; i < b->n_rows; i++)
+        assert(b->tokens[i] >= 0 && (uint32_t)b->tokens[i] < rt->model.info.vocab_size);
+    for (uint32_t i = 0; i < b->n_logits; i++)
+        assert(b->logit_rows[i] < b->n_rows);
+}
+
+bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logits, struct err *e)
+{
+    size_t n = (size_t)batch->n_logits * rt->model.info.vocab_size;
+
+    assert(rt->shard.rank == 0);
+    check_batch(rt, batch);
+    if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
+        return false;
+    if (n > 0)
+        memcpy(logits, llama_logits(rt->llama), n * sizeof *logits);
+    return true;
+}
+
+bool runtime_follow(struct runtime *rt, struct err *e)
+{
+    struct batch b;
+
+    assert(rt->shard.rank > 0);
+    for (;;) {
+        switch (comm_follow(rt->comm, &b, e)) {
+        case COMM_STEP:
+            check_batch(rt, &b);
+            if (!llama_forward(rt->llama, &b, e))
+                return false;
+            break;
+        case COMM_STOP:
+            return true;
+        default:
+            return false;
+        }
+    }
+}
+
+void runtime_stop(struct runtime *rt)
+{
+    comm_stop(rt->comm);
+}
+
+void runtime_parallel(struct runtime *rt, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n)
+{
+    threads_run(rt->threads, fn, arg, n);
+}
+
+/* ---- inspect ---- */
+
+struct weights_size {
+    uint64_t shard_max, all; /* bytes */
+};
+
+/* Bytes of the other shards; shard 0 is planned already. */
+static bool size_weights(const struct model *m, uint32_t tp_size, const struct weights_plan *first,
+                         struct weights_size *size, struct err *e)
+{
+    *size = (struct weights_size){ weights_plan_segment_bytes(first), first->data_bytes };
+    for (uint32_t rank = 1; rank < tp_size; rank++) {
+        struct weights_plan plan = { 0 };
+        bool ok = llama_plan(&plan, &m->c, (struct llama_shard){ rank, tp_size }, m->files, e);
+        uint64_t bytes = weights_plan_segment_bytes(&plan);
+        size->shard_max = bytes > size->shard_max ? bytes : size->shard_max;
+        size->all += plan.data_bytes;
+        weights_plan_fini(&plan);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Pages for all groups of the host; 0 and ERR_CONFIG when not even one full sequence fits. */
+static uint32_t size_kvpool(const struct model *m, const struct config *config, uint64_t page_bytes,
+                            uint64_t weights_bytes, struct err *e)
+{
+    uint32_t pages_a_seq = pages_of(config, m->info.max_model_len);
+    uint64_t wanted = config->groups * config->max_num_seqs * pages_a_seq;
+    uint64_t available = host_memory_available(), budget;
+    uint64_t pages;
+
+    if (config->kv_cache_bytes > 0)
+        pages = config->kv_cache_bytes / page_bytes;
+    else {
+        budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
+        pages = least(wanted, budget / page_bytes);
+    }
+    if (pages < pages_a_seq) {
+        err_set(e, ERR_CONFIG, 0,
+                "KV memory for %llu pages of %llu bytes (%s); one sequence of %u tokens needs %u: "
+                "lower max_model_len",
+                (unsigned long long)pages, (unsigned long long)page_bytes,
+                config->kv_cache_bytes > 0 ? "kv_cache_bytes"
+                                           : "half of what is free beside the weights",
+                m->info.max_model_len, pages_a_seq);
+        return 0;
+    }
+    return (uint32_t)least(pages, KV_PAGE_NONE - 1);
+}
+
+bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
+                     struct err *e)
+{
+    uint32_t tp_size = (uint32_t)config->tp_size, kv_pages;
+    struct model m = { 0 };
+    struct weights_plan first = { 0 };
+    struct weights_size weights;
+    struct kvpool_shape shape;
+    struct comm_shape group;
+    bool ok = false;
+
+    if (!model_open(&m, config, (struct llama_shard){ 0, tp_size }, &first, e) ||
+        !size_weights(&m, tp_size, &first, &weights, e))
+        goto out;
+    shape = (struct kvpool_shape){ .page_tokens = (uint32_t)config->kv_page_tokens,
+                                   .n_layers = m.c.n_layers,
+                                   .n_kv_heads = m.c.n_kv_heads,
+                                   .head_dim = m.c.head_dim,
+                                   .dtype = kv_dtype(config) };
+    kv_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, e);
+    if (kv_pages == 0)
+        goto out;
+    group = comm_shape_of(&m, config, tp_size);
+    if (comm_group_bytes(&group) == UINT64_MAX) {
+        err_set(e, ERR_CONFIG, 0, "max_num_seqs %u of %u pages each: the group's plan is too large",
+                group.seqs_max, group.pages_max);
+        goto out;
+    }
+    *info = m.info;
+    llmd__model_plan__init(plan);
+    plan->name = info->name;
+    plan->architecture = info->architecture;
+    plan->max_model_len = info->max_model_len;
+    plan->vocab_size = info->vocab_size;
+    plan->n_layers = info->n_layers;
+    plan->n_kv_heads = info->n_kv_heads;
+    plan->head_dim = info->head_dim;
+    plan->kv_dtype = shape.dtype;
+    plan->kv_page_tokens = shape.page_tokens;
+    plan->kv_page_bytes = kvpool_page_bytes(&shape);
+    plan->kv_pages = kv_pages;
+    plan->group_bytes = comm_group_bytes(&group);
+    plan->weights_bytes = weights.all;
+    plan->parameters = info->parameters;
+    plan->weights_dtype = info->weights_dtype;
+    plan->weights_shard_bytes = weights.shard_max;
+    ok = true;
+out:
+    weights_plan_fini(&first);
+    model_close(&m);
+    return ok;
+}

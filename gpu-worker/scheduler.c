@@ -1,0 +1,237 @@
+/* scheduler.c - the three passes over two ordered lists (scheduler.h). */
+#include "gpu-worker/scheduler.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+
+void scheduler_init(struct scheduler *s, const struct scheduler_limits *limits,
+                    struct kvcache *cache)
+{
+    uint32_t running_max = limits->max_num_seqs;
+
+    assert(limits->max_num_seqs > 0 && limits->max_num_batched_tokens > 0);
+    if (running_max > limits->max_num_batched_tokens)
+        running_max = limits->max_num_batched_tokens;
+    *s = (struct scheduler){ .cache = cache,
+                             .running_max = running_max,
+                             .max_num_batched_tokens = limits->max_num_batched_tokens,
+                             .sequences_max = limits->sequences_max };
+    s->running = mem_zalloc(running_max, sizeof(struct sequence *));
+    s->waiting = mem_zalloc(limits->sequences_max, sizeof(struct sequence *));
+    s->plan.items = mem_zalloc(running_max, sizeof *s->plan.items);
+}
+
+void scheduler_fini(struct scheduler *s)
+{
+    free(s->running);
+    free(s->waiting);
+    free(s->plan.items);
+    *s = (struct scheduler){ 0 };
+}
+
+/* Index of the first element that does not go before q. */
+static uint32_t find_place(struct sequence *const *list, uint32_t n, const struct sequence *q)
+{
+    uint32_t low = 0, high = n;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (sequence_goes_before(list[middle], q))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void insert(struct sequence **list, uint32_t *n, struct sequence *q)
+{
+    uint32_t at = find_place(list, *n, q);
+
+    memmove(list + at + 1, list + at, (*n - at) * sizeof *list);
+    list[at] = q;
+    ++*n;
+}
+
+static void take_out(struct sequence **list, uint32_t *n, const struct sequence *q)
+{
+    uint32_t at = find_place(list, *n, q);
+
+    assert(at < *n && list[at] == q);
+    memmove(list + at, list + at + 1, (*n - at - 1) * sizeof *list);
+    --*n;
+}
+
+void scheduler_add(struct scheduler *s, struct sequence *q)
+{
+    assert(q->state == SEQUENCE_WAITING && s->n_waiting < s->sequences_max);
+    assert(q->n_pages == 0 && q->n_computed == 0);
+    insert(s->waiting, &s->n_waiting, q);
+    s->n_suspects += q->suspect;
+}
+
+void scheduler_acquit(struct scheduler *s, struct sequence *q)
+{
+    s->n_suspects -= q->suspect;
+    q->suspect = false;
+}
+
+void scheduler_remove(struct scheduler *s, struct sequence *q)
+{
+    scheduler_acquit(s, q);
+    if (q->state == SEQUENCE_RUNNING)
+        take_out(s->running, &s->n_running, q);
+    else
+        take_out(s->waiting, &s->n_waiting, q);
+    kvcache_release(s->cache, q);
+}
+
+static void preempt_last(struct scheduler *s)
+{
+    struct sequence *q = s->running[--s->n_running];
+
+    kvcache_release(s->cache, q);
+    q->state = SEQUENCE_WAITING;
+    insert(s->waiting, &s->n_waiting, q);
+    s->plan.n_preempted++;
+}
+
+/* Pages for all tokens of q, taken from the end of the running set when need be.  False: q itself was
+ * the last one, and waits now. */
+static bool grow(struct scheduler *s, struct sequence *q)
+{
+    while (!kvcache_grow(s->cache, q, sequence_n_tokens(q))) {
+        bool was_last = s->running[s->n_running - 1] == q;
+        preempt_last(s);
+        if (was_last)
+            return false;
+    }
+    return true;
+}
+
+static void grow_running(struct scheduler *s)
+{
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (!grow(s, s->running[i]))
+            break;
+}
+
+/* Whether q could run if the last n_victims of the running set gave way.  One page for each that stays
+ * is left free, so that the next growth does not preempt q at once. */
+static bool would_fit(const struct scheduler *s, const struct sequence *q, uint32_t n_victims)
+{
+    uint32_t n_stay = s->n_running - n_victims;
+    uint64_t n_free = kvcache_n_free(s->cache);
+
+    for (uint32_t i = n_stay; i < s->n_running; i++)
+        n_free += s->running[i]->n_pages;
+    return n_stay < s->running_max &&
+           n_free >= (uint64_t)kvcache_pages_for(s->cache, sequence_n_tokens(q)) + n_stay;
+}
+
+/* Make room for q by preempting the fewest of strictly lower priority; false when that is not enough. */
+static bool make_room(struct scheduler *s, const struct sequence *q)
+{
+    uint32_t n_victims = 0;
+
+    while (!would_fit(s, q, n_victims)) {
+        if (n_victims == s->n_running ||
+            sequence_priority(s->running[s->n_running - 1 - n_victims]) <= sequence_priority(q))
+            return false;
+        n_victims++;
+    }
+    while (n_victims-- > 0)
+        preempt_last(s);
+    return true;
+}
+
+static void start(struct scheduler *s, struct sequence *q)
+{
+    bool ok = kvcache_grow(s->cache, q, sequence_n_tokens(q));
+
+    assert(ok);
+    take_out(s->waiting, &s->n_waiting, q);
+    q->state = SEQUENCE_RUNNING;
+    insert(s->running, &s->n_running, q);
+}
+
+static void admit_waiting(struct scheduler *s)
+{
+    while (s->n_waiting > 0 && make_room(s, s->waiting[0]))
+        start(s, s->waiting[0]);
+}
+
+static uint32_t rows_due(const struct sequence *q)
+{
+    return sequence_n_tokens(q) - q->n_computed;
+}
+
+static void add_item(struct plan *p, struct sequence *q, uint32_t n_rows)
+{
+    p->items[p->n_items++] = (struct plan_item){ .sequence = q,
+                                                 .n_rows = n_rows,
+                                                 .wants_logits = n_rows == rows_due(q) };
+    p->n_rows += n_rows;
+}
+
+static void share_rows(struct scheduler *s)
+{
+    struct plan *p = &s->plan;
+
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (rows_due(s->running[i]) == 1)
+            add_item(p, s->running[i], 1);
+    for (uint32_t i = 0; i < s->n_running && p->n_rows < s->max_num_batched_tokens; i++) {
+        uint32_t due = rows_due(s->running[i]), left = s->max_num_batched_tokens - p->n_rows;
+        if (due > 1)
+            add_item(p, s->running[i], due < left ? due : left);
+    }
+}
+
+static struct sequence *first_suspect(const struct scheduler *s)
+{
+    struct sequence *found = NULL;
+
+    for (uint32_t i = 0; i < s->n_running && !found; i++)
+        if (s->running[i]->suspect)
+            found = s->running[i];
+    for (uint32_t i = 0; i < s->n_waiting; i++)
+        if (s->waiting[i]->suspect && (!found || sequence_goes_before(s->waiting[i], found)))
+            return s->waiting[i];
+    return found;
+}
+
+/* A step for q and nobody else, at the cost of whoever has its place or its pages. */
+static void plan_alone(struct scheduler *s, struct sequence *q)
+{
+    uint32_t due;
+
+    if (q->state == SEQUENCE_WAITING) {
+        while (s->n_running > 0 && !would_fit(s, q, 0))
+            preempt_last(s);
+        start(s, q);
+    }
+    due = rows_due(q);
+    add_item(&s->plan, q, due < s->max_num_batched_tokens ? due : s->max_num_batched_tokens);
+}
+
+const struct plan *scheduler_plan(struct scheduler *s)
+{
+    struct sequence *suspect = s->n_suspects > 0 ? first_suspect(s) : NULL;
+
+    s->plan.n_items = 0;
+    s->plan.n_rows = 0;
+    s->plan.n_preempted = 0;
+    if (suspect) {
+        plan_alone(s, suspect);
+    } else {
+        grow_running(s);
+        admit_waiting(s);
+        share_rows(s);
+    }
+    assert(s->plan.n_items > 0 || s->n_running + s->n_waiting == 0);
+    return &s->plan;
+}

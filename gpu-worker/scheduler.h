@@ -1,0 +1,74 @@
+/* scheduler.h - which sequences run in the next step, and how many rows each has.
+ *
+ * Pure: it reads no clock and no random number, so a test can replay any schedule exactly, and one rank
+ * alone decides.  Iteration-level batching: Yu et al., OSDI 2022; chunked prefill: Agrawal et al. 2023,
+ * arXiv:2308.16369; preemption by recompute: Kwon et al. 2023, arXiv:2309.06180.
+ *
+ * The running set has at most max_num_seqs sequences, and no more than a step has rows, so a decode row
+ * for each of them always fits.  A step is planned in three passes:
+ *
+ *   1. grow    each running sequence, first to last, gets the pages for its next rows; when none is
+ *              free, the last of the running set gives all of its own back and waits again
+ *   2. admit   waiting sequences, first to last, while there is a place and pages for all their tokens
+ *              and one more page for each one running; the first that does not fit blocks those behind
+ *              it, or takes the places of running ones with lower priority
+ *   3. rows    one row for each sequence in decode, then prefill chunks, first to last, with what is
+ *              left of max_num_batched_tokens
+ *
+ * "First" is sequence_goes_before(): a total order that never changes for a pair.  The first of all
+ * cannot be preempted and alone it fits the pool (checked at SUBMIT), so it always gets on, finishes, and
+ * there is another first: no livelock, and within a priority no starvation. */
+#ifndef LLMD_GPU_WORKER_SCHEDULER_H
+#define LLMD_GPU_WORKER_SCHEDULER_H
+
+#include "gpu-worker/kvcache.h"
+
+struct scheduler_limits {
+    uint32_t max_num_seqs;
+    uint32_t max_num_batched_tokens;
+    uint32_t sequences_max; /* waiting and running */
+};
+
+struct plan_item {
+    struct sequence *sequence;
+    uint32_t n_rows;
+    bool wants_logits; /* its last row is the sequence's last token */
+};
+
+struct plan {
+    struct plan_item *items; /* [max_num_seqs] */
+    uint32_t n_items;
+    uint32_t n_rows;
+    uint32_t n_preempted; /* while this plan was made */
+};
+
+struct scheduler {
+    struct kvcache *cache; /* borrowed */
+    uint32_t running_max;
+    uint32_t max_num_batched_tokens;
+    uint32_t sequences_max;
+    struct sequence **running; /* first to last */
+    struct sequence **waiting; /* first to last */
+    uint32_t n_running, n_waiting;
+    uint32_t n_suspects; /* of both; while there are any, one at a time runs, alone */
+    struct plan plan;
+};
+
+void scheduler_init(struct scheduler *s, const struct scheduler_limits *limits,
+                    struct kvcache *cache);
+void scheduler_fini(struct scheduler *s);
+
+/* Put a WAITING sequence in the queue. */
+void scheduler_add(struct scheduler *s, struct sequence *q);
+
+/* Take a live sequence out, finished or cancelled, and give its pages back.  Its state is the caller's. */
+void scheduler_remove(struct scheduler *s, struct sequence *q);
+
+/* A suspect made a token: it is none any more. */
+void scheduler_acquit(struct scheduler *s, struct sequence *q);
+
+/* Plan one step.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
+ * is no live sequence, and never else. */
+const struct plan *scheduler_plan(struct scheduler *s);
+
+#endif

@@ -1,0 +1,122 @@
+/* step.c - from a plan to logits to tokens. */
+#include "gpu-worker/step.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/mem.h"
+
+void step_init(struct step *s, struct runtime *rt, const struct step_limits *limits)
+{
+    const struct model_info *info = runtime_info(rt);
+    uint32_t n_samplers =
+        limits->n_threads < limits->seqs_max ? limits->n_threads : limits->seqs_max;
+
+    *s = (struct step){ .runtime = rt,
+                        .info = info,
+                        .seqs_max = limits->seqs_max,
+                        .rows_max = limits->rows_max,
+                        .top_max = limits->top_max,
+                        .n_samplers = n_samplers > 0 ? n_samplers : 1 };
+    s->seqs = mem_zalloc(s->seqs_max, sizeof *s->seqs);
+    s->tokens = mem_zalloc(s->rows_max, sizeof *s->tokens);
+    s->logit_rows = mem_zalloc(s->seqs_max, sizeof *s->logit_rows);
+    s->logits = mem_zalloc(s->seqs_max, info->vocab_size * sizeof *s->logits);
+    s->tops = mem_zalloc((size_t)s->seqs_max * s->top_max, sizeof *s->tops);
+    s->draws = mem_zalloc(s->seqs_max, sizeof *s->draws);
+    s->samplers = mem_zalloc(s->n_samplers, sizeof(struct sampler *));
+    for (uint32_t i = 0; i < s->n_samplers; i++)
+        s->samplers[i] = sampler_new(info->vocab_size);
+}
+
+void step_fini(struct step *s)
+{
+    for (uint32_t i = 0; i < s->n_samplers; i++)
+        sampler_free(s->samplers[i]);
+    free(s->seqs);
+    free(s->tokens);
+    free(s->logit_rows);
+    free(s->logits);
+    free(s->tops);
+    free(s->draws);
+    free(s->samplers);
+    *s = (struct step){ 0 };
+}
+
+/* Describe the draw of row n_draws.  Before min_tokens neither EOS nor a stop token may be chosen. */
+static void add_draw(struct step *s, struct sequence *q, uint32_t row)
+{
+    uint32_t i = s->n_draws++;
+    struct step_draw *d = &s->draws[i];
+
+    s->logit_rows[i] = row;
+    *d = (struct step_draw){ .sequence = q };
+    d->in.logits = s->logits + (size_t)i * s->info->vocab_size;
+    d->in.sampling = q->request->sampling;
+    d->in.tokens = q->tokens;
+    d->in.n_prompt = q->n_prompt;
+    d->in.n_generated = q->n_generated;
+    if (q->n_generated < q->request->min_tokens) {
+        d->in.masked[0] = (struct sampler_ids){ s->info->eos, s->info->n_eos };
+        d->in.masked[1] =
+            (struct sampler_ids){ q->request->stop_tokens, q->request->n_stop_tokens };
+    }
+    d->out.top = s->tops + (size_t)i * s->top_max;
+}
+
+static struct batch build_batch(struct step *s, const struct plan *plan)
+{
+    uint32_t row = 0;
+
+    assert(plan->n_items <= s->seqs_max && plan->n_rows <= s->rows_max);
+    s->n_draws = 0;
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct plan_item *item = &plan->items[i];
+        struct sequence *q = item->sequence;
+        s->seqs[i] = (struct batch_seq){ .first_row = row,
+                                         .n_rows = item->n_rows,
+                                         .start = q->n_computed,
+                                         .n_pages = q->n_pages,
+                                         .pages = q->pages };
+        memcpy(s->tokens + row, q->tokens + q->n_computed, item->n_rows * sizeof *s->tokens);
+        row += item->n_rows;
+        if (item->wants_logits)
+            add_draw(s, q, row - 1);
+    }
+    assert(row == plan->n_rows);
+    return (struct batch){ .n_rows = row,
+                           .tokens = s->tokens,
+                           .n_seqs = plan->n_items,
+                           .seqs = s->seqs,
+                           .n_logits = s->n_draws,
+                           .logit_rows = s->logit_rows };
+}
+
+bool step_forward(struct step *s, const struct plan *plan, struct err *e)
+{
+    struct batch batch = build_batch(s, plan);
+
+    return runtime_forward(s->runtime, &batch, s->logits, e);
+}
+
+/* One job a sampler; each takes draws until there are none, so long ones do not hold up the rest. */
+static void sample_job(void *arg, uint32_t job)
+{
+    struct step *s = arg;
+    uint32_t i;
+
+    while ((i = atomic_fetch_add_explicit(&s->next_draw, 1, memory_order_relaxed)) < s->n_draws)
+        s->draws[i].result = sampler_draw(s->samplers[job], &s->draws[i].in, &s->draws[i].out);
+}
+
+void step_sample(struct step *s)
+{
+    uint32_t n_jobs = s->n_draws < s->n_samplers ? s->n_draws : s->n_samplers;
+
+    atomic_store_explicit(&s->next_draw, 0, memory_order_relaxed);
+    if (n_jobs == 1)
+        sample_job(s, 0);
+    else if (n_jobs > 1)
+        runtime_parallel(s->runtime, sample_job, s, n_jobs);
+}

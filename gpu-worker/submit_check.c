@@ -1,0 +1,96 @@
+/* submit_check.c - the ranges of every field of SUBMIT.  Pure. */
+#include "gpu-worker/submit_check.h"
+
+#include <math.h>
+
+#include "gpu-worker/sequence.h"
+
+static bool check_ids(const int32_t *ids, size_t n, const struct submit_limits *limits,
+                      const char *what, struct err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= limits->vocab_size)
+            return err_set(e, ERR_INPUT, 0, "%s[%zu] is %d, the vocabulary has %u tokens", what, i,
+                           ids[i], limits->vocab_size);
+    return true;
+}
+
+static bool check_range(float value, float min, float max, const char *what, struct err *e)
+{
+    if (!isfinite(value) || value < min || value > max)
+        return err_set(e, ERR_INPUT, 0, "%s is %g, allowed is %g to %g", what, (double)value,
+                       (double)min, (double)max);
+    return true;
+}
+
+static bool check_bias(const Llmd__Sampling *p, const struct submit_limits *limits, struct err *e)
+{
+    for (size_t i = 0; i < p->n_logit_bias; i++)
+        if (!check_ids(&p->logit_bias[i]->token, 1, limits, "logit_bias token", e) ||
+            !check_range(p->logit_bias[i]->bias, -100, 100, "logit_bias", e))
+            return false;
+    return true;
+}
+
+/* 0 is off for the repetition penalty; what is on must keep finite logits finite. */
+static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *limits,
+                           struct err *e)
+{
+    if (p->repetition_penalty != 0 &&
+        !check_range(p->repetition_penalty, 1e-3f, 1e3f, "repetition_penalty", e))
+        return false;
+    if (p->want_logprobs && p->top_logprobs > limits->top_max)
+        return err_set(e, ERR_INPUT, 0, "top_logprobs is %u, allowed is 0 to %u", p->top_logprobs,
+                       limits->top_max);
+    if (p->logprobs_mode != LLMD__LOGPROBS_MODE__LOGPROBS_RAW &&
+        p->logprobs_mode != LLMD__LOGPROBS_MODE__LOGPROBS_PROCESSED)
+        return err_set(e, ERR_INPUT, 0, "logprobs_mode is %d, which is none",
+                       (int)p->logprobs_mode);
+    return check_range(p->temperature, 0, 1e3f, "temperature", e) &&
+           check_range(p->top_p, 0, 1, "top_p", e) && check_range(p->min_p, 0, 1, "min_p", e) &&
+           check_range(p->typical_p, 0, 1, "typical_p", e) &&
+           check_range(p->presence_penalty, -100, 100, "presence_penalty", e) &&
+           check_range(p->frequency_penalty, -100, 100, "frequency_penalty", e) &&
+           check_bias(p, limits, e);
+}
+
+static bool check_lengths(const Llmd__Submit *s, const struct submit_limits *limits,
+                          Llmd__RefuseReason *reason, struct err *e)
+{
+    if (s->n_prompt == 0)
+        return err_set(e, ERR_INPUT, 0, "the prompt is empty");
+    if (s->n_prompt >= limits->context_max || s->n_generated > limits->context_max - s->n_prompt) {
+        *reason = LLMD__REFUSE_REASON__REFUSE_TOO_LONG;
+        return err_set(e, ERR_INPUT, 0,
+                       "the prompt has %zu tokens and %zu were generated; with at least one more "
+                       "they do not fit the context of %u",
+                       s->n_prompt, s->n_generated, limits->context_max);
+    }
+    if (s->max_tokens == 0)
+        return err_set(e, ERR_INPUT, 0, "max_tokens is 0, it must be at least 1");
+    if (s->min_tokens > s->max_tokens)
+        return err_set(e, ERR_INPUT, 0, "min_tokens is %u, more than max_tokens %u", s->min_tokens,
+                       s->max_tokens);
+    if (s->n_generated > s->max_tokens)
+        return err_set(e, ERR_INPUT, 0, "%zu tokens were generated, more than max_tokens %u",
+                       s->n_generated, s->max_tokens);
+    if (sequence_request_bytes(s) > limits->request_bytes_max)
+        return err_set(e, ERR_INPUT, 0, "settings of %zu bytes, at most %u can be kept",
+                       sequence_request_bytes(s), limits->request_bytes_max);
+    return true;
+}
+
+bool submit_check(const Llmd__Submit *s, const struct submit_limits *limits,
+                  Llmd__RefuseReason *reason, struct err *e)
+{
+    *reason = LLMD__REFUSE_REASON__REFUSE_INVALID;
+    if (s->sequence_id == 0)
+        return err_set(e, ERR_INPUT, 0, "sequence_id is 0");
+    if (!s->sampling)
+        return err_set(e, ERR_INPUT, 0, "sampling is missing");
+    return check_lengths(s, limits, reason, e) &&
+           check_ids(s->prompt, s->n_prompt, limits, "prompt", e) &&
+           check_ids(s->generated, s->n_generated, limits, "generated", e) &&
+           check_ids(s->stop_tokens, s->n_stop_tokens, limits, "stop_tokens", e) &&
+           check_sampling(s->sampling, limits, e);
+}

@@ -1,0 +1,121 @@
+/* listeners.c - bind, or take over, the listening sockets. */
+#include "supervisor/listeners.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "supervisor/notify.h"
+
+enum { BACKLOG = 4096 };
+
+static void name_socket(int fd, char *out)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_un local;
+        struct sockaddr_storage room;
+    } a = { 0 };
+    socklen_t n = sizeof a;
+    char host[INET6_ADDRSTRLEN];
+
+    getsockname(fd, &a.any, &n);
+    if (a.any.sa_family == AF_INET)
+        snprintf(out, LISTENER_NAME_BYTES, "%s:%d",
+                 inet_ntop(AF_INET, &a.v4.sin_addr, host, sizeof host), ntohs(a.v4.sin_port));
+    else if (a.any.sa_family == AF_INET6)
+        snprintf(out, LISTENER_NAME_BYTES, "[%s]:%d",
+                 inet_ntop(AF_INET6, &a.v6.sin6_addr, host, sizeof host), ntohs(a.v6.sin6_port));
+    else
+        snprintf(out, LISTENER_NAME_BYTES, "unix:%.*s", (int)LISTENER_NAME_BYTES - 6,
+                 a.local.sun_path);
+}
+
+static void add(struct listeners *l, int fd)
+{
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    name_socket(fd, l->name[l->n]);
+    l->fd[l->n++] = fd;
+}
+
+static bool take_passed(struct listeners *l, int n, struct err *e)
+{
+    if (n > LISTENERS_MAX)
+        return err_set(e, ERR_CONFIG, 0, "%d sockets were passed, at most %d can be used", n,
+                       LISTENERS_MAX);
+    for (int i = 0; i < n; i++) {
+        int fd = notify_passed_fd(i), type = 0, listens = 0;
+        socklen_t bytes = sizeof(int);
+        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) < 0 || type != SOCK_STREAM ||
+            getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) < 0 || !listens)
+            return err_set(e, ERR_CONFIG, 0,
+                           "passed descriptor %d is not a listening stream socket", fd);
+        add(l, fd);
+    }
+    return true;
+}
+
+static bool bind_one(struct listeners *l, const struct addrinfo *to, const char *host,
+                     uint64_t port, struct err *e)
+{
+    int one = 1, fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return err_set(e, ERR_SYS, errno, "make a socket");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (to->ai_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
+    if (bind(fd, to->ai_addr, to->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+        err_set(e, ERR_SYS, errno, "listen on '%s' port %llu", host, (unsigned long long)port);
+        close(fd);
+        return false;
+    }
+    add(l, fd);
+    return true;
+}
+
+static bool listen_on(struct listeners *l, const char *host, uint64_t port, struct err *e)
+{
+    struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                              .ai_socktype = SOCK_STREAM,
+                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+    struct addrinfo *found = NULL;
+    char service[8];
+    int failed;
+    bool ok;
+
+    snprintf(service, sizeof service, "%u", (unsigned)port);
+    failed = getaddrinfo(host[0] ? host : NULL, service, &hints, &found);
+    if (failed)
+        return err_set(e, ERR_CONFIG, 0, "setting 'host': '%s': %s", host, gai_strerror(failed));
+    ok = bind_one(l, found, host, port, e);
+    freeaddrinfo(found);
+    return ok;
+}
+
+bool listeners_open(struct listeners *l, const struct config *c, struct err *e)
+{
+    int n_passed = notify_n_passed_fds();
+
+    *l = (struct listeners){ .n = 0 };
+    if (n_passed > 0)
+        return take_passed(l, n_passed, e);
+    return listen_on(l, c->host, c->port, e);
+}
+
+void listeners_close(struct listeners *l)
+{
+    for (uint32_t i = 0; i < l->n; i++)
+        close(l->fd[i]);
+    l->n = 0;
+}

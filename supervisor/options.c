@@ -1,0 +1,101 @@
+/* options.c - argp over config.def, and the order of sources. */
+#include "supervisor/options.h"
+
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/mem.h"
+
+extern char **environ;
+
+enum { KEY_FIRST_SETTING = 0x100, KEY_CONFIG_FILE = 'c' };
+
+const char *argp_program_version = "llmd " LLMD_VERSION;
+
+static error_t parse_one(int key, char *arg, struct argp_state *state)
+{
+    struct options *o = state->input;
+
+    if (key == KEY_CONFIG_FILE)
+        o->config_file = arg;
+    else if (key >= KEY_FIRST_SETTING && key < KEY_FIRST_SETTING + N_CONFIG)
+        o->value[key - KEY_FIRST_SETTING] = arg;
+    else if (key == ARGP_KEY_ARG && !o->value[CONFIG_model])
+        o->value[CONFIG_model] = arg;
+    else if (key == ARGP_KEY_ARG)
+        argp_error(state, "one model directory is enough, '%s' is left over", arg);
+    else
+        return ARGP_ERR_UNKNOWN;
+    return 0;
+}
+
+/* "max_num_seqs" is --max-num-seqs. */
+static char *option_name(const char *setting)
+{
+    char *name = mem_strdup(setting);
+
+    for (char *c = name; *c; c++)
+        if (*c == '_')
+            *c = '-';
+    return name;
+}
+
+static char *option_help(enum config_id id)
+{
+    char range[CONFIG_TEXT_BYTES + 64], text[CONFIG_TEXT_BYTES * 2];
+
+    config_range(id, range, sizeof range);
+    snprintf(text, sizeof text, "%s [%s]", config_help(id), range);
+    return mem_strdup(text);
+}
+
+/* The table lives as long as the process: argp prints from it. */
+static const struct argp_option *make_options(void)
+{
+    static struct argp_option table[N_CONFIG + 2];
+
+    for (int i = 0; i < N_CONFIG; i++)
+        table[i] = (struct argp_option){ .name = option_name(config_name((enum config_id)i)),
+                                         .key = KEY_FIRST_SETTING + i,
+                                         .arg = "VALUE",
+                                         .doc = option_help((enum config_id)i) };
+    table[N_CONFIG] = (struct argp_option){
+        .name = "config", .key = KEY_CONFIG_FILE, .arg = "FILE", .doc = "YAML file of settings"
+    };
+    return table;
+}
+
+void options_parse(struct options *o, int argc, char **argv)
+{
+    const struct argp argp = {
+        .options = make_options(),
+        .parser = parse_one,
+        .args_doc = "[MODEL_DIR]",
+        .doc = "llmd serves a language model and does not go down.\v"
+               "Every setting may also stand in the file, or in the environment as LLMD_<NAME>. "
+               "Later sources win: built-in, file, environment, command line. SIGHUP reads them "
+               "again, "
+               "SIGTERM finishes what runs and ends.",
+    };
+
+    *o = (struct options){ 0 };
+    argp_parse(&argp, argc, argv, 0, NULL, o);
+}
+
+bool options_apply(const struct options *o, struct config *c, struct err *e)
+{
+    config_init(c);
+    if (o->config_file && !config_read_file(c, o->config_file, e))
+        return false;
+    if (!config_read_environment(c, environ, e))
+        return false;
+    for (int i = 0; i < N_CONFIG; i++)
+        if (o->value[i] &&
+            !config_set(c, config_name((enum config_id)i), o->value[i], "command line", e))
+            return false;
+    if (!c->model[0])
+        return err_set(e, ERR_CONFIG, 0,
+                       "no model: give its directory as argument, as --model or in MODEL");
+    return true;
+}

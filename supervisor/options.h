@@ -1,0 +1,18 @@
+/* options.h - the command line of llmd: one option per setting, made from config.def. */
+#ifndef LLMD_SUPERVISOR_OPTIONS_H
+#define LLMD_SUPERVISOR_OPTIONS_H
+
+#include "common/config.h"
+
+struct options {
+    const char *config_file;     /* NULL = none; borrowed from argv */
+    const char *value[N_CONFIG]; /* NULL = not given */
+};
+
+/* Parse argv; --help, --version and wrong usage end the process. */
+void options_parse(struct options *o, int argc, char **argv);
+
+/* Fill *c from all sources in their order: built-in, file, environment, command line. */
+bool options_apply(const struct options *o, struct config *c, struct err *e);
+
+#endif

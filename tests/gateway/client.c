@@ -1,0 +1,171 @@
+/* client.c - sockets and framing of the test client. */
+#include "tests/gateway/client.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+void answer_fini(struct answer *a)
+{
+    buf_fini(&a->head);
+    buf_fini(&a->body);
+    *a = (struct answer){ 0 };
+}
+
+const char *answer_header(const struct answer *a, const char *name)
+{
+    static char value[1024];
+    size_t n = strlen(name);
+
+    for (const char *line = a->head.data; line && *line;) {
+        const char *end = strstr(line, "\r\n");
+        if (!end)
+            break;
+        if (strncasecmp(line, name, n) == 0 && line[n] == ':') {
+            const char *from = line + n + 1;
+            while (*from == ' ')
+                from++;
+            snprintf(value, sizeof value, "%.*s", (int)(end - from), from);
+            return value;
+        }
+        line = end + 2;
+    }
+    return NULL;
+}
+
+int client_connect(uint16_t port)
+{
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port) };
+    struct timeval limit = { .tv_sec = 10 };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+void client_send(int fd, const void *bytes, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t sent = send(fd, (const char *)bytes + done, n - done, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return;
+        done += (size_t)sent;
+    }
+}
+
+void client_post(int fd, const char *path, const char *headers, const char *body)
+{
+    struct buf out = { 0 };
+
+    buf_printf(
+        &out, "POST %s HTTP/1.1\r\nHost: t\r\nContent-Length: %zu\r\n%s%s\r\n", path, strlen(body),
+        strcasestr(headers, "content-type:") ? "" : "Content-Type: application/json\r\n", headers);
+    buf_add_str(&out, body);
+    client_send(fd, out.data, out.n);
+    buf_fini(&out);
+}
+
+/* Decode as much of a chunked body as is there.  True: the last chunk was seen. */
+static bool decode_chunks(const char *raw, size_t n, struct buf *out)
+{
+    size_t at = 0;
+
+    buf_clear(out);
+    while (at < n) {
+        const char *end = memmem(raw + at, n - at, "\r\n", 2);
+        unsigned long size;
+        if (!end)
+            return false;
+        size = strtoul(raw + at, NULL, 16);
+        at = (size_t)(end - raw) + 2;
+        if (size == 0)
+            return n - at >= 2;
+        if (n - at < size + 2) {
+            return false;
+        }
+        buf_add(out, raw + at, size);
+        at += size + 2;
+    }
+    return false;
+}
+
+static bool take_apart(const struct buf *raw, struct answer *a, bool closed)
+{
+    const char *end = raw->data ? strstr(raw->data, "\r\n\r\n") : NULL;
+    size_t head_n, n;
+    const char *length;
+
+    if (!end)
+        return false;
+    head_n = (size_t)(end - raw->data) + 4;
+    n = raw->n - head_n;
+    buf_clear(&a->head);
+    buf_add(&a->head, raw->data, head_n);
+    a->status = atoi(raw->data + strlen("HTTP/1.1 "));
+    if (answer_header(a, "Transfer-Encoding"))
+        return a->is_whole = decode_chunks(raw->data + head_n, n, &a->body);
+    buf_clear(&a->body);
+    length = answer_header(a, "Content-Length");
+    buf_add(&a->body, raw->data + head_n, n);
+    return a->is_whole = length ? n >= strtoul(length, NULL, 10) : closed;
+}
+
+void client_read_some(int fd, struct answer *a, size_t n_body)
+{
+    struct buf raw = { 0 };
+    char bytes[16384];
+    ssize_t n;
+
+    answer_fini(a);
+    while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
+        buf_add(&raw, bytes, (size_t)n);
+        if (take_apart(&raw, a, false) || (a->status && a->body.n >= n_body))
+            break;
+    }
+    if (n == 0)
+        take_apart(&raw, a, true);
+    buf_fini(&raw);
+}
+
+void client_read(int fd, struct answer *a)
+{
+    client_read_some(fd, a, SIZE_MAX);
+}
+
+void client_request(uint16_t port, const char *path, const char *headers, const char *body,
+                    struct answer *a)
+{
+    int fd = client_connect(port);
+
+    answer_fini(a);
+    if (fd < 0)
+        return;
+    client_post(fd, path, headers, body);
+    client_read(fd, a);
+    close(fd);
+}
+
+void client_get(uint16_t port, const char *path, struct answer *a)
+{
+    char head[512];
+    int fd = client_connect(port);
+
+    answer_fini(a);
+    if (fd < 0)
+        return;
+    snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: t\r\n\r\n", path);
+    client_send(fd, head, strlen(head));
+    client_read(fd, a);
+    close(fd);
+}

@@ -1,0 +1,366 @@
+/* fake_worker.c - the worker's side of the protocol, without a model. */
+#include "tests/gateway/fake_worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/mem.h"
+
+uint64_t fake_key(const int32_t *prompt, size_t n, uint64_t seed)
+{
+    uint64_t h = 14695981039346656037u ^ seed;
+
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (uint32_t)prompt[i]) * 1099511628211u;
+    return h;
+}
+
+int32_t fake_token(uint64_t key, uint32_t i)
+{
+    uint64_t z = key + (i + 1) * 0x9e3779b97f4a7c15u;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z ^= z >> 27;
+    return FAKE_FIRST_TOKEN + (int32_t)(z % FAKE_N_TOKENS);
+}
+
+float fake_logprob(uint64_t key, uint32_t i)
+{
+    return -(float)(fake_token(key, i) % 64) / 16.0f - 0.0625f; /* exact in binary and decimal */
+}
+
+static struct fake_sequence *find(struct fake_worker *w, uint64_t id)
+{
+    struct fake_sequence *s = w->ledger;
+
+    while (s && s->id != id)
+        s = s->next;
+    return s;
+}
+
+static void forget(struct fake_worker *w, uint64_t id)
+{
+    for (struct fake_sequence **at = &w->ledger; *at; at = &(*at)->next) {
+        struct fake_sequence *s = *at;
+        if (s->id != id)
+            continue;
+        *at = s->next;
+        free(s);
+        w->n_live--;
+        return;
+    }
+}
+
+bool fake_worker_open(struct fake_worker *w, const char *instance, uint32_t group, struct err *e)
+{
+    memset(w, 0, sizeof *w);
+    snprintf(w->instance, sizeof w->instance, "%s", instance);
+    w->group = group;
+    w->epoch = 1;
+    w->link = link_bind(instance, group, e);
+    return w->link != NULL;
+}
+
+void fake_worker_close(struct fake_worker *w)
+{
+    link_close(w->link);
+    w->link = NULL;
+    while (w->ledger)
+        forget(w, w->ledger->id);
+}
+
+/* ---- sending ---- */
+
+static void send_hello(struct fake_worker *w, uint32_t peer)
+{
+    Llmd__Hello m = LLMD__HELLO__INIT;
+
+    m.group = w->group;
+    m.epoch = w->epoch;
+    m.max_model_len = 512;
+    m.vocab_size = 2048;
+    m.sequences_max = 128;
+    m.kv_pages = 1000;
+    m.kv_page_tokens = 16;
+    m.logprobs_max = 20;
+    m.pid = (uint32_t)getpid();
+    link_send(w->link, peer, MSG_HELLO, &m);
+}
+
+static void fill_logprobs(const struct fake_sequence *s, uint32_t from, Llmd__SequenceTokens *m)
+{
+    m->logprobs = mem_zalloc(m->n_tokens + 1, sizeof *m->logprobs);
+    m->n_logprobs = m->n_tokens;
+    for (uint32_t i = 0; i < m->n_tokens; i++) {
+        Llmd__TokenLogprob *lp = mem_alloc(sizeof *lp);
+        llmd__token_logprob__init(lp);
+        lp->logprob = fake_logprob(s->key, from + i);
+        lp->rank = 1;
+        lp->top = mem_zalloc(s->n_top + 1, sizeof *lp->top);
+        lp->n_top = s->n_top;
+        for (uint32_t k = 0; k < s->n_top; k++) {
+            lp->top[k] = mem_alloc(sizeof **lp->top);
+            llmd__top_logprob__init(lp->top[k]);
+            lp->top[k]->token = k == 0 ? s->tokens[from + i] : FAKE_FIRST_TOKEN + (int32_t)k;
+            lp->top[k]->logprob = lp->logprob - (float)k;
+        }
+        m->logprobs[i] = lp;
+    }
+}
+
+static void free_logprobs(Llmd__SequenceTokens *m)
+{
+    for (size_t i = 0; i < m->n_logprobs; i++) {
+        for (size_t k = 0; k < m->logprobs[i]->n_top; k++)
+            free(m->logprobs[i]->top[k]);
+        free(m->logprobs[i]->top);
+        free(m->logprobs[i]);
+    }
+    free(m->logprobs);
+}
+
+static void send_tokens(struct fake_worker *w, struct fake_sequence *s, uint32_t from)
+{
+    Llmd__SequenceTokens one = LLMD__SEQUENCE_TOKENS__INIT;
+    Llmd__SequenceTokens *list[1] = { &one };
+    Llmd__Tokens m = LLMD__TOKENS__INIT;
+    char error[] = "injected failure";
+    char none[] = "";
+
+    one.sequence_id = s->id;
+    one.index = from;
+    one.tokens = s->tokens + from;
+    one.n_tokens = s->n_tokens - from;
+    one.finish = s->finish;
+    one.error = s->finish == LLMD__FINISH__FINISH_ERROR ? error : none;
+    one.queue_ns = 1000000;
+    if (s->want_logprobs)
+        fill_logprobs(s, from, &one);
+    m.group = w->group;
+    m.epoch = w->epoch;
+    m.sequences = list;
+    m.n_sequences = 1;
+    link_send(w->link, s->peer, MSG_TOKENS, &m);
+    if (atomic_load(&w->sends_twice))
+        link_send(w->link, s->peer, MSG_TOKENS, &m);
+    free_logprobs(&one);
+    s->n_sent = s->n_tokens;
+}
+
+static void send_unknown(struct fake_worker *w, uint32_t peer, uint64_t id)
+{
+    Llmd__SequenceTokens one = LLMD__SEQUENCE_TOKENS__INIT;
+    Llmd__SequenceTokens *list[1] = { &one };
+    Llmd__Tokens m = LLMD__TOKENS__INIT;
+
+    one.sequence_id = id;
+    one.finish = LLMD__FINISH__FINISH_UNKNOWN;
+    m.group = w->group;
+    m.epoch = w->epoch;
+    m.sequences = list;
+    m.n_sequences = 1;
+    link_send(w->link, peer, MSG_TOKENS, &m);
+}
+
+/* ---- receiving ---- */
+
+static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit *m)
+{
+    Llmd__Accepted accepted = LLMD__ACCEPTED__INIT;
+    struct fake_sequence *s = find(w, m->sequence_id);
+
+    w->n_submits++;
+    if (atomic_load(&w->refuse_first) > 0) {
+        Llmd__Refused refused = LLMD__REFUSED__INIT;
+        w->refuse_first--;
+        refused.sequence_id = m->sequence_id;
+        refused.reason = LLMD__REFUSE_REASON__REFUSE_FULL;
+        link_send(w->link, peer, MSG_REFUSED, &refused);
+        return;
+    }
+    if (!s) {
+        s = mem_zalloc(1, sizeof *s);
+        s->next = w->ledger;
+        w->ledger = s;
+        w->n_live++;
+        s->id = m->sequence_id;
+        s->max_tokens = m->max_tokens < FAKE_TOKENS_MAX ? m->max_tokens : FAKE_TOKENS_MAX;
+        s->min_tokens = m->min_tokens;
+        s->key = fake_key(m->prompt, m->n_prompt, m->sampling->seed);
+        s->ignore_eos = m->ignore_eos;
+        s->want_logprobs = m->sampling->want_logprobs;
+        s->n_top = m->sampling->top_logprobs;
+        s->n_tokens = s->n_sent = (uint32_t)m->n_generated;
+        if (m->n_generated)
+            memcpy(s->tokens, m->generated, m->n_generated * sizeof *s->tokens);
+        w->n_resubmitted_tokens += (uint32_t)m->n_generated;
+    }
+    s->peer = peer;
+    accepted.sequence_id = s->id;
+    accepted.n_prompt = (uint32_t)m->n_prompt;
+    link_send(w->link, peer, MSG_ACCEPTED, &accepted);
+}
+
+static bool is_listed(const Llmd__Resync *m, uint64_t id)
+{
+    for (size_t i = 0; i < m->n_held; i++)
+        if (m->held[i]->sequence_id == id)
+            return true;
+    return false;
+}
+
+static void take_resync(struct fake_worker *w, uint32_t peer, const Llmd__Resync *m)
+{
+    struct fake_sequence *next;
+
+    w->n_resyncs++;
+    w->n_held_listed += (uint32_t)m->n_held;
+    for (struct fake_sequence *s = w->ledger; s; s = next) {
+        next = s->next;
+        if (s->peer == peer && !is_listed(m, s->id))
+            forget(w, s->id);
+    }
+    for (size_t i = 0; i < m->n_held; i++) {
+        struct fake_sequence *s = find(w, m->held[i]->sequence_id);
+        if (!s) {
+            send_unknown(w, peer, m->held[i]->sequence_id);
+            continue;
+        }
+        s->peer = peer;
+        if (m->held[i]->n_tokens < s->n_tokens || s->finish != LLMD__FINISH__FINISH_NONE)
+            send_tokens(w, s, m->held[i]->n_tokens);
+    }
+}
+
+static void take(struct fake_worker *w, const struct link_msg *m)
+{
+    const Llmd__Cancel *ids = m->body;
+
+    switch (m->type) {
+    case MSG_SUBMIT:
+        take_submit(w, m->peer, m->body);
+        break;
+    case MSG_RESYNC:
+        take_resync(w, m->peer, m->body);
+        break;
+    case MSG_CANCEL:
+        w->n_cancels += (uint32_t)ids->n_sequence_id;
+        for (size_t i = 0; i < ids->n_sequence_id; i++)
+            forget(w, ids->sequence_id[i]);
+        break;
+    case MSG_ACK:
+        w->n_acks += (uint32_t)((const Llmd__Ack *)m->body)->n_sequence_id;
+        for (size_t i = 0; i < ((const Llmd__Ack *)m->body)->n_sequence_id; i++)
+            forget(w, ((const Llmd__Ack *)m->body)->sequence_id[i]);
+        break;
+    default:
+        break;
+    }
+}
+
+static void receive_all(struct fake_worker *w)
+{
+    for (;;) {
+        struct link_msg m;
+        struct err e;
+        switch (link_recv(w->link, &m, &e)) {
+        case LINK_OK:
+            take(w, &m);
+            frame_free_body(m.body);
+            break;
+        case LINK_CONNECTED:
+            w->n_connects++;
+            if (!atomic_load(&w->is_silent))
+                send_hello(w, m.peer);
+            break;
+        case LINK_FAILED:
+            break;
+        case LINK_EMPTY:
+            return;
+        }
+    }
+}
+
+/* ---- generating ---- */
+
+static void make_token(struct fake_worker *w, struct fake_sequence *s)
+{
+    uint32_t eos_at = atomic_load(&w->eos_at), fail_at = atomic_load(&w->fail_at);
+    uint32_t i = s->n_tokens++;
+
+    s->tokens[i] = fake_token(s->key, i);
+    if (fail_at && s->n_tokens >= fail_at)
+        s->finish = LLMD__FINISH__FINISH_ERROR;
+    else if (eos_at && s->n_tokens >= eos_at && !s->ignore_eos && s->n_tokens > s->min_tokens) {
+        s->tokens[i] = FAKE_EOS;
+        s->finish = LLMD__FINISH__FINISH_EOS;
+    } else if (s->n_tokens >= s->max_tokens)
+        s->finish = LLMD__FINISH__FINISH_LENGTH;
+}
+
+static void generate(struct fake_worker *w)
+{
+    uint64_t now_ns = clock_mono_ns();
+
+    if (atomic_load(&w->is_paused) || now_ns < w->next_step_ns)
+        return;
+    w->next_step_ns = now_ns + atomic_load(&w->step_us) * 1000ull;
+    for (struct fake_sequence *s = w->ledger; s; s = s->next) {
+        if (s->finish != LLMD__FINISH__FINISH_NONE)
+            continue;
+        make_token(w, s);
+        send_tokens(w, s, s->n_sent);
+    }
+}
+
+static void start_again(struct fake_worker *w, bool loses_ledger)
+{
+    struct err e;
+
+    link_close(w->link);
+    while (loses_ledger && w->ledger)
+        forget(w, w->ledger->id);
+    w->epoch++;
+    for (int i = 0; i < 100 && !(w->link = link_bind(w->instance, w->group, &e)); i++)
+        usleep(10000);
+    if (!w->link)
+        abort();
+}
+
+void fake_worker_step(struct fake_worker *w)
+{
+    uint32_t restart = atomic_exchange(&w->restart, 0);
+
+    if (restart)
+        start_again(w, restart == 2);
+    receive_all(w);
+    if (!atomic_load(&w->is_silent))
+        generate(w);
+}
+
+static void *run(void *arg)
+{
+    struct fake_worker *w = arg;
+
+    while (!atomic_load(&w->must_stop)) {
+        fake_worker_step(w);
+        usleep(200);
+    }
+    return NULL;
+}
+
+void fake_worker_run(struct fake_worker *w)
+{
+    atomic_store(&w->must_stop, false);
+    if (pthread_create(&w->thread, NULL, run, w) != 0)
+        abort();
+}
+
+void fake_worker_join(struct fake_worker *w)
+{
+    atomic_store(&w->must_stop, true);
+    pthread_join(w->thread, NULL);
+}

@@ -1,0 +1,66 @@
+/* fake_worker.h - a group's rank 0 for tests of the gateway: the real link, the real messages, a ledger
+ * in a list, and tokens that are a pure function of prompt, seed and position.
+ *
+ * No thread of its own: fake_worker_step() does all that is due.  fake_worker_run() puts it on a thread
+ * for process tests; then the atomic knobs and counters are how to talk with it. */
+#ifndef LLMD_TESTS_FAKE_WORKER_H
+#define LLMD_TESTS_FAKE_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "proto/link.h"
+
+enum { FAKE_TOKENS_MAX = 4096, FAKE_FIRST_TOKEN = 300, FAKE_N_TOKENS = 1500, FAKE_EOS = 2 };
+
+struct fake_sequence {
+    struct fake_sequence *next;
+    uint64_t id;
+    uint32_t peer;
+    int32_t tokens[FAKE_TOKENS_MAX];
+    uint32_t n_tokens, n_sent, max_tokens, min_tokens;
+    uint64_t key; /* of prompt and seed */
+    bool ignore_eos, want_logprobs;
+    uint32_t n_top;
+    Llmd__Finish finish;
+    bool is_acked;
+};
+
+struct fake_worker {
+    struct link *link;
+    char instance[64];
+    uint32_t group, epoch;
+    struct fake_sequence *ledger;
+    uint64_t next_step_ns;
+    pthread_t thread;
+
+    /* knobs */
+    _Atomic bool is_paused;        /* accepts, but makes no token */
+    _Atomic uint32_t step_us;      /* pause between steps */
+    _Atomic uint32_t eos_at;       /* every sequence ends there by EOS; 0 = never */
+    _Atomic uint32_t refuse_first; /* so many SUBMITs are refused as FULL */
+    _Atomic uint32_t fail_at;      /* every sequence ends there with FINISH_ERROR; 0 = never */
+    _Atomic bool sends_twice;      /* each message of tokens, again */
+    _Atomic bool is_silent;        /* answers nothing at all */
+    _Atomic bool must_stop;
+    _Atomic uint32_t restart; /* 1: lose the link, keep the ledger; 2: lose both */
+
+    /* what it saw */
+    _Atomic uint32_t n_submits, n_cancels, n_acks, n_resyncs, n_connects, n_held_listed;
+    _Atomic uint32_t n_resubmitted_tokens; /* Submit.generated */
+    _Atomic uint32_t n_live;               /* sequences in the ledger */
+};
+
+/* Token `i` of a sequence. */
+uint64_t fake_key(const int32_t *prompt, size_t n, uint64_t seed);
+int32_t fake_token(uint64_t key, uint32_t i);
+float fake_logprob(uint64_t key, uint32_t i);
+
+bool fake_worker_open(struct fake_worker *w, const char *instance, uint32_t group, struct err *e);
+void fake_worker_close(struct fake_worker *w);
+void fake_worker_step(struct fake_worker *w);
+
+void fake_worker_run(struct fake_worker *w);
+void fake_worker_join(struct fake_worker *w);
+
+#endif

@@ -1,0 +1,50 @@
+/* harness.h - the real llm-gateway under a test supervisor: BOOT over a socketpair, a board, a
+ * connections segment, a listening socket, and fake workers instead of groups. */
+#ifndef LLMD_TESTS_HARNESS_H
+#define LLMD_TESTS_HARNESS_H
+
+#include <sys/types.h>
+
+#include "proto/board.h"
+#include "proto/connections.h"
+#include "tests/gateway/fake_worker.h"
+
+enum { HARNESS_GROUPS_MAX = 2 };
+
+struct harness_setting {
+    const char *name, *value;
+};
+
+struct harness {
+    char instance[64];
+    struct board board;
+    struct connections connections;
+    int listen_fd, control;
+    uint16_t port;
+    pid_t pid;
+    uint32_t n_groups;
+    struct fake_worker workers[HARNESS_GROUPS_MAX];
+    bool has_worker[HARNESS_GROUPS_MAX];
+};
+
+/* Starts the gateway and waits for READY.  settings end with a NULL name and come on top of defaults
+ * (demo model, 2 threads, quiet log). */
+void harness_start(struct harness *h, uint32_t n_groups, const struct harness_setting *settings);
+void harness_start_worker(struct harness *h, uint32_t group);
+void harness_stop_worker(struct harness *h, uint32_t group);
+/* DRAIN, wait for the exit; its status. */
+int harness_stop(struct harness *h);
+void harness_drain(struct harness *h, uint64_t limit_ms);
+int harness_wait(struct harness *h);
+void harness_free(struct harness *h);
+
+void harness_say_service(struct harness *h, uint32_t group, bool is_up, const char *cause);
+
+struct stats *harness_stats(struct harness *h);
+uint64_t harness_stat(struct harness *h, enum stat_id s);
+/* Wait up to 5 s for a condition on a number. */
+bool harness_wait_stat(struct harness *h, enum stat_id s, uint64_t wanted);
+bool harness_wait_for(_Atomic uint32_t *value, uint32_t at_least);
+int harness_n_fds(struct harness *h);
+
+#endif

@@ -1,0 +1,113 @@
+/* ops_rig.h - random numbers with a printed seed, and streams of every tier this machine has. */
+#ifndef LLMD_TESTS_OPS_RIG_H
+#define LLMD_TESTS_OPS_RIG_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/mem.h"
+#include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/ops.h"
+
+struct random {
+    uint64_t state;
+};
+
+/* SEED in the environment repeats a run; the seed in use is printed. */
+static inline struct random random_begin(const char *test)
+{
+    const char *given = getenv("SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 0) : 20240131;
+
+    printf("%s: SEED=%llu\n", test, (unsigned long long)seed);
+    return (struct random){ seed };
+}
+
+/* splitmix64: Steele, Lea, Flood 2014. */
+static inline uint64_t random_u64(struct random *r)
+{
+    uint64_t z = r->state += 0x9e3779b97f4a7c15;
+
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+/* -1 .. 1 */
+static inline float random_float(struct random *r)
+{
+    return (float)((double)(random_u64(r) >> 11) * 0x1p-52 - 1);
+}
+
+static inline float *random_floats(struct random *r, size_t n)
+{
+    float *x = mem_alloc(n * sizeof *x);
+
+    for (size_t i = 0; i < n; i++)
+        x[i] = random_float(r);
+    return x;
+}
+
+/* n floats as a matrix of that type; *as_float gets the values really stored. */
+static inline void *encode(const float *x, size_t n, enum dtype dtype, float *as_float)
+{
+    uint16_t *half = mem_alloc(dtype_bytes(dtype, n) + 1);
+
+    for (size_t i = 0; i < n; i++) {
+        if (dtype == DTYPE_F32) {
+            ((float *)half)[i] = x[i];
+            as_float[i] = x[i];
+        } else if (dtype == DTYPE_F16) {
+            half[i] = float_to_f16(x[i]);
+            as_float[i] = f16_to_float(half[i]);
+        } else {
+            half[i] = (uint16_t)(bits_of_float(x[i]) >> 16);
+            as_float[i] = bf16_to_float(half[i]);
+        }
+    }
+    return half;
+}
+
+static inline bool tier_is_here(enum cpu_tier tier)
+{
+    return cpu_tier_choose(cpu_tier_name(tier)) == tier;
+}
+
+struct ops_rig {
+    const struct ops *ops;
+    struct ops_stream *stream;
+    struct threads *threads;
+};
+
+static inline struct ops_rig ops_rig_open(enum cpu_tier tier, uint32_t n_threads,
+                                          const struct ops_setup *setup)
+{
+    static const double freq[512] = { 0 };
+    struct ops_setup none = { .rows_max = 1,
+                              .n_heads = 1,
+                              .n_kv_heads = 1,
+                              .head_dim = 2,
+                              .positions_max = 1,
+                              .rope_freq = freq,
+                              .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
+    struct ops_rig r = { .threads = threads_new(n_threads, NULL) };
+
+    assert_non_null(r.threads);
+    r.ops = ops_cpu_open(tier, setup ? setup : &none, r.threads, &r.stream);
+    return r;
+}
+
+static inline void ops_rig_close(struct ops_rig *r)
+{
+    r->ops->close(r->stream);
+    threads_free(r->threads);
+}
+
+#endif

@@ -1,0 +1,206 @@
+/* test_attention.c - KV write and paged attention of every tier against double precision.
+ *
+ * What would break in production: a mask off by one (a token sees its successor, or not itself), a page
+ * read of another layer or head, a window that forgets too early, and bits that change with chunking. */
+#include "tests/ops/ops_rig.h"
+
+enum { LAYERS = 2, LAYER = 1, TOKENS = 53, PAGES = 64 };
+
+struct shape {
+    uint32_t n_heads, n_kv_heads, head_dim, page_tokens, window;
+    enum dtype dtype;
+    uint32_t first_head, n_heads_model; /* this rank's part of the pages */
+};
+
+static const struct shape shapes[] = {
+    { 1, 1, 2, 1, 0, DTYPE_F32, 0, 1 },     { 4, 2, 6, 4, 0, DTYPE_F16, 0, 2 },
+    { 8, 2, 32, 16, 0, DTYPE_F16, 0, 2 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4 },
+    { 6, 2, 64, 16, 16, DTYPE_F16, 2, 4 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1 },
+    { 4, 1, 130, 32, 20, DTYPE_F16, 1, 2 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1 },
+    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4 },
+};
+
+struct work {
+    const struct shape *shape;
+    struct ops_setup setup;
+    float *qkv; /* [TOKENS, (n_heads + 2 n_kv_heads) * head_dim] */
+    size_t row;
+    uint32_t pages[PAGES];
+    char *pool;
+};
+
+static struct work work_new(struct random *r, const struct shape *s)
+{
+    static const double freq[512] = { 0 };
+    struct work w = { .shape = s };
+    size_t page =
+        dtype_bytes(s->dtype, (size_t)LAYERS * 2 * s->n_heads_model * s->page_tokens * s->head_dim);
+
+    w.row = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim;
+    w.qkv = random_floats(r, TOKENS * w.row);
+    w.pool = mem_alloc(PAGES * page);
+    memset(w.pool, 0x7e, PAGES * page); /* what is not written is NaN or huge */
+    for (uint32_t i = 0; i < PAGES; i++)
+        w.pages[i] = (i * 37 + 11) % PAGES;
+    w.setup = (struct ops_setup){ .rows_max = TOKENS,
+                                  .n_heads = s->n_heads,
+                                  .n_kv_heads = s->n_kv_heads,
+                                  .head_dim = s->head_dim,
+                                  .positions_max = TOKENS,
+                                  .rope_freq = freq,
+                                  .kv = { .pages = w.pool,
+                                          .page_bytes = page,
+                                          .n_pages = PAGES,
+                                          .page_tokens = s->page_tokens,
+                                          .n_heads_model = s->n_heads_model,
+                                          .first_head = s->first_head,
+                                          .dtype = s->dtype } };
+    return w;
+}
+
+static void work_free(struct work *w)
+{
+    free(w->qkv);
+    free(w->pool);
+}
+
+/* Rows start .. start + n - 1 of the sequence in one step, n a chunk at a time. */
+static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
+{
+    size_t stride = (size_t)w->shape->n_heads * w->shape->head_dim + 1;
+    float *out = mem_zalloc(TOKENS * stride, sizeof *out);
+    int32_t tokens[TOKENS] = { 0 };
+
+    for (uint32_t start = 0; start < TOKENS; start += chunk) {
+        uint32_t n = TOKENS - start < chunk ? TOKENS - start : chunk;
+        uint32_t n_pages = (start + n + w->shape->page_tokens - 1) / w->shape->page_tokens;
+        struct batch_seq seq = { 0, n, start, n_pages, w->pages };
+        struct batch b = { n, tokens, 1, &seq, 0, NULL };
+        rig->ops->begin(rig->stream, &b);
+        rig->ops->kv_write(rig->stream, w->qkv + start * w->row, LAYER);
+        rig->ops->attention(rig->stream, out + start * stride, stride, w->qkv + start * w->row,
+                            LAYER, w->shape->window);
+    }
+    return out;
+}
+
+static double stored(const struct shape *s, float f)
+{
+    return s->dtype == DTYPE_F16 ? f16_to_float(float_to_f16(f)) : f;
+}
+
+static void check_head(const struct work *w, const float *out, uint32_t t, uint32_t h)
+{
+    const struct shape *s = w->shape;
+    uint32_t kv = h / (s->n_heads / s->n_kv_heads);
+    uint32_t first = s->window > 0 && t >= s->window ? t - s->window + 1 : 0;
+    size_t q_at = (size_t)h * s->head_dim, k_at = (size_t)(s->n_heads + kv) * s->head_dim;
+    size_t v_at = k_at + (size_t)s->n_kv_heads * s->head_dim;
+    double p[TOKENS], sum = 0, largest = -INFINITY;
+
+    for (uint32_t i = first; i <= t; i++) {
+        p[i] = 0;
+        for (uint32_t d = 0; d < s->head_dim; d++)
+            p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv[i * w->row + k_at + d]);
+        p[i] /= sqrt(s->head_dim);
+        largest = fmax(largest, p[i]);
+    }
+    for (uint32_t i = first; i <= t; i++)
+        sum += p[i] = exp(p[i] - largest);
+    for (uint32_t d = 0; d < s->head_dim; d++) {
+        double wanted = 0;
+        float got = out[t * ((size_t)s->n_heads * s->head_dim + 1) + q_at + d];
+        for (uint32_t i = first; i <= t; i++)
+            wanted += p[i] / sum * stored(s, w->qkv[i * w->row + v_at + d]);
+        if (!(fabs(got - wanted) < 2e-6))
+            fail_msg("head_dim %u, page %u, window %u: token %u head %u: %.9g, wanted %.9g",
+                     s->head_dim, s->page_tokens, s->window, t, h, got, wanted);
+    }
+}
+
+static void every_shape_is_near_double(void **state)
+{
+    struct random r = random_begin("every_shape_is_near_double");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+            struct work w = work_new(&r, &shapes[i]);
+            struct ops_rig rig;
+            float *out;
+            if (tier_is_here(tier)) {
+                rig = ops_rig_open(tier, 2, &w.setup);
+                out = run(&w, &rig, TOKENS);
+                for (uint32_t t = 0; t < TOKENS; t++)
+                    for (uint32_t h = 0; h < shapes[i].n_heads; h++)
+                        check_head(&w, out, t, h);
+                free(out);
+                ops_rig_close(&rig);
+            }
+            work_free(&w);
+        }
+}
+
+static void chunks_and_threads_do_not_change_bits(void **state)
+{
+    static const uint32_t chunks[] = { 1, 3, 16, 17 };
+    struct random r = random_begin("chunks_and_threads_do_not_change_bits");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t i = 0; tier_is_here(tier) && i < sizeof shapes / sizeof *shapes; i++) {
+            struct work w = work_new(&r, &shapes[i]);
+            struct ops_rig one = ops_rig_open(tier, 1, &w.setup);
+            struct ops_rig many = ops_rig_open(tier, 4, &w.setup);
+            size_t n = TOKENS * ((size_t)shapes[i].n_heads * shapes[i].head_dim + 1);
+            float *whole = run(&w, &one, TOKENS);
+            for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+                float *out = run(&w, c % 2 ? &one : &many, chunks[c]);
+                assert_memory_equal(out, whole, n * sizeof *out);
+                free(out);
+            }
+            free(whole);
+            ops_rig_close(&one);
+            ops_rig_close(&many);
+            work_free(&w);
+        }
+}
+
+/* Scores so far apart that all but one weight vanish, the largest one in any page. */
+static void huge_scores_pick_one_value(void **state)
+{
+    struct random r = random_begin("huge_scores_pick_one_value");
+    const struct shape s = { 1, 1, 8, 4, 0, DTYPE_F32, 0, 1 };
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (uint32_t winner = 0; tier_is_here(tier) && winner < TOKENS; winner++) {
+            struct work w = work_new(&r, &s);
+            struct ops_rig rig = ops_rig_open(tier, 1, &w.setup);
+            float *out;
+            for (uint32_t t = 0; t < TOKENS; t++)
+                for (uint32_t d = 0; d < s.head_dim; d++) {
+                    w.qkv[t * w.row + d] = 1e4f;
+                    w.qkv[t * w.row + s.head_dim + d] = t == winner ? 1e4f : -1e4f;
+                }
+            out = run(&w, &rig, TOKENS);
+            for (uint32_t t = winner; t < TOKENS; t++)
+                assert_memory_equal(out + t * (s.head_dim + 1),
+                                    w.qkv + winner * w.row + 2 * s.head_dim,
+                                    s.head_dim * sizeof *out);
+            free(out);
+            ops_rig_close(&rig);
+            work_free(&w);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_is_near_double),
+        cmocka_unit_test(chunks_and_threads_do_not_change_bits),
+        cmocka_unit_test(huge_scores_pick_one_value),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

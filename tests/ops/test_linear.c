@@ -1,0 +1,200 @@
+/* test_linear.c - the matrix product of every tier against double precision.
+ *
+ * What would break in production: a row or token left out at the edge of a tile; a sum whose order depends
+ * on the tile, so that an answer changes with the company it is computed in. */
+#include "tests/ops/ops_rig.h"
+
+enum { TOKENS_MAX = 13 }; /* twice the widest tile and one */
+
+struct problem {
+    uint32_t rows, cols;
+    enum dtype dtype;
+    float *w, *x, *bias;
+    void *coded;
+};
+
+static struct problem problem_new(struct random *r, uint32_t rows, uint32_t cols, enum dtype dtype)
+{
+    struct problem p = { .rows = rows, .cols = cols, .dtype = dtype };
+
+    p.w = random_floats(r, (size_t)rows * cols);
+    p.x = random_floats(r, (size_t)TOKENS_MAX * cols);
+    p.bias = random_floats(r, rows);
+    p.coded = encode(p.w, (size_t)rows * cols, dtype, p.w);
+    return p;
+}
+
+static void problem_free(struct problem *p)
+{
+    free(p->w);
+    free(p->x);
+    free(p->bias);
+    free(p->coded);
+}
+
+static float *run(const struct problem *p, struct ops_rig *r, uint32_t first_token, uint32_t n,
+                  bool bias, enum linear_mode mode)
+{
+    struct weight w = { p->coded, p->dtype, p->rows, p->cols };
+    size_t stride = p->rows + 3;
+    float *y = mem_alloc(n * stride * sizeof *y);
+
+    for (size_t i = 0; i < n * stride; i++)
+        y[i] = 0.5f;
+    r->ops->linear(r->stream, y, stride, p->x + (size_t)first_token * p->cols, n, &w,
+                   bias ? p->bias : NULL, mode);
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t i = p->rows; i < stride; i++)
+            assert_true(y[t * stride + i] == 0.5f); /* nothing written past a row */
+    return y;
+}
+
+static void check(const struct problem *p, const float *y, uint32_t n, bool bias, bool add)
+{
+    for (uint32_t t = 0; t < n; t++)
+        for (uint32_t i = 0; i < p->rows; i++) {
+            double sum = (bias ? p->bias[i] : 0) + (add ? 0.5 : 0), terms = fabs(sum);
+            float got = y[t * (p->rows + 3) + i];
+            for (uint32_t k = 0; k < p->cols; k++) {
+                double term = (double)p->w[(size_t)i * p->cols + k] * p->x[t * p->cols + k];
+                sum += term;
+                terms += fabs(term);
+            }
+            if (!(fabs(got - sum) <= 1e-5 * terms + 1e-30))
+                fail_msg("row %u of %u, token %u of %u, %u columns, %s: %.9g, wanted %.9g", i,
+                         p->rows, t, n, p->cols, dtype_name(p->dtype), got, sum);
+        }
+}
+
+static const uint32_t shapes[][2] = { { 1, 1 },   { 3, 7 },   { 4, 8 },    { 5, 15 },
+                                      { 8, 16 },  { 17, 17 }, { 31, 33 },  { 64, 96 },
+                                      { 130, 5 }, { 7, 688 }, { 259, 130 } };
+
+static void every_shape_is_near_double(void **state)
+{
+    struct random r = random_begin("every_shape_is_near_double");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        struct ops_rig rig;
+        if (!tier_is_here(tier))
+            continue;
+        rig = ops_rig_open(tier, 3, NULL);
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+                struct problem p = problem_new(&r, shapes[s][0], shapes[s][1], dtype);
+                for (uint32_t n = 1; n <= TOKENS_MAX; n++) {
+                    bool bias = n % 2, add = n % 3 == 0;
+                    float *y = run(&p, &rig, 0, n, bias, add ? LINEAR_ADD : LINEAR_SET);
+                    check(&p, y, n, bias, add);
+                    free(y);
+                }
+                problem_free(&p);
+            }
+        ops_rig_close(&rig);
+    }
+}
+
+/* A token's outputs are the same bits alone and as any row of any batch, with any number of threads. */
+static void company_does_not_change_bits(void **state)
+{
+    struct random r = random_begin("company_does_not_change_bits");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        if (!tier_is_here(tier))
+            continue;
+        for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+            struct problem p = problem_new(&r, 1027, 205, dtype);
+            struct ops_rig one = ops_rig_open(tier, 1, NULL), many = ops_rig_open(tier, 5, NULL);
+            float *alone[TOKENS_MAX];
+            for (uint32_t t = 0; t < TOKENS_MAX; t++)
+                alone[t] = run(&p, &one, t, 1, true, LINEAR_ADD);
+            for (uint32_t n = 1; n <= TOKENS_MAX; n++)
+                for (uint32_t first = 0; first + n <= TOKENS_MAX; first += 3) {
+                    float *y = run(&p, n % 2 ? &many : &one, first, n, true, LINEAR_ADD);
+                    for (uint32_t t = 0; t < n; t++)
+                        assert_memory_equal(y + t * (p.rows + 3), alone[first + t],
+                                            p.rows * sizeof *y);
+                    free(y);
+                }
+            for (uint32_t t = 0; t < TOKENS_MAX; t++)
+                free(alone[t]);
+            ops_rig_close(&one);
+            ops_rig_close(&many);
+            problem_free(&p);
+        }
+    }
+}
+
+/* A row's sum is the same bits in a whole tile of rows and as the odd row at the end of a matrix: a shard
+ * of another size must not differ. */
+static void cut_of_rows_does_not_change_bits(void **state)
+{
+    struct random r = random_begin("cut_of_rows_does_not_change_bits");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        struct problem p;
+        struct ops_rig rig;
+        float *whole;
+        if (!tier_is_here(tier))
+            continue;
+        p = problem_new(&r, 22, 91, DTYPE_BF16);
+        rig = ops_rig_open(tier, 1, NULL);
+        whole = run(&p, &rig, 0, 5, false, LINEAR_SET);
+        for (uint32_t first = 0; first < p.rows; first++)
+            for (uint32_t count = 1; first + count <= p.rows; count++) {
+                struct weight w = { (uint16_t *)p.coded + (size_t)first * p.cols, p.dtype, count,
+                                    p.cols };
+                float y[5 * 22];
+                rig.ops->linear(rig.stream, y, count, p.x, 5, &w, NULL, LINEAR_SET);
+                for (uint32_t t = 0; t < 5; t++)
+                    assert_memory_equal(y + t * count, whole + t * (p.rows + 3) + first,
+                                        count * sizeof *y);
+            }
+        free(whole);
+        ops_rig_close(&rig);
+        problem_free(&p);
+    }
+}
+
+/* Infinity, NaN, subnormals and the largest halves come through; a zero row gives exactly 0. */
+static void extremes_come_through(void **state)
+{
+    static const uint16_t w[4][3] = {
+        { 0, 0, 0 },                /* zeros */
+        { 0x7c00, 0, 0 },           /* infinity */
+        { 0x7e00, 0x3c00, 0x3c00 }, /* NaN */
+        { 0x0001, 0x8001, 0x7bff }, /* the smallest subnormals, 65504 */
+    };
+    static const float x[3] = { 1, 2, 3 };
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        struct weight m = { w, DTYPE_F16, 4, 3 };
+        struct ops_rig rig;
+        float y[4];
+        if (!tier_is_here(tier))
+            continue;
+        rig = ops_rig_open(tier, 1, NULL);
+        rig.ops->linear(rig.stream, y, 4, x, 1, &m, NULL, LINEAR_SET);
+        assert_true(y[0] == 0);
+        assert_true(isinf(y[1]) && y[1] > 0);
+        assert_true(isnan(y[2]));
+        assert_true(y[3] == 65504.0f * 3);
+        ops_rig_close(&rig);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_is_near_double),
+        cmocka_unit_test(company_does_not_change_bits),
+        cmocka_unit_test(cut_of_rows_does_not_change_bits),
+        cmocka_unit_test(extremes_come_through),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

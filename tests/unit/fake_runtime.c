@@ -1,0 +1,171 @@
+/* fake_runtime.c - see fake_runtime.h. */
+#include "fake_runtime.h"
+
+#include <assert.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/mem.h"
+
+enum { THREADS = 3 };
+
+struct fake_settings fake_settings = { .max_model_len = 512 };
+uint32_t fake_n_forwards, fake_last_rows, fake_last_seqs;
+
+struct runtime {
+    struct model_info info;
+    struct kvpool *pool;
+};
+
+struct runtime *fake_runtime_new(struct kvpool *pool)
+{
+    struct runtime *rt = mem_zalloc(1, sizeof *rt);
+
+    rt->pool = pool;
+    rt->info = (struct model_info){ .name = "fake",
+                                    .vocab_size = FAKE_VOCAB,
+                                    .max_model_len = fake_settings.max_model_len,
+                                    .n_layers = FAKE_LAYERS,
+                                    .n_kv_heads = FAKE_HEADS,
+                                    .head_dim = FAKE_HEAD_DIM,
+                                    .eos = { FAKE_EOS },
+                                    .n_eos = fake_settings.no_eos ? 0 : 1 };
+    return rt;
+}
+
+void runtime_close(struct runtime *rt)
+{
+    free(rt);
+}
+
+const struct model_info *runtime_info(const struct runtime *rt)
+{
+    return &rt->info;
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x += 0x9E3779B97F4A7C15ull;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9ull;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBull;
+    return x ^ x >> 31;
+}
+
+static void logits_of_hash(uint64_t hash, int32_t last, float *logits)
+{
+    for (int32_t i = 0; i < FAKE_VOCAB; i++)
+        logits[i] = (float)(mix(hash + (uint64_t)i) >> 40) * 0x1p-24f * 12.0f - 6.0f;
+    logits[FAKE_POISON] = logits[FAKE_NAN] = -50.0f;
+    if (last == FAKE_NAN)
+        logits[7] = NAN;
+}
+
+void fake_logits(const int32_t *tokens, uint32_t n, float *logits)
+{
+    uint64_t hash = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        hash = mix(hash ^ (uint64_t)(uint32_t)tokens[i]);
+    logits_of_hash(hash, tokens[n - 1], logits);
+}
+
+static int32_t *slot(const struct runtime *rt, const struct batch_seq *q, uint32_t position)
+{
+    uint32_t page_tokens = rt->pool->hdr->page_tokens;
+    uint32_t page = q->pages[position / page_tokens];
+
+    assert(position / page_tokens < q->n_pages);
+    assert(atomic_load(&rt->pool->descs[page].lease) != 0);
+    assert(atomic_load(&rt->pool->descs[page].pins) > 0);
+    return (int32_t *)kvpool_page(rt->pool, page) + position % page_tokens;
+}
+
+static void run_row(const struct runtime *rt, const struct batch *b, const struct batch_seq *q,
+                    uint32_t row)
+{
+    int32_t token = b->tokens[row];
+
+    assert(token >= 0 && token < FAKE_VOCAB);
+    if (token == FAKE_POISON && fake_settings.poison_aborts)
+        _exit(134); /* as abort() would, without a core file */
+    *slot(rt, q, q->start + row - q->first_row) = token;
+}
+
+static void read_logits(const struct runtime *rt, const struct batch_seq *q, uint32_t row,
+                        float *logits)
+{
+    uint32_t n = q->start + row - q->first_row + 1;
+    uint64_t hash = 1;
+    int32_t last = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        last = *slot(rt, q, i);
+        hash = mix(hash ^ (uint64_t)(uint32_t)last);
+    }
+    logits_of_hash(hash, last, logits);
+}
+
+bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, struct err *e)
+{
+    uint32_t row = 0, n_logits = 0;
+
+    if (fake_settings.fail)
+        return err_set(e, ERR_DEVICE, 0, "the fake device is broken");
+    if (fake_settings.step_us > 0)
+        usleep(fake_settings.step_us);
+    assert(b->n_seqs > 0 && b->n_logits <= b->n_seqs);
+    for (uint32_t s = 0; s < b->n_seqs; s++) {
+        const struct batch_seq *q = &b->seqs[s];
+        assert(q->first_row == row && q->n_rows > 0);
+        for (; row < q->first_row + q->n_rows; row++) {
+            run_row(rt, b, q, row);
+            if (n_logits < b->n_logits && b->logit_rows[n_logits] == row)
+                read_logits(rt, q, row, logits + (size_t)n_logits++ * FAKE_VOCAB);
+        }
+    }
+    assert(row == b->n_rows && n_logits == b->n_logits);
+    fake_n_forwards++;
+    fake_last_rows = b->n_rows;
+    fake_last_seqs = b->n_seqs;
+    return true;
+}
+
+void runtime_stop(struct runtime *rt)
+{
+    (void)rt;
+}
+
+struct job {
+    void (*fn)(void *arg, uint32_t i);
+    void *arg;
+    uint32_t n;
+    _Atomic uint32_t next;
+};
+
+static void *work(void *arg)
+{
+    struct job *j = arg;
+    uint32_t i;
+
+    while ((i = atomic_fetch_add(&j->next, 1)) < j->n)
+        j->fn(j->arg, i);
+    return NULL;
+}
+
+/* Real threads, so that the thread sanitizer sees what the compute threads would do. */
+void runtime_parallel(struct runtime *rt, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n)
+{
+    struct job j = { .fn = fn, .arg = arg, .n = n };
+    pthread_t threads[THREADS];
+    uint32_t n_threads = n < THREADS ? n : THREADS;
+
+    (void)rt;
+    for (uint32_t i = 1; i < n_threads; i++)
+        if (pthread_create(&threads[i], NULL, work, &j) != 0)
+            abort();
+    work(&j);
+    for (uint32_t i = 1; i < n_threads; i++)
+        pthread_join(threads[i], NULL);
+}

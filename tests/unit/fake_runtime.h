@@ -1,0 +1,39 @@
+/* fake_runtime.h - a small deterministic model behind gpu-worker/runtime.h.
+ *
+ * Its "KV" of a token is the token's id, written to the sequence's page, and its logits are a hash of
+ * all ids read back through the page table.  So a wrong page, position, chunk or commit changes the
+ * tokens, just as it would with a real model.  Every batch is checked against batch.h. */
+#ifndef LLMD_TESTS_FAKE_RUNTIME_H
+#define LLMD_TESTS_FAKE_RUNTIME_H
+
+#include "gpu-worker/runtime.h"
+
+enum {
+    FAKE_VOCAB = 300,
+    FAKE_EOS = 2,
+    FAKE_LAYERS = 1,
+    FAKE_HEADS = 1,
+    FAKE_HEAD_DIM = 1,
+    FAKE_POISON = 299, /* see fake_poison */
+    FAKE_NAN = 298     /* a row whose token is this has logits that are no numbers */
+};
+
+struct fake_settings {
+    uint32_t max_model_len;
+    uint32_t step_us;   /* how long a forward pass takes */
+    bool poison_aborts; /* a row whose token is FAKE_POISON kills the process */
+    bool no_eos;
+    bool fail; /* runtime_forward() returns ERR_DEVICE */
+};
+
+extern struct fake_settings fake_settings;
+
+/* What the last forward pass was given, and how many there were. */
+extern uint32_t fake_n_forwards, fake_last_rows, fake_last_seqs;
+
+struct runtime *fake_runtime_new(struct kvpool *pool);
+
+/* The logits after these tokens: what a correct batch must produce. */
+void fake_logits(const int32_t *tokens, uint32_t n, float *logits);
+
+#endif

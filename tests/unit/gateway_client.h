@@ -1,0 +1,69 @@
+/* gateway_client.h - the gateway's end of the link, as a test sees it: it keeps every stream's tokens,
+ * drops what comes twice and fails the test when an index leaves a gap. */
+#ifndef LLMD_TESTS_GATEWAY_CLIENT_H
+#define LLMD_TESTS_GATEWAY_CLIENT_H
+
+#include "proto/link.h"
+
+enum { CLIENT_STREAMS_MAX = 2048, CLIENT_TOKENS_MAX = 600 };
+
+struct client_stream {
+    uint64_t id;
+    uint32_t n;
+    int32_t tokens[CLIENT_TOKENS_MAX];
+    float logprobs[CLIENT_TOKENS_MAX];
+    uint32_t n_accepted, n_unknown;
+    bool refused;
+    Llmd__RefuseReason reason;
+    char text[256]; /* of REFUSED or of FINISH_ERROR */
+    Llmd__Finish finish;
+    bool forgotten; /* cancelled or acknowledged by this side */
+};
+
+struct client {
+    struct link *link;
+    uint32_t peer;
+    struct client_stream *streams; /* [CLIENT_STREAMS_MAX] */
+    uint32_t n_streams;
+    uint32_t n_hello, n_duplicates, n_messages;
+    bool is_draining; /* the last HELLO said so */
+    uint32_t epoch;
+    bool no_resync; /* do not answer HELLO */
+    bool no_ack;    /* do not acknowledge finished streams */
+};
+
+/* What a stream asks for. */
+struct client_request {
+    const int32_t *prompt;
+    uint32_t n_prompt;
+    const int32_t *generated;
+    uint32_t n_generated;
+    uint32_t max_tokens, min_tokens;
+    bool ignore_eos;
+    int32_t stop_token; /* 0 = none */
+    int64_t deadline_ns;
+    int32_t priority;
+    Llmd__Sampling sampling;
+};
+
+void client_open(struct client *c, const char *instance, uint32_t peer);
+/* Close the link and open it again under the same number: a gateway that died and came back. */
+void client_reconnect(struct client *c, const char *instance);
+void client_close(struct client *c);
+
+struct client_request client_request(const int32_t *prompt, uint32_t n_prompt, uint32_t max_tokens);
+/* Send SUBMIT; the stream's place is kept even when it is refused. */
+struct client_stream *client_submit(struct client *c, uint64_t id, const struct client_request *r);
+void client_cancel(struct client *c, struct client_stream *s);
+void client_ack(struct client *c, struct client_stream *s);
+void client_resync(struct client *c);
+struct client_stream *client_find(const struct client *c, uint64_t id);
+
+/* Take in everything that is there. */
+void client_receive(struct client *c);
+
+/* Refused, or its finish came. */
+bool client_stream_is_over(const struct client_stream *s);
+bool client_all_over(const struct client *c);
+
+#endif

@@ -1,0 +1,690 @@
+/* test_engine.c - would break in production: a token lost, doubled or changed on its way from the model
+ * to a gateway; an entry, page or pin left behind by a client that went away. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "engine_rig.h"
+#include "gpu-worker/philox.h"
+
+static const int32_t story[] = { 1, 40, 41, 42, 43, 44, 45 };
+
+struct fixture {
+    struct rig rig;
+    struct client client;
+};
+
+static bool said_hello(const void *arg)
+{
+    return ((const struct client *)arg)->n_hello > 0;
+}
+
+static void fixture_init(struct fixture *f, const struct rig_shape *shape)
+{
+    rig_make_segments(&f->rig, shape);
+    rig_start(&f->rig);
+    client_open(&f->client, f->rig.instance, 1);
+    rig_until(&f->rig, &f->client, said_hello, &f->client);
+}
+
+static void fixture_fini(struct fixture *f)
+{
+    client_close(&f->client);
+    rig_close(&f->rig);
+}
+
+static struct client_request endless(uint32_t max_tokens)
+{
+    struct client_request r = client_request(story, 7, max_tokens);
+
+    r.ignore_eos = true;
+    return r;
+}
+
+/* ---- what is generated ---- */
+
+static void check_mixed_load(const struct rig_shape *shape, uint32_t n)
+{
+    struct fixture f;
+    int32_t prompts[64][64];
+    Llmd__LogitBias bias[64], *lists[64];
+    struct client_request r[64];
+
+    fixture_init(&f, shape);
+    for (uint32_t i = 0; i < n; i++) {
+        r[i] = rig_mixed_request(i, prompts[i], &bias[i], &lists[i]);
+        client_submit(&f.client, 100 + i, &r[i]);
+        if (i % 3 == 0)
+            rig_turn(&f.rig, &f.client); /* arrive while others run */
+    }
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(f.client.streams[i].n_accepted, 1);
+        rig_assert_expected(&f.client.streams[i], &r[i]);
+    }
+    assert_int_equal(f.client.n_duplicates, 0);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_finished), n);
+    if (shape == &rig_tight)
+        assert_true(stat_get(rig_stats(&f.rig), STAT_sequences_preempted) > 0);
+    fixture_fini(&f);
+}
+
+static void every_stream_equals_its_solo_run(void **state)
+{
+    (void)state;
+    check_mixed_load(&rig_roomy, 48);
+}
+
+/* Preempted and computed again in other chunks: the same tokens. */
+static void every_stream_equals_its_solo_run_when_pages_run_out(void **state)
+{
+    (void)state;
+    check_mixed_load(&rig_tight, 40);
+}
+
+static void streams_end_for_the_right_reason(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(40), eos = client_request(story, 7, 400);
+    Llmd__LogitBias bias = LLMD__LOGIT_BIAS__INIT, *biases[] = { &bias };
+    int32_t tokens[CLIENT_TOKENS_MAX];
+    struct client_stream *length, *stop, *masked, *context, *at_eos;
+    int32_t sixth;
+
+    (void)state;
+    rig_expect(&r, tokens, NULL);
+    sixth = tokens[5];
+    for (int i = 0; i < 5; i++)
+        assert_true(tokens[i] != sixth);
+    fixture_init(&f, &rig_roomy);
+    length = client_submit(&f.client, 1, &r);
+    r.stop_token = sixth;
+    stop = client_submit(&f.client, 2, &r);
+    r.min_tokens = 7;
+    masked = client_submit(&f.client, 3, &r);
+    r = endless(100000);
+    context = client_submit(&f.client, 4, &r);
+    eos.sampling.temperature = 1.5f;
+    eos.sampling.seed = 5;
+    bias.token = FAKE_EOS;
+    bias.bias = 4;
+    eos.sampling.n_logit_bias = 1;
+    eos.sampling.logit_bias = biases;
+    at_eos = client_submit(&f.client, 5, &eos);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(length->finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_int_equal(length->n, 40);
+    assert_int_equal(stop->finish, LLMD__FINISH__FINISH_STOP_TOKEN);
+    assert_int_equal(stop->n, 6);
+    assert_int_equal(stop->tokens[5], sixth);
+    assert_true(masked->n >= 7 && masked->tokens[5] != sixth);
+    assert_int_equal(context->finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_int_equal(context->n, 512 - 7);
+    rig_assert_expected(at_eos, &eos);
+    assert_int_equal(at_eos->finish, LLMD__FINISH__FINISH_EOS);
+    assert_int_equal(at_eos->tokens[at_eos->n - 1], FAKE_EOS);
+    fixture_fini(&f);
+}
+
+/* A sequence that moved here from another group: same tokens as if it had begun here. */
+static void generation_continues_after_given_tokens(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(50), rest;
+    int32_t tokens[CLIENT_TOKENS_MAX];
+
+    (void)state;
+    r.sampling.temperature = 0.9f;
+    r.sampling.seed = 77;
+    r.sampling.repetition_penalty = 1.3f;
+    r.sampling.frequency_penalty = 0.3f;
+    rig_expect(&r, tokens, NULL);
+    fixture_init(&f, &rig_roomy);
+    rest = r;
+    rest.generated = tokens;
+    for (uint32_t k = 0; k < 4; k++) { /* 50: it is at its end already */
+        rest.n_generated = k == 3 ? 50 : 1 + 20 * k;
+        client_submit(&f.client, 10 + k, &rest);
+    }
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t k = 0; k < 4; k++) {
+        rig_assert_expected(&f.client.streams[k], &r);
+        assert_int_equal(f.client.streams[k].finish, LLMD__FINISH__FINISH_LENGTH);
+    }
+    fixture_fini(&f);
+}
+
+static void a_row_that_is_not_finite_ends_one_stream_only(void **state)
+{
+    const int32_t broken[] = { 1, 5, FAKE_NAN };
+    struct fixture f;
+    struct client_request good = endless(30), bad = client_request(broken, 3, 30);
+    struct client_stream *g, *b;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    g = client_submit(&f.client, 1, &good);
+    b = client_submit(&f.client, 2, &bad);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(b->finish, LLMD__FINISH__FINISH_ERROR);
+    assert_non_null(strstr(b->text, "finite"));
+    rig_assert_expected(g, &good);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_failed), 1);
+    fixture_fini(&f);
+}
+
+/* ---- what is refused ---- */
+
+static void spoil(struct client_request *r, int what)
+{
+    static const int32_t outside[] = { 1, FAKE_VOCAB }, negative[] = { 1, -1 };
+    static int32_t long_prompt[512];
+
+    switch (what) {
+    case 0:
+        r->n_prompt = 0;
+        break;
+    case 1:
+        r->prompt = outside;
+        r->n_prompt = 2;
+        break;
+    case 2:
+        r->prompt = negative;
+        r->n_prompt = 2;
+        break;
+    case 3:
+        r->max_tokens = 0;
+        break;
+    case 4:
+        r->min_tokens = r->max_tokens + 1;
+        break;
+    case 5:
+        r->stop_token = FAKE_VOCAB;
+        break;
+    case 6:
+        r->sampling.temperature = NAN;
+        break;
+    case 7:
+        r->sampling.temperature = -0.1f;
+        break;
+    case 8:
+        r->sampling.top_p = 1.5f;
+        break;
+    case 9:
+        r->sampling.min_p = -1;
+        break;
+    case 10:
+        r->sampling.repetition_penalty = INFINITY;
+        break;
+    case 11:
+        r->sampling.repetition_penalty = -1;
+        break;
+    case 12:
+        r->sampling.presence_penalty = NAN;
+        break;
+    case 13:
+        r->sampling.want_logprobs = true;
+        r->sampling.top_logprobs = 6;
+        break;
+    case 14:
+        r->sampling.logprobs_mode = (Llmd__LogprobsMode)7;
+        break;
+    case 15:
+        r->sampling.typical_p = 1e9f;
+        break;
+    case 16:
+        r->generated = outside;
+        r->n_generated = 2;
+        break;
+    case 17:
+        r->generated = story;
+        r->n_generated = 7;
+        r->max_tokens = 6;
+        break;
+    default: /* too long */
+        for (int i = 0; i < 512; i++)
+            long_prompt[i] = 5;
+        r->prompt = long_prompt;
+        r->n_prompt = 512;
+    }
+}
+
+static void requests_out_of_range_are_refused(void **state)
+{
+    enum { N = 19 };
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    for (int what = 0; what < N; what++) {
+        struct client_request r = client_request(story, 7, 10);
+        spoil(&r, what);
+        client_submit(&f.client, 1 + (uint64_t)what, &r);
+    }
+    rig_until_all_over(&f.rig, &f.client);
+    for (int what = 0; what < N; what++) {
+        const struct client_stream *s = &f.client.streams[what];
+        if (!s->refused || s->text[0] == '\0')
+            fail_msg("number %d was taken", what);
+        assert_int_equal(s->reason, what == N - 1 ? LLMD__REFUSE_REASON__REFUSE_TOO_LONG
+                                                  : LLMD__REFUSE_REASON__REFUSE_INVALID);
+    }
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* The whole pool is the longest context, whatever the ledger has room for. */
+static void a_sequence_larger_than_the_pool_is_refused_or_cut(void **state)
+{
+    struct fixture f;
+    int32_t prompt[200] = { 0 };
+    struct client_request fits = client_request(prompt, 150, 1000),
+                          too_long = client_request(prompt, 160, 1);
+    struct client_stream *a, *b;
+
+    (void)state;
+    for (int i = 0; i < 200; i++)
+        prompt[i] = 3 + i;
+    fits.ignore_eos = true;
+    fixture_init(&f, &rig_tight); /* 40 pages of 4 */
+    a = client_submit(&f.client, 1, &fits);
+    b = client_submit(&f.client, 2, &too_long);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(a->finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_int_equal(a->n, 10);
+    assert_true(b->refused);
+    assert_int_equal(b->reason, LLMD__REFUSE_REASON__REFUSE_TOO_LONG);
+    fixture_fini(&f);
+}
+
+static void a_full_ledger_refuses_and_takes_again_after_the_ack(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(3);
+
+    (void)state;
+    fixture_init(&f, &rig_tight);
+    f.client.no_ack = true;
+    for (uint32_t i = 0; i < 41; i++)
+        client_submit(&f.client, 1 + i, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t i = 0; i < 40; i++)
+        assert_int_equal(f.client.streams[i].finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_true(f.client.streams[40].refused);
+    assert_int_equal(f.client.streams[40].reason, LLMD__REFUSE_REASON__REFUSE_FULL);
+    client_ack(&f.client, &f.client.streams[17]);
+    client_submit(&f.client, 50, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(client_find(&f.client, 50)->finish, LLMD__FINISH__FINISH_LENGTH);
+    fixture_fini(&f);
+}
+
+/* ---- what is delivered ---- */
+
+static bool accepted_three_times(const void *arg)
+{
+    const struct client *c = arg;
+
+    return c->streams[0].n_accepted == 3 && client_all_over(c);
+}
+
+static void a_submit_that_comes_twice_makes_one_sequence(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(60);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    f.client.no_ack = true; /* the last SUBMIT may find it done, but not forgotten */
+    s = client_submit(&f.client, 9, &r);
+    client_submit(&f.client, 9, &r);
+    while (s->n < 10)
+        rig_turn(&f.rig, &f.client);
+    client_submit(&f.client, 9, &r);
+    rig_until(&f.rig, &f.client, accepted_three_times, &f.client);
+    client_ack(&f.client, s);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_accepted), 1);
+    rig_assert_expected(s, &r);
+    assert_true(f.client.n_duplicates > 0); /* it was sent again from where the SUBMIT said */
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static bool first_has_ten(const void *arg)
+{
+    const struct client *c = arg;
+
+    return c->streams[0].n >= 10;
+}
+
+static bool two_hellos(const void *arg)
+{
+    return ((const struct client *)arg)->n_hello >= 2;
+}
+
+/* The gateway dies and comes back under its number, with less than it was sent, and says so. */
+static void resync_goes_on_from_what_the_gateway_holds(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(300);
+    struct client_stream *kept, *dropped, *unknown;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    kept = client_submit(&f.client, 1, &r);
+    r.sampling.temperature = 1;
+    dropped = client_submit(&f.client, 2, &r);
+    r.sampling.temperature = 0;
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    kept->n = 4; /* the rest never reached its disk, so to say */
+    dropped->forgotten = true;
+    unknown = &f.client.streams[f.client.n_streams++];
+    *unknown = (struct client_stream){ .id = 3 };
+    client_reconnect(&f.client, f.rig.instance);
+    rig_until(&f.rig, &f.client, two_hellos, &f.client);
+    while (unknown->n_unknown == 0)
+        rig_turn(&f.rig, &f.client);
+    unknown->forgotten = true;
+    rig_until_all_over(&f.rig, &f.client);
+    rig_assert_expected(kept, &r);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_cancelled), 1);
+    fixture_fini(&f);
+}
+
+static bool one_done(const void *arg)
+{
+    return stat_get(rig_stats(arg), STAT_sequences_finished) == 1;
+}
+
+static void a_stream_finished_while_its_gateway_was_gone_is_kept(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(400);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    s = client_submit(&f.client, 1, &r);
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    link_close(f.client.link);
+    f.client.link = NULL;
+    rig_until(&f.rig, NULL, one_done, &f.rig);
+    for (int i = 0; i < 20; i++)
+        rig_turn(&f.rig, NULL);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_ledger_entries_used), 1);
+    assert_true(engine_wake_ns(f.rig.engine) > clock_mono_ns()); /* and it does not spin */
+    client_reconnect(&f.client, f.rig.instance);
+    rig_until_all_over(&f.rig, &f.client);
+    rig_assert_expected(s, &r);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* A finish is sent again until it is acknowledged. */
+static void a_finish_is_repeated_after_every_resync(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(5);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    f.client.no_ack = true;
+    s = client_submit(&f.client, 1, &r);
+    for (int i = 0; i < 3; i++) {
+        rig_until_all_over(&f.rig, &f.client);
+        assert_int_equal(s->n, 5);
+        s->finish = LLMD__FINISH__FINISH_NONE; /* a gateway that lost it */
+        client_resync(&f.client);
+    }
+    f.client.no_ack = false;
+    rig_until_all_over(&f.rig, &f.client);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* Two gateway threads: each gets its own, and one that leaves does not hold up the other. */
+static void peers_do_not_disturb_each_other(void **state)
+{
+    struct fixture f;
+    struct client other;
+    struct client_request r = endless(100), q = endless(120);
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    client_open(&other, f.rig.instance, 2);
+    q.sampling.temperature = 1;
+    q.sampling.seed = 3;
+    for (uint32_t i = 0; i < 5; i++) {
+        client_submit(&f.client, 10 + i, &r);
+        client_submit(&other, 20 + i, &q);
+    }
+    while (f.client.streams[0].n < 10 || other.streams[0].n < 10) {
+        rig_turn(&f.rig, &f.client);
+        client_receive(&other);
+    }
+    client_close(&other);
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t i = 0; i < 5; i++)
+        rig_assert_expected(&f.client.streams[i], &r);
+    client_open(&other, f.rig.instance, 2); /* a new one, which knows of nothing */
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    while (stat_get(rig_stats(&f.rig), STAT_ledger_entries_used) > 0) {
+        rig_turn(&f.rig, &f.client);
+        client_receive(&other);
+    }
+    rig_assert_clean(&f.rig);
+    client_close(&other);
+    fixture_fini(&f);
+}
+
+/* ---- what is given up ---- */
+
+static uint32_t below(uint64_t *at, uint32_t n)
+{
+    return (uint32_t)(philox_uniform(4711, (*at)++) * n);
+}
+
+struct accepted_all {
+    const struct rig *rig;
+    uint64_t n;
+};
+
+static bool all_accounted(const void *arg)
+{
+    const struct accepted_all *a = arg;
+    const struct stats *s = rig_stats(a->rig);
+
+    return stat_get(s, STAT_sequences_accepted) == a->n &&
+           stat_get(s, STAT_ledger_entries_used) == 0;
+}
+
+/* Waiting, in prefill, in decode, done: wherever the cancel finds them. */
+static void a_thousand_cancels_leave_nothing(void **state)
+{
+    enum { N = 1000 };
+    struct fixture f;
+    int32_t prompt[64];
+    uint64_t at = 0, n_refused = 0;
+
+    (void)state;
+    fixture_init(&f, &rig_tight);
+    for (uint32_t i = 0; i < N; i++) {
+        Llmd__LogitBias bias, *list;
+        struct client_request r = rig_mixed_request(i, prompt, &bias, &list);
+        client_submit(&f.client, 1 + i, &r);
+        for (uint32_t turns = below(&at, 6); turns > 0; turns--)
+            rig_turn(&f.rig, &f.client);
+        /* cancel one of the last ones, at whatever point it is */
+        for (uint32_t k = i < 24 ? 0 : i - 24; k <= i; k++)
+            if (!f.client.streams[k].forgotten && (k + 24 == i || below(&at, 12) == 0))
+                client_cancel(&f.client, &f.client.streams[k]);
+    }
+    for (uint32_t i = 0; i < f.client.n_streams; i++)
+        if (!f.client.streams[i].forgotten)
+            client_cancel(&f.client, &f.client.streams[i]);
+    while (rig_turn(&f.rig, &f.client), n_refused = 0, true) {
+        for (uint32_t i = 0; i < N; i++)
+            n_refused += f.client.streams[i].refused;
+        if (all_accounted(&(struct accepted_all){ &f.rig, N - n_refused }))
+            break;
+    }
+    rig_assert_clean(&f.rig);
+    assert_true(stat_get(rig_stats(&f.rig), STAT_sequences_cancelled) > N / 2);
+    assert_true(stat_get(rig_stats(&f.rig), STAT_sequences_preempted) > 0);
+    print_message("accepted %u refused %u cancelled %u preempted %u\n", (unsigned)(N - n_refused),
+                  (unsigned)n_refused,
+                  (unsigned)stat_get(rig_stats(&f.rig), STAT_sequences_cancelled),
+                  (unsigned)stat_get(rig_stats(&f.rig), STAT_sequences_preempted));
+    fixture_fini(&f);
+}
+
+static void deadlines_end_streams_wherever_they_are(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(400);
+    struct client_stream *past, *soon, *none;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = 500;
+    none = client_submit(&f.client, 1, &r);
+    r.deadline_ns = (int64_t)(clock_mono_ns() + 60 * NS_PER_MS);
+    soon = client_submit(&f.client, 2, &r);
+    r.deadline_ns = 1;
+    past = client_submit(&f.client, 3, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(past->finish, LLMD__FINISH__FINISH_DEADLINE);
+    assert_int_equal(past->n, 0);
+    assert_int_equal(soon->finish, LLMD__FINISH__FINISH_DEADLINE);
+    assert_true(soon->n < 400);
+    assert_int_equal(none->finish, LLMD__FINISH__FINISH_LENGTH);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_cancelled), 2);
+    fixture_fini(&f);
+}
+
+static bool is_drained(const void *arg)
+{
+    return engine_is_drained(((const struct rig *)arg)->engine);
+}
+
+static void drain_finishes_what_runs_and_refuses_the_rest(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(200);
+    struct client_stream *running, *late;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    running = client_submit(&f.client, 1, &r);
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    engine_drain(f.rig.engine, clock_mono_ns() + 60 * NS_PER_S);
+    assert_false(engine_is_drained(f.rig.engine));
+    late = client_submit(&f.client, 2, &r);
+    rig_until(&f.rig, &f.client, is_drained, &f.rig);
+    rig_assert_expected(running, &r);
+    assert_true(late->refused);
+    assert_int_equal(late->reason, LLMD__REFUSE_REASON__REFUSE_DRAINING);
+    assert_true(f.client.is_draining);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static void drain_ends_at_its_deadline(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(490);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = 2000;
+    s = client_submit(&f.client, 1, &r);
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    engine_drain(f.rig.engine, clock_mono_ns() + 60 * NS_PER_S);
+    engine_drain(f.rig.engine, clock_mono_ns() + 20 * NS_PER_MS); /* hastened */
+    rig_until(&f.rig, &f.client, is_drained, &f.rig);
+    assert_int_equal(s->finish, LLMD__FINISH__FINISH_ERROR);
+    assert_non_null(strstr(s->text, "shut down"));
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static void a_broken_device_is_reported(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(490);
+    struct err e = { 0 };
+    bool ok = true;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    client_submit(&f.client, 1, &r);
+    rig_until(&f.rig, &f.client, first_has_ten, &f.client);
+    fake_settings.fail = true;
+    for (int i = 0; i < 3 && ok; i++)
+        ok = engine_turn(f.rig.engine, &e);
+    assert_false(ok);
+    assert_int_equal(e.code, ERR_DEVICE);
+    fixture_fini(&f);
+}
+
+static void an_idle_engine_asks_for_no_turn(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(5);
+
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    client_submit(&f.client, 1, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    rig_until_empty(&f.rig, &f.client);
+    assert_true(engine_wake_ns(f.rig.engine) == UINT64_MAX);
+    fixture_fini(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_stream_equals_its_solo_run),
+        cmocka_unit_test(every_stream_equals_its_solo_run_when_pages_run_out),
+        cmocka_unit_test(streams_end_for_the_right_reason),
+        cmocka_unit_test(generation_continues_after_given_tokens),
+        cmocka_unit_test(a_row_that_is_not_finite_ends_one_stream_only),
+        cmocka_unit_test(requests_out_of_range_are_refused),
+        cmocka_unit_test(a_sequence_larger_than_the_pool_is_refused_or_cut),
+        cmocka_unit_test(a_full_ledger_refuses_and_takes_again_after_the_ack),
+        cmocka_unit_test(a_submit_that_comes_twice_makes_one_sequence),
+        cmocka_unit_test(resync_goes_on_from_what_the_gateway_holds),
+        cmocka_unit_test(a_stream_finished_while_its_gateway_was_gone_is_kept),
+        cmocka_unit_test(a_finish_is_repeated_after_every_resync),
+        cmocka_unit_test(peers_do_not_disturb_each_other),
+        cmocka_unit_test(a_thousand_cancels_leave_nothing),
+        cmocka_unit_test(deadlines_end_streams_wherever_they_are),
+        cmocka_unit_test(drain_finishes_what_runs_and_refuses_the_rest),
+        cmocka_unit_test(drain_ends_at_its_deadline),
+        cmocka_unit_test(a_broken_device_is_reported),
+        cmocka_unit_test(an_idle_engine_asks_for_no_turn),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

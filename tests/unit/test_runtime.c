@@ -1,0 +1,416 @@
+/* test_runtime.c - the whole compute half with the demo model: same bits whatever the company, sizes that
+ * hold, ranks that die.
+ *
+ * What would break in production: an answer that changes with the load of the server (design rule 4), a
+ * segment made too small by --inspect, a group that cannot be started again. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/mem.h"
+#include "tests/unit/checkpoint.h"
+#include "tests/unit/model_rig.h"
+
+#define DEMO TEST_SOURCE_DIR "/models/stories-demo"
+
+enum { PROMPT = 83, DECODE = 6, COMPANY = 32 };
+
+static void make_tokens(int32_t *tokens, uint32_t n, uint32_t salt)
+{
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)(3 + (i * 7919u + salt * 104729u + i * i * 31u) % 2040);
+}
+
+/* Prompt in chunks, then DECODE greedy tokens; all logits along the way are appended to *trace. */
+struct trace {
+    float *logits; /* [1 + DECODE, vocab] */
+    size_t bytes;
+};
+
+static struct trace trace_new(const struct rig *r)
+{
+    struct trace t = { .bytes = (1 + DECODE) * r->info.vocab_size * sizeof(float) };
+
+    t.logits = mem_zalloc(1, t.bytes);
+    return t;
+}
+
+static void note(struct trace *t, const struct rig *r, uint32_t step, uint32_t row)
+{
+    memcpy(t->logits + (size_t)step * r->info.vocab_size,
+           r->logits + (size_t)row * r->info.vocab_size, r->info.vocab_size * sizeof(float));
+}
+
+static struct trace run_alone(struct rig *r, uint32_t salt, uint32_t chunk)
+{
+    struct trace t = trace_new(r);
+    struct rig_seq s = { 0 };
+    int32_t tokens[PROMPT];
+
+    make_tokens(tokens, PROMPT, salt);
+    rig_prefill(r, &s, tokens, PROMPT, chunk);
+    for (uint32_t step = 0;; step++) {
+        int32_t next = rig_argmax(r, 0);
+        note(&t, r, step, 0);
+        if (step == DECODE)
+            break;
+        rig_prefill(r, &s, &next, 1, 1);
+    }
+    rig_release(r, &s);
+    return t;
+}
+
+static void expect_same(struct trace *a, struct trace *b, const char *what)
+{
+    assert_int_equal(a->bytes, b->bytes);
+    if (memcmp(a->logits, b->logits, a->bytes) != 0)
+        fail_msg("%s: other bits", what);
+    free(b->logits);
+    b->logits = NULL;
+}
+
+static void with_settings(const char *const *settings, struct trace *wanted, const char *what)
+{
+    struct rig r;
+    struct trace t;
+
+    rig_open(&r, DEMO, settings);
+    t = run_alone(&r, 1, 16);
+    expect_same(wanted, &t, what);
+    rig_close(&r);
+}
+
+static void chunks_threads_and_ranks_do_not_change_bits(void **state)
+{
+    static const uint32_t chunks[] = { 1, 3, 16 };
+    struct trace whole, t;
+    struct rig r;
+    char what[40];
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    whole = run_alone(&r, 1, 512);
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        snprintf(what, sizeof what, "chunks of %u", chunks[i]);
+        t = run_alone(&r, 1, chunks[i]);
+        expect_same(&whole, &t, what);
+    }
+    t = run_alone(&r, 2, 512);
+    assert_true(memcmp(whole.logits, t.logits, t.bytes) != 0); /* the comparison can fail */
+    free(t.logits);
+    rig_close(&r);
+    with_settings((const char *[]){ "threads=1", NULL }, &whole, "one thread");
+    with_settings((const char *[]){ "threads=5", NULL }, &whole, "five threads");
+    with_settings((const char *[]){ "tp_size=2", "threads=1", NULL }, &whole, "two ranks");
+    with_settings((const char *[]){ "tp_size=4", "threads=1", NULL }, &whole, "four ranks");
+    free(whole.logits);
+}
+
+/* Sequence 0 decodes while COMPANY others decode, prefill and end around it. */
+static void company_does_not_change_bits(void **state)
+{
+    struct rig_seq seqs[1 + COMPANY] = { 0 };
+    struct rig_seq *list[1 + COMPANY];
+    const int32_t *rows[1 + COMPANY];
+    int32_t prompts[1 + COMPANY][PROMPT], next[1 + COMPANY];
+    uint32_t n[1 + COMPANY];
+    struct trace alone, t;
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    alone = run_alone(&r, 1, 512);
+    t = trace_new(&r);
+    for (uint32_t i = 0; i <= COMPANY; i++) {
+        make_tokens(prompts[i], PROMPT, i + 1);
+        list[i] = &seqs[i];
+        rows[i] = prompts[i];
+        n[i] = i == 0 ? PROMPT : 1 + i % 13;
+    }
+    rig_step(&r, list, rows, n, 1 + COMPANY);
+    for (uint32_t step = 0;; step++) {
+        note(&t, &r, step, 0);
+        if (step == DECODE)
+            break;
+        for (uint32_t i = 0; i <= COMPANY; i++) {
+            next[i] = rig_argmax(&r, i);
+            rows[i] = i > 0 && i % 3 == step % 3 ? prompts[i] : &next[i];
+            n[i] = i > 0 && i % 3 == step % 3 ? 7 : 1; /* some read on while others decode */
+        }
+        rig_step(&r, list, rows, n, step % 2 ? 1 + COMPANY : 1 + COMPANY / 2);
+        if (step % 2 == 0)
+            for (uint32_t i = 1 + COMPANY / 2; i <= COMPANY; i++)
+                rig_release(&r, &seqs[i]); /* gone, and begun anew in other pages */
+    }
+    expect_same(&alone, &t, "in company");
+    free(alone.logits);
+    rig_close(&r);
+}
+
+/* A restarted group maps what is there and computes the same, KV pages included. */
+static void restart_maps_weights_and_keeps_pages(void **state)
+{
+    static const char *const tp2[] = { "tp_size=2", "threads=1", NULL };
+    struct rig_seq s = { 0 };
+    int32_t tokens[PROMPT];
+    struct rig r;
+    float *wanted;
+    size_t bytes;
+
+    (void)state;
+    make_tokens(tokens, PROMPT, 1);
+    rig_open(&r, DEMO, tp2);
+    bytes = r.info.vocab_size * sizeof(float);
+    wanted = mem_alloc(bytes);
+    rig_prefill(&r, &s, tokens, PROMPT, 512);
+    memcpy(wanted, r.logits, bytes);
+    rig_release(&r, &s);
+    rig_prefill(&r, &s, tokens, PROMPT - 10, 512);
+    assert_int_equal(rig_restart(&r), 0); /* nobody loaded */
+    rig_prefill(&r, &s, tokens + PROMPT - 10, 10, 512);
+    assert_memory_equal(wanted, r.logits, bytes);
+    free(wanted);
+    rig_close(&r);
+}
+
+/* ---- ranks as processes ---- */
+
+static struct runtime *open_rank(struct rig *r, uint32_t rank)
+{
+    struct runtime_boot boot = { .config = &r->config,
+                                 .rank = rank,
+                                 .tp_size = 2,
+                                 .epoch = r->epoch,
+                                 .pool = &r->pool,
+                                 .weights_fd = fcntl(r->weights[rank].fd, F_DUPFD_CLOEXEC, 0),
+                                 .group_fd = fcntl(r->group.fd, F_DUPFD_CLOEXEC, 0) };
+    struct err e = { 0 };
+    bool loaded;
+    struct runtime *rt = runtime_open(&boot, &loaded, &e);
+
+    if (!rt)
+        fprintf(stderr, "rank %u: %s\n", rank, e.msg);
+    return rt;
+}
+
+static pid_t start_follower(struct rig *r)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        struct runtime *rt = open_rank(r, 1);
+        struct err e = { 0 };
+        bool ok = rt && runtime_follow(rt, &e);
+        runtime_close(rt);
+        _exit(ok ? 0 : 1);
+    }
+    return pid;
+}
+
+/* Two processes give the bits of one; a killed rank is an error of the other; the next epoch serves. */
+static void ranks_are_processes_that_may_die(void **state)
+{
+    struct rig alone, r;
+    struct trace wanted, t;
+    struct err e = { 0 };
+    int32_t token = 5;
+    uint32_t page = 0, logit_row = 0;
+    struct batch_seq seq = { 0, 1, 0, 1, &page };
+    struct batch b = { 1, &token, 1, &seq, 1, &logit_row };
+
+    (void)state;
+    rig_open(&alone, DEMO, NULL);
+    wanted = run_alone(&alone, 1, 512);
+    rig_close(&alone);
+    rig_open(&r, DEMO, (const char *[]){ "tp_size=2", "threads=1", NULL });
+    rig_close_ranks(&r); /* only its segments are wanted */
+    for (int round = 0; round < 2; round++) {
+        pid_t pid;
+        int status;
+        r.epoch++;
+        pid = start_follower(&r);
+        r.ranks[0] = open_rank(&r, 0);
+        assert_non_null(r.ranks[0]);
+        t = run_alone(&r, 1, 16);
+        expect_same(&wanted, &t, "two processes");
+        if (round == 0) {
+            kill(pid, SIGKILL);
+            assert_false(runtime_forward(r.ranks[0], &b, r.logits, &e));
+            assert_int_equal(e.code, ERR_DEVICE);
+        }
+        runtime_stop(r.ranks[0]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, round == 0 ? SIGKILL : 0);
+        runtime_close(r.ranks[0]);
+    }
+    free(wanted.logits);
+    rig_close_segments(&r);
+}
+
+/* ---- parallel ---- */
+
+static void count(void *arg, uint32_t i)
+{
+    ((uint32_t *)arg)[i]++;
+}
+
+static void parallel_runs_each_index_once(void **state)
+{
+    uint32_t runs[100] = { 0 };
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    runtime_parallel(r.ranks[0], count, runs, 100);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(runs[i], 1);
+    rig_close(&r);
+}
+
+/* ---- inspect ---- */
+
+static bool inspect(const char *dir, const char *const *settings, struct model_info *info,
+                    Llmd__ModelPlan *plan, struct err *e)
+{
+    struct config c;
+
+    config_init(&c);
+    assert_true(config_set(&c, "model", dir, "test", e));
+    for (; *settings; settings += 2)
+        assert_true(config_set(&c, settings[0], settings[1], "test", e));
+    return runtime_inspect(&c, info, plan, e);
+}
+
+#define SETTINGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static void inspect_tells_sizes(void **state)
+{
+    struct model_info info;
+    Llmd__ModelPlan p;
+    struct err e = { 0 };
+
+    (void)state;
+    if (!inspect(DEMO "//", SETTINGS("max_num_seqs", "4", "groups", "2"), &info, &p, &e))
+        fail_msg("%s", e.msg);
+    assert_string_equal(p.name, "stories-demo");
+    assert_string_equal(p.architecture, "LlamaForCausalLM");
+    assert_string_equal(p.weights_dtype, "bfloat16");
+    assert_int_equal(p.parameters, 3476224); /* MODEL_CARD.md */
+    assert_int_equal(p.max_model_len, 512);
+    assert_int_equal(p.vocab_size, 2048);
+    assert_int_equal(p.n_layers, 5);
+    assert_int_equal(p.n_kv_heads, 4);
+    assert_int_equal(p.head_dim, 32);
+    assert_int_equal(p.kv_dtype, DTYPE_F16);
+    assert_int_equal(p.kv_page_bytes, 5 * 2 * 4 * 16 * 32 * 2);
+    assert_int_equal(p.kv_pages, 2 * 4 * 512 / 16); /* groups * sequences * pages */
+    assert_int_equal(info.n_eos, 1);
+    assert_int_equal(info.eos[0], 2);
+    /* 16-bit matrices, 11 norms of 256 floats, 2 MiB before the data */
+    assert_int_equal(p.weights_bytes, (3476224 - 11 * 256) * 2 + 11 * 256 * 4);
+    assert_int_equal(p.weights_shard_bytes, p.weights_bytes + (2 << 20));
+    assert_true(inspect(DEMO,
+                        SETTINGS("kv_cache_bytes", "10M", "max_model_len", "100", "kv_cache_dtype",
+                                 "float32", "tp_size", "4"),
+                        &info, &p, &e));
+    assert_int_equal(p.max_model_len, 100);
+    assert_int_equal(p.kv_dtype, DTYPE_F32);
+    assert_int_equal(p.kv_pages, (10 << 20) / (5 * 2 * 4 * 16 * 32 * 4));
+    assert_true(p.group_bytes > 64 * 2048 * sizeof(float));
+}
+
+static void refuse(const char *const *settings, const char *why)
+{
+    struct model_info info;
+    Llmd__ModelPlan p;
+    struct err e = { 0 };
+
+    assert_false(inspect(DEMO, settings, &info, &p, &e));
+    assert_int_equal(e.code, ERR_CONFIG);
+    if (!strstr(e.msg, why))
+        fail_msg("'%s' should say '%s'", e.msg, why);
+}
+
+static void inspect_refuses_with_numbers(void **state)
+{
+    struct model_info info;
+    Llmd__ModelPlan p;
+    struct err e = { 0 };
+
+    (void)state;
+    refuse(SETTINGS("max_model_len", "513"), "512 tokens the model was made for");
+    refuse(SETTINGS("kv_cache_bytes", "1M"), "needs 32");
+    refuse(SETTINGS("tp_size", "3"), "tp_size 3 does not divide the model's 4");
+    assert_false(inspect("/nonexistent", SETTINGS("port", "1"), &info, &p, &e));
+    assert_non_null(strstr(e.msg, "/nonexistent"));
+}
+
+/* ---- open ---- */
+
+/* The pool of another model, or of other settings, is noticed before a page is touched. */
+static void a_pool_of_another_shape_is_refused(void **state)
+{
+    struct runtime_boot boot;
+    struct err e = { 0 };
+    bool loaded;
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    assert_true(config_set(&r.config, "kv_cache_dtype", "float32", "test", &e));
+    boot = (struct runtime_boot){ .config = &r.config,
+                                  .tp_size = 1,
+                                  .epoch = 2,
+                                  .pool = &r.pool,
+                                  .weights_fd = fcntl(r.weights[0].fd, F_DUPFD_CLOEXEC, 0),
+                                  .group_fd = fcntl(r.group.fd, F_DUPFD_CLOEXEC, 0) };
+    assert_null(runtime_open(&boot, &loaded, &e));
+    assert_int_equal(e.code, ERR_PROTO);
+    assert_non_null(strstr(e.msg, "float16"));
+    assert_int_equal(fcntl(boot.weights_fd, F_GETFD), -1); /* taken, on failure too */
+    assert_int_equal(fcntl(boot.group_fd, F_GETFD), -1);
+    rig_close(&r);
+}
+
+static void opening_is_quick(void **state)
+{
+    uint64_t begin, cold, warm;
+    struct rig r;
+
+    (void)state;
+    begin = clock_mono_ns();
+    rig_open(&r, DEMO, NULL);
+    cold = clock_mono_ns() - begin;
+    begin = clock_mono_ns();
+    assert_int_equal(rig_restart(&r), 0);
+    warm = clock_mono_ns() - begin;
+    printf("inspect, make segments, load: %.1f ms; close and map again: %.1f ms\n",
+           (double)cold * 1e-6, (double)warm * 1e-6);
+    rig_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chunks_threads_and_ranks_do_not_change_bits),
+        cmocka_unit_test(company_does_not_change_bits),
+        cmocka_unit_test(restart_maps_weights_and_keeps_pages),
+        cmocka_unit_test(ranks_are_processes_that_may_die),
+        cmocka_unit_test(parallel_runs_each_index_once),
+        cmocka_unit_test(inspect_tells_sizes),
+        cmocka_unit_test(inspect_refuses_with_numbers),
+        cmocka_unit_test(a_pool_of_another_shape_is_refused),
+        cmocka_unit_test(opening_is_quick),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,352 @@
+/* test_scheduler.c - would break in production: a stream that stalls behind a long prompt, a request
+ * that never runs, a batch larger than the memory it was planned for. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "gpu-worker/philox.h"
+#include "gpu-worker/scheduler.h"
+#include "sequence_fixture.h"
+
+struct fixture {
+    struct sequence_fixture s;
+    struct scheduler scheduler;
+};
+
+static void fixture_init(struct fixture *f, uint32_t max_num_seqs, uint32_t rows, uint32_t n_pages)
+{
+    sequence_fixture_init(&f->s, 64, 256, n_pages, 8);
+    scheduler_init(&f->scheduler,
+                   &(struct scheduler_limits){ .max_num_seqs = max_num_seqs,
+                                               .max_num_batched_tokens = rows,
+                                               .sequences_max = 64 },
+                   &f->s.cache);
+}
+
+static void fixture_fini(struct fixture *f)
+{
+    scheduler_fini(&f->scheduler);
+    sequence_fixture_fini(&f->s);
+}
+
+static struct sequence *add(struct fixture *f, uint32_t n_prompt, uint32_t max_tokens,
+                            int32_t priority)
+{
+    struct sequence *q = sequence_fixture_add(&f->s, n_prompt, max_tokens, priority);
+
+    scheduler_add(&f->scheduler, q);
+    return q;
+}
+
+static const struct plan_item *item_of(const struct plan *p, const struct sequence *q)
+{
+    for (uint32_t i = 0; i < p->n_items; i++)
+        if (p->items[i].sequence == q)
+            return &p->items[i];
+    return NULL;
+}
+
+static uint32_t rows_of(const struct plan *p, const struct sequence *q)
+{
+    const struct plan_item *item = item_of(p, q);
+
+    return item ? item->n_rows : 0;
+}
+
+/* What every plan must be, whatever the schedule. */
+static void check_plan(const struct fixture *f, const struct plan *p)
+{
+    const struct scheduler *s = &f->scheduler;
+    uint32_t n_rows = 0, n_pages = 0, n_decode_due = 0, n_decode = 0;
+
+    assert_true(p->n_items <= s->running_max && p->n_rows <= s->max_num_batched_tokens);
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        const struct plan_item *item = &p->items[i];
+        const struct sequence *q = item->sequence;
+        uint32_t due = sequence_n_tokens(q) - q->n_computed;
+        assert_int_equal(q->state, SEQUENCE_RUNNING);
+        assert_true(item->n_rows > 0 && item->n_rows <= due);
+        assert_int_equal(item->wants_logits, item->n_rows == due);
+        assert_true(q->n_pages >= kvcache_pages_for(&f->s.cache, q->n_computed + item->n_rows));
+        for (uint32_t k = 0; k < i; k++)
+            assert_true(p->items[k].sequence != q);
+        n_rows += item->n_rows;
+        n_decode += due == 1;
+    }
+    assert_int_equal(n_rows, p->n_rows);
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        n_pages += s->running[i]->n_pages;
+        n_decode_due += sequence_n_tokens(s->running[i]) - s->running[i]->n_computed == 1;
+        assert_true(i == 0 || sequence_goes_before(s->running[i - 1], s->running[i]));
+    }
+    for (uint32_t i = 0; i < s->n_waiting; i++) {
+        assert_int_equal(s->waiting[i]->n_pages, 0);
+        assert_true(i == 0 || sequence_goes_before(s->waiting[i - 1], s->waiting[i]));
+    }
+    if (s->n_suspects == 0)
+        assert_int_equal(n_decode, n_decode_due); /* no running stream is left out */
+    else
+        assert_int_equal(p->n_items, 1);
+    assert_int_equal(n_pages, f->s.cache.n_leased);
+    assert_int_equal(n_pages, stat_get(&f->s.stats, STAT_kv_pages_leased));
+    assert_int_equal(n_pages, sequence_fixture_count_leased(&f->s));
+}
+
+/* What the engine does with a plan; returns how many finished. */
+static uint32_t run_plan(struct fixture *f, const struct plan *p)
+{
+    uint32_t n_finished = 0;
+
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        struct sequence *q = p->items[i].sequence;
+        kvcache_commit(&f->s.cache, q, q->n_computed + p->items[i].n_rows);
+        if (!p->items[i].wants_logits)
+            continue;
+        sequence_append(q, &f->s.ledger, &(struct sampler_output){ .token = 7 });
+        scheduler_acquit(&f->scheduler, q);
+        if (sequence_check_finish(q, NULL, 0) == LLMD__FINISH__FINISH_NONE)
+            continue;
+        scheduler_remove(&f->scheduler, q);
+        sequence_fixture_remove(&f->s, q);
+        n_finished++;
+    }
+    return n_finished;
+}
+
+static const struct plan *step(struct fixture *f)
+{
+    const struct plan *p = scheduler_plan(&f->scheduler);
+
+    check_plan(f, p);
+    return p;
+}
+
+static void decode_goes_first_and_prefill_takes_the_rest(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b, *c;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100);
+    a = add(&f, 4, 20, 0);
+    b = add(&f, 3, 20, 0);
+    run_plan(&f, step(&f));
+    c = add(&f, 40, 20, 0);
+    for (uint32_t chunk = 0; chunk < 2; chunk++) {
+        p = step(&f);
+        assert_int_equal(rows_of(p, a), 1);
+        assert_int_equal(rows_of(p, b), 1);
+        assert_int_equal(rows_of(p, c), 14);
+        assert_false(item_of(p, c)->wants_logits);
+        run_plan(&f, p);
+    }
+    p = step(&f);
+    assert_int_equal(rows_of(p, c), 12);
+    assert_true(item_of(p, c)->wants_logits);
+    run_plan(&f, p);
+    assert_int_equal(rows_of(step(&f), c), 1);
+    fixture_fini(&f);
+}
+
+static void nobody_overtakes_within_a_priority(void **state)
+{
+    struct fixture f;
+    struct sequence *big, *small;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 10);
+    add(&f, 40, 2, 0);        /* 5 pages */
+    big = add(&f, 60, 2, 0);  /* 8: does not fit now */
+    small = add(&f, 4, 2, 0); /* 1: would fit, but is behind */
+    p = step(&f);
+    assert_int_equal(p->n_items, 1);
+    run_plan(&f, p);
+    run_plan(&f, step(&f)); /* the first one is done */
+    p = step(&f);
+    assert_int_equal(rows_of(p, big), 60);
+    assert_int_equal(rows_of(p, small), 4);
+    fixture_fini(&f);
+}
+
+static void pages_run_out_and_the_newest_gives_way(void **state)
+{
+    struct fixture f;
+    struct sequence *first, *second;
+    uint32_t n_preempted = 0, n_steps = 0;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 8);
+    first = add(&f, 16, 48, 0);
+    second = add(&f, 16, 48, 0); /* both end at 8 pages: the whole pool */
+    while (f.scheduler.n_running + f.scheduler.n_waiting > 0 && n_steps++ < 1000) {
+        const struct plan *p = step(&f);
+        n_preempted += p->n_preempted;
+        if (first->state != SEQUENCE_FREE)
+            assert_true(rows_of(p, first) > 0);
+        run_plan(&f, p);
+    }
+    assert_int_equal(first->state, SEQUENCE_FREE);
+    assert_int_equal(second->state, SEQUENCE_FREE);
+    assert_true(n_preempted >= 1 && n_preempted <= 3);
+    assert_int_equal(stat_get(&f.s.stats, STAT_kv_pages_leased), 0);
+    fixture_fini(&f);
+}
+
+static void a_higher_priority_takes_the_place_of_a_lower(void **state)
+{
+    struct fixture f;
+    struct sequence *low, *middle, *high;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 2, 64, 100);
+    middle = add(&f, 8, 20, 0);
+    low = add(&f, 8, 20, 5);
+    run_plan(&f, step(&f));
+    high = add(&f, 8, 20, -5);
+    p = step(&f);
+    assert_int_equal(p->n_preempted, 1);
+    assert_int_equal(rows_of(p, high), 8);
+    assert_int_equal(rows_of(p, middle), 1);
+    assert_int_equal(low->state, SEQUENCE_WAITING);
+    add(&f, 8, 20, 0); /* equal priority preempts nobody */
+    run_plan(&f, p);
+    p = step(&f);
+    assert_int_equal(p->n_preempted, 0);
+    assert_int_equal(p->n_items, 2);
+    fixture_fini(&f);
+}
+
+/* Room for it must be there in the end, or nobody is preempted for nothing. */
+static void a_priority_that_would_not_fit_preempts_nobody(void **state)
+{
+    struct fixture f;
+    struct sequence *low;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 10);
+    add(&f, 60, 20, -2); /* 8 pages it keeps */
+    low = add(&f, 1, 4, 5);
+    run_plan(&f, step(&f));
+    add(&f, 30, 20, -1);
+    p = step(&f);
+    assert_int_equal(p->n_preempted, 0);
+    assert_int_equal(rows_of(p, low), 1);
+    fixture_fini(&f);
+}
+
+static void more_sequences_than_rows_still_all_decode(void **state)
+{
+    struct fixture f;
+    uint32_t n_steps = 0, n_finished = 0;
+
+    (void)state;
+    fixture_init(&f, 40, 16, 400);
+    for (int i = 0; i < 40; i++)
+        add(&f, 3, 5, 0);
+    while (f.scheduler.n_running + f.scheduler.n_waiting > 0 && n_steps++ < 1000)
+        n_finished += run_plan(&f, step(&f));
+    assert_int_equal(n_finished, 40);
+    fixture_fini(&f);
+}
+
+static void suspects_run_one_at_a_time_until_they_made_a_token(void **state)
+{
+    struct fixture f;
+    struct sequence *q[4];
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100);
+    for (int i = 0; i < 4; i++) {
+        q[i] = sequence_fixture_add(&f.s, 20, 5, 0);
+        q[i]->suspect = i == 1 || i == 3;
+        scheduler_add(&f.scheduler, q[i]);
+    }
+    for (int i = 1; i <= 3; i += 2) { /* a step of 16 rows and one of 4 each */
+        for (int chunk = 0; chunk < 2; chunk++) {
+            p = step(&f);
+            assert_int_equal(rows_of(p, q[i]), chunk == 0 ? 16 : 4);
+            run_plan(&f, p);
+        }
+        assert_false(q[i]->suspect);
+    }
+    p = step(&f);
+    assert_int_equal(rows_of(p, q[1]), 1);
+    assert_int_equal(rows_of(p, q[3]), 1);
+    assert_int_equal(rows_of(p, q[0]), 14);
+    scheduler_remove(&f.scheduler, q[0]);
+    fixture_fini(&f);
+}
+
+static uint32_t below(uint64_t seed, uint64_t *at, uint32_t n)
+{
+    return (uint32_t)(philox_uniform(seed, (*at)++) * n);
+}
+
+/* Arrivals, cancels and priorities at random over pools from just enough to plenty.  Everything that is
+ * not cancelled must finish, in a number of steps that counts every preemption against it. */
+static void adversarial_schedules_finish(void **state)
+{
+    enum { SEEDS = 150, ARRIVALS = 60, STEPS_MAX = 60000 };
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct fixture f;
+        uint64_t at = 0;
+        uint32_t n_pages = 12 + below(seed, &at, seed % 3 == 0 ? 200 : 12);
+        uint32_t tokens_max = n_pages * 8 < 256 ? n_pages * 8 : 256;
+        uint32_t n_left = ARRIVALS, n_steps = 0, n_finished = 0, n_cancelled = 0;
+
+        fixture_init(&f, 1 + below(seed, &at, 20), 16 + below(seed, &at, 64), n_pages);
+        while (n_left + f.scheduler.n_running + f.scheduler.n_waiting > 0) {
+            uint32_t n_live = f.scheduler.n_running + f.scheduler.n_waiting;
+            if (n_left > 0 && n_live < 60 && below(seed, &at, 3) == 0) {
+                uint32_t n_prompt = 1 + below(seed, &at, tokens_max - 1);
+                uint32_t n_more = 1 + below(seed, &at, tokens_max - n_prompt);
+                struct sequence *q =
+                    sequence_fixture_add(&f.s, n_prompt, n_more, (int32_t)below(seed, &at, 3));
+                q->suspect = below(seed, &at, 20) == 0;
+                scheduler_add(&f.scheduler, q);
+                n_left--;
+            }
+            n_finished += run_plan(&f, step(&f));
+            if (f.scheduler.n_running > 0 && below(seed, &at, 200) == 0) {
+                struct sequence *q = f.scheduler.running[below(seed, &at, f.scheduler.n_running)];
+                scheduler_remove(&f.scheduler, q);
+                sequence_fixture_remove(&f.s, q);
+                n_cancelled++;
+            }
+            if (++n_steps > STEPS_MAX)
+                fail_msg("seed %u does not end", (unsigned)seed);
+        }
+        assert_int_equal(n_finished + n_cancelled, ARRIVALS);
+        assert_int_equal(sequence_fixture_count_leased(&f.s), 0);
+        assert_int_equal(sequence_fixture_count_pins(&f.s), 0);
+        fixture_fini(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decode_goes_first_and_prefill_takes_the_rest),
+        cmocka_unit_test(nobody_overtakes_within_a_priority),
+        cmocka_unit_test(pages_run_out_and_the_newest_gives_way),
+        cmocka_unit_test(a_higher_priority_takes_the_place_of_a_lower),
+        cmocka_unit_test(a_priority_that_would_not_fit_preempts_nobody),
+        cmocka_unit_test(more_sequences_than_rows_still_all_decode),
+        cmocka_unit_test(suspects_run_one_at_a_time_until_they_made_a_token),
+        cmocka_unit_test(adversarial_schedules_finish),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

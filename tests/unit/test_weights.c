@@ -1,0 +1,308 @@
+/* test_weights.c - planning, loading and mapping a weights segment.
+ *
+ * What would break in production: rows of the wrong shard, half-loaded weights taken for whole ones after a
+ * crash, weights of other files served, or a stray write that damages what every rank shares. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "gpu-worker/load/weights.h"
+#include "gpu-worker/ops/half.h"
+#include "tests/unit/checkpoint.h"
+
+static const struct checkpoint_spec small = {
+    .architecture = "LlamaForCausalLM",
+    .hidden = 8,
+    .inner = 12,
+    .layers = 1,
+    .heads = 2,
+    .kv_heads = 2,
+    .head_dim = 4,
+    .vocab = 10,
+    .dtype = DTYPE_BF16,
+    .theta = 10000,
+    .n_files = 1,
+};
+
+struct bench {
+    struct checkpoint c;
+    struct safetensors *st;
+    struct weights_plan plan;
+    struct segment segment;
+    struct threads *threads;
+};
+
+/* A matrix of rows 3..7 of the embedding and rows 1..2 of the head, then a norm. */
+static void plan_some(struct bench *b)
+{
+    const struct weights_source parts[] = { { "model.embed_tokens.weight", 10, 3, 5 },
+                                            { "lm_head.weight", 10, 1, 2 } };
+    const struct weights_source norm = { "model.norm.weight", 8, 0, 8 };
+    struct err e = { 0 };
+
+    if (!weights_plan_add(&b->plan, b->st, "mixed", parts, 2, 8, &e) ||
+        !weights_plan_add(&b->plan, b->st, "norm", &norm, 1, 0, &e))
+        fail_msg("%s", e.msg);
+}
+
+static int set_up(void **state)
+{
+    static struct bench b;
+    struct err e = { 0 };
+
+    memset(&b, 0, sizeof b);
+    checkpoint_make(&b.c, &small, 7);
+    b.st = safetensors_open(b.c.dir, &e);
+    assert_non_null(b.st);
+    plan_some(&b);
+    b.threads = threads_new(2, &e);
+    assert_true(segment_create(&b.segment, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test",
+                               weights_plan_segment_bytes(&b.plan), 1, &e));
+    *state = &b;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bench *b = *state;
+
+    threads_free(b->threads);
+    weights_plan_fini(&b->plan);
+    safetensors_close(b->st);
+    checkpoint_remove(&b->c);
+    segment_close(&b->segment);
+    return 0;
+}
+
+static struct hash128 layout_of(const struct bench *b)
+{
+    return weights_layout_hash(&b->plan, b->st, (struct hash128){ 1, 2 }, 0, 1, 0);
+}
+
+static bool open_it(struct bench *b, struct weights *w, uint32_t epoch, bool *loaded, struct err *e)
+{
+    return weights_open(w, fcntl(b->segment.fd, F_DUPFD_CLOEXEC, 0), &b->plan, layout_of(b), 0,
+                        epoch, b->threads, loaded, e);
+}
+
+static const double *stored(const struct bench *b, const char *name, uint32_t row)
+{
+    for (uint32_t i = 0; i < b->c.n; i++)
+        if (strcmp(b->c.tensors[i].name, name) == 0)
+            return b->c.tensors[i].values + (size_t)row * b->c.tensors[i].cols;
+    return NULL;
+}
+
+static void rows_of_parts_follow_each_other(void **state)
+{
+    struct bench *b = *state;
+    const struct weights_tensor *t;
+    const uint16_t *m;
+    const float *norm;
+    uint32_t cursor = 0;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    t = weights_find(&w, "mixed", &cursor);
+    assert_int_equal(t->dtype, DTYPE_BF16); /* 16-bit weights stay so */
+    assert_int_equal(t->rows, 7);
+    assert_int_equal(t->cols, 8);
+    assert_int_equal(t->offset % 64, 0);
+    m = weights_data(&w, t);
+    for (uint32_t i = 0; i < 7; i++)
+        for (uint32_t k = 0; k < 8; k++) {
+            const double *row = i < 5 ? stored(b, "model.embed_tokens.weight", 3 + i)
+                                      : stored(b, "lm_head.weight", 1 + i - 5);
+            assert_true(bf16_to_float(m[i * 8 + k]) == row[k]);
+        }
+    t = weights_find(&w, "norm", &cursor);
+    assert_int_equal(t->dtype, DTYPE_F32); /* vectors become float */
+    norm = weights_data(&w, t);
+    for (uint32_t k = 0; k < 8; k++)
+        assert_true(norm[k] == stored(b, "model.norm.weight", 0)[k]);
+    weights_close(&w);
+}
+
+static void loaded_once_then_mapped(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w, again;
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    assert_true(loaded);
+    assert_true(open_it(b, &again, 2, &loaded, &e));
+    assert_false(loaded);
+    assert_int_equal(again.hdr->loader_epoch, 1);
+    weights_close(&w);
+    weights_close(&again);
+}
+
+/* A loader that died half-way: state LOADING, bytes half there. */
+static void half_loaded_is_loaded_again(void **state)
+{
+    struct bench *b = *state;
+    struct weights_hdr *h = (struct weights_hdr *)b->segment.hdr;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    atomic_store(&h->state, WEIGHTS_LOADING);
+    h->loader_epoch = 1;
+    memset(segment_at(&b->segment, WEIGHTS_DATA_ALIGN), 0xee, 100);
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_true(loaded);
+    assert_int_equal(w.hdr->state, WEIGHTS_COMMITTED);
+    assert_int_equal(w.hdr->loader_epoch, 2);
+    assert_true(weights_verify(&w, &e));
+    weights_close(&w);
+}
+
+static void committed_weights_cannot_be_mapped_for_writing(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+    void *map;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    map = mmap(NULL, w.segment.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->segment.fd, 0);
+    assert_true(map == MAP_FAILED);
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(mprotect(w.segment.hdr, 4096, PROT_READ | PROT_WRITE), -1);
+    weights_close(&w);
+}
+
+static void a_flipped_bit_is_found(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+    char *data;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    assert_true(weights_verify(&w, &e));
+    data =
+        segment_at(&b->segment, w.hdr->data_offset); /* llmd's own mapping is older than the seal */
+    data[17] ^= 4;
+    assert_false(weights_verify(&w, &e));
+    assert_int_equal(e.code, ERR_PROTO);
+    weights_close(&w);
+}
+
+static void other_files_are_refused(void **state)
+{
+    struct bench *b = *state;
+    const struct timespec times[2] = { { 1000, 0 }, { 1000, 0 } };
+    struct err e = { 0 };
+    struct weights w;
+    char path[128];
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    weights_close(&w);
+    snprintf(path, sizeof path, "%s/model.safetensors", b->c.dir);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    safetensors_close(b->st);
+    b->st = safetensors_open(b->c.dir, &e);
+    assert_false(open_it(b, &w, 2, &loaded, &e));
+    assert_int_equal(e.code, ERR_MODEL);
+    assert_non_null(strstr(e.msg, "other files"));
+}
+
+/* Each thing that decides the bytes changes the hash. */
+static void layout_hash_covers_everything(void **state)
+{
+    struct bench *b = *state;
+    struct hash128 config = { 1, 2 };
+    struct hash128 h[6];
+
+    h[0] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 0);
+    h[1] = weights_layout_hash(&b->plan, b->st, config, 1, 2, 0);
+    h[2] = weights_layout_hash(&b->plan, b->st, config, 0, 4, 0);
+    h[3] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 1);
+    config.high = 3;
+    h[4] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 0);
+    b->plan.tensors[0].parts[0].first = 0; /* not in the table, but config and shard decide it */
+    b->plan.tensors[0].entry.rows--;
+    config.high = 2;
+    h[5] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 0);
+    for (int i = 0; i < 6; i++)
+        for (int k = 0; k < i; k++)
+            assert_true(h[i].low != h[k].low && h[i].high != h[k].high);
+}
+
+static void too_small_a_segment_is_refused(void **state)
+{
+    struct bench *b = *state;
+    struct segment tiny;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    assert_true(segment_create(&tiny, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test", 8192, 1, &e));
+    assert_false(weights_open(&w, fcntl(tiny.fd, F_DUPFD_CLOEXEC, 0), &b->plan, layout_of(b), 0, 1,
+                              b->threads, &loaded, &e));
+    assert_int_equal(e.code, ERR_PROTO);
+    segment_close(&tiny);
+    assert_true(segment_create(&tiny, SEGMENT_BOARD, 1, "test", 8192, 1, &e));
+    assert_false(weights_open(&w, fcntl(tiny.fd, F_DUPFD_CLOEXEC, 0), &b->plan, layout_of(b), 0, 1,
+                              b->threads, &loaded, &e));
+    assert_non_null(strstr(e.msg, "kind"));
+    segment_close(&tiny);
+}
+
+static void expect_plan_error(struct bench *b, struct weights_source s, uint64_t cols,
+                              const char *why)
+{
+    struct err e = { 0 };
+
+    assert_false(weights_plan_add(&b->plan, b->st, "x", &s, 1, cols, &e));
+    assert_int_equal(e.code, ERR_MODEL);
+    if (!strstr(e.msg, why))
+        fail_msg("'%s' should say '%s'", e.msg, why);
+}
+
+static void plan_checks_shapes(void **state)
+{
+    struct bench *b = *state;
+    uint32_t before = b->plan.n;
+
+    expect_plan_error(b, (struct weights_source){ "nothing.weight", 10, 0, 10 }, 8, "missing");
+    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 11, 0, 11 }, 8, "[10, 8]");
+    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 10, 0, 10 }, 9, "[10, 8]");
+    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 10, 0, 10 }, 0, "wants [10]");
+    expect_plan_error(b, (struct weights_source){ "model.norm.weight", 8, 0, 8 }, 1, "[8]");
+    assert_int_equal(b->plan.n, before);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(rows_of_parts_follow_each_other, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(loaded_once_then_mapped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_loaded_is_loaded_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(committed_weights_cannot_be_mapped_for_writing, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_flipped_bit_is_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(layout_hash_covers_everything, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(too_small_a_segment_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(plan_checks_shapes, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
