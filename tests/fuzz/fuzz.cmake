@@ -34,4 +34,7 @@ llmd_fuzz(NAME fuzz_model_config SOURCES fuzz/fuzz_model_config.c LIBS runtime)
 llmd_fuzz(NAME fuzz_safetensors SOURCES fuzz/fuzz_safetensors.c LIBS runtime)
 llmd_fuzz(NAME fuzz_sentencepiece SOURCES fuzz/fuzz_sentencepiece.c LIBS text)
 llmd_fuzz(NAME fuzz_tokenizer_encode SOURCES fuzz/fuzz_tokenizer_encode.c LIBS text)
+
+llmd_fuzz(NAME fuzz_sse SOURCES fuzz/fuzz_sse.c LIBS ctl)
+llmd_fuzz(NAME fuzz_frame SOURCES fuzz/fuzz_frame.c LIBS proto)
 llmd_fuzz(NAME fuzz_tokenizer_json SOURCES fuzz/fuzz_tokenizer_json.c LIBS text)
