@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "gpu-worker/load/host.h"
 #include "gpu-worker/ops/ops.h"
 #include "gpu-worker/runtime.h"
 #include "proto/group_layout.h"
@@ -188,7 +189,7 @@ static void read_stream(void *arg, uint32_t i)
 static double bandwidth(const struct options *o)
 {
     uint32_t n = (uint32_t)strtoul(o->threads, NULL, 10);
-    struct threads *t = threads_new(n ? n : threads_default(1), NULL);
+    struct threads *t = threads_new(n ? n : host_cores(""), NULL);
     uint64_t *words = mem_alloc(BANDWIDTH_BYTES);
     struct stream_job j = { .words = words };
     double best = 0;

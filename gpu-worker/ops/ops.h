@@ -58,7 +58,7 @@ struct ops {
     const char *name; /* "cpu-avx2" */
     size_t act_bytes; /* of one activation */
 
-    /* Zeroed activations, 64-byte aligned; live until free(). */
+    /* n activations, uninitialised, 64-byte aligned; live until free(). */
     void *(*alloc)(struct ops_stream *s, size_t n);
     void (*free)(struct ops_stream *s, void *p);
     void (*close)(struct ops_stream *s); /* NULL is fine */

@@ -28,7 +28,4 @@ uint32_t threads_count(const struct threads *t);
  * inside a job.  Allocates nothing. */
 void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n);
 
-/* Threads of each rank when the setting is 0: the cores we may use, shared out among all ranks. */
-uint32_t threads_default(uint32_t n_ranks);
-
 #endif
