@@ -101,7 +101,8 @@ struct ops {
 
     /* Causal attention of each row over its sequence's pages, prefill and decode alike:
      *   out[t,h] = sum_p softmax_p(q[t,h] . k[p,g] / sqrt(head_dim)) v[p,g]
-     * with g = h / (n_heads / n_kv_heads), over positions p <= the row's own and, with window > 0, p > own - window.
+     * with g = h / (n_heads / n_kv_heads), over positions p <= the row's own and, with window > 0,
+     * p > own - window.
      *   out  [n_rows, n_heads * head_dim], stride out_stride
      * Online softmax: Milakov & Gimelshein 2018, arXiv:1805.02867; pages: Kwon et al. 2023,
      * arXiv:2309.06180. */
