@@ -39,9 +39,14 @@ static void close_house(struct harness *h)
 /* The `created` second differs between two runs, nothing else may. */
 static void blank_created(struct buf *b)
 {
-    for (char *at = b->data; at && (at = strstr(at, "\"created\":")); at++)
-        for (char *c = at + 10; *c >= '0' && *c <= '9'; c++)
-            *c = '0';
+    static const char key[] = "\"created\":";
+    size_t n = sizeof key - 1;
+
+    /* By hand: a sanitizer's strstr() looks at the whole rest of the text at each call. */
+    for (size_t i = 0; i + n < b->n; i++)
+        if (b->data[i] == '"' && memcmp(b->data + i, key, n) == 0)
+            for (i += n; i < b->n && b->data[i] >= '0' && b->data[i] <= '9'; i++)
+                b->data[i] = '0';
 }
 
 static void take_stream(struct harness *h, struct answer *a)
