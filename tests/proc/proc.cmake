@@ -12,3 +12,8 @@ llmd_test(NAME test_system
   SOURCES proc/test_system.c proc/system.c proc/http_client.c
   LIBS proto
   TIMEOUT 600 LABELS proc)
+
+llmd_test(NAME test_models
+  SOURCES proc/test_models.c proc/system.c proc/http_client.c
+  LIBS checkpoint proto
+  TIMEOUT 300 LABELS proc)
