@@ -185,15 +185,26 @@ static bool check_supported(const struct tgi_parameters *p, struct fault *f)
     return true;
 }
 
+static uint32_t clamp_segment(uint64_t n_new)
+{
+    return n_new < SEGMENT_TOKENS ? (uint32_t)n_new : SEGMENT_TOKENS;
+}
+
+static bool total_fault(struct fault *f, uint32_t max_total, uint64_t n, uint64_t n_new)
+{
+    return fault_set(f, FAULT_INVALID, "max_new_tokens",
+                     "`inputs` tokens + `max_new_tokens` must be <= %u. Given: %llu `inputs` "
+                     "tokens and %u `max_new_tokens`",
+                     max_total, (unsigned long long)n, clamp_segment(n_new));
+}
+
 static bool tokenize(struct request *rq, const struct tgi_body *body,
-                     const struct tgi_parameters *p, uint32_t max_input, struct fault *f)
+                     const struct tgi_parameters *p, uint32_t max_total, struct fault *f)
 {
     size_t longest = rq->service->token_bytes_max;
 
-    if (!p->truncate.is_set && body->inputs.n / longest > max_input)
-        return fault_set(f, FAULT_INVALID, "inputs",
-                         "`inputs` must have less than %u tokens. Given: %zu", max_input,
-                         body->inputs.n / longest);
+    if (!p->truncate.is_set && body->inputs.n / longest > max_total)
+        return total_fault(f, max_total, body->inputs.n / longest, (uint64_t)p->max_new_tokens.i);
     if (!request_set_prompts(rq, 1, f) ||
         !request_tokenize(rq, 0, body->inputs.s, body->inputs.n, TOKENIZER_ADD_SPECIAL, f))
         return false;
@@ -214,13 +225,8 @@ static bool check_lengths(struct request *rq, const struct tgi_parameters *p, ui
     if (p->max_new_tokens.is_set)
         n_new = (uint32_t)p->max_new_tokens.i;
     rq->max_tokens = n_new;
-    if (n_new > SEGMENT_TOKENS)
-        n_new = SEGMENT_TOKENS;
-    if ((uint64_t)n + n_new > max_total)
-        return fault_set(f, FAULT_INVALID, "max_new_tokens",
-                         "`inputs` tokens + `max_new_tokens` must be <= %u. Given: %u `inputs` "
-                         "tokens and %u `max_new_tokens`",
-                         max_total, n, n_new);
+    if ((uint64_t)n + clamp_segment(n_new) > max_total)
+        return total_fault(f, max_total, n, n_new);
     if (n > max_input)
         return fault_set(f, FAULT_INVALID, "inputs",
                          "`inputs` must have less than %u tokens. Given: %u", max_input, n);
@@ -268,7 +274,7 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
 
     rq->extra = extra;
     if (!check_best_of(rq, p, f) || !check_sampling(p, f) ||
-        !check_rest(body, p, max_total - 1, f) || !tokenize(rq, body, p, max_total - 1, f) ||
+        !check_rest(body, p, max_total - 1, f) || !tokenize(rq, body, p, max_total, f) ||
         !check_lengths(rq, p, max_total, f) || !check_supported(p, f))
         return false;
     extra->details = p->details.b || p->decoder_input_details.b;

@@ -374,13 +374,18 @@ static void two_groups_share_the_work_and_outlive_each_other(void **state)
     struct exchange x[16];
 
     system_start(&two, args);
-    for (int i = 0; i < 16; i++)
-        start_stream(&two, &x[i], i, 60);
-    assert_true(exchanges_run(x, 16, 60000));
-    for (int i = 0; i < 16; i++) {
-        char *solo = stream_alone(one, i, 60);
-        expect_same(&x[i], solo);
-        free(solo);
+    /* A group takes part as soon as each gateway thread has heard its HELLO, which is a moment later. */
+    for (int round = 0;
+         round < 20 && system_metric(&two, "llmd_sequences_accepted_total", "group=\"1\"") <= 0;
+         round++) {
+        for (int i = 0; i < 16; i++)
+            start_stream(&two, &x[i], i, 60);
+        assert_true(exchanges_run(x, 16, 60000));
+        for (int i = 0; i < 16; i++) {
+            char *solo = stream_alone(one, i, 60);
+            expect_same(&x[i], solo);
+            free(solo);
+        }
     }
     assert_true(system_metric(&two, "llmd_sequences_accepted_total", "group=\"0\"") > 0);
     assert_true(system_metric(&two, "llmd_sequences_accepted_total", "group=\"1\"") > 0);
