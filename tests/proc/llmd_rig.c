@@ -24,7 +24,7 @@
 #include "common/file.h"
 #include "common/runtime_dir.h"
 
-enum { PATIENCE_MS = 8000 };
+enum { PATIENCE_MS = 30000 };
 
 void nap_ms(int ms)
 {

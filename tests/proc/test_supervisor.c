@@ -93,7 +93,7 @@ static void bad_model_ends_llmd_with_the_reason(void **state)
         rig_behave(&rig, bad[i].behaviour);
         rig_start(&rig, BASE, NULL);
         assert_int_equal(rig_wait_exit(&rig), 1);
-        assert_true(clock_mono_ns() - started < 2 * NS_PER_S);
+        assert_true(clock_mono_ns() - started < 10 * NS_PER_S);
         if (rig_count_log(&rig, bad[i].reason) == 0)
             fail_msg("no '%s' in the log: %s", bad[i].reason, rig_read(&rig, "stderr"));
         assert_int_equal(rig_count_log(&rig, "cannot serve model"), (int)i + 1);
@@ -400,7 +400,7 @@ static void second_signal_hastens_a_draining_gateway(void **state)
     asked = clock_mono_ns();
     kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 1);
-    assert_true(clock_mono_ns() - asked < 2 * NS_PER_S); /* and not after drain_timeout_s */
+    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S); /* and not after drain_timeout_s */
     rig_expect_no_process(0);
 }
 
@@ -414,7 +414,7 @@ static void stop_while_loading_does_not_wait(void **state)
     rig_wait_event(&rig, "worker 0.0");
     asked = clock_mono_ns();
     rig_stop(&rig);
-    assert_true(clock_mono_ns() - asked < 2 * NS_PER_S);
+    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S);
 }
 
 static void stop_in_backoff_does_not_wait(void **state)
@@ -534,7 +534,7 @@ static void operator_restarts_without_a_death(void **state)
     assert_int_equal(reply->status->processes[1]->restarts, 1);
     assert_int_equal(reply->status->n_processes, 4);
     assert_true(reply->status->processes[0]->rss_bytes > 0);
-    assert_true(reply->status->processes[0]->heartbeat_age_ns < 3 * NS_PER_S);
+    assert_true(reply->status->processes[0]->heartbeat_age_ns < 10 * NS_PER_S);
     frame_free_body(reply);
     rig_stop(&rig);
 }
