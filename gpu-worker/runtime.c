@@ -12,7 +12,7 @@
 
 #include "common/mem.h"
 #include "gpu-worker/comm/comm.h"
-#include "gpu-worker/load/host_memory.h"
+#include "gpu-worker/load/host.h"
 #include "gpu-worker/load/model_config.h"
 #include "gpu-worker/load/safetensors.h"
 #include "gpu-worker/load/weights.h"
@@ -133,7 +133,13 @@ static bool check_pool(const struct kvpool *pool, const struct model *m,
                        const struct config *config, struct err *e)
 {
     const struct kvpool_hdr *h = pool->hdr;
+    struct kvpool_shape shape = { h->n_pages,    h->page_tokens, h->n_layers,
+                                  h->n_kv_heads, h->head_dim,    (enum dtype)h->dtype };
 
+    if (h->page_bytes != kvpool_page_bytes(&shape))
+        return err_set(e, ERR_PROTO, 0, "KV pool: pages of %llu bytes, their shape needs %llu",
+                       (unsigned long long)h->page_bytes,
+                       (unsigned long long)kvpool_page_bytes(&shape));
     if (h->n_layers != m->c.n_layers || h->n_kv_heads != m->c.n_kv_heads ||
         h->head_dim != m->c.head_dim || h->dtype != kv_dtype(config) ||
         h->page_tokens != config->kv_page_tokens)
@@ -173,14 +179,22 @@ static void open_ops(struct runtime *rt, const struct config *config)
     free(freq);
 }
 
+/* 0 = the cores we may use, shared out among all ranks of the host. */
+static uint32_t threads_of(const struct config *config, uint32_t tp_size)
+{
+    uint32_t n = (uint32_t)config->threads;
+
+    if (n == 0)
+        n = host_cores("") / ((uint32_t)config->groups * tp_size);
+    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
 /* Takes both descriptors of the boot, each exactly once. */
 static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
                        int *group_fd, bool *loaded, struct err *e)
 {
     const struct config *config = boot->config;
-    uint32_t n_threads = config->threads > 0
-                             ? (uint32_t)config->threads
-                             : threads_default((uint32_t)config->groups * boot->tp_size);
+    uint32_t n_threads = threads_of(config, boot->tp_size);
     struct weights_plan plan = { 0 };
     struct comm_shape shape;
     struct hash128 layout;
@@ -340,7 +354,7 @@ static uint32_t size_kvpool(const struct model *m, const struct config *config, 
 {
     uint32_t pages_a_seq = pages_of(config, m->info.max_model_len);
     uint64_t wanted = config->groups * config->max_num_seqs * pages_a_seq;
-    uint64_t available = host_memory_available(), budget;
+    uint64_t available = host_memory_available(""), budget;
     uint64_t pages;
 
     if (config->kv_cache_bytes > 0)

@@ -68,14 +68,18 @@ static void progress_end(struct progress *p)
     p->last[0] = '\0';
 }
 
-/* "waiting for llmd: gateway ready, worker 0.0 starting". */
+/* "llmd is starting: gateway ready, worker 0.0 starting". */
 static void describe(const Llmd__Status *s, struct buf *out)
 {
-    buf_printf(out, "llmd is %s:", s->state);
-    for (size_t i = 0; i < s->n_processes; i++)
-        if (strcmp(s->processes[i]->name, "llmd") != 0)
-            buf_printf(out, "%s %s %s", i > 1 ? "," : "", s->processes[i]->name,
-                       s->processes[i]->state);
+    const char *before = ": ";
+
+    buf_printf(out, "llmd is %s", s->state);
+    for (size_t i = 0; i < s->n_processes; i++) {
+        if (strcmp(s->processes[i]->name, "llmd") == 0)
+            continue;
+        buf_printf(out, "%s%s %s", before, s->processes[i]->name, s->processes[i]->state);
+        before = ", ";
+    }
 }
 
 /* The process that dies again and again, or NULL. */
@@ -145,6 +149,11 @@ static bool pause_while_alive(int pidfd)
     return poll(&p, 1, POLL_MS) <= 0;
 }
 
+static void set_ended(struct err *e, pid_t pid)
+{
+    err_set(e, ERR_CONFIG, 0, "llmd (process %d) has ended", (int)pid);
+}
+
 static int wait_until_ready(const struct wait_options *o, const struct client *c, int pidfd,
                             struct err *e)
 {
@@ -164,7 +173,7 @@ static int wait_until_ready(const struct wait_options *o, const struct client *c
             break;
         }
         if (!pause_while_alive(pidfd)) {
-            err_set(e, ERR_CONFIG, 0, "llmd (process %d) has ended", (int)o->pid);
+            set_ended(e, o->pid);
             code = WAIT_EXIT_FAILED;
             break;
         }
@@ -201,7 +210,10 @@ int wait_command(int argc, char **argv, struct globals g)
         return WAIT_EXIT_FAILED;
     }
     if (o.pid && (pidfd = (int)syscall(SYS_pidfd_open, o.pid, 0)) < 0) {
-        err_set(&e, ERR_SYS, errno, "process %d", (int)o.pid);
+        if (errno == ESRCH)
+            set_ended(&e, o.pid);
+        else
+            err_set(&e, ERR_SYS, errno, "watch process %d", (int)o.pid);
         command_complain(&e);
         return WAIT_EXIT_FAILED;
     }

@@ -3,16 +3,17 @@
 #
 # Ctrl-C goes to every process of the terminal's foreground group.  make must not be one of them, or it
 # would report an interrupt where everything ended as it should; nor llmd, which is told by SIGTERM.  So
-# on a terminal this script runs in a group of its own, and llmd in a session of its own.  Should the
-# script be killed, the kernel sends llmd the SIGTERM (setpriv --pdeathsig).
+# on a terminal this script runs in a group of its own, and llmd in a session of its own.  Should make or
+# the script be killed, the kernel sends the next one SIGTERM (setpriv --pdeathsig).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [[ ${1:-} != --in-group ]]; then
     if [[ -t 0 ]]; then
-        exec bash -m -c 'setpriv --pdeathsig TERM "$0" --in-group "$@"; exit $?' "$0" "$@"
+        exec setpriv --pdeathsig TERM \
+            bash -m -c 'setpriv --pdeathsig TERM "$0" --in-group "$@"; exit $?' "$0" "$@"
     fi
-    exec "$0" --in-group "$@"
+    exec setpriv --pdeathsig TERM "$0" --in-group "$@"
 fi
 model=${2:-models/stories-demo}
 port=${3:-8080}
@@ -27,11 +28,14 @@ stop() {
 
 # llmd's exit code, once it has really ended: a trapped signal ends `wait` early.
 reap() {
-    local code=0
+    local code=0 again=0
+    wait "$llmd_pid" || code=$?
     while kill -0 "$llmd_pid" 2>/dev/null; do
         code=0
         wait "$llmd_pid" || code=$?
     done
+    wait "$llmd_pid" || again=$? # the signal may have come at the very end; bash still knows
+    [[ $again -eq 127 ]] || code=$again
     return "$code"
 }
 
@@ -51,7 +55,7 @@ if [[ ! -f $model/config.json ]]; then
 fi
 scripts/packages.sh build
 [[ -x $bin/llmd ]] || echo "Building llmd (release) ..."
-scripts/build.sh release
+scripts/build.sh release programs
 
 runtime=$(mktemp -d "${TMPDIR:-/tmp}/llmd-run-XXXXXX")
 trap stop INT TERM HUP

@@ -1,24 +1,19 @@
-/* backoff.c - the arithmetic of patience; pure, so that tests need no clock. */
+/* backoff.c - doubling pauses.  Pure arithmetic; reads no clock. */
 #include "supervisor/backoff.h"
 
 #include "common/clock.h"
 
-void backoff_service(struct backoff *b, uint64_t now_ns)
+static uint64_t smaller(uint64_t a, uint64_t b)
 {
-    b->in_service_ns = now_ns;
+    return a < b ? a : b;
 }
 
-uint64_t backoff_death(struct backoff *b, const struct config *c, uint64_t now_ns)
+uint64_t backoff_next_ms(struct backoff *b, const struct config *c, uint64_t served_ns)
 {
-    uint64_t pause_ms = c->backoff_ms;
-
-    if (b->in_service_ns && now_ns - b->in_service_ns >= c->backoff_reset_s * NS_PER_S)
-        b->n_deaths = 0;
-    b->in_service_ns = 0;
-    b->n_deaths++;
-    for (uint32_t i = 1; i < b->n_deaths && pause_ms < c->backoff_max_ms; i++)
-        pause_ms *= 2;
-    if (pause_ms > c->backoff_max_ms)
-        pause_ms = c->backoff_max_ms;
-    return pause_ms * NS_PER_MS;
+    if (served_ns >= c->backoff_reset_s * NS_PER_S)
+        *b = (struct backoff){ 0 };
+    if (b->deaths++ == 0 && served_ns > 0)
+        return 0;
+    b->pause_ms = smaller(b->pause_ms ? 2 * b->pause_ms : c->backoff_ms, c->backoff_max_ms);
+    return b->pause_ms;
 }

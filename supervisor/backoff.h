@@ -1,5 +1,4 @@
-/* backoff.h - how long to wait before starting again what has died: doubling, and forgiven after a while of
- * good service. */
+/* backoff.h - how long to wait before something that died is started again. */
 #ifndef LLMD_SUPERVISOR_BACKOFF_H
 #define LLMD_SUPERVISOR_BACKOFF_H
 
@@ -8,15 +7,16 @@
 #include "common/config.h"
 
 struct backoff {
-    uint32_t n_deaths;      /* since it was last forgiven */
-    uint64_t in_service_ns; /* CLOCK_MONOTONIC when service began; 0 = not in service */
+    uint64_t pause_ms; /* newest pause; 0 = none yet */
+    uint32_t deaths;   /* in this row */
 };
 
-/* Service has begun. */
-void backoff_service(struct backoff *b, uint64_t now_ns);
-
-/* A death; returns the pause in ns: backoff_ms * 2^(deaths - 1), at most backoff_max_ms.  A death after
- * backoff_reset_s of service counts as the first. */
-uint64_t backoff_death(struct backoff *b, const struct config *c, uint64_t now_ns);
+/* One more death: the pause before the next start, in milliseconds.  served_ns: how long it had been in
+ * service when it died, 0 = it never was.
+ *
+ * backoff_ms, doubling to backoff_max_ms; backoff_reset_s of service begin a new row.  The first death
+ * of a row costs no pause if it interrupted service: a crash once in a while is to be a hiccup for the
+ * clients, and the pauses are there against crash loops. */
+uint64_t backoff_next_ms(struct backoff *b, const struct config *c, uint64_t served_ns);
 
 #endif

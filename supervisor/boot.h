@@ -1,21 +1,35 @@
-/* boot.h - the first message to a child: all settings, and the descriptors of what it works on. */
+/* boot.h - pack what a child is told: BOOT at its start, RELOAD later. */
 #ifndef LLMD_SUPERVISOR_BOOT_H
 #define LLMD_SUPERVISOR_BOOT_H
 
-#include "common/config.h"
-#include "proto/frame.h"
+#include "common/fdpass.h"
+#include "proto/llmd.pb-c.h"
+#include "supervisor/process.h"
 
 struct llmd;
-struct process;
-struct team;
 
-bool boot_send(struct llmd *l, struct team *t, struct process *p, struct err *e);
+struct boot_settings {
+    Llmd__Setting setting[N_CONFIG];
+    Llmd__Setting *pointer[N_CONFIG];
+    char value[N_CONFIG][CONFIG_TEXT_BYTES];
+    size_t n;
+};
 
-/* BOOT with settings alone, for llm-worker --inspect. */
-bool boot_send_settings(int control, const struct config *c, struct err *e);
+struct boot {
+    Llmd__Boot message; /* points into the rest */
+    char instance[20];
+    struct boot_settings settings;
+    Llmd__FdNote note[FDPASS_FDS_MAX];
+    Llmd__FdNote *pointer[FDPASS_FDS_MAX];
+    int fds[FDPASS_FDS_MAX]; /* borrowed from llmd */
+    int n_fds;
+};
 
-/* RELOAD with the settings that may change while running. */
-void boot_fill_live(const struct config *c, Llmd__Reload *reload);
-void boot_free_live(Llmd__Reload *reload);
+/* For one start of p; p == NULL: settings only, for `llm-worker --inspect`.  Caller frees. */
+struct boot *boot_new(const struct llmd *l, const struct process *p);
+void boot_free(struct boot *b);
+
+/* Add one setting, as it is in c. */
+void boot_add_setting(struct boot_settings *s, const struct config *c, enum config_id id);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/runtime_dir.h"
 #include "proto/control.h"
@@ -41,6 +42,25 @@ static void add_config(const struct llmd *l, Llmd__CtlReply *reply, struct arena
     }
 }
 
+static void restart(struct llmd *l, struct team *t, Llmd__CtlReply *reply, struct arena *a)
+{
+    if (l->phase != LLMD_SERVING || t->state == TEAM_DOWN) {
+        reply->ok = false;
+        reply->error = arena_printf(a, "cannot restart: llmd is %s", llmd_state(l));
+        return;
+    }
+    llmd_restart(l, t);
+}
+
+static void reload(struct llmd *l, Llmd__CtlReply *reply, struct arena *a)
+{
+    struct err e = { 0 };
+
+    reply->ok = llmd_reload(l, &e);
+    if (!reply->ok)
+        reply->error = arena_strdup(a, e.msg);
+}
+
 static void restart_group(struct llmd *l, uint32_t group, Llmd__CtlReply *reply, struct arena *a)
 {
     if (group >= l->n_groups) {
@@ -49,7 +69,7 @@ static void restart_group(struct llmd *l, uint32_t group, Llmd__CtlReply *reply,
                                     l->n_groups ? l->n_groups - 1 : 0);
         return;
     }
-    team_restart(&l->groups[group]);
+    restart(l, &l->groups[group], reply, a);
 }
 
 static void answer(struct llmd *l, const Llmd__CtlRequest *request, Llmd__CtlReply *reply,
@@ -67,10 +87,10 @@ static void answer(struct llmd *l, const Llmd__CtlRequest *request, Llmd__CtlRep
         llmd_drain(l);
         break;
     case LLMD__CTL_COMMAND__CTL_RELOAD:
-        llmd_reload(l);
+        reload(l, reply, a);
         break;
     case LLMD__CTL_COMMAND__CTL_RESTART_GATEWAY:
-        team_restart(&l->gateway);
+        restart(l, &l->gateway, reply, a);
         break;
     case LLMD__CTL_COMMAND__CTL_RESTART_GROUP:
         restart_group(l, request->group, reply, a);
@@ -91,6 +111,7 @@ static int on_request(sd_event_source *source, int fd, uint32_t revents, void *a
     struct err e = { 0 };
 
     (void)source, (void)revents;
+    c->heard_ns = clock_mono_ns();
     switch (control_recv(fd, &m, &e)) {
     case CONTROL_EMPTY:
         return 0;
@@ -129,22 +150,39 @@ static bool may_ask(int fd)
     return false;
 }
 
+/* A free place; else that of the client that has been silent longest, so that clients which never ask
+ * cannot keep the operator out. */
+static struct control_client *find_place(struct control_server *s)
+{
+    struct control_client *oldest = &s->clients[0];
+
+    for (int i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        if (s->clients[i].fd < 0)
+            return &s->clients[i];
+        if (s->clients[i].heard_ns < oldest->heard_ns)
+            oldest = &s->clients[i];
+    }
+    drop_client(oldest);
+    return oldest;
+}
+
 static int on_connect(sd_event_source *source, int fd, uint32_t revents, void *arg)
 {
     struct control_server *s = arg;
     int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct control_client *c;
 
     (void)source, (void)revents;
-    for (int i = 0; client >= 0 && i < CONTROL_CLIENTS_MAX; i++) {
-        struct control_client *c = &s->clients[i];
-        if (c->fd >= 0 || !may_ask(client))
-            continue;
-        *c = (struct control_client){ .fd = client, .server = s };
-        sd_event_add_io(s->llmd->event, &c->source, client, EPOLLIN, on_request, c);
+    if (client < 0)
+        return 0;
+    if (!may_ask(client)) {
+        close(client);
         return 0;
     }
-    if (client >= 0)
-        close(client);
+    c = find_place(s);
+    *c = (struct control_client){ .fd = client, .server = s, .heard_ns = clock_mono_ns() };
+    if (sd_event_add_io(s->llmd->event, &c->source, client, EPOLLIN, on_request, c) < 0)
+        drop_client(c);
     return 0;
 }
 
@@ -152,6 +190,9 @@ bool control_server_open(struct control_server *s, struct llmd *l, const char *d
 {
     struct sockaddr_un at = { .sun_family = AF_UNIX };
     char path[CONFIG_TEXT_BYTES + 32];
+    struct stat st;
+    mode_t mask;
+    int r;
 
     *s = (struct control_server){ .llmd = l };
     for (int i = 0; i < CONTROL_CLIENTS_MAX; i++)
@@ -162,12 +203,30 @@ bool control_server_open(struct control_server *s, struct llmd *l, const char *d
     s->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s->fd < 0)
         return err_set(e, ERR_SYS, errno, "make the control socket");
-    unlink(path);
-    if (bind(s->fd, (struct sockaddr *)&at, sizeof at) < 0 || chmod(path, 0660) < 0 ||
-        listen(s->fd, CONTROL_CLIENTS_MAX) < 0)
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
+        unlink(path);
+    mask = umask(0117); /* 0660 from the first moment on */
+    r = bind(s->fd, (struct sockaddr *)&at, sizeof at);
+    umask(mask);
+    if (r < 0 || listen(s->fd, CONTROL_CLIENTS_MAX) < 0)
         return err_set(e, ERR_SYS, errno, "listen on '%s'", path);
-    sd_event_add_io(l->event, &s->source, s->fd, EPOLLIN, on_connect, s);
-    return true;
+    r = sd_event_add_io(l->event, &s->source, s->fd, EPOLLIN, on_connect, s);
+    return r >= 0 || err_set(e, ERR_SYS, -r, "watch '%s'", path);
+}
+
+pid_t control_server_holder(const char *dir)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    struct ucred peer = { 0 };
+    socklen_t n = sizeof peer;
+
+    runtime_dir_control_path(dir, at.sun_path, sizeof at.sun_path);
+    if (connect(fd, (struct sockaddr *)&at, sizeof at) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
+        peer.pid = 0;
+    close(fd);
+    return peer.pid;
 }
 
 void control_server_close(struct control_server *s)

@@ -17,6 +17,7 @@ struct control_client {
     int fd; /* -1 = free */
     sd_event_source *source;
     struct control_server *server;
+    uint64_t heard_ns; /* newest request, or its connection */
 };
 
 struct control_server {
@@ -30,5 +31,8 @@ struct control_server {
  * dead one's and is replaced. */
 bool control_server_open(struct control_server *s, struct llmd *l, const char *dir, struct err *e);
 void control_server_close(struct control_server *s);
+
+/* Pid of the llmd that accepts on `<dir>/control.sock`; 0 = none does. */
+pid_t control_server_holder(const char *dir);
 
 #endif

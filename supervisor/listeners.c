@@ -65,16 +65,34 @@ static bool take_passed(struct listeners *l, int n, struct err *e)
     return true;
 }
 
-static bool bind_one(struct listeners *l, const struct addrinfo *to, const char *host,
-                     uint64_t port, struct err *e)
+static uint16_t port_of(int fd)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } a = { 0 };
+    socklen_t n = sizeof a;
+
+    getsockname(fd, &a.any, &n);
+    return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
+}
+
+/* v6_only: the name has IPv4 addresses of its own; else "::" takes IPv4 clients too. */
+static bool bind_one(struct listeners *l, struct addrinfo *to, const char *host, uint64_t port,
+                     bool v6_only, struct err *e)
 {
     int one = 1, fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     if (fd < 0)
         return err_set(e, ERR_SYS, errno, "make a socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (to->ai_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
+    if (to->ai_family == AF_INET6) {
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ v6_only }, sizeof(int));
+        ((struct sockaddr_in6 *)(void *)to->ai_addr)->sin6_port = htons((uint16_t)port);
+    } else {
+        ((struct sockaddr_in *)(void *)to->ai_addr)->sin_port = htons((uint16_t)port);
+    }
     if (bind(fd, to->ai_addr, to->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
         err_set(e, ERR_SYS, errno, "listen on '%s' port %llu", host, (unsigned long long)port);
         close(fd);
@@ -82,6 +100,31 @@ static bool bind_one(struct listeners *l, const struct addrinfo *to, const char 
     }
     add(l, fd);
     return true;
+}
+
+/* All addresses of a name, on one port: "localhost" is ::1 and 127.0.0.1, and clients try either.  An
+ * address this host does not have (no IPv6) is skipped, as long as one is left. */
+static bool bind_all(struct listeners *l, struct addrinfo *found, const char *host, uint64_t port,
+                     struct err *e)
+{
+    struct err first = { 0 };
+
+    for (struct addrinfo *to = found; to && l->n < LISTENERS_MAX; to = to->ai_next) {
+        struct err why = { 0 };
+        if (bind_one(l, to, host, port, found->ai_next != NULL, &why)) {
+            port = port_of(l->fd[l->n - 1]); /* 0 let the system choose: once for all */
+            continue;
+        }
+        if (why.sys != EADDRNOTAVAIL && why.sys != EAFNOSUPPORT) {
+            *e = why;
+            return false;
+        }
+        if (first.code == ERR_NONE)
+            first = why;
+    }
+    if (l->n == 0)
+        *e = first;
+    return l->n > 0;
 }
 
 static bool listen_on(struct listeners *l, const char *host, uint64_t port, struct err *e)
@@ -98,7 +141,7 @@ static bool listen_on(struct listeners *l, const char *host, uint64_t port, stru
     failed = getaddrinfo(host[0] ? host : NULL, service, &hints, &found);
     if (failed)
         return err_set(e, ERR_CONFIG, 0, "setting 'host': '%s': %s", host, gai_strerror(failed));
-    ok = bind_one(l, found, host, port, e);
+    ok = bind_all(l, found, host, port, e);
     freeaddrinfo(found);
     return ok;
 }

@@ -2,7 +2,10 @@
  *
  * Up: lock the runtime folder, listen, ask the worker what the model needs, make the segments, start the
  * gateway and group 0; the other groups follow when the weights are there to be mapped.  Down: the gateway
- * drains first, with the workers still computing for it, then the workers. */
+ * drains first, with the workers still computing for it, then the workers.
+ *
+ * llmd sleeps until something happens, but for one tick a second: its heartbeat on the board, and the
+ * sample that tokens per second are measured from. */
 #include "supervisor/llmd.h"
 
 #include <errno.h>
@@ -12,168 +15,211 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/arena.h"
 #include "common/clock.h"
-#include "common/log.h"
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 #include "supervisor/boot.h"
 #include "supervisor/notify.h"
+#include "supervisor/runner.h"
 #include "supervisor/status.h"
 
-/* ---- what the children are told ---- */
+#define TICK_NS            (900 * NS_PER_MS) /* with the loop's slack less than a second */
+#define TICK_SLACK_US      (100 * 1000)
+#define CLOSE_TIMEOUT_NS   (5 * NS_PER_S) /* workers without a gateway have nobody to finish for */
+#define START_EXTENSION_NS (15 * NS_PER_S)
 
-static bool any_group_ready(const struct llmd *l)
+/* ---- what the children and the service manager are told ---- */
+
+uint32_t llmd_groups_up(const struct llmd *l)
 {
+    uint32_t n = 0;
+
     for (uint32_t g = 0; g < l->n_groups; g++)
-        if (team_is_ready(&l->groups[g]))
-            return true;
-    return false;
+        n += team_is_up(&l->groups[g]);
+    return n;
 }
-
-static bool all_groups_ready(const struct llmd *l)
-{
-    for (uint32_t g = 0; g < l->n_groups; g++)
-        if (!team_is_ready(&l->groups[g]))
-            return false;
-    return l->n_groups > 0;
-}
-
-static void tell_gateway(struct llmd *l)
-{
-    Llmd__Service service = LLMD__SERVICE__INIT;
-    Llmd__Service__Group **pointers = mem_zalloc(l->n_groups, sizeof *pointers);
-    Llmd__Service__Group *groups = mem_zalloc(l->n_groups, sizeof *groups);
-    char(*causes)[320] = mem_zalloc(l->n_groups, sizeof *causes);
-
-    for (uint32_t g = 0; g < l->n_groups; g++) {
-        llmd__service__group__init(&groups[g]);
-        groups[g].group = g;
-        groups[g].up = team_is_ready(&l->groups[g]);
-        if (!groups[g].up)
-            team_cause(&l->groups[g], causes[g], sizeof causes[g]);
-        groups[g].cause = causes[g];
-        pointers[g] = &groups[g];
-    }
-    service.n_groups = l->n_groups;
-    service.groups = pointers;
-    service.draining = l->phase == LLMD_DRAINING;
-    process_send(&l->gateway.processes[0], MSG_SERVICE, &service);
-    free(pointers);
-    free(groups);
-    free(causes);
-}
-
-/* ---- what follows from a change ---- */
 
 const char *llmd_state(const struct llmd *l)
 {
-    if (l->phase == LLMD_DRAINING)
+    uint32_t up = llmd_groups_up(l);
+
+    if (l->phase == LLMD_DRAINING || l->phase == LLMD_CLOSING)
         return "draining";
-    if (l->phase == LLMD_SERVING && team_is_ready(&l->gateway)) {
-        if (all_groups_ready(l))
-            return "ready";
-        if (any_group_ready(l) && l->was_ready)
-            return "degraded";
+    if (!l->was_ready)
+        return "starting";
+    if (!team_is_up(&l->gateway) || up == 0)
+        return "down";
+    return up == l->n_groups ? "ready" : "degraded";
+}
+
+/* Which groups are up.  It is a state, not an event: when the gateway does not read just now, it is
+ * made and sent again when it does (llmd_writable). */
+static void tell_gateway(struct llmd *l)
+{
+    Llmd__Service service = LLMD__SERVICE__INIT;
+    struct arena a = { 0 };
+
+    service.draining = l->phase != LLMD_SERVING;
+    service.n_groups = l->n_groups;
+    service.groups = arena_alloc(&a, l->n_groups * sizeof *service.groups);
+    for (uint32_t g = 0; g < l->n_groups; g++) {
+        Llmd__Service__Group *one = arena_alloc(&a, sizeof *one);
+        llmd__service__group__init(one);
+        one->group = g;
+        one->up = team_is_up(&l->groups[g]);
+        one->cause = l->groups[g].cause;
+        service.groups[g] = one;
     }
-    return l->was_ready ? "down" : "starting";
+    runner_send(&l->gateway, MSG_SERVICE, &service);
+    arena_fini(&a);
 }
 
 static void announce(struct llmd *l)
 {
+    struct board_slot *slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
     char line[800];
 
-    status_line(l, line, sizeof line);
-    notify_status("%s", line);
-    if (!l->was_ready && team_is_ready(&l->gateway) && any_group_ready(l)) {
+    if (!l->was_ready && l->phase == LLMD_SERVING && team_is_up(&l->gateway) &&
+        llmd_groups_up(l) > 0) {
         l->was_ready = true;
+        atomic_store_explicit(&slot->state, PROCESS_READY, memory_order_relaxed);
         log_info("event=ready model=\"%s\" listen=%s start_ms=%llu", l->config.model,
                  l->listeners.name[0],
                  (unsigned long long)((clock_mono_ns() - l->started_ns) / NS_PER_MS));
         notify_ready();
     }
+    status_line(l, line, sizeof line);
+    notify_status(line);
 }
+
+/* ---- what follows from news ---- */
 
 /* Weights are loaded by group 0; the others map what it made. */
 static void start_followers(struct llmd *l)
 {
-    const struct team *first = &l->groups[0];
+    uint64_t all = UINT64_MAX >> (64 - l->config.tp_size);
 
-    if (!team_is_ready(first) && first->n_weights_ready < first->n)
+    if (team_is_up(&l->groups[0]))
+        l->weights_ready = all;
+    if (l->weights_ready != all)
         return;
     for (uint32_t g = 1; g < l->n_groups; g++)
         if (l->groups[g].epoch == 0)
-            team_start(&l->groups[g]);
+            team_handle(&l->groups[g], TEAM_EV_START);
 }
 
-static void drain_on(struct llmd *l)
+static void stop_team(struct llmd *l, struct team *t, uint64_t deadline_ns)
 {
-    bool all_down = true;
+    t->drain_deadline_ns = deadline_ns;
+    team_handle(t, TEAM_EV_STOP);
+    if (l->is_hasty) /* the first STOP asked, the second one kills */
+        team_handle(t, TEAM_EV_STOP);
+}
 
-    if (!team_is_down(&l->gateway))
-        return;
+static bool was_forced(const struct team *t)
+{
+    for (uint32_t i = 0; i < t->n_members; i++)
+        if (t->members[i].was_forced)
+            return true;
+    return false;
+}
+
+/* The gateway is gone: nobody waits for the workers any more. */
+static void close_groups(struct llmd *l)
+{
+    l->phase = LLMD_CLOSING;
     listeners_close(&l->listeners);
+    for (uint32_t g = 0; g < l->n_groups; g++)
+        stop_team(l, &l->groups[g], clock_mono_ns() + CLOSE_TIMEOUT_NS);
+}
+
+static void finish_if_gone(struct llmd *l)
+{
+    bool forced = was_forced(&l->gateway);
+
     for (uint32_t g = 0; g < l->n_groups; g++) {
-        if (!l->groups[g].stopping)
-            team_stop(&l->groups[g]);
-        all_down = all_down && team_is_down(&l->groups[g]);
+        if (!team_is_down(&l->groups[g]))
+            return;
+        forced = forced || was_forced(&l->groups[g]);
     }
-    if (all_down)
-        sd_event_exit(l->event, 0);
+    sd_event_exit(l->event, forced ? 1 : 0);
 }
 
 void llmd_team_changed(struct llmd *l, struct team *t)
 {
-    if (l->phase == LLMD_DRAINING) {
-        if (t != &l->gateway)
-            tell_gateway(l);
-        drain_on(l);
-        return;
-    }
-    start_followers(l);
-    tell_gateway(l);
+    if (t != &l->gateway)
+        tell_gateway(l);
+    if (l->phase == LLMD_SERVING)
+        start_followers(l);
+    if (l->phase == LLMD_DRAINING && team_is_down(&l->gateway))
+        close_groups(l);
+    if (l->phase == LLMD_CLOSING)
+        finish_if_gone(l);
     announce(l);
 }
 
-/* ---- commands ---- */
+void llmd_weights_ready(struct llmd *l, const struct process *p)
+{
+    if (p->team != &l->groups[0] || l->phase != LLMD_SERVING)
+        return;
+    l->weights_ready |= 1ull << p->rank;
+    start_followers(l);
+}
+
+void llmd_spawned(struct llmd *l, const struct process *p)
+{
+    if (p->team == &l->gateway)
+        tell_gateway(l);
+}
+
+void llmd_writable(struct llmd *l, const struct process *p)
+{
+    if (p->team == &l->gateway)
+        tell_gateway(l);
+}
+
+/* ---- orders ---- */
 
 void llmd_drain(struct llmd *l)
 {
     if (l->phase == LLMD_INSPECTING) {
+        notify_stopping(0);
         sd_event_exit(l->event, 0);
         return;
     }
-    if (l->phase != LLMD_DRAINING) {
+    if (l->phase == LLMD_SERVING) {
+        uint64_t timeout_ns = l->config.drain_timeout_s * NS_PER_S;
         log_info("event=drain timeout_s=%llu", (unsigned long long)l->config.drain_timeout_s);
         l->phase = LLMD_DRAINING;
         atomic_store(&l->segments.board.hdr->draining, 1);
-        notify_stopping();
+        atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_DRAINING);
+        notify_stopping(timeout_ns + 2 * CLOSE_TIMEOUT_NS + 5 * NS_PER_S);
         tell_gateway(l);
-        team_stop(&l->gateway);
-    } else {
-        log_info("event=drain_hastened");
-        team_stop(&l->gateway);
-        for (uint32_t g = 0; g < l->n_groups; g++)
-            team_stop(&l->groups[g]);
+        stop_team(l, &l->gateway, clock_mono_ns() + timeout_ns);
+        return;
     }
-    drain_on(l);
+    if (l->is_hasty)
+        return;
+    log_warning("event=drain_hastened, killing what is left");
+    l->is_hasty = true;
+    team_handle(&l->gateway, TEAM_EV_STOP);
+    for (uint32_t g = 0; l->phase == LLMD_CLOSING && g < l->n_groups; g++)
+        team_handle(&l->groups[g], TEAM_EV_STOP);
 }
 
-static void send_reload(struct llmd *l)
+void llmd_restart(struct llmd *l, struct team *t)
 {
-    Llmd__Reload reload;
-
-    boot_fill_live(&l->config, &reload);
-    process_send(&l->gateway.processes[0], MSG_RELOAD, &reload);
-    for (uint32_t g = 0; g < l->n_groups; g++)
-        for (uint32_t r = 0; r < l->groups[g].n; r++)
-            process_send(&l->groups[g].processes[r], MSG_RELOAD, &reload);
-    boot_free_live(&reload);
+    t->drain_deadline_ns = clock_mono_ns() + l->config.drain_timeout_s * NS_PER_S;
+    team_handle(t, TEAM_EV_RESTART);
 }
 
-/* Take over LIVE settings of `fresh`; name the others that differ. */
-static void take_live(struct llmd *l, const struct config *fresh)
+/* Take over the LIVE settings of `fresh` that differ, noting them in *changed; name the others. */
+static void take_live(struct llmd *l, const struct config *fresh, struct boot_settings *changed)
 {
     char old_value[CONFIG_TEXT_BYTES], new_value[CONFIG_TEXT_BYTES];
 
@@ -181,53 +227,182 @@ static void take_live(struct llmd *l, const struct config *fresh)
         enum config_id id = (enum config_id)i;
         config_value(&l->config, id, old_value, sizeof old_value);
         config_value(fresh, id, new_value, sizeof new_value);
-        if (strcmp(old_value, new_value) == 0 || id == CONFIG_runtime_dir)
+        if (strcmp(old_value, new_value) == 0)
             continue;
-        if (config_is_live(id)) {
-            log_info("event=setting_changed name=%s from=\"%s\" to=\"%s\"", config_name(id),
-                     old_value, new_value);
-            config_set(&l->config, config_name(id), new_value, fresh->source[i], NULL);
-        } else {
-            log_warning("event=setting_needs_restart name=%s from=\"%s\" to=\"%s\", ignoring",
+        if (!config_is_live(id)) {
+            log_warning("setting=%s from=\"%s\" to=\"%s\" takes effect when llmd is restarted, "
+                        "ignoring it now",
                         config_name(id), old_value, new_value);
+            continue;
         }
+        log_info("setting=%s from=\"%s\" to=\"%s\" source=\"%s\"", config_name(id), old_value,
+                 new_value, fresh->source[i]);
+        config_set(&l->config, config_name(id), new_value, fresh->source[i], NULL);
+        boot_add_setting(changed, &l->config, id);
     }
 }
 
-void llmd_reload(struct llmd *l)
+static void send_reload(struct llmd *l, struct boot_settings *changed)
+{
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+
+    if (changed->n == 0)
+        return;
+    reload.n_settings = changed->n;
+    reload.settings = changed->pointer;
+    runner_send(&l->gateway, MSG_RELOAD, &reload);
+    for (uint32_t g = 0; g < l->n_groups; g++)
+        runner_send(&l->groups[g], MSG_RELOAD, &reload);
+}
+
+bool llmd_reload(struct llmd *l, struct err *e)
 {
     struct config *fresh = mem_zalloc(1, sizeof *fresh);
-    struct err e = { 0 };
+    struct boot_settings *changed = mem_zalloc(1, sizeof *changed);
+    bool ok;
 
-    notify_reloading();
-    if (!options_apply(&l->options, fresh, &e)) {
-        log_error("event=reload_failed cause=\"%s\"", e.msg);
-    } else {
-        take_live(l, fresh);
+    if (l->was_ready)
+        notify_reloading();
+    ok = options_apply(&l->options, fresh, e);
+    if (ok) {
+        take_live(l, fresh, changed);
         log_set_level(config_log_level(&l->config));
-        if (l->phase != LLMD_INSPECTING)
-            send_reload(l);
+        send_reload(l, changed);
+    } else {
+        log_error("event=reload_failed error=\"%s\", keeping the old settings", e->msg);
     }
-    notify_ready();
+    if (l->was_ready)
+        notify_ready();
+    free(changed);
     free(fresh);
+    return ok;
 }
+
+/* ---- signals and time ---- */
 
 static int on_stop_signal(sd_event_source *s, const struct signalfd_siginfo *info, void *arg)
 {
     (void)s;
-    log_info("event=signal number=%u", info->ssi_signo);
+    log_info("signal=%u from_pid=%u", info->ssi_signo, info->ssi_pid);
     llmd_drain(arg);
     return 0;
 }
 
-static int on_reload_signal(sd_event_source *s, const struct signalfd_siginfo *info, void *arg)
+/* SIGHUP is the operator's order to reload, and what the kernel sends when the terminal that llmd was
+ * started on is closed: then nobody is left to end it. */
+static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *info, void *arg)
 {
+    struct llmd *l = arg;
+    struct err e = { 0 };
+
     (void)s, (void)info;
-    llmd_reload(arg);
+    if (l->on_terminal && !isatty(STDERR_FILENO))
+        llmd_drain(l);
+    else
+        llmd_reload(l, &e);
+    return 0;
+}
+
+static struct child *find_child(struct llmd *l, pid_t pid)
+{
+    if (l->inspect.child.pid == pid)
+        return &l->inspect.child;
+    for (uint32_t i = 0; i < l->gateway.n_members; i++)
+        if (l->gateway.members[i].child.pid == pid)
+            return &l->gateway.members[i].child;
+    for (uint32_t g = 0; g < l->n_groups; g++)
+        for (uint32_t i = 0; i < l->groups[g].n_members; i++)
+            if (l->groups[g].members[i].child.pid == pid)
+                return &l->groups[g].members[i].child;
+    return NULL;
+}
+
+/* llmd is a subreaper: whatever its children leave behind ends up here and must not stay a zombie.  Our
+ * own are reported by their pidfds as well; who comes first takes the exit. */
+static int on_child_signal(sd_event_source *s, const struct signalfd_siginfo *signal_info,
+                           void *arg)
+{
+    struct llmd *l = arg;
+
+    (void)s, (void)signal_info;
+    for (;;) {
+        siginfo_t info = { 0 };
+        struct child *c;
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == 0)
+            return 0;
+        c = find_child(l, info.si_pid);
+        if (c) {
+            child_reap(c);
+        } else {
+            log_debug("pid=%d event=stranger_reaped", (int)info.si_pid);
+            waitid(P_PID, (id_t)info.si_pid, &info, WEXITED | WNOHANG);
+        }
+    }
+}
+
+/* A first start that goes well may take long; one that fails and is tried again is not extended, so
+ * that the service manager's own timeout counts. */
+static void extend_start(const struct llmd *l)
+{
+    if (!l->was_ready && l->n_groups && l->groups[0].epoch == 1 &&
+        l->groups[0].state == TEAM_STARTING)
+        notify_extend(START_EXTENSION_NS);
+}
+
+static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
+{
+    struct llmd *l = arg;
+    uint64_t now = clock_mono_ns();
+
+    (void)usec;
+    sd_event_source_set_time_relative(source, TICK_NS / 1000);
+    sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    extend_start(l);
+    if (!l->segments.board.hdr)
+        return 0;
+    atomic_store_explicit(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->heartbeat_ns, now,
+                          memory_order_relaxed);
+    for (uint32_t g = 0; g < l->n_groups; g++)
+        rate_sample(&l->rates[g], now, status_generated_tokens(l, g));
     return 0;
 }
 
 /* ---- up ---- */
+
+static bool make_teams(struct llmd *l, struct err *e)
+{
+    uint32_t n = (uint32_t)l->config.groups;
+
+    if (!runner_init(&l->gateway, l, TEAM_GATEWAY, 0, 1, e))
+        return false;
+    l->groups = mem_zalloc(n, sizeof *l->groups);
+    l->rates = mem_zalloc(n, sizeof *l->rates);
+    for (l->n_groups = 0; l->n_groups < n; l->n_groups++)
+        if (!runner_init(&l->groups[l->n_groups], l, TEAM_GROUP, l->n_groups,
+                         (uint32_t)l->config.tp_size, e))
+            return false;
+    return true;
+}
+
+static bool start_service(struct llmd *l, struct err *e)
+{
+    struct board_slot *slot;
+
+    if (!segments_create(&l->segments, &l->config, l->plan, l->instance, e))
+        return false;
+    slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
+    strcpy(slot->name, "llmd");
+    atomic_store(&slot->pid, (uint32_t)getpid());
+    atomic_store(&slot->started_ns, l->started_ns);
+    atomic_store(&slot->heartbeat_ns, clock_mono_ns());
+    atomic_store(&slot->state, PROCESS_STARTING);
+    if (!make_teams(l, e))
+        return false;
+    l->phase = LLMD_SERVING;
+    team_handle(&l->groups[0], TEAM_EV_START); /* the slower one first */
+    team_handle(&l->gateway, TEAM_EV_START);
+    return true;
+}
 
 static void on_plan(void *arg, Llmd__ModelPlan *plan, const struct err *why)
 {
@@ -235,26 +410,15 @@ static void on_plan(void *arg, Llmd__ModelPlan *plan, const struct err *why)
     struct err e = { 0 };
 
     if (!plan) {
-        log_error("event=model_refused model=\"%s\" cause=\"%s\"", l->config.model, why->msg);
+        log_error("cannot serve model '%s': %s", l->config.model, why->msg);
         sd_event_exit(l->event, 1);
         return;
     }
     l->plan = plan;
-    if (!segments_create(&l->segments, &l->config, plan, l->instance, &e)) {
-        log_error("event=start_failed cause=\"%s\"", e.msg);
+    if (!start_service(l, &e)) {
+        log_error("cannot serve model '%s': %s", l->config.model, e.msg);
         sd_event_exit(l->event, 1);
-        return;
     }
-    l->phase = LLMD_SERVING;
-    atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->pid, (uint32_t)getpid());
-    atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->started_ns, l->started_ns);
-    team_init(&l->gateway, l, TEAM_GATEWAY, 0, 1);
-    l->groups = mem_zalloc(l->config.groups, sizeof *l->groups);
-    for (; l->n_groups < l->config.groups; l->n_groups++)
-        team_init(&l->groups[l->n_groups], l, TEAM_GROUP, l->n_groups, (uint32_t)l->config.tp_size);
-    notify_extend_start(l->config.start_timeout_s);
-    team_start(&l->groups[0]);
-    team_start(&l->gateway);
 }
 
 static bool add_signals(struct llmd *l)
@@ -265,47 +429,91 @@ static bool add_signals(struct llmd *l)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     return sd_event_add_signal(l->event, NULL, SIGTERM, on_stop_signal, l) >= 0 &&
            sd_event_add_signal(l->event, NULL, SIGINT, on_stop_signal, l) >= 0 &&
-           sd_event_add_signal(l->event, NULL, SIGHUP, on_reload_signal, l) >= 0;
+           sd_event_add_signal(l->event, NULL, SIGHUP, on_hangup, l) >= 0 &&
+           sd_event_add_signal(l->event, NULL, SIGCHLD, on_child_signal, l) >= 0;
+}
+
+static bool make_loop(struct llmd *l, struct err *e)
+{
+    if (sd_event_new(&l->event) < 0 || !add_signals(l) ||
+        sd_event_add_time_relative(l->event, &l->tick, CLOCK_MONOTONIC, TICK_NS / 1000,
+                                   TICK_SLACK_US, on_tick, l) < 0)
+        return err_set(e, ERR_SYS, errno, "make the event loop");
+    sd_event_set_watchdog(l->event, true); /* WATCHDOG=1 from the loop itself, when it is due */
+    return true;
+}
+
+/* The gateway holds a descriptor per client; systemd's soft limit of 1024 is for programs that use
+ * select(), and none of ours does. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static bool open_runtime_dir(struct llmd *l, struct err *e)
+{
+    l->runtime_dir_fd = runtime_dir_open(l->config.runtime_dir, e);
+    if (l->runtime_dir_fd >= 0)
+        return true;
+    if (e->code == ERR_CONFIG) {
+        pid_t holder = control_server_holder(l->config.runtime_dir);
+        if (holder > 0)
+            err_wrap(e, "llmd with pid %d is running", (int)holder);
+    }
+    return false;
+}
+
+static bool inspect_model(struct llmd *l, struct err *e)
+{
+    struct boot *boot = boot_new(l, NULL);
+    const struct inspect_call call = { .worker_path = l->worker_path,
+                                       .boot = &boot->message,
+                                       .timeout_ns = l->config.start_timeout_s * NS_PER_S,
+                                       .done = on_plan,
+                                       .arg = l };
+    bool ok = inspect_start(&l->inspect, l->event, &call, e);
+
+    boot_free(boot);
+    return ok;
 }
 
 static bool bring_up(struct llmd *l, struct err *e)
 {
-    char dir[CONFIG_TEXT_BYTES];
-
-    if (!runtime_dir_resolve(&l->config, dir, sizeof dir, e) ||
-        !config_set(&l->config, "runtime_dir", dir, l->config.source[CONFIG_runtime_dir], e))
-        return false;
-    l->runtime_dir_fd = runtime_dir_open(dir, e);
-    if (l->runtime_dir_fd < 0)
-        return false;
+    raise_descriptor_limit();
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (getrandom(&l->instance, sizeof l->instance, 0) != sizeof l->instance)
         return err_set(e, ERR_SYS, errno, "draw a random number");
-    if (sd_event_default(&l->event) < 0 || !add_signals(l))
-        return err_set(e, ERR_SYS, errno, "make the event loop");
-    sd_event_set_watchdog(l->event, true);
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    return listeners_open(&l->listeners, &l->config, e) &&
-           control_server_open(&l->control, l, dir, e) &&
-           inspect_start(&l->inspect, l->event, &l->config, on_plan, l, e);
+    return make_loop(l, e) && spawn_find("llm-gateway", l->gateway_path, PATH_MAX, e) &&
+           spawn_find("llm-worker", l->worker_path, PATH_MAX, e) && open_runtime_dir(l, e) &&
+           listeners_open(&l->listeners, &l->config, e) &&
+           control_server_open(&l->control, l, l->config.runtime_dir, e) && inspect_model(l, e);
 }
+
+/* ---- down ---- */
 
 static void take_down(struct llmd *l)
 {
     inspect_stop(&l->inspect);
-    if (l->n_groups)
-        team_fini(&l->gateway);
-    for (uint32_t g = 0; g < l->n_groups; g++)
-        team_fini(&l->groups[g]);
+    runner_fini(&l->gateway);
+    for (uint32_t g = 0; g < l->config.groups && l->groups; g++)
+        runner_fini(&l->groups[g]);
     free(l->groups);
+    free(l->rates);
     control_server_close(&l->control);
     listeners_close(&l->listeners);
     segments_close(&l->segments);
-    if (l->plan)
-        frame_free_body(l->plan);
+    frame_free_body(l->plan);
+    sd_event_source_disable_unref(l->tick);
     sd_event_unref(l->event);
     if (l->runtime_dir_fd >= 0) {
         runtime_dir_remove(l->config.runtime_dir);
@@ -319,16 +527,18 @@ int llmd_run(struct llmd *l)
     int code = 1;
 
     l->runtime_dir_fd = -1;
-    l->control.fd = -1;
+    l->on_terminal = isatty(STDERR_FILENO);
     l->started_ns = clock_mono_ns();
-    log_info("event=start version=%s model=\"%s\" groups=%llu tp_size=%llu", LLMD_VERSION,
-             l->config.model, (unsigned long long)l->config.groups,
-             (unsigned long long)l->config.tp_size);
+    log_info("event=start version=%s model=\"%s\" groups=%llu tp_size=%llu runtime_dir=\"%s\"",
+             LLMD_VERSION, l->config.model, (unsigned long long)l->config.groups,
+             (unsigned long long)l->config.tp_size, l->config.runtime_dir);
     if (bring_up(l, &e)) {
+        for (uint32_t i = 0; i < l->listeners.n; i++)
+            log_info("event=listen address=%s", l->listeners.name[i]);
         notify_status("starting: reading the model");
         code = sd_event_loop(l->event);
     } else {
-        log_error("event=start_failed cause=\"%s\"", e.msg);
+        log_error("cannot start: %s", e.msg);
     }
     take_down(l);
     log_info("event=end exit_code=%d", code);

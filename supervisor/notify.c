@@ -1,9 +1,8 @@
 /* notify.c - sd_notify(3) and sd_listen_fds(3). */
 #include "supervisor/notify.h"
 
-#include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
+#include <string.h>
 
 #include <systemd/sd-daemon.h>
 
@@ -19,25 +18,26 @@ void notify_reloading(void)
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(clock_mono_ns() / 1000));
 }
 
-void notify_stopping(void)
+void notify_stopping(uint64_t within_ns)
 {
     sd_notify(0, "STOPPING=1");
+    if (within_ns)
+        notify_extend(within_ns);
 }
 
-void notify_status(const char *fmt, ...)
+void notify_status(const char *line)
 {
-    char text[256];
-    va_list ap;
+    static char said[512];
 
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    sd_notifyf(0, "STATUS=%s", text);
+    if (strncmp(said, line, sizeof said - 1) == 0)
+        return;
+    snprintf(said, sizeof said, "%s", line);
+    sd_notifyf(0, "STATUS=%s", said);
 }
 
-void notify_extend_start(uint64_t seconds)
+void notify_extend(uint64_t ns)
 {
-    sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)(seconds * 1000000));
+    sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)(ns / 1000));
 }
 
 int notify_n_passed_fds(void)

@@ -8,10 +8,12 @@
 
 void notify_ready(void);
 void notify_reloading(void); /* followed by notify_ready() */
-void notify_stopping(void);
-void notify_status(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Loading goes on: the start may take this much longer. */
-void notify_extend_start(uint64_t seconds);
+/* The end has begun; it may take this long (0 = not long). */
+void notify_stopping(uint64_t within_ns);
+/* One line for people; sent when it differs from the last one. */
+void notify_status(const char *line);
+/* What goes on now (start or stop) may take this much longer from now on. */
+void notify_extend(uint64_t ns);
 
 /* Sockets of socket activation; asked once, before any child is started. */
 int notify_n_passed_fds(void);

@@ -2,12 +2,13 @@
 #include "supervisor/options.h"
 
 #include <argp.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/mem.h"
-
-extern char **environ;
+#include "common/runtime_dir.h"
 
 enum { KEY_FIRST_SETTING = 0x100, KEY_CONFIG_FILE = 'c' };
 
@@ -83,6 +84,38 @@ void options_parse(struct options *o, int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, o);
 }
 
+/* The model's folder, wherever it is shown or read: "." would be no name to serve it under.  Links are
+ * kept, since their names are what people chose. */
+static bool make_absolute(char path[CONFIG_TEXT_BYTES], struct err *e)
+{
+    char out[CONFIG_TEXT_BYTES], here[CONFIG_TEXT_BYTES];
+    size_t n;
+
+    while (strncmp(path, "./", 2) == 0)
+        memmove(path, path + 2, strlen(path + 2) + 1);
+    if (path[0] != '/') {
+        if (!getcwd(here, sizeof here))
+            return err_set(e, ERR_SYS, errno, "read the name of the working directory");
+        if (strcmp(path, ".") == 0)
+            path[0] = '\0';
+        if ((size_t)snprintf(out, sizeof out, "%s/%s", here, path) >= sizeof out)
+            return err_set(e, ERR_CONFIG, 0, "setting 'model': the path is too long");
+        strcpy(path, out);
+    }
+    for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
+        path[n - 1] = '\0';
+    return true;
+}
+
+/* Children are told the folder that was chosen, so that the last one can tidy it up. */
+static bool settle_runtime_dir(struct config *c, struct err *e)
+{
+    char dir[CONFIG_TEXT_BYTES];
+
+    return runtime_dir_resolve(c, dir, sizeof dir, e) &&
+           config_set(c, "runtime_dir", dir, c->source[CONFIG_runtime_dir], e);
+}
+
 bool options_apply(const struct options *o, struct config *c, struct err *e)
 {
     config_init(c);
@@ -97,5 +130,5 @@ bool options_apply(const struct options *o, struct config *c, struct err *e)
     if (!c->model[0])
         return err_set(e, ERR_CONFIG, 0,
                        "no model: give its directory as argument, as --model or in MODEL");
-    return true;
+    return make_absolute(c->model, e) && settle_runtime_dir(c, e);
 }

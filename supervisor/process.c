@@ -1,288 +1,246 @@
 /* process.c - the state machine of one child.
  *
- *             START              READY             STOP (from STARTING too)
- *    DOWN ------------> STARTING ------> READY ----------> DRAINING
- *     ^  ^                  | EXIT         | EXIT              | EXIT
- *     |  | STOP             v              v                   |
- *     |  +-------------- BACKOFF <---------+                   |
- *     |                     | START: STARTING again            |
- *     +--------------------------------------------------------+
- * TIMER in STARTING or DRAINING: too slow, kill it and wait for EXIT.  KILL wherever it runs: SIGKILL, and
- * EXIT leads to BACKOFF.  STOP while DRAINING: kill it.  An empty cell is late news, and is dropped. */
+ *             START                READY            STOP
+ *   DOWN ------------> STARTING ------------> READY ----------> DRAINING
+ *    ^  ^            EXIT |   \             EXIT |             ^   | EXIT
+ *    |  | STOP            v    \ STOP            v            /    |
+ *    |  +-------------- BACKOFF <----------------+           /     |
+ *    |                    |  ^   +--------------------------+      |
+ *    |                    +--+ START: STARTING again               |
+ *    +-------------------------------------------------------------+
+ *   TIMER in STARTING: never became ready, kill it and wait for EXIT.
+ *   TIMER in DRAINING: too slow, SIGTERM, then SIGKILL.   STOP in DRAINING: SIGKILL at once.
+ *
+ * An empty cell is late news, and is dropped.  A process does not leave BACKOFF by itself: the ranks of
+ * a group start together (shared plan, one epoch), so the team owns the pause and sends START.
+ *
+ * llmd asks politely once (DRAIN) and then uses signals.  A process that is STARTING has nothing to
+ * finish, so it is killed straight away. */
 #include "supervisor/process.h"
 
-#include <errno.h>
-#include <signal.h>
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "common/clock.h"
-#include "common/log.h"
-#include "supervisor/llmd.h"
-#include "supervisor/team.h"
 
-/* How long past the drain deadline a child may take to write its last bytes. */
-#define DRAIN_GRACE_NS (2 * NS_PER_S)
+/* At the drain deadline a child ends what is left: it may take this long to write its last bytes before
+ * it is sent SIGTERM, and then before SIGKILL. */
+#define DRAIN_GRACE_NS   (1 * NS_PER_S)
+#define TERM_PATIENCE_NS (2 * NS_PER_S)
 
-static struct board_slot *slot_of(const struct process *p)
+static void set_word(_Atomic uint32_t *at, uint32_t v)
 {
-    return board_slot(&p->team->llmd->segments.board, p->slot);
+    atomic_store_explicit(at, v, memory_order_relaxed);
 }
 
-static int on_exit_ready(sd_event_source *s, int fd, uint32_t revents, void *arg);
-static int on_control_ready(sd_event_source *s, int fd, uint32_t revents, void *arg);
-static int on_timer(sd_event_source *s, uint64_t usec, void *arg);
-
-static void arm(struct process *p, uint64_t after_ns)
+static void send_signal(struct process *p, int sig)
 {
-    uint64_t at_us = (clock_mono_ns() + after_ns) / 1000;
-
-    p->timer = sd_event_source_disable_unref(p->timer);
-    sd_event_add_time(p->team->llmd->event, &p->timer, CLOCK_MONOTONIC, at_us, 1000, on_timer, p);
+    p->last_signal = sig;
+    p->ops->signal(p, sig);
 }
 
-static void disarm(struct process *p)
+static void act_spawn(struct process *p)
 {
-    p->timer = sd_event_source_disable_unref(p->timer);
-}
-
-static void forget_child(struct process *p)
-{
-    disarm(p);
-    p->on_exit = sd_event_source_disable_unref(p->on_exit);
-    p->on_control = sd_event_source_disable_unref(p->on_control);
-    spawn_close(&p->child);
-    p->child.pid = 0;
-}
-
-/* ---- actions of the table ---- */
-
-static void act_start(struct process *p)
-{
-    struct llmd *l = p->team->llmd;
-    struct board_slot *slot = slot_of(p);
+    uint64_t now = clock_mono_ns();
     struct err e = { 0 };
 
-    p->fatal[0] = '\0';
-    p->asked_to_end = false;
-    if (!spawn_child(&p->child, p->team->program, NULL, -1, &e)) {
-        snprintf(p->last_exit, sizeof p->last_exit, "not started: %s", e.msg);
-        log_error("process=\"%s\" event=start_failed cause=\"%s\"", p->name, e.msg);
-        team_process_ended(p->team, p); /* as if it had died at once */
+    p->words[0] = p->killed_why[0] = '\0';
+    p->last_signal = 0;
+    p->ready_ns = 0;
+    set_word(&p->slot->restarts, p->starts);
+    p->starts++;
+    atomic_store_explicit(&p->slot->started_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&p->slot->heartbeat_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&p->slot->step_started_ns, 0, memory_order_relaxed);
+    if (p->ops->spawn(p, &e)) {
+        stat_add(p->counts, STAT_process_starts, 1);
+        p->ops->arm(p, now + p->config->start_timeout_s * NS_PER_S);
         return;
     }
-    stat_add(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->stats, STAT_process_starts, 1);
-    atomic_store(&slot->pid, (uint32_t)p->child.pid);
-    atomic_store(&slot->epoch, p->team->epoch);
-    atomic_store(&slot->started_ns, clock_mono_ns());
-    atomic_store(&slot->step_started_ns, 0);
-    sd_event_add_io(l->event, &p->on_exit, p->child.pidfd, EPOLLIN, on_exit_ready, p);
-    sd_event_add_io(l->event, &p->on_control, p->child.control, EPOLLIN, on_control_ready, p);
-    /* Last words first: what the child said before its end is read before the end is. */
-    sd_event_source_set_priority(p->on_exit, SD_EVENT_PRIORITY_NORMAL + 10);
-    arm(p, l->config.start_timeout_s * NS_PER_S);
-    team_boot(p->team, p);
+    log_error("process=\"%s\" error=\"%s\"", p->slot->name, e.msg);
+    snprintf(p->last_exit, sizeof p->last_exit, "cannot start: %s", e.msg);
+    process_handle(p, PROCESS_EV_EXIT);
 }
 
-static void act_ready(struct process *p)
+static void act_announce(struct process *p)
 {
-    disarm(p);
-    team_process_ready(p->team, p);
+    uint64_t now = clock_mono_ns();
+    uint64_t started = atomic_load_explicit(&p->slot->started_ns, memory_order_relaxed);
+
+    p->ops->arm(p, 0);
+    p->ready_ns = now;
+    log_info("process=\"%s\" pid=%u ready_after_ms=%llu", p->slot->name, p->slot->pid,
+             (unsigned long long)((now - started) / NS_PER_MS));
 }
 
-static void act_ended(struct process *p)
+static void act_kill_slow(struct process *p)
 {
-    team_process_ended(p->team, p);
+    char why[96];
+
+    snprintf(why, sizeof why, "not ready after %llu s",
+             (unsigned long long)p->config->start_timeout_s);
+    p->ops->arm(p, 0);
+    process_kill(p, why);
 }
 
-static void act_kill(struct process *p)
+static void note_end(struct process *p)
 {
-    p->asked_to_end = true;
-    kill(p->child.pid, SIGKILL);
+    p->ops->arm(p, 0);
+    p->died_ns = clock_mono_ns();
+    set_word(&p->slot->pid, 0);
+    atomic_store_explicit(&p->slot->step_started_ns, 0, memory_order_relaxed);
 }
 
-static void act_too_slow(struct process *p)
+/* It ended and nobody asked it to. */
+static void act_note_death(struct process *p)
 {
-    log_warning("process=\"%s\" pid=%d event=too_slow state=%s, killing it", p->name,
-                (int)p->child.pid, process_state_name(p->state));
-    if (p->state == PROCESS_STARTING)
-        snprintf(p->fatal, sizeof p->fatal, "not ready within %llu s",
-                 (unsigned long long)p->team->llmd->config.start_timeout_s);
-    kill(p->child.pid, SIGKILL);
+    note_end(p);
+    stat_add(p->counts, STAT_process_deaths, 1);
+    log_warning("process=\"%s\" event=died cause=\"%s\"", p->slot->name, p->last_exit);
+}
+
+static void act_note_end(struct process *p)
+{
+    note_end(p);
+    log_info("process=\"%s\" event=ended how=\"%s\"", p->slot->name, p->last_exit);
+}
+
+static void act_terminate(struct process *p)
+{
+    send_signal(p, SIGTERM);
+    p->ops->arm(p, clock_mono_ns() + TERM_PATIENCE_NS);
 }
 
 static void act_drain(struct process *p)
 {
-    uint64_t left_ns = p->team->llmd->config.drain_timeout_s * NS_PER_S;
-    Llmd__Drain drain = LLMD__DRAIN__INIT;
-
-    p->asked_to_end = true;
-    drain.deadline_ns = clock_mono_ns() + left_ns;
-    process_send(p, MSG_DRAIN, &drain);
-    arm(p, left_ns + DRAIN_GRACE_NS);
+    if (p->last_signal == SIGKILL)
+        return; /* its end is on the way */
+    if (p->ops->drain(p, p->drain_deadline_ns))
+        p->ops->arm(p, p->drain_deadline_ns + DRAIN_GRACE_NS);
+    else
+        act_terminate(p);
 }
 
-static void act_stopped(struct process *p)
+static void act_kill_now(struct process *p)
 {
-    disarm(p);
-    team_process_stopped(p->team, p);
+    p->ops->arm(p, 0);
+    p->was_forced = p->ready_ns != 0;
+    process_kill(p, "asked to stop at once");
 }
 
-struct process_edge_to {
-    enum process_state to;
-    void (*act)(struct process *p);
-};
-
-static const struct process_edge_to edges[N_PROCESS_STATES][N_PROCESS_EVENTS] = {
-    [PROCESS_DOWN] = { [PROCESS_EV_START] = { PROCESS_STARTING, act_start } },
-    [PROCESS_STARTING] = { [PROCESS_EV_READY] = { PROCESS_READY, act_ready },
-                           [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_ended },
-                           [PROCESS_EV_TIMER] = { PROCESS_STARTING, act_too_slow },
-                           [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_drain },
-                           [PROCESS_EV_KILL] = { PROCESS_STARTING, act_kill } },
-    [PROCESS_READY] = { [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_ended },
-                        [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_drain },
-                        [PROCESS_EV_KILL] = { PROCESS_READY, act_kill } },
-    [PROCESS_DRAINING] = { [PROCESS_EV_EXIT] = { PROCESS_DOWN, act_stopped },
-                           [PROCESS_EV_TIMER] = { PROCESS_DRAINING, act_too_slow },
-                           [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_kill },
-                           [PROCESS_EV_KILL] = { PROCESS_DRAINING, act_kill } },
-    [PROCESS_BACKOFF] = { [PROCESS_EV_START] = { PROCESS_STARTING, act_start },
-                          [PROCESS_EV_STOP] = { PROCESS_DOWN, act_stopped } },
-};
-
-enum process_state process_edge(enum process_state from, enum process_event ev)
+/* Nothing runs in it yet, so there is nothing to finish. */
+static void act_kill_starting(struct process *p)
 {
-    return edges[from][ev].act ? edges[from][ev].to : N_PROCESS_STATES;
+    p->ops->arm(p, 0);
+    process_kill(p, "stopped while it was starting");
+}
+
+static void act_escalate(struct process *p)
+{
+    if (p->last_signal == 0) {
+        log_warning("process=\"%s\" event=drain_timeout, sending SIGTERM", p->slot->name);
+        act_terminate(p);
+    } else {
+        log_warning("process=\"%s\" event=ignores_sigterm, sending SIGKILL", p->slot->name);
+        p->ops->arm(p, 0);
+        p->was_forced = true;
+        process_kill(p, "did not stop when asked");
+    }
+}
+
+static void act_forget(struct process *p)
+{
+    p->ops->arm(p, 0);
+}
+
+static const struct process_edge edges[N_PROCESS_STATES][N_PROCESS_EVENTS] = {
+    [PROCESS_DOWN] = { [PROCESS_EV_START] = { PROCESS_STARTING, act_spawn } },
+    [PROCESS_STARTING] = { [PROCESS_EV_READY] = { PROCESS_READY, act_announce },
+                           [PROCESS_EV_TIMER] = { PROCESS_STARTING, act_kill_slow },
+                           [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_note_death },
+                           [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_kill_starting } },
+    [PROCESS_READY] = { [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_note_death },
+                        [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_drain } },
+    [PROCESS_DRAINING] = { [PROCESS_EV_TIMER] = { PROCESS_DRAINING, act_escalate },
+                           [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_kill_now },
+                           [PROCESS_EV_EXIT] = { PROCESS_DOWN, act_note_end } },
+    [PROCESS_BACKOFF] = { [PROCESS_EV_START] = { PROCESS_STARTING, act_spawn },
+                          [PROCESS_EV_STOP] = { PROCESS_DOWN, act_forget } },
+};
+
+const struct process_edge *process_edge(enum process_state s, enum process_event ev)
+{
+    assert((unsigned)s < N_PROCESS_STATES && (unsigned)ev < N_PROCESS_EVENTS);
+    return &edges[s][ev];
 }
 
 void process_handle(struct process *p, enum process_event ev)
 {
-    const struct process_edge_to *edge = &edges[p->state][ev];
+    const struct process_edge *edge = process_edge(p->state, ev);
 
-    if (!edge->act)
+    if (!edge->act) {
+        log_debug("process=\"%s\" state=%s event=%s dropped", p->slot->name,
+                  process_state_name(p->state), process_event_name(ev));
         return;
-    if (edge->to != p->state)
-        log_info("process=\"%s\" pid=%d from=%s to=%s event=%s", p->name, (int)p->child.pid,
-                 process_state_name(p->state), process_state_name(edge->to),
-                 process_event_name(ev));
+    }
+    log_info("process=\"%s\" from=%s to=%s event=%s", p->slot->name, process_state_name(p->state),
+             process_state_name(edge->to), process_event_name(ev));
     p->state = edge->to;
-    atomic_store(&slot_of(p)->state, (uint32_t)p->state);
+    set_word(&p->slot->state, p->state);
     edge->act(p);
+    p->ops->changed(p);
 }
 
-/* ---- what happens to a child ---- */
-
-static void note_end(struct process *p, int exit_code, const char *how)
+/* "signal 11 (Segmentation fault), core dumped: <words>", "exit code 1: <words>". */
+static void describe_end(struct process *p, const siginfo_t *info)
 {
-    struct llmd *l = p->team->llmd;
+    const char *sep = p->words[0] ? ": " : "";
+    char how[160];
 
-    snprintf(p->last_exit, sizeof p->last_exit, "%s%s%s", how, p->fatal[0] ? ": " : "", p->fatal);
-    atomic_store(&slot_of(p)->pid, 0);
-    if (p->asked_to_end || p->state == PROCESS_DRAINING) {
-        log_info("process=\"%s\" event=ended how=\"%s\"", p->name, p->last_exit);
-        return;
-    }
-    stat_add(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->stats, STAT_process_deaths, 1);
-    (void)exit_code;
-    log_error("process=\"%s\" event=died how=\"%s\"", p->name, p->last_exit);
+    if (info->si_code == CLD_EXITED)
+        snprintf(how, sizeof how, "exit code %d", info->si_status);
+    else if (p->killed_why[0] && info->si_status == SIGKILL)
+        snprintf(how, sizeof how, "killed: %s", p->killed_why);
+    else
+        snprintf(how, sizeof how, "signal %d (%s)%s", info->si_status,
+                 sigdescr_np(info->si_status) ? sigdescr_np(info->si_status) : "unknown",
+                 info->si_code == CLD_DUMPED ? ", core dumped" : "");
+    snprintf(p->last_exit, sizeof p->last_exit, "%s%s%s", how, sep, p->words);
 }
 
-static int on_exit_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
+void process_exited(struct process *p, const siginfo_t *info)
 {
-    struct process *p = arg;
-    int exit_code;
-    char how[80];
-
-    (void)s, (void)fd, (void)revents;
-    spawn_reap(&p->child, how, sizeof how, &exit_code);
-    note_end(p, exit_code, how);
-    forget_child(p);
+    describe_end(p, info);
     process_handle(p, PROCESS_EV_EXIT);
-    return 0;
 }
 
-static void handle_message(struct process *p, const struct control_msg *m)
+void process_kill(struct process *p, const char *why)
 {
-    switch (m->type) {
-    case MSG_READY:
-        if (((const Llmd__Ready *)m->body)->epoch == p->team->epoch)
-            process_handle(p, PROCESS_EV_READY);
-        break;
-    case MSG_WEIGHTS_READY:
-        team_weights_ready(p->team, p);
-        break;
-    case MSG_FATAL:
-        snprintf(p->fatal, sizeof p->fatal, "%s", ((const Llmd__Fatal *)m->body)->message);
-        break;
-    default:
-        log_warning("process=\"%s\" event=unexpected_message type=%s, ignoring", p->name,
-                    msg_name(m->type));
-    }
+    if (!process_is_running(p))
+        return;
+    if (!p->killed_why[0])
+        snprintf(p->killed_why, sizeof p->killed_why, "%s", why);
+    send_signal(p, SIGKILL);
 }
 
-static int on_control_ready(sd_event_source *s, int fd, uint32_t revents, void *arg)
+bool process_is_running(const struct process *p)
 {
-    struct process *p = arg;
-    struct control_msg m;
-    struct err e = { 0 };
-
-    (void)revents;
-    for (;;) {
-        switch (control_recv(fd, &m, &e)) {
-        case CONTROL_OK:
-            handle_message(p, &m);
-            control_msg_fini(&m);
-            if (p->on_control != s)
-                return 0;
-            continue;
-        case CONTROL_EMPTY:
-            return 0;
-        case CONTROL_FAILED:
-            log_warning("process=\"%s\" event=bad_message cause=\"%s\", ignoring", p->name, e.msg);
-            return 0;
-        case CONTROL_CLOSED: /* its exit follows */
-            p->on_control = sd_event_source_disable_unref(p->on_control);
-            return 0;
-        }
-    }
+    return p->state == PROCESS_STARTING || p->state == PROCESS_READY ||
+           p->state == PROCESS_DRAINING;
 }
 
-static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
+void process_init(struct process *p, const struct process_ops *ops, const struct config *config,
+                  const char *name, struct board_slot *slot, struct stats *counts)
 {
-    (void)s, (void)usec;
-    process_handle(arg, PROCESS_EV_TIMER);
-    return 0;
-}
-
-void process_send(struct process *p, enum msg_type type, const void *message)
-{
-    struct err e = { 0 };
-
-    if (p->child.pid && !control_send(p->child.control, type, message, NULL, 0, &e))
-        log_warning("process=\"%s\" event=send_failed cause=\"%s\", ignoring", p->name, e.msg);
-}
-
-void process_init(struct process *p, struct team *team, const char *name, uint32_t slot,
-                  uint32_t rank)
-{
-    *p = (struct process){
-        .team = team, .slot = slot, .rank = rank, .child = { .pidfd = -1, .control = -1 }
-    };
-    snprintf(p->name, sizeof p->name, "%s", name);
-    snprintf(slot_of(p)->name, sizeof slot_of(p)->name, "%s", name);
-}
-
-void process_fini(struct process *p)
-{
-    if (p->team)
-        forget_child(p);
+    *p = (struct process){ .ops = ops, .config = config, .slot = slot, .counts = counts };
+    snprintf(slot->name, sizeof slot->name, "%s", name);
+    set_word(&slot->state, PROCESS_DOWN);
 }
 
 const char *process_event_name(enum process_event ev)
 {
-    static const char *const names[N_PROCESS_EVENTS] = { "start", "ready", "exit",
-                                                         "timer", "stop",  "kill" };
-    return names[ev];
+    static const char *const names[N_PROCESS_EVENTS] = { "start", "ready", "exit", "timer",
+                                                         "stop" };
+    return (unsigned)ev < N_PROCESS_EVENTS ? names[ev] : "?";
 }

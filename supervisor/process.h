@@ -1,54 +1,80 @@
-/* process.h - one child's life as a state machine.
- *
- * A process never acts alone: it tells its team (team.h) that it became ready or ended, and the team
- * decides for all that live and die together. */
+/* process.h - one child of llmd from start to end: gateway or worker rank. */
 #ifndef LLMD_SUPERVISOR_PROCESS_H
 #define LLMD_SUPERVISOR_PROCESS_H
 
-#include <systemd/sd-event.h>
+#include <signal.h>
 
+#include "common/config.h"
 #include "proto/board.h"
-#include "proto/control.h"
-#include "supervisor/spawn.h"
+#include "supervisor/child.h"
 
 enum process_event {
-    PROCESS_EV_START, /* the team wants it to run */
-    PROCESS_EV_READY, /* it said so */
-    PROCESS_EV_EXIT,  /* its pidfd became readable and it was reaped */
-    PROCESS_EV_TIMER, /* too slow to start, or to finish */
-    PROCESS_EV_STOP,  /* finish and exit; a second time: at once */
-    PROCESS_EV_KILL,  /* a peer died, or the operator wants it anew */
+    PROCESS_EV_START, /* its team starts */
+    PROCESS_EV_READY,
+    PROCESS_EV_EXIT,  /* it ended, or could not be started */
+    PROCESS_EV_TIMER, /* the deadline armed last has passed */
+    PROCESS_EV_STOP,  /* finish; a second time: at once */
     N_PROCESS_EVENTS
 };
 
+struct process;
 struct team;
 
-struct process {
-    struct team *team; /* borrowed; outlives the process */
-    char name[32];     /* "gateway", "worker 0.1" */
-    uint32_t slot, rank;
-    enum process_state state;
-    struct child child; /* pid 0: none */
-    sd_event_source *on_exit, *on_control, *timer;
-    uint32_t restarts;
-    bool asked_to_end;   /* by EV_STOP or EV_KILL: its exit is no death of its own */
-    char fatal[240];     /* its FATAL message */
-    char last_exit[320]; /* "" = never ended */
+/* What a process does to the world outside, so that tests can stand in for it. */
+struct process_ops {
+    /* Start its program.  False: *e says why, and nothing runs. */
+    bool (*spawn)(struct process *p, struct err *e);
+    void (*signal)(struct process *p, int sig);
+    /* Send DRAIN.  False: there is no way to ask. */
+    bool (*drain)(struct process *p, uint64_t deadline_ns);
+    /* PROCESS_EV_TIMER at this CLOCK_MONOTONIC time, replacing the one armed before; 0 = never. */
+    void (*arm)(struct process *p, uint64_t deadline_ns);
+    /* Its state is another now; look later, not from within. */
+    void (*changed)(struct process *p);
 };
 
-void process_init(struct process *p, struct team *team, const char *name, uint32_t slot,
-                  uint32_t rank);
-void process_fini(struct process *p); /* gives up its event sources and descriptors, kills nobody */
+struct process {
+    enum process_state state;
+    const struct process_ops *ops;
+    const struct config *config; /* borrowed; read at each use, so a reload counts */
+    struct board_slot *slot;     /* borrowed; its name is the name in logs */
+    struct stats *counts;        /* borrowed; llmd's own slot: process_starts, process_deaths */
+    struct team *team;           /* borrowed; for ops */
+    uint32_t rank;               /* index in its team */
+    uint32_t slot_index;
+    uint32_t starts;
+    uint64_t ready_ns;          /* since when in service; 0 = not */
+    uint64_t died_ns;           /* newest death */
+    uint64_t drain_deadline_ns; /* set before PROCESS_EV_STOP */
+    int last_signal;            /* newest one we sent to the running process; 0 = none */
+    char killed_why[160];       /* why llmd killed it; "" = it did not */
+    char words[240];            /* its newest FATAL message; "" = none */
+    char last_exit[320];        /* of its newest end, for people; "" = never ended */
+    bool was_forced;            /* it was in service, was asked to finish, and had to be killed */
+    struct child child;         /* for ops */
+    sd_event_source *timer;
+};
 
-/* The only place where a state changes. */
+struct process_edge {
+    enum process_state to;
+    void (*act)(struct process *p); /* NULL: the event is late news here, and is dropped */
+};
+
+void process_init(struct process *p, const struct process_ops *ops, const struct config *config,
+                  const char *name, struct board_slot *slot, struct stats *counts);
+
+/* The only function that changes .state. */
 void process_handle(struct process *p, enum process_event ev);
 
-/* Send a message to a running child; a failure is logged, its exit will tell. */
-void process_send(struct process *p, enum msg_type type, const void *message);
+/* It ended as `info` says (waitid): keep the words for status, then PROCESS_EV_EXIT. */
+void process_exited(struct process *p, const siginfo_t *info);
 
+/* Kill it in whatever state, keeping the reason for status; PROCESS_EV_EXIT follows. */
+void process_kill(struct process *p, const char *why);
+
+bool process_is_running(const struct process *p);
+
+const struct process_edge *process_edge(enum process_state s, enum process_event ev);
 const char *process_event_name(enum process_event ev);
-
-/* For tests: the state an event leads to, or N_PROCESS_STATES where the cell is empty. */
-enum process_state process_edge(enum process_state from, enum process_event ev);
 
 #endif

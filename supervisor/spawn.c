@@ -1,121 +1,119 @@
-/* spawn.c - posix_spawn with a control socketpair and a pidfd. */
+/* spawn.c - posix_spawn with everything a child must, and must not, inherit.
+ *
+ * posix_spawn and not fork: it shares llmd's memory until exec, so starting costs the same however much
+ * llmd has mapped.  The pidfd is opened right after: llmd is one thread and has not reaped in between,
+ * so the number still means our child, even if it is dead by then.
+ *
+ * Close-on-exec is the rule for every descriptor of llmd; the four a child keeps are named here.  There
+ * is no PR_SET_PDEATHSIG: children outlive llmd. */
 #include "supervisor/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/mem.h"
 #include "proto/control.h"
 
-extern char **environ;
-
-static bool sibling_path(char *out, size_t n, const char *program, struct err *e)
+static bool is_for_llmd_only(const char *variable)
 {
-    char self[4096];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
-    char *slash;
+    static const char *const names[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=",
+                                         "LISTEN_FDS=",    "LISTEN_PID=",    "LISTEN_FDNAMES=" };
 
-    if (len < 0)
-        return err_set(e, ERR_SYS, errno, "read /proc/self/exe");
-    self[len] = '\0';
-    slash = strrchr(self, '/');
-    if (snprintf(out, n, "%.*s/%s", (int)(slash - self), self, program) >= (int)n)
-        return err_set(e, ERR_CONFIG, 0, "the path of '%s' is too long", program);
-    return true;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strncmp(variable, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
 }
 
-/* Attributes every child shares: default signals, none blocked, own process group. */
-static void set_attributes(posix_spawnattr_t *attr)
+/* Returned array: caller frees; its strings are borrowed from environ. */
+static char **child_environment(void)
+{
+    char **out;
+    size_t n = 0, kept = 0;
+
+    while (environ && environ[n])
+        n++;
+    out = mem_zalloc(n + 1, sizeof *out);
+    for (size_t i = 0; i < n; i++)
+        if (!is_for_llmd_only(environ[i]))
+            out[kept++] = environ[i];
+    return out;
+}
+
+static int set_attributes(posix_spawnattr_t *attr)
 {
     sigset_t all, none;
 
     sigfillset(&all);
     sigemptyset(&none);
-    posix_spawnattr_init(attr);
     posix_spawnattr_setsigdefault(attr, &all);
     posix_spawnattr_setsigmask(attr, &none);
     posix_spawnattr_setpgroup(attr, 0);
-    posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
-                                       POSIX_SPAWN_SETPGROUP);
+    return posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK |
+                                              POSIX_SPAWN_SETPGROUP);
 }
 
-static int run(pid_t *pid, const char *path, const char *argument, int control, int stdout_fd)
+/* In this order: 1 first, because stdout_fd may be the number CONTROL_FD here. */
+static int set_descriptors(posix_spawn_file_actions_t *actions, const struct spawn *s)
 {
-    char *argv[] = { (char *)(uintptr_t)path, (char *)(uintptr_t)argument, NULL };
-    posix_spawn_file_actions_t files;
+    int r = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+
+    if (r == 0)
+        r = posix_spawn_file_actions_adddup2(actions, s->stdout_fd >= 0 ? s->stdout_fd : 2, 1);
+    if (r == 0)
+        r = posix_spawn_file_actions_adddup2(actions, s->control_fd, CONTROL_FD);
+    return r;
+}
+
+bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e)
+{
+    char *argv[] = { (char *)(uintptr_t)s->path, (char *)(uintptr_t)s->arg, NULL };
+    posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
-    int failed;
+    char **environment = child_environment();
+    int r;
 
-    set_attributes(&attr);
-    posix_spawn_file_actions_init(&files);
-    if (stdout_fd >= 0)
-        posix_spawn_file_actions_adddup2(&files, stdout_fd, STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&files, control, CONTROL_FD);
-    failed = posix_spawn(pid, path, &files, &attr, argv, environ);
-    posix_spawn_file_actions_destroy(&files);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attr);
+    r = set_attributes(&attr);
+    if (r == 0)
+        r = set_descriptors(&actions, s);
+    if (r == 0)
+        r = posix_spawn(pid, s->path, &actions, &attr, argv, environment);
     posix_spawnattr_destroy(&attr);
-    return failed;
-}
-
-bool spawn_child(struct child *c, const char *program, const char *argument, int stdout_fd,
-                 struct err *e)
-{
-    int pair[2], failed;
-    char path[4200];
-    pid_t pid;
-
-    if (!sibling_path(path, sizeof path, program, e))
-        return false;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return err_set(e, ERR_SYS, errno, "make a control socketpair");
-    failed = run(&pid, path, argument, pair[1], stdout_fd);
-    close(pair[1]);
-    if (failed) {
-        close(pair[0]);
-        return err_set(e, ERR_SYS, failed, "start '%s'", path);
-    }
-    fcntl(pair[0], F_SETFL, O_NONBLOCK);
-    *c = (struct child){ .pid = pid,
-                         .pidfd = (int)syscall(SYS_pidfd_open, pid, 0),
-                         .control = pair[0] };
-    if (c->pidfd < 0) {
-        err_set(e, ERR_SYS, errno, "open a pidfd of %s", program);
-        kill(pid, SIGKILL);
-        waitpid(pid, NULL, 0);
-        close(pair[0]);
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    if (r != 0)
+        return err_set(e, ERR_SYS, r, "start '%s'", s->path);
+    *pidfd = (int)syscall(SYS_pidfd_open, *pid, 0);
+    if (*pidfd < 0) {
+        err_set(e, ERR_SYS, errno, "watch process %d", (int)*pid);
+        kill(*pid, SIGKILL); /* not reaped yet, so still ours */
         return false;
     }
     return true;
 }
 
-void spawn_reap(const struct child *c, char *how, size_t n, int *exit_code)
+bool spawn_find(const char *name, char *out, size_t n, struct err *e)
 {
-    siginfo_t info = { 0 };
+    char self[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
 
-    *exit_code = -1;
-    if (waitid(P_PIDFD, (id_t)c->pidfd, &info, WEXITED) < 0) {
-        snprintf(how, n, "unknown end");
-    } else if (info.si_code == CLD_EXITED) {
-        *exit_code = info.si_status;
-        snprintf(how, n, "exit code %d", info.si_status);
-    } else {
-        snprintf(how, n, "signal %d (%s%s)", info.si_status, strsignal(info.si_status),
-                 info.si_code == CLD_DUMPED ? ", core dumped" : "");
-    }
-}
-
-void spawn_close(struct child *c)
-{
-    if (c->pidfd >= 0)
-        close(c->pidfd);
-    if (c->control >= 0)
-        close(c->control);
-    *c = (struct child){ .pidfd = -1, .control = -1 };
+    if (len < 0)
+        return err_set(e, ERR_SYS, errno, "read /proc/self/exe");
+    self[len] = '\0';
+    *strrchr(self, '/') = '\0';
+    if ((size_t)snprintf(out, n, "%s/%s", self, name) >= n)
+        return err_set(e, ERR_CONFIG, 0, "the path of '%s' is too long", name);
+    if (access(out, X_OK) < 0)
+        return err_set(e, ERR_SYS, errno, "program '%s'", out);
+    return true;
 }

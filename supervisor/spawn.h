@@ -1,29 +1,28 @@
-/* spawn.h - start a child with its control socket, and read how it ended.
- *
- * A child starts with descriptors 0..2 of llmd and CONTROL_FD; everything else is close-on-exec.  Signals
- * are as new; it has a process group of its own, so that a terminal's Ctrl-C reaches llmd alone.  It is
- * not tied to llmd's life: children outlive their supervisor. */
+/* spawn.h - start a program as a child of llmd. */
 #ifndef LLMD_SUPERVISOR_SPAWN_H
 #define LLMD_SUPERVISOR_SPAWN_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "common/err.h"
 
-struct child {
-    pid_t pid;
-    int pidfd;   /* readable when it has ended */
-    int control; /* llmd's end, non-blocking */
+struct spawn {
+    const char *path; /* of the program */
+    const char *arg;  /* its one argument, or NULL */
+    int control_fd;   /* becomes CONTROL_FD in the child; borrowed */
+    int stdout_fd;    /* becomes 1; -1 = the same as 2; borrowed */
 };
 
-/* Start `program` (a file in llmd's own folder, e.g. "llm-worker") with one optional argument.  stdout_fd
- * replaces descriptor 1 unless -1.  ERR_SYS. */
-bool spawn_child(struct child *c, const char *program, const char *argument, int stdout_fd,
-                 struct err *e);
+/* Start it.  *pid, and *pidfd (owned by the caller, close-on-exec).  ERR_SYS.
+ *
+ * The child has descriptors 0 (/dev/null), 1, 2 (llmd's own, so it goes on logging when llmd is dead)
+ * and CONTROL_FD, no other; default signal actions, an empty signal mask, a process group of its own
+ * (Ctrl-C on the terminal reaches llmd alone), and the environment without what systemd meant for
+ * llmd. */
+bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e);
 
-/* Reap it, after its pidfd became readable: "exit code 1", "signal 9 (Killed)". */
-void spawn_reap(const struct child *c, char *how, size_t n, int *exit_code);
-
-void spawn_close(struct child *c); /* closes both descriptors */
+/* Path of a program in llmd's own folder: "<folder of /proc/self/exe>/<name>". */
+bool spawn_find(const char *name, char *out, size_t n, struct err *e);
 
 #endif

@@ -1,5 +1,4 @@
-/* status.c - read the board and describe it.  Nothing here changes anything but the sample that tokens
- * per second are measured from. */
+/* status.c - read the board and describe it.  Nothing here changes anything. */
 #include "supervisor/status.h"
 
 #include <stdio.h>
@@ -7,15 +6,6 @@
 
 #include "common/clock.h"
 #include "supervisor/llmd.h"
-
-enum { GROUPS_MAX = 64 };
-
-/* Generated tokens at the last question, per group: the rate is measured between two questions. */
-static struct {
-    uint64_t at_ns, tokens;
-} last_sample[GROUPS_MAX];
-
-#define SAMPLE_STALE_NS (10 * NS_PER_S)
 
 /* Memory of its own: program files and segments shared with others are not counted. */
 static uint64_t resident_bytes(pid_t pid)
@@ -64,9 +54,9 @@ static Llmd__ProcessStatus *describe(const struct llmd *l, const char *name, uin
 
 static void add_team(const struct llmd *l, const struct team *t, Llmd__Status *s, struct arena *a)
 {
-    for (uint32_t r = 0; r < t->n; r++) {
-        const struct process *p = &t->processes[r];
-        Llmd__ProcessStatus *one = describe(l, p->name, p->slot, p->child.pid,
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        const struct process *p = &t->members[i];
+        Llmd__ProcessStatus *one = describe(l, p->slot->name, p->slot_index, p->child.pid,
                                             process_state_name(p->state), p->last_exit, a);
         one->group = t->group;
         one->rank = p->rank;
@@ -74,33 +64,34 @@ static void add_team(const struct llmd *l, const struct team *t, Llmd__Status *s
     }
 }
 
-static double rate(uint32_t group, uint64_t tokens)
+/* Rank 0 of the group counts for all its ranks. */
+static const struct stats *stats_of(const struct llmd *l, uint32_t group)
 {
-    uint64_t now_ns = clock_mono_ns(), since_ns = last_sample[group].at_ns;
-    uint64_t before = last_sample[group].tokens;
+    const struct board *b = &l->segments.board;
 
-    last_sample[group].at_ns = now_ns;
-    last_sample[group].tokens = tokens;
-    if (!since_ns || now_ns - since_ns > SAMPLE_STALE_NS || now_ns == since_ns || tokens < before)
-        return 0;
-    return (double)(tokens - before) * 1e9 / (double)(now_ns - since_ns);
+    return &board_slot(b, board_rank_slot(b, group, 0))->stats;
+}
+
+uint64_t status_generated_tokens(const struct llmd *l, uint32_t group)
+{
+    return stat_get(stats_of(l, group), STAT_generated_tokens);
 }
 
 static Llmd__GroupStatus *describe_group(const struct llmd *l, const struct team *t,
                                          struct arena *a)
 {
-    const struct board *b = &l->segments.board;
-    const struct stats *stats = &board_slot(b, board_rank_slot(b, t->group, 0))->stats;
+    const struct stats *stats = stats_of(l, t->group);
     Llmd__GroupStatus *g = arena_alloc(a, sizeof *g);
 
     llmd__group_status__init(g);
     g->group = t->group;
-    g->state = arena_strdup(a, team_is_ready(t) ? "ready" : team_is_down(t) ? "down" : "starting");
+    g->state = arena_strdup(a, team_state_name(t->state));
     g->epoch = t->epoch;
     g->sequences_running = (uint32_t)stat_get(stats, STAT_sequences_running);
     g->sequences_waiting = (uint32_t)stat_get(stats, STAT_sequences_waiting);
     g->kv_pages_used = (uint32_t)stat_get(stats, STAT_kv_pages_leased);
-    g->tokens_per_s = rate(t->group, stat_get(stats, STAT_generated_tokens));
+    g->tokens_per_s =
+        rate_per_s(&l->rates[t->group], clock_mono_ns(), stat_get(stats, STAT_generated_tokens));
     return g;
 }
 
@@ -123,8 +114,7 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
         describe(l, "llmd", BOARD_SLOT_LLMD, getpid(), llmd_state(l), "", a);
     add_team(l, &l->gateway, s, a);
     for (uint32_t g = 0; g < l->n_groups; g++) {
-        const struct stats *stats =
-            &board_slot(&l->segments.board, board_rank_slot(&l->segments.board, g, 0))->stats;
+        const struct stats *stats = stats_of(l, g);
         add_team(l, &l->groups[g], s, a);
         s->groups[s->n_groups++] = describe_group(l, &l->groups[g], a);
         s->prompt_tokens += stat_get(stats, STAT_prompt_tokens);
@@ -154,16 +144,17 @@ Llmd__Status *status_make(const struct llmd *l, struct arena *a)
 
 void status_line(const struct llmd *l, char *out, size_t n)
 {
-    char served[CONFIG_TEXT_BYTES], cause[300] = "";
-    uint32_t n_ready = 0;
+    char served[CONFIG_TEXT_BYTES];
+    const char *cause = "";
+    int at;
 
     config_served_name(&l->config, served, sizeof served);
-    for (uint32_t g = 0; g < l->n_groups; g++) {
-        if (team_is_ready(&l->groups[g]))
-            n_ready++;
-        else
-            team_cause(&l->groups[g], cause, sizeof cause);
-    }
-    snprintf(out, n, "%s: %u of %u groups, %s on %s%s%s", llmd_state(l), n_ready, l->n_groups,
-             served, l->listeners.n ? l->listeners.name[0] : "-", cause[0] ? "; " : "", cause);
+    for (uint32_t g = 0; g < l->n_groups && !cause[0]; g++)
+        cause = l->groups[g].cause;
+    if (!cause[0])
+        cause = l->gateway.cause;
+    at = snprintf(out, n, "%s: %u of %u groups, '%.200s' on %s", llmd_state(l), llmd_groups_up(l),
+                  l->n_groups, served, l->listeners.n ? l->listeners.name[0] : "no address");
+    if (cause[0])
+        snprintf(out + at, n - (size_t)at, "; %s", cause);
 }

@@ -1,172 +1,211 @@
-/* team.c - start, stop and restart processes that depend on each other. */
+/* team.c - the state machine of processes that live and die together.
+ *
+ *            START               ALL_READY
+ *   DOWN --------------> STARTING ----------> UP
+ *    ^ ^                  ^   |                |
+ *    | |            TIMER |   | LOST           | LOST: kill the other members
+ *    | |                  |   v                v
+ *    | |  STOP            |  FALLING <---------+
+ *    | +-------------- BACKOFF <--+ GONE: all have exited
+ *    |
+ *    | GONE               STOP from STARTING, UP, FALLING, RESTARTING
+ *    +-- DRAINING <------
+ *                         RESTART from STARTING, UP                    GONE
+ *        RESTARTING <----                        RESTARTING ----------------> STARTING
+ *
+ *   RESTART in BACKOFF: STARTING at once.   STOP in DRAINING, RESTART in RESTARTING: kill them all now.
+ *
+ * A rank never restarts alone: it shares memory phases (and on GPUs a communicator) with its peers, and
+ * those die with it.  Each start is a new epoch, by which everything a dead epoch left behind is known.
+ *
+ * Members only record what happened to them; team_look() then decides from their states.  So the order
+ * in which the kernel reports several deaths does not matter. */
 #include "supervisor/team.h"
 
+#include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
-#include "common/log.h"
-#include "common/mem.h"
-#include "supervisor/boot.h"
-#include "supervisor/llmd.h"
 
-bool team_init(struct team *t, struct llmd *l, enum team_kind kind, uint32_t group, uint32_t n)
+static uint32_t count_state(const struct team *t, enum process_state s)
 {
-    *t = (struct team){ .llmd = l, .kind = kind, .group = group, .n = n };
-    t->program = kind == TEAM_GATEWAY ? "llm-gateway" : "llm-worker";
-    t->processes = mem_zalloc(n, sizeof *t->processes);
-    for (uint32_t r = 0; r < n; r++) {
-        char name[32] = "gateway";
-        uint32_t slot = BOARD_SLOT_GATEWAY;
-        if (kind == TEAM_GROUP) {
-            snprintf(name, sizeof name, "worker %u.%u", group, r);
-            slot = board_rank_slot(&l->segments.board, group, r);
-        }
-        process_init(&t->processes[r], t, name, slot, r);
-    }
-    return true;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->n_members; i++)
+        n += t->members[i].state == s;
+    return n;
 }
 
-void team_fini(struct team *t)
+static void act_start(struct team *t)
 {
-    t->timer = sd_event_source_disable_unref(t->timer);
-    for (uint32_t r = 0; r < t->n; r++)
-        process_fini(&t->processes[r]);
-    free(t->processes);
-    t->processes = NULL;
-    t->n = 0;
-}
-
-static void handle_all(struct team *t, enum process_event ev)
-{
-    for (uint32_t r = 0; r < t->n; r++)
-        process_handle(&t->processes[r], ev);
-}
-
-static bool all_in(const struct team *t, enum process_state s)
-{
-    for (uint32_t r = 0; r < t->n; r++)
-        if (t->processes[r].state != s)
-            return false;
-    return true;
-}
-
-void team_start(struct team *t)
-{
-    t->timer = sd_event_source_disable_unref(t->timer);
     t->epoch++;
-    t->n_weights_ready = 0;
-    t->restart_asked = false;
-    handle_all(t, PROCESS_EV_START);
-    for (uint32_t r = 0; r < t->n; r++) /* one could not even be started: none stays */
-        if (t->processes[r].state == PROCESS_BACKOFF)
-            handle_all(t, PROCESS_EV_KILL);
+    t->up_ns = t->retry_ns = 0;
+    if (t->epoch == 1)
+        snprintf(t->cause, sizeof t->cause, "loading");
+    t->ops->arm(t, 0);
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        atomic_store_explicit(&t->members[i].slot->epoch, t->epoch, memory_order_relaxed);
+        process_handle(&t->members[i], PROCESS_EV_START);
+    }
 }
 
-void team_stop(struct team *t)
+static void act_announce(struct team *t)
 {
-    t->stopping = true;
-    t->timer = sd_event_source_disable_unref(t->timer);
-    handle_all(t, PROCESS_EV_STOP);
+    t->up_ns = clock_mono_ns();
+    t->cause[0] = '\0';
 }
 
-void team_restart(struct team *t)
+/* The member whose death came first and was not of our doing; NULL when none has died. */
+static const struct process *first_dead(const struct team *t)
 {
-    if (t->stopping || t->epoch == 0)
+    const struct process *first = NULL;
+
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        const struct process *p = &t->members[i];
+        if (p->state == PROCESS_BACKOFF && (!first || p->died_ns < first->died_ns))
+            first = p;
+    }
+    return first;
+}
+
+static void act_fall(struct team *t)
+{
+    const struct process *dead = first_dead(t);
+    const char *name = dead ? dead->slot->name : t->name;
+    char why[80];
+
+    snprintf(t->cause, sizeof t->cause, "%s: %s", name, dead ? dead->last_exit : "stopped");
+    snprintf(why, sizeof why, "%s of its group died", name);
+    for (uint32_t i = 0; i < t->n_members; i++)
+        process_kill(&t->members[i], why);
+}
+
+static void act_pause(struct team *t)
+{
+    uint64_t now = clock_mono_ns();
+    const struct process *dead = first_dead(t);
+    uint64_t died = dead && dead->died_ns > t->up_ns ? dead->died_ns : now;
+    uint64_t served_ns = t->up_ns ? died - t->up_ns + 1 : 0;
+    uint64_t pause_ms = backoff_next_ms(&t->backoff, t->config, served_ns);
+
+    t->up_ns = 0;
+    t->retry_ns = now + pause_ms * NS_PER_MS;
+    t->ops->arm(t, t->retry_ns);
+    log_info("team=\"%s\" event=backoff pause_ms=%llu cause=\"%s\"", t->name,
+             (unsigned long long)pause_ms, t->cause);
+}
+
+static void act_stop(struct team *t)
+{
+    t->ops->arm(t, 0);
+    if (!t->cause[0] || t->epoch <= 1)
+        snprintf(t->cause, sizeof t->cause, "%s, as asked",
+                 t->state == TEAM_RESTARTING ? "restarting" : "stopped");
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        t->members[i].drain_deadline_ns = t->drain_deadline_ns;
+        process_handle(&t->members[i], PROCESS_EV_STOP);
+    }
+}
+
+/* They are finishing already; only where that leads has changed. */
+static void act_stay(struct team *t)
+{
+    (void)t;
+}
+
+static void act_end(struct team *t)
+{
+    t->up_ns = 0;
+}
+
+static const struct team_edge edges[N_TEAM_STATES][N_TEAM_EVENTS] = {
+    [TEAM_DOWN] = { [TEAM_EV_START] = { TEAM_STARTING, act_start } },
+    [TEAM_STARTING] = { [TEAM_EV_ALL_READY] = { TEAM_UP, act_announce },
+                        [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
+                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
+                        [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop } },
+    [TEAM_UP] = { [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
+                  [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
+                  [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop } },
+    [TEAM_FALLING] = { [TEAM_EV_GONE] = { TEAM_BACKOFF, act_pause },
+                       [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop } },
+    [TEAM_BACKOFF] = { [TEAM_EV_TIMER] = { TEAM_STARTING, act_start },
+                       [TEAM_EV_RESTART] = { TEAM_STARTING, act_start },
+                       [TEAM_EV_STOP] = { TEAM_DOWN, act_stop } },
+    [TEAM_DRAINING] = { [TEAM_EV_GONE] = { TEAM_DOWN, act_end },
+                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop } },
+    [TEAM_RESTARTING] = { [TEAM_EV_GONE] = { TEAM_STARTING, act_start },
+                          [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop },
+                          [TEAM_EV_STOP] = { TEAM_DRAINING, act_stay } },
+};
+
+const struct team_edge *team_edge(enum team_state s, enum team_event ev)
+{
+    assert((unsigned)s < N_TEAM_STATES && (unsigned)ev < N_TEAM_EVENTS);
+    return &edges[s][ev];
+}
+
+void team_handle(struct team *t, enum team_event ev)
+{
+    const struct team_edge *edge = team_edge(t->state, ev);
+
+    if (!edge->act) {
+        log_debug("team=\"%s\" state=%s event=%s dropped", t->name, team_state_name(t->state),
+                  team_event_name(ev));
         return;
-    t->restart_asked = true;
-    if (all_in(t, PROCESS_BACKOFF))
-        team_start(t);
-    else
-        handle_all(t, PROCESS_EV_KILL);
+    }
+    log_info("team=\"%s\" from=%s to=%s event=%s epoch=%u", t->name, team_state_name(t->state),
+             team_state_name(edge->to), team_event_name(ev), t->epoch);
+    t->state = edge->to;
+    edge->act(t);
+    t->ops->changed(t);
 }
 
-bool team_is_ready(const struct team *t)
+void team_look(struct team *t)
 {
-    return all_in(t, PROCESS_READY);
+    uint32_t gone = count_state(t, PROCESS_DOWN) + count_state(t, PROCESS_BACKOFF);
+
+    if (t->state == TEAM_STARTING || t->state == TEAM_UP) {
+        if (gone > 0)
+            team_handle(t, TEAM_EV_LOST);
+        else if (t->state == TEAM_STARTING && count_state(t, PROCESS_READY) == t->n_members)
+            team_handle(t, TEAM_EV_ALL_READY);
+    }
+    if (gone == t->n_members &&
+        (t->state == TEAM_FALLING || t->state == TEAM_DRAINING || t->state == TEAM_RESTARTING))
+        team_handle(t, TEAM_EV_GONE);
+}
+
+void team_init(struct team *t, const struct team_ops *ops, const struct config *config,
+               const char *name, struct process *members, uint32_t n)
+{
+    assert(n > 0);
+    *t = (struct team){ .ops = ops, .config = config, .members = members, .n_members = n };
+    snprintf(t->name, sizeof t->name, "%s", name);
+    snprintf(t->cause, sizeof t->cause, "not started yet");
+}
+
+bool team_is_up(const struct team *t)
+{
+    return t->state == TEAM_UP;
 }
 
 bool team_is_down(const struct team *t)
 {
-    return all_in(t, PROCESS_DOWN);
+    return t->state == TEAM_DOWN;
 }
 
-void team_cause(const struct team *t, char *out, size_t n)
+const char *team_state_name(enum team_state s)
 {
-    snprintf(out, n, "%s", t->epoch == 0 ? "not started yet" : "starting");
-    for (uint32_t r = 0; r < t->n; r++) {
-        const struct process *p = &t->processes[r];
-        if (p->state != PROCESS_READY && p->last_exit[0]) {
-            snprintf(out, n, "%s: %s", p->name, p->last_exit);
-            return;
-        }
-    }
+    static const char *const names[N_TEAM_STATES] = { "down",    "starting", "up",        "falling",
+                                                      "backoff", "draining", "restarting" };
+    return (unsigned)s < N_TEAM_STATES ? names[s] : "?";
 }
 
-void team_boot(struct team *t, struct process *p)
+const char *team_event_name(enum team_event ev)
 {
-    struct err e = { 0 };
-
-    if (!boot_send(t->llmd, t, p, &e))
-        log_warning("process=\"%s\" event=boot_failed cause=\"%s\", its start timeout will end it",
-                    p->name, e.msg);
-}
-
-void team_process_ready(struct team *t, struct process *p)
-{
-    (void)p;
-    if (team_is_ready(t))
-        backoff_service(&t->backoff, clock_mono_ns());
-    llmd_team_changed(t->llmd, t);
-}
-
-static int on_backoff_over(sd_event_source *s, uint64_t usec, void *arg)
-{
-    struct team *t = arg;
-
-    (void)s, (void)usec;
-    team_start(t);
-    llmd_team_changed(t->llmd, t);
-    return 0;
-}
-
-static void wait_and_start(struct team *t)
-{
-    uint64_t pause_ns = backoff_death(&t->backoff, &t->llmd->config, clock_mono_ns());
-
-    log_info("team=%s group=%u event=backoff pause_ms=%llu deaths=%u", t->program, t->group,
-             (unsigned long long)(pause_ns / NS_PER_MS), t->backoff.n_deaths);
-    sd_event_add_time(t->llmd->event, &t->timer, CLOCK_MONOTONIC,
-                      (clock_mono_ns() + pause_ns) / 1000, 1000, on_backoff_over, t);
-}
-
-/* One has ended unasked or was killed: all must end before any starts again. */
-void team_process_ended(struct team *t, struct process *p)
-{
-    p->restarts++;
-    atomic_store(&board_slot(&t->llmd->segments.board, p->slot)->restarts, p->restarts);
-    p->state = PROCESS_BACKOFF;
-    if (!all_in(t, PROCESS_BACKOFF)) {
-        for (uint32_t r = 0; r < t->n; r++)
-            if (&t->processes[r] != p)
-                process_handle(&t->processes[r], PROCESS_EV_KILL);
-    } else if (t->restart_asked) {
-        team_start(t);
-    } else if (!t->timer) {
-        wait_and_start(t);
-    }
-    llmd_team_changed(t->llmd, t);
-}
-
-void team_process_stopped(struct team *t, struct process *p)
-{
-    (void)p;
-    llmd_team_changed(t->llmd, t);
-}
-
-void team_weights_ready(struct team *t, struct process *p)
-{
-    (void)p;
-    t->n_weights_ready++;
-    llmd_team_changed(t->llmd, t);
+    static const char *const names[N_TEAM_EVENTS] = { "start", "all_ready", "lost",   "gone",
+                                                      "timer", "stop",      "restart" };
+    return (unsigned)ev < N_TEAM_EVENTS ? names[ev] : "?";
 }

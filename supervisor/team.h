@@ -1,49 +1,82 @@
-/* team.h - processes that live and die together: the ranks of one group, or the gateway alone.
- *
- * A rank never restarts alone, since its peers' collectives die with it: when one ends unasked the team
- * kills the others, waits until all are gone, then the back-off, and starts all with a new epoch. */
+/* team.h - processes that live and die together: the ranks of one group, or the gateway alone. */
 #ifndef LLMD_SUPERVISOR_TEAM_H
 #define LLMD_SUPERVISOR_TEAM_H
 
 #include "supervisor/backoff.h"
 #include "supervisor/process.h"
 
+enum team_state {
+    TEAM_DOWN,       /* not started, or stopped for good */
+    TEAM_STARTING,   /* all members run, not all are ready */
+    TEAM_UP,         /* in service */
+    TEAM_FALLING,    /* a member died, the others are being killed */
+    TEAM_BACKOFF,    /* all members are gone; waits to start again */
+    TEAM_DRAINING,   /* asked to finish, for good */
+    TEAM_RESTARTING, /* asked to finish, to start again */
+    N_TEAM_STATES
+};
+
+enum team_event {
+    TEAM_EV_START,
+    TEAM_EV_ALL_READY,
+    TEAM_EV_LOST,  /* a member died */
+    TEAM_EV_GONE,  /* no member runs any more */
+    TEAM_EV_TIMER, /* the pause is over */
+    TEAM_EV_STOP,  /* finish; a second time: at once */
+    TEAM_EV_RESTART,
+    N_TEAM_EVENTS
+};
+
 enum team_kind { TEAM_GATEWAY, TEAM_GROUP };
 
 struct llmd;
+struct team;
 
-struct team {
-    struct llmd *llmd; /* borrowed */
-    enum team_kind kind;
-    const char *program; /* "llm-gateway", "llm-worker" */
-    uint32_t group;      /* TEAM_GROUP: its number */
-    uint32_t n;          /* processes */
-    struct process *processes;
-    uint32_t epoch; /* counts starts; 0 = never started */
-    uint32_t n_weights_ready;
-    struct backoff backoff;
-    sd_event_source *timer; /* back-off runs */
-    bool stopping;          /* drains for good */
-    bool restart_asked;     /* by the operator: no back-off, no death */
+struct team_ops {
+    void (*arm)(struct team *t, uint64_t deadline_ns); /* TEAM_EV_TIMER then; 0 = never */
+    void (*changed)(struct team *t);                   /* after each change of state */
 };
 
-bool team_init(struct team *t, struct llmd *l, enum team_kind kind, uint32_t group, uint32_t n);
-void team_fini(struct team *t);
+struct team {
+    enum team_state state;
+    enum team_kind kind;
+    const struct team_ops *ops;
+    const struct config *config; /* borrowed */
+    struct llmd *llmd;           /* borrowed; for ops */
+    char name[32];               /* "gateway", "group 0" */
+    uint32_t group;              /* number of TEAM_GROUP; 0 for the gateway */
+    uint32_t epoch;              /* counts its starts */
+    struct process *members;
+    uint32_t n_members;
+    struct backoff backoff;
+    uint64_t up_ns;             /* since when in service; 0 = not in this epoch */
+    uint64_t retry_ns;          /* when BACKOFF ends */
+    uint64_t drain_deadline_ns; /* set before TEAM_EV_STOP and TEAM_EV_RESTART */
+    char cause[400];            /* why it is not up, for people */
+    sd_event_source *timer, *look;
+};
 
-void team_start(struct team *t);   /* all of them, with the next epoch */
-void team_stop(struct team *t);    /* drain; called again: at once */
-void team_restart(struct team *t); /* kill and start anew without back-off */
+struct team_edge {
+    enum team_state to;
+    void (*act)(struct team *t);
+};
 
-bool team_is_ready(const struct team *t); /* all in service */
-bool team_is_down(const struct team *t);  /* none runs, none will */
-/* Why it is not ready, for people: "worker 0.0: signal 9 (Killed)". */
-void team_cause(const struct team *t, char *out, size_t n);
+/* members: n of them, initialised by the caller, who keeps owning them. */
+void team_init(struct team *t, const struct team_ops *ops, const struct config *config,
+               const char *name, struct process *members, uint32_t n);
 
-/* Called by processes. */
-void team_boot(struct team *t, struct process *p);
-void team_process_ready(struct team *t, struct process *p);
-void team_process_ended(struct team *t, struct process *p);
-void team_process_stopped(struct team *t, struct process *p);
-void team_weights_ready(struct team *t, struct process *p);
+bool team_is_up(const struct team *t);
+bool team_is_down(const struct team *t); /* none runs, none will */
+
+/* The only function that changes .state. */
+void team_handle(struct team *t, enum team_event ev);
+
+/* Look at the members and handle what that means for the group.  Call it after any change of a member,
+ * not from within one: it reads states only, so several changes at once count as one. */
+void team_look(struct team *t);
+
+const struct team_edge *team_edge(enum team_state s, enum team_event ev);
+const char *team_state_name(enum team_state s);
+const char *team_event_name(enum team_event ev);
 
 #endif

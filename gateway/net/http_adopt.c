@@ -4,8 +4,6 @@
  * from the dead process.  So nothing about single writes had to be recorded, and it does not matter
  * whether the process died before, inside or after one. */
 #include <errno.h>
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <unistd.h>
@@ -93,12 +91,8 @@ bool http_server_adopt(struct http_server *s, int fd, const struct http_resume *
     c = conn_new(s, fd, is_tcp(fd));
     if (!c)
         return err_set(e, ERR_SYS, errno, "adopt connection %d", fd);
-    if (resume->n_in > 0) {
-        evbuffer_unfreeze(conn_input(c), 0);
-        evbuffer_add(conn_input(c), resume->in, resume->n_in);
-        evbuffer_freeze(conn_input(c), 0);
-        c->in_seen = resume->n_in;
-    }
+    if (resume->n_in > 0)
+        stream_add_input(c, resume->in, resume->n_in);
     if (resume->is_answering)
         conn_set_answering(c, answering_request(c, resume, skip));
     *req = c->req;

@@ -5,8 +5,6 @@
  * of an adopted connection has had already; so whatever decides bytes (version, Connection, Date)
  * must come out the same when the answer is written again, and is taken from the mark then. */
 #include <assert.h>
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -69,9 +67,8 @@ void answer_put(struct http_conn *c, const void *bytes, size_t n)
     c->skip -= drop;
     c->out_queued += n;
     c->out_counted += drop;
-    if (n > drop &&
-        evbuffer_add(bufferevent_get_output(c->bev), (const char *)bytes + drop, n - drop))
-        assert(!"memory for output");
+    if (n > drop)
+        stream_add_output(c, (const char *)bytes + drop, n - drop);
 }
 
 /* ---- heads ---- */

@@ -14,18 +14,11 @@
  * happened, so a handler is never called from inside a function that it called.
  *
  * Reading is on in the phases that want bytes, and off while a request is answered; then
- * peer_watch.c alone sees the client leave.  Output goes to the kernel directly, once per turn and
- * connection; only what the kernel does not take is left to the bufferevent. */
+ * peer_watch.c alone sees the client leave. */
 #include "gateway/net/http_conn.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/event.h>
-#include <netinet/in.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -34,7 +27,7 @@
 #include "common/mem.h"
 #include "gateway/net/tcp_offset.h"
 
-enum { READ_BYTES_MAX = 64 << 10, WRITE_BYTES_MAX = 256 << 10, HEAD_STEP_BYTES = 4096 };
+enum { HEAD_STEP_BYTES = 4096 };
 
 static const char *const phase_names[N_CONN_PHASES] = {
     [CONN_IDLE] = "idle",     [CONN_HEAD] = "head",   [CONN_BODY] = "body",
@@ -58,16 +51,6 @@ const char *conn_phase_name(enum conn_phase phase)
     return phase_names[phase];
 }
 
-struct evbuffer *conn_input(const struct http_conn *c)
-{
-    return bufferevent_get_input(c->bev);
-}
-
-size_t conn_waiting(const struct http_conn *c)
-{
-    return c->bev ? evbuffer_get_length(bufferevent_get_output(c->bev)) : 0;
-}
-
 /* ---- the end of a request, and of a connection ---- */
 static void end_request(struct http_conn *c, enum http_outcome outcome)
 {
@@ -86,29 +69,6 @@ static void end_request(struct http_conn *c, enum http_outcome outcome)
         s->handler.on_done(req, outcome, s->ctx);
     c->req = NULL;
     request_free(req);
-}
-
-static void count_output(struct http_conn *c)
-{
-    uint64_t out = c->out_queued - conn_waiting(c);
-
-    counter_add(&c->server->counters->bytes_out, out - c->out_counted);
-    c->out_counted = out;
-}
-
-/* Others may hold the descriptor, so what we mean is said to the socket.  A cut answer must not look
- * whole: chunked, its missing end shows; ended by closing, only a reset does. */
-static void close_socket(struct http_conn *c, bool softly)
-{
-    if (softly)
-        shutdown(c->fd, SHUT_RDWR);
-    else
-        tcp_abort(c->fd);
-    peer_watch_remove(c->server->peer_watch, c->fd);
-    bufferevent_free(c->bev);
-    c->bev = NULL;
-    close(c->fd);
-    c->fd = -1;
 }
 
 /* ---- what happens on the way into a phase ---- */
@@ -174,12 +134,12 @@ static void begin_closed(struct http_conn *c)
     bool softly = outcome == HTTP_SENT ||
                   (outcome == HTTP_ABORTED && c->req && c->req->is_chunked && !c->is_blocked);
 
-    count_output(c);
+    stream_count_output(c);
     deadline_set(c, DL_NONE);
     end_request(c, outcome);
     if (s->handler.on_close)
         s->handler.on_close(c, s->ctx);
-    close_socket(c, softly);
+    stream_close(c, softly);
     counter_add(&s->counters->connections_done, 1);
     TAILQ_REMOVE(&s->conns, c, all);
     s->n_conns--;
@@ -260,14 +220,13 @@ static bool has_unread_input(struct http_conn *c)
 {
     int n = 0;
 
-    return c->must_linger || evbuffer_get_length(conn_input(c)) > 0 ||
-           (!ioctl(c->fd, FIONREAD, &n) && n > 0);
+    return c->must_linger || conn_unread(c) > 0 || (!ioctl(c->fd, FIONREAD, &n) && n > 0);
 }
 
 /* ---- the steps; true: something has changed, ask again ---- */
 static bool step_idle(struct http_conn *c)
 {
-    if (evbuffer_get_length(conn_input(c)) > 0)
+    if (conn_unread(c) > 0)
         conn_handle(c, CE_BYTES);
     else if (c->has_eof || (c->server->is_draining && c->has_served && !has_unread_input(c)))
         conn_lose(c, HTTP_SENT);
@@ -276,29 +235,12 @@ static bool step_idle(struct http_conn *c)
     return true;
 }
 
-static void use_input(struct http_conn *c, size_t n)
-{
-    evbuffer_drain(conn_input(c), n);
-    c->in_used += n;
-}
-
-/* The first contiguous bytes of the input. */
-static struct evbuffer_iovec input_span(struct http_conn *c)
-{
-    struct evbuffer_iovec span = { 0 };
-
-    if (evbuffer_peek(conn_input(c), -1, NULL, &span, 1) < 1)
-        span.iov_len = 0;
-    return span;
-}
-
 /* Look at the head where it lies when it came in one piece, else gather it in req->head. */
 static bool step_head(struct http_conn *c)
 {
     struct http_request *req = c->req;
-    struct evbuffer_iovec span = input_span(c);
-    size_t had = req->head.n, n = span.iov_len;
-    const char *bytes = span.iov_base;
+    const char *bytes = NULL;
+    size_t had = req->head.n, n = stream_peek(c, &bytes);
     enum http_parse result;
 
     if (n == 0) {
@@ -315,12 +257,12 @@ static bool step_head(struct http_conn *c)
     if (result == HTTP_PARSE_MORE) {
         if (had == 0)
             buf_add(&req->head, bytes, n);
-        use_input(c, n);
+        stream_use(c, n);
         return true;
     }
     size_t head_bytes = result == HTTP_PARSE_DONE ? req->parser.head_bytes : req->parser.at;
     request_keep_head(req, bytes, head_bytes);
-    use_input(c, head_bytes - had);
+    stream_use(c, head_bytes - had);
     if (result == HTTP_PARSE_DONE)
         conn_handle(c, CE_HEAD);
     else
@@ -336,11 +278,12 @@ static enum http_parse read_body(struct http_conn *c)
     enum http_parse result;
 
     do {
-        struct evbuffer_iovec span = input_span(c);
-        result = http_parse_body(&req->parser, span.iov_base, span.iov_len, &piece);
+        const char *bytes = NULL;
+        size_t n = stream_peek(c, &bytes);
+        result = http_parse_body(&req->parser, bytes, n, &piece);
         if (result == HTTP_PARSE_DATA && !req->is_ended)
             buf_add(&req->body, piece.data, piece.n);
-        use_input(c, piece.used);
+        stream_use(c, piece.used);
     } while (result == HTTP_PARSE_DATA || (result == HTTP_PARSE_MORE && piece.used > 0));
     req->body_done = result == HTTP_PARSE_DONE;
     return result;
@@ -413,7 +356,7 @@ static bool step_flush(struct http_conn *c)
 
 static bool step_linger(struct http_conn *c)
 {
-    use_input(c, evbuffer_get_length(conn_input(c)));
+    stream_use(c, conn_unread(c));
     if (c->has_eof)
         conn_lose(c, HTTP_SENT);
     return c->has_eof;
@@ -428,43 +371,6 @@ static const struct {
     [CONN_FLUSH] = { step_flush, false }, [CONN_LINGER] = { step_linger, true },
     [CONN_CLOSED] = { NULL, false },
 };
-
-/* ---- input and output ---- */
-static void set_reading(struct http_conn *c, bool on)
-{
-    if (c->has_eof)
-        c->is_reading = on = false; /* libevent stopped by itself */
-    if (c->is_reading == on)
-        return;
-    c->is_reading = on;
-    if (on)
-        bufferevent_enable(c->bev, EV_READ);
-    else
-        bufferevent_disable(c->bev, EV_READ);
-}
-
-/* Give the kernel what it takes now; true when that is all. */
-static bool put_output(struct http_conn *c)
-{
-    struct evbuffer *out = bufferevent_get_output(c->bev);
-    int rc;
-
-    while (!c->is_blocked && evbuffer_get_length(out) > 0) {
-        evbuffer_unfreeze(out, 1); /* libevent guards the front of a bufferevent's output */
-        rc = evbuffer_write(out, c->fd);
-        evbuffer_freeze(out, 1);
-        if (rc > 0 || (rc < 0 && errno == EINTR))
-            continue;
-        if (rc < 0 && errno != EAGAIN) {
-            conn_lose(c, HTTP_GONE);
-            return false;
-        }
-        c->is_blocked = true;
-        bufferevent_enable(c->bev, EV_WRITE);
-    }
-    count_output(c);
-    return evbuffer_get_length(out) == 0;
-}
 
 static bool is_drained(const struct http_conn *c)
 {
@@ -505,7 +411,7 @@ void conn_run(struct http_conn *c)
     bool again = true, told = false;
 
     while (again && c->phase != CONN_CLOSED) {
-        bool all_put = put_output(c);
+        bool all_put = stream_put(c);
         if (c->phase == CONN_CLOSED)
             break;
         if (c->is_cut)
@@ -516,69 +422,8 @@ void conn_run(struct http_conn *c)
     }
     if (c->phase == CONN_CLOSED)
         return;
-    set_reading(c, phases[c->phase].reads);
+    stream_set_reading(c, phases[c->phase].reads);
     watch_output(c);
-}
-
-static void report_input(struct http_conn *c, size_t n_new)
-{
-    struct http_server *s = c->server;
-    struct evbuffer *in = conn_input(c);
-    struct evbuffer_ptr at;
-    struct evbuffer_iovec span;
-
-    if (!s->handler.on_input)
-        return;
-    evbuffer_ptr_set(in, &at, evbuffer_get_length(in) - n_new, EVBUFFER_PTR_SET);
-    while (n_new > 0 && evbuffer_peek(in, -1, &at, &span, 1) > 0 && span.iov_len > 0) {
-        s->handler.on_input(c, span.iov_base, span.iov_len, s->ctx);
-        n_new -= span.iov_len;
-        if (evbuffer_ptr_set(in, &at, span.iov_len, EVBUFFER_PTR_ADD))
-            break;
-    }
-}
-
-static void on_readable(struct bufferevent *bev, void *arg)
-{
-    struct http_conn *c = arg;
-    uint64_t seen = c->in_used + evbuffer_get_length(bufferevent_get_input(bev));
-
-    if (c->phase == CONN_CLOSED)
-        return;
-    counter_add(&c->server->counters->bytes_in, seen - c->in_seen);
-    report_input(c, (size_t)(seen - c->in_seen));
-    c->in_seen = seen;
-    conn_run(c);
-}
-
-/* Less than the low-water mark waits; with nothing left, writing is ours again. */
-static void on_writable(struct bufferevent *bev, void *arg)
-{
-    struct http_conn *c = arg;
-
-    if (c->phase == CONN_CLOSED)
-        return;
-    if (c->is_blocked && evbuffer_get_length(bufferevent_get_output(bev)) == 0) {
-        c->is_blocked = false;
-        bufferevent_disable(bev, EV_WRITE);
-    }
-    count_output(c);
-    conn_run(c);
-}
-
-static void on_stream_event(struct bufferevent *bev, short what, void *arg)
-{
-    struct http_conn *c = arg;
-
-    (void)bev;
-    if (c->phase == CONN_CLOSED)
-        return;
-    if (what & BEV_EVENT_EOF) {
-        c->has_eof = true;
-        conn_run(c);
-    } else if (what & BEV_EVENT_ERROR) {
-        conn_lose(c, HTTP_GONE);
-    }
 }
 
 /* Is the time up, or is it a period in which enough has moved? */
@@ -624,41 +469,6 @@ void conn_on_peer(void *peer, bool is_dead)
         conn_run(c);
 }
 
-static void read_peer(struct http_conn *c)
-{
-    struct sockaddr_storage from;
-    socklen_t n = sizeof from;
-
-    memset(&from, 0, sizeof from);
-    if (getpeername(c->fd, (struct sockaddr *)&from, &n))
-        return;
-    c->peer.family = from.ss_family;
-    if (from.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&from;
-        c->peer.port = ntohs(in->sin_port);
-        memcpy(c->peer.addr, &in->sin_addr, sizeof in->sin_addr);
-    } else if (from.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&from;
-        c->peer.port = ntohs(in6->sin6_port);
-        memcpy(c->peer.addr, &in6->sin6_addr, sizeof in6->sin6_addr);
-    }
-}
-
-/* TLS would make an OpenSSL bufferevent here; put_output() would then leave writing to libevent, as it
- * does while blocked. */
-static struct bufferevent *stream_new(struct http_conn *c)
-{
-    struct bufferevent *bev = bufferevent_socket_new(loop_base(c->server->loop), c->fd, 0);
-
-    assert(bev);
-    bufferevent_setcb(bev, on_readable, on_writable, on_stream_event, c);
-    bufferevent_disable(bev, EV_READ | EV_WRITE);
-    bufferevent_setwatermark(bev, EV_WRITE, c->server->config.out_high_bytes / 2, 0);
-    bufferevent_set_max_single_read(bev, READ_BYTES_MAX);
-    bufferevent_set_max_single_write(bev, WRITE_BYTES_MAX);
-    return bev;
-}
-
 struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp)
 {
     struct http_conn *c = mem_zalloc(1, sizeof *c);
@@ -676,8 +486,7 @@ struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp)
         free(c);
         return NULL;
     }
-    read_peer(c);
-    c->bev = stream_new(c);
+    stream_open(c);
     TAILQ_INSERT_TAIL(&s->conns, c, all);
     s->n_conns++;
     counter_add(&s->counters->connections, 1);
@@ -706,6 +515,5 @@ bool conn_body_is_at_hand(const struct http_conn *c)
     const struct http_parser *p = &c->req->parser;
 
     return c->req->body_done || !http_parser_has_body(p) ||
-           (!p->is_chunked &&
-            evbuffer_get_length(conn_input(c)) >= p->content_length - p->body_bytes);
+           (!p->is_chunked && conn_unread(c) >= p->content_length - p->body_bytes);
 }

@@ -4,6 +4,7 @@
  *   http_listen.c   accepting
  *   http_deadline.c deadlines of all connections
  *   http_conn.c     the state machine of one connection
+ *   http_stream.c   its bytes: the only one of these files that knows bufferevents
  *   http_answer.c   answers, into the connection's output
  *   http_request.c  what handlers may ask about request and connection
  *   http_adopt.c    connections of a process that died */
@@ -17,7 +18,6 @@
 #include "gateway/net/peer_watch.h"
 
 struct bufferevent;
-struct evbuffer;
 
 enum conn_phase {
     CONN_IDLE,   /* no byte of a request yet */
@@ -181,10 +181,27 @@ bool conn_body_is_at_hand(const struct http_conn *c); /* all of it is in the inp
 void conn_on_peer(void *conn, bool is_dead);          /* peer_watch_fn */
 void conn_free(struct http_conn *c);
 const char *conn_phase_name(enum conn_phase phase);
-struct evbuffer *conn_input(const struct http_conn *c);
-size_t conn_waiting(const struct http_conn *c); /* output not yet taken by the kernel */
 /* The stage of an adopted connection, before its first conn_run(). */
 void conn_set_answering(struct http_conn *c, struct http_request *req);
+
+/* ---- http_stream.c ---- */
+void stream_open(struct http_conn *c);
+/* Shut the socket down, softly or by a reset, and give it up. */
+void stream_close(struct http_conn *c, bool softly);
+void stream_set_reading(struct http_conn *c, bool on);
+/* The first contiguous bytes of the input, and how many they are. */
+size_t stream_peek(const struct http_conn *c, const char **bytes);
+void stream_use(struct http_conn *c, size_t n); /* they are done with */
+size_t stream_copy_input(const struct http_conn *c, void *out,
+                         size_t cap); /* returns all there is */
+void stream_add_input(struct http_conn *c, const void *bytes,
+                      size_t n); /* as if it had been read */
+void stream_add_output(struct http_conn *c, const void *bytes, size_t n);
+/* Give the kernel what it takes now; true when that is all.  May find the client gone: closed then. */
+bool stream_put(struct http_conn *c);
+void stream_count_output(struct http_conn *c);  /* into the counters */
+size_t conn_unread(const struct http_conn *c);  /* input not yet used */
+size_t conn_waiting(const struct http_conn *c); /* output not yet taken by the kernel */
 
 /* ---- http_deadline.c ---- */
 void deadlines_init(struct http_server *s);

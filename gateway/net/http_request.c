@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <assert.h>
-#include <event2/buffer.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,10 +256,7 @@ bool http_conn_mark(const struct http_conn *conn, struct http_mark *mark)
 
 size_t http_request_surplus(const struct http_request *req, void *out, size_t cap)
 {
-    struct evbuffer *in = conn_input(req->conn);
-
-    evbuffer_copyout(in, out, cap);
-    return evbuffer_get_length(in);
+    return stream_copy_input(req->conn, out, cap);
 }
 
 /* ---- the connection ---- */

@@ -116,7 +116,8 @@ size_t http_request_surplus(const struct http_request *req, void *out, size_t ca
 /* ---- the connection ---- */
 int http_conn_fd(const struct http_conn *conn);
 uint64_t http_conn_id(const struct http_conn *conn); /* unique in this server */
-/* Bytes of answers the kernel has taken since accept (or adoption); does not ask the kernel. */
+/* Bytes of output the kernel has taken since accept, or since the beginning of an adopted answer, those
+ * that the dead process wrote included; does not ask the kernel. */
 uint64_t http_conn_bytes_out(const struct http_conn *conn);
 /* Bytes the kernel has ever taken from any process for this connection; false when not TCP. */
 bool http_conn_bytes_taken(const struct http_conn *conn, uint64_t *bytes);

@@ -110,7 +110,7 @@ bool http_server_listen(struct http_server *s, int fd, struct err *e);
 void http_server_unlisten(struct http_server *s);
 
 /* Stop accepting, close idle connections, finish running requests with Connection: close; then
- * on_drained, once. */
+ * on_drained, once.  A client that has just connected may still send one request (within head_ms). */
 void http_server_drain(struct http_server *s);
 bool http_server_is_draining(const struct http_server *s);
 size_t http_server_n_conns(const struct http_server *s);

@@ -33,7 +33,7 @@ struct comm *comm_open(int fd, const struct comm_shape *shape, uint32_t rank, ui
                        struct err *e);
 void comm_close(struct comm *c); /* NULL is fine; peers that wait for this rank give up */
 
-/* A zeroed buffer that all ranks see, 64-byte aligned, for comm's life.  Every rank asks for the same
+/* An uninitialised buffer that all ranks see, 64-byte aligned, for comm's life.  Every rank asks for the same
  * sizes in the same order. */
 void *comm_alloc(struct comm *c, size_t bytes);
 

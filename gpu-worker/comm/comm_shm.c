@@ -238,7 +238,7 @@ struct comm *comm_open(int fd, const struct comm_shape *shape, uint32_t rank, ui
     if (shape->tp_size == 1) {
         if (fd >= 0)
             close(fd);
-        c->exchange = aligned_zalloc(64, shape->exchange_bytes);
+        c->exchange = aligned_mem(64, shape->exchange_bytes);
         return c;
     }
     c->local_seqs = mem_zalloc(shape->seqs_max, sizeof *c->local_seqs);

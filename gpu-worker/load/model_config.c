@@ -75,18 +75,18 @@ static bool read_count_or(const struct reader *r, const char *field, uint32_t ma
     return !field_of(r, field) || read_count(r, field, max, out);
 }
 
-static bool read_number(const struct reader *r, const char *field, double above, double max,
+static bool read_number(const struct reader *r, const char *field, double min, double max,
                         double *out)
 {
     const json_t *v = field_of(r, field);
     double n = json_number_value(v);
     char wanted[80];
 
-    if (v && json_is_number(v) && n > above && n <= max) {
+    if (v && json_is_number(v) && n >= min && n <= max) {
         *out = n;
         return true;
     }
-    snprintf(wanted, sizeof wanted, "a number above %g and up to %g", above, max);
+    snprintf(wanted, sizeof wanted, "a number in %g..%g", min, max);
     return fail(r, field, wanted);
 }
 
@@ -192,7 +192,7 @@ static bool read_kinds(const struct reader *r, const struct family *f, struct mo
     if (field_of(r, "partial_rotary_factor") &&
         (!read_number(r, "partial_rotary_factor", 0, 1, &partial) || partial != 1))
         return fail(r, "partial_rotary_factor", "1");
-    if (!read_number(r, "rms_norm_eps", 0, 1, &eps) ||
+    if (!read_number(r, "rms_norm_eps", 1e-20, 1, &eps) ||
         !read_bool_or(r, "attention_bias", false, &attention_bias) ||
         !read_bool_or(r, "mlp_bias", false, &c->mlp_bias) ||
         !read_bool_or(r, "tie_word_embeddings", false, &c->tied_head))
@@ -249,9 +249,9 @@ static bool read_window(const struct reader *r, const struct family *f, struct m
 
 static bool read_llama3_rope(const struct reader *r, struct model_config *c)
 {
-    if (!read_number(r, "low_freq_factor", 0, 1e6, &c->rope_low_freq_factor) ||
-        !read_number(r, "high_freq_factor", 0, 1e6, &c->rope_high_freq_factor) ||
-        !read_number(r, "original_max_position_embeddings", 0, POSITIONS_MAX,
+    if (!read_number(r, "low_freq_factor", 1e-3, 1e6, &c->rope_low_freq_factor) ||
+        !read_number(r, "high_freq_factor", 1e-3, 1e6, &c->rope_high_freq_factor) ||
+        !read_number(r, "original_max_position_embeddings", 1, POSITIONS_MAX,
                      &c->rope_original_positions))
         return false;
     if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
@@ -275,7 +275,7 @@ static bool read_scaling(const struct reader *r, struct model_config *c)
         c->rope_scaling = ROPE_LLAMA3;
     else
         return fail(r, key, "\"default\", \"linear\" or \"llama3\" in this build");
-    if (!read_number(r, "factor", 0, 1e6, &c->rope_factor))
+    if (!read_number(r, "factor", 1, 1e6, &c->rope_factor))
         return false;
     return c->rope_scaling != ROPE_LLAMA3 || read_llama3_rope(r, c);
 }
@@ -287,7 +287,7 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     char file[96];
 
     c->rope_theta = 10000;
-    if (field_of(r, "rope_theta") && !read_number(r, "rope_theta", 0, 1e15, &c->rope_theta))
+    if (field_of(r, "rope_theta") && !read_number(r, "rope_theta", 1, 1e15, &c->rope_theta))
         return false;
     if (scaling && !json_is_object(scaling))
         return fail(r, "rope_scaling", "an object");
@@ -296,7 +296,7 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     snprintf(file, sizeof file, "%.60s: %s", r->file, whole ? "rope_parameters" : "rope_scaling");
     in.file = file;
     if (whole && field_of(&in, "rope_theta") &&
-        !read_number(&in, "rope_theta", 0, 1e15, &c->rope_theta))
+        !read_number(&in, "rope_theta", 1, 1e15, &c->rope_theta))
         return false;
     in.object = whole ? whole : scaling;
     return !in.object || read_scaling(&in, c);

@@ -75,7 +75,7 @@ static uint32_t split_end(struct split p, uint32_t i)
 static void *cpu_alloc(struct ops_stream *s, size_t n)
 {
     (void)s;
-    return aligned_zalloc(64, n * sizeof(float));
+    return aligned_mem(64, n * sizeof(float));
 }
 
 static void cpu_free(struct ops_stream *s, void *p)
@@ -406,8 +406,8 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     rope_table_init(&s->rope, setup->rope_freq, setup->head_dim / 2, setup->positions_max);
     s->setup.rope_freq = NULL;
     s->rows = mem_zalloc(setup->rows_max, sizeof *s->rows);
-    s->rope_cos = aligned_zalloc(64, angles * sizeof(float));
-    s->rope_sin = aligned_zalloc(64, angles * sizeof(float));
+    s->rope_cos = aligned_mem(64, angles * sizeof(float));
+    s->rope_sin = aligned_mem(64, angles * sizeof(float));
     *stream = s;
     return &tables[tier];
 }

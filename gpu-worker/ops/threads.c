@@ -13,12 +13,12 @@
 #include <assert.h>
 #include <limits.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "gpu-worker/ops/aligned.h"
 #include "gpu-worker/ops/futex.h"
@@ -154,7 +154,8 @@ struct threads *threads_new(uint32_t n, struct err *e)
     struct threads *t;
 
     assert(n >= 1 && n <= THREADS_MAX);
-    t = aligned_zalloc(alignof(struct threads), bytes);
+    t = aligned_mem(alignof(struct threads), bytes);
+    memset(t, 0, bytes);
     t->n_threads = 1;
     while (t->n_threads < n) {
         int error = start_worker(t, t->n_threads - 1);
@@ -183,15 +184,4 @@ void threads_free(struct threads *t)
 uint32_t threads_count(const struct threads *t)
 {
     return t->n_threads;
-}
-
-uint32_t threads_default(uint32_t n_ranks)
-{
-    cpu_set_t cores;
-    int n = 1;
-
-    if (sched_getaffinity(0, sizeof cores, &cores) == 0)
-        n = CPU_COUNT(&cores);
-    n /= (int)n_ranks;
-    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (uint32_t)n;
 }

@@ -177,21 +177,26 @@ int system_stop(struct system *s)
     return code;
 }
 
-double system_metric(const struct system *s, const char *name)
+/* Adds one line of the metrics page to *sum when it is one of the series asked for. */
+static void add_series(const char *line, const char *name, const char *label, double *sum)
+{
+    size_t n = strlen(name), len = strcspn(line, "\n");
+    const char *value = memrchr(line, ' ', len), *found = strstr(line, label);
+
+    if (strncmp(line, name, n) != 0 || (line[n] != ' ' && line[n] != '{') || !value)
+        return;
+    if (found && found < line + len)
+        *sum = (*sum < 0 ? 0 : *sum) + strtod(value + 1, NULL);
+}
+
+double system_metric(const struct system *s, const char *name, const char *label)
 {
     struct buf page = { 0 };
     double sum = -1;
-    size_t n = strlen(name);
 
-    if (http_ask(s->port, "/metrics", NULL, &page) == 200) {
-        for (const char *at = page.data; at && *at; at = strchr(at, '\n')) {
-            at += *at == '\n';
-            if (strncmp(at, name, n) == 0 && (at[n] == ' ' || at[n] == '{' || name[n - 1] == '}')) {
-                const char *value = strchr(at, at[n] == '{' ? '}' : ' ');
-                sum = (sum < 0 ? 0 : sum) + strtod(value + 1, NULL);
-            }
-        }
-    }
+    if (http_ask(s->port, "/metrics", NULL, &page) == 200)
+        for (const char *at = page.data; at && *at; at = strchr(at, '\n'))
+            add_series(at += *at == '\n', name, label, &sum);
     buf_fini(&page);
     return sum;
 }

@@ -29,9 +29,9 @@ pid_t system_pid_of(const struct system *s, const char *process);
 /* SIGTERM and wait; returns the exit code, -signal when killed. */
 int system_stop(struct system *s);
 int system_wait_exit(struct system *s, int timeout_ms); /* -1000: still running */
-/* Value of one metric line that begins with `name` (labels included if given); -1 when absent.  Sums
- * over lines. */
-double system_metric(const struct system *s, const char *name);
+/* Sum of the values of all series called `name` whose labels contain `label` ("" = all); -1 when there is
+ * none. */
+double system_metric(const struct system *s, const char *name, const char *label);
 int count_fds(pid_t pid);
 
 #endif

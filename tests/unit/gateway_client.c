@@ -54,25 +54,19 @@ struct client_stream *client_find(const struct client *c, uint64_t id)
     return NULL;
 }
 
-struct client_stream *client_submit(struct client *c, uint64_t id, const struct client_request *r)
+/* Submit with the tokens held; when the worker is not there, later. */
+static void send_submit(struct client *c, struct client_stream *s)
 {
+    const struct client_request *r = &s->request;
     Llmd__Submit m = LLMD__SUBMIT__INIT;
     Llmd__Sampling sampling = r->sampling;
-    struct client_stream *s = client_find(c, id);
     int32_t stop = r->stop_token;
 
-    if (!s) {
-        assert_true(c->n_streams < CLIENT_STREAMS_MAX);
-        s = &c->streams[c->n_streams++];
-        *s = (struct client_stream){ .id = id, .n = r->n_generated };
-        for (uint32_t i = 0; i < r->n_generated; i++)
-            s->tokens[i] = r->generated[i];
-    }
-    m.sequence_id = id;
+    m.sequence_id = s->id;
     m.prompt = (int32_t *)(uintptr_t)r->prompt;
     m.n_prompt = r->n_prompt;
-    m.generated = (int32_t *)(uintptr_t)r->generated;
-    m.n_generated = r->n_generated;
+    m.generated = s->tokens;
+    m.n_generated = s->n;
     m.sampling = &sampling;
     m.max_tokens = r->max_tokens;
     m.min_tokens = r->min_tokens;
@@ -81,7 +75,21 @@ struct client_stream *client_submit(struct client *c, uint64_t id, const struct 
     m.n_stop_tokens = stop != 0;
     m.deadline_ns = r->deadline_ns;
     m.priority = r->priority;
-    assert_true(link_send(c->link, 0, MSG_SUBMIT, &m));
+    s->is_unsent = !link_send(c->link, 0, MSG_SUBMIT, &m);
+}
+
+struct client_stream *client_submit(struct client *c, uint64_t id, const struct client_request *r)
+{
+    struct client_stream *s = client_find(c, id);
+
+    if (!s) {
+        assert_true(c->n_streams < CLIENT_STREAMS_MAX);
+        s = &c->streams[c->n_streams++];
+        *s = (struct client_stream){ .id = id, .n = r->n_generated, .request = *r };
+        for (uint32_t i = 0; i < r->n_generated; i++)
+            s->tokens[i] = r->generated[i];
+    }
+    send_submit(c, s);
     return s;
 }
 
@@ -92,7 +100,7 @@ void client_cancel(struct client *c, struct client_stream *s)
     m.n_sequence_id = 1;
     m.sequence_id = &s->id;
     s->forgotten = true;
-    assert_true(link_send(c->link, 0, MSG_CANCEL, &m));
+    link_send(c->link, 0, MSG_CANCEL, &m); /* lost: the next RESYNC does not list it */
 }
 
 void client_ack(struct client *c, struct client_stream *s)
@@ -102,7 +110,7 @@ void client_ack(struct client *c, struct client_stream *s)
     m.n_sequence_id = 1;
     m.sequence_id = &s->id;
     s->forgotten = true;
-    assert_true(link_send(c->link, 0, MSG_ACK, &m));
+    link_send(c->link, 0, MSG_ACK, &m); /* likewise */
 }
 
 void client_resync(struct client *c)
@@ -115,13 +123,15 @@ void client_resync(struct client *c)
     for (uint32_t i = 0; i < c->n_streams; i++) {
         if (c->streams[i].forgotten || c->streams[i].refused)
             continue;
+        if (c->streams[i].is_unsent)
+            send_submit(c, &c->streams[i]);
         llmd__resync__held__init(&held[m.n_held]);
         held[m.n_held].sequence_id = c->streams[i].id;
         held[m.n_held].n_tokens = c->streams[i].n;
         list[m.n_held] = &held[m.n_held];
         m.n_held++;
     }
-    assert_true(link_send(c->link, 0, MSG_RESYNC, &m));
+    link_send(c->link, 0, MSG_RESYNC, &m); /* lost: there will be another HELLO */
     free(held);
     free(list);
 }
@@ -134,6 +144,8 @@ static void take_sequence(struct client *c, const Llmd__SequenceTokens *t)
         return;
     if (t->finish == LLMD__FINISH__FINISH_UNKNOWN) {
         s->n_unknown++;
+        if (s->request.n_prompt > 0)
+            send_submit(c, s);
         return;
     }
     assert_true(t->index <= s->n); /* a gap would be lost text */

@@ -1,36 +1,12 @@
 /* gateway_client.h - the gateway's end of the link, as a test sees it: it keeps every stream's tokens,
- * drops what comes twice and fails the test when an index leaves a gap. */
+ * drops what comes twice and fails the test when an index leaves a gap.  As a gateway does, it answers
+ * HELLO with RESYNC, and submits again, with the tokens it holds, what the worker does not know. */
 #ifndef LLMD_TESTS_GATEWAY_CLIENT_H
 #define LLMD_TESTS_GATEWAY_CLIENT_H
 
 #include "proto/link.h"
 
 enum { CLIENT_STREAMS_MAX = 2048, CLIENT_TOKENS_MAX = 600 };
-
-struct client_stream {
-    uint64_t id;
-    uint32_t n;
-    int32_t tokens[CLIENT_TOKENS_MAX];
-    float logprobs[CLIENT_TOKENS_MAX];
-    uint32_t n_accepted, n_unknown;
-    bool refused;
-    Llmd__RefuseReason reason;
-    char text[256]; /* of REFUSED or of FINISH_ERROR */
-    Llmd__Finish finish;
-    bool forgotten; /* cancelled or acknowledged by this side */
-};
-
-struct client {
-    struct link *link;
-    uint32_t peer;
-    struct client_stream *streams; /* [CLIENT_STREAMS_MAX] */
-    uint32_t n_streams;
-    uint32_t n_hello, n_duplicates, n_messages;
-    bool is_draining; /* the last HELLO said so */
-    uint32_t epoch;
-    bool no_resync; /* do not answer HELLO */
-    bool no_ack;    /* do not acknowledge finished streams */
-};
 
 /* What a stream asks for. */
 struct client_request {
@@ -44,6 +20,33 @@ struct client_request {
     int64_t deadline_ns;
     int32_t priority;
     Llmd__Sampling sampling;
+};
+
+struct client_stream {
+    uint64_t id;
+    uint32_t n;
+    int32_t tokens[CLIENT_TOKENS_MAX];
+    float logprobs[CLIENT_TOKENS_MAX];
+    uint32_t n_accepted, n_unknown;
+    bool refused;
+    Llmd__RefuseReason reason;
+    char text[256]; /* of REFUSED or of FINISH_ERROR */
+    Llmd__Finish finish;
+    bool forgotten;                /* cancelled or acknowledged by this side */
+    bool is_unsent;                /* the link took no SUBMIT; it is sent after the next HELLO */
+    struct client_request request; /* borrows its lists from the test */
+};
+
+struct client {
+    struct link *link;
+    uint32_t peer;
+    struct client_stream *streams; /* [CLIENT_STREAMS_MAX] */
+    uint32_t n_streams;
+    uint32_t n_hello, n_duplicates, n_messages;
+    bool is_draining; /* the last HELLO said so */
+    uint32_t epoch;
+    bool no_resync; /* do not answer HELLO */
+    bool no_ack;    /* do not acknowledge finished streams */
 };
 
 void client_open(struct client *c, const char *instance, uint32_t peer);

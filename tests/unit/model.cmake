@@ -4,7 +4,7 @@ include(ops/ops.cmake)
 add_library(model_rig STATIC unit/model_rig.c)
 target_link_libraries(model_rig PUBLIC runtime PkgConfig::cmocka)
 
-llmd_test(NAME test_llama_golden SOURCES unit/test_llama_golden.c LIBS model_rig)
+llmd_test(NAME test_llama_golden SOURCES unit/test_llama_golden.c LIBS model_rig TIMEOUT 300)
 
 add_library(checkpoint STATIC unit/checkpoint.c)
 target_link_libraries(checkpoint PUBLIC runtime PkgConfig::cmocka)
@@ -15,3 +15,4 @@ llmd_test(NAME test_model_config SOURCES unit/test_model_config.c LIBS runtime)
 llmd_test(NAME test_weights SOURCES unit/test_weights.c LIBS checkpoint)
 llmd_test(NAME test_comm SOURCES unit/test_comm.c LIBS runtime)
 llmd_test(NAME test_runtime SOURCES unit/test_runtime.c LIBS model_rig checkpoint)
+llmd_test(NAME test_host SOURCES unit/test_host.c LIBS checkpoint)

@@ -357,7 +357,6 @@ static void a_submit_that_comes_twice_makes_one_sequence(void **state)
     client_ack(&f.client, s);
     assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_accepted), 1);
     rig_assert_expected(s, &r);
-    assert_true(f.client.n_duplicates > 0); /* it was sent again from where the SUBMIT said */
     rig_until_empty(&f.rig, &f.client);
     rig_assert_clean(&f.rig);
     fixture_fini(&f);

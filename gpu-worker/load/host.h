@@ -1,0 +1,17 @@
+/* host.h - what this process may use of the machine: its memory and cores, or what its control groups (v2)
+ * leave of them.  Read at start-up.
+ *
+ * `root` is put before /proc and /sys: "" for the real ones, a test's folder else. */
+#ifndef LLMD_GPU_WORKER_LOAD_HOST_H
+#define LLMD_GPU_WORKER_LOAD_HOST_H
+
+#include <stdint.h>
+
+/* Bytes: MemAvailable of /proc/meminfo, less when a control group of ours allows less.  Page cache counts
+ * as free in both.  0 when nothing can be read. */
+uint64_t host_memory_available(const char *root);
+
+/* Cores of the scheduling mask, fewer when a control group's quota is smaller (rounded up); at least 1. */
+uint32_t host_cores(const char *root);
+
+#endif

@@ -1,0 +1,42 @@
+/* fuzz_safetensors.c - any bytes as a safetensors file: what is taken lies inside the file, apart from
+ * each other, and has the size of its shape. */
+#include <assert.h>
+#include <string.h>
+
+#include "gpu-worker/load/safetensors.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static void check(const struct safetensors *st, const uint8_t *data, size_t n)
+{
+    uint64_t total = 0;
+
+    for (uint32_t i = 0; i < st->n_tensors; i++) {
+        const struct safetensors_tensor *t = &st->tensors[i];
+        const uint8_t *at = t->data;
+        assert(at >= data + 8 && t->bytes <= n && at + t->bytes <= data + n);
+        assert(t->n_dims <= SAFETENSORS_DIMS_MAX && strlen(t->name) <= SAFETENSORS_NAME_MAX);
+        assert(safetensors_find(st, t->name) == t);
+        if (t->dtype != DTYPE_NONE) {
+            uint64_t elements = 1;
+            for (uint32_t k = 0; k < t->n_dims; k++)
+                elements *= t->dims[k];
+            assert(dtype_bytes(t->dtype, elements) == t->bytes);
+        }
+        total += t->bytes;
+    }
+    assert(total <= n); /* nothing is counted twice */
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    struct err e;
+    struct safetensors *st = safetensors_parse("fuzz", data, n, &e);
+
+    if (st)
+        check(st, data, n);
+    else
+        assert(e.code == ERR_MODEL && memchr(e.msg, '\0', sizeof e.msg));
+    safetensors_close(st);
+    return 0;
+}

@@ -1,0 +1,388 @@
+/* test_worker_process.c - the real llm-worker and the demo model; the test is its llmd and its gateway.
+ *
+ * What would break in production: text that depends on who else is served or on a crash, a worker that
+ * does not start, stop, drain or say why. */
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "worker_rig.h"
+
+#define DEMO TEST_SOURCE_DIR "/models/stories-demo"
+
+enum { GREEDY = 64, N_STREAMS = 64 };
+
+static const char *const settings[] = { "model", DEMO,        "max_num_seqs", "64", "threads",
+                                        "2",     "log_level", "warning",      NULL };
+
+struct fixture {
+    struct worker_rig rig;
+    struct client client;
+};
+
+static void fixture_init(struct fixture *f, uint32_t tp_size, const char *const *set)
+{
+    worker_rig_init(&f->rig, tp_size, set);
+    worker_rig_start(&f->rig);
+    client_open(&f->client, f->rig.instance, 7);
+}
+
+static void fixture_fini(struct fixture *f)
+{
+    client_close(&f->client);
+    worker_rig_fini(&f->rig);
+}
+
+static const int32_t story[] = { 1, 403, 409, 261, 369 }; /* "Once upon a time" */
+
+static struct client_request endless(uint32_t max_tokens)
+{
+    struct client_request r = client_request(story, 5, max_tokens);
+
+    r.ignore_eos = true;
+    return r;
+}
+
+/* ---- inspect ---- */
+
+static void inspect_describes_the_model(void **state)
+{
+    char fatal[240] = "";
+    Llmd__ModelPlan *plan = worker_inspect(settings, fatal);
+
+    (void)state;
+    assert_non_null(plan);
+    assert_string_equal(plan->name, "stories-demo");
+    assert_string_equal(plan->architecture, "LlamaForCausalLM");
+    assert_int_equal(plan->vocab_size, 2048);
+    assert_int_equal(plan->max_model_len, 512);
+    assert_int_equal(plan->parameters, 3476224);
+    assert_true(plan->kv_pages >= 512 / 16);
+    frame_free_body(plan);
+}
+
+static void inspect_says_what_is_wrong_with_the_model(void **state)
+{
+    const char *const wrong[] = { "model", TEST_SOURCE_DIR "/proto", NULL };
+    char fatal[240] = "";
+
+    (void)state;
+    assert_null(worker_inspect(wrong, fatal));
+    assert_non_null(strstr(fatal, "config.json"));
+}
+
+static void a_boot_without_descriptors_is_fatal(void **state)
+{
+    struct worker_rig r;
+    struct control_msg m;
+
+    (void)state;
+    worker_rig_init(&r, 1, settings);
+    r.epoch = 1;
+    worker_spawn(&r.ranks[0], false);
+    worker_send_boot(&r, 0, false);
+    worker_expect(&r.ranks[0], MSG_FATAL, &m);
+    assert_non_null(strstr(((const Llmd__Fatal *)m.body)->message, "board"));
+    control_msg_fini(&m);
+    assert_int_equal(worker_reap(&r.ranks[0]), 1);
+    worker_rig_fini(&r);
+}
+
+/* ---- text ---- */
+
+static uint32_t read_ids(const json_t *list, int32_t *ids)
+{
+    uint32_t n = (uint32_t)json_array_size(list);
+
+    assert_true(n > 0 && n <= GREEDY);
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    return n;
+}
+
+static void check_golden(uint32_t tp_size, const char *const *set)
+{
+    int32_t prompts[16][GREEDY], greedy[GREEDY];
+    struct err e;
+    json_t *golden = json_parse_file(DEMO "/golden.json", 1 << 20, &e), *list, *item;
+    struct fixture f;
+    size_t i;
+
+    assert_non_null(golden);
+    list = json_object_get(golden, "prompts");
+    assert_in_range(json_array_size(list), 1, 16);
+    fixture_init(&f, tp_size, set);
+    assert_int_equal(f.rig.n_loaded, tp_size);
+    json_array_foreach (list, i, item) {
+        uint32_t n = read_ids(json_object_get(item, "ids"), prompts[i]);
+        struct client_request r = client_request(prompts[i], n, GREEDY);
+        r.ignore_eos = true;
+        client_submit(&f.client, 1 + i, &r);
+    }
+    worker_until_all_over(&f.client);
+    json_array_foreach (list, i, item) {
+        assert_int_equal(read_ids(json_object_get(item, "greedy_ids"), greedy), GREEDY);
+        assert_int_equal(f.client.streams[i].n, GREEDY);
+        assert_memory_equal(f.client.streams[i].tokens, greedy, sizeof greedy);
+        assert_int_equal(f.client.streams[i].finish, LLMD__FINISH__FINISH_LENGTH);
+    }
+    json_decref(golden);
+    fixture_fini(&f);
+}
+
+static void greedy_tokens_are_the_golden_ones(void **state)
+{
+    (void)state;
+    check_golden(1, settings);
+}
+
+static void two_ranks_give_the_golden_tokens(void **state)
+{
+    const char *const two[] = { "model",        DEMO, "tp_size",   "2",       "threads", "1",
+                                "max_num_seqs", "8",  "log_level", "warning", NULL };
+
+    (void)state;
+    check_golden(2, two);
+}
+
+/* 64 different requests: greedy and sampled, short and chunked prompts, penalties, log probabilities. */
+static struct client_request stream_request(uint32_t i, int32_t *prompt)
+{
+    uint32_t n = 1 + i * 11 % 90;
+    struct client_request r;
+
+    prompt[0] = 1;
+    for (uint32_t k = 1; k < 90; k++)
+        prompt[k] = (int32_t)(259 + (i * 131 + k * 17) % 1700);
+    memcpy(prompt + 1, story + 1, 4 * sizeof *story);
+    r = client_request(prompt, n, 12 + i % 20);
+    r.sampling.seed = 1000 + i;
+    r.sampling.temperature = i % 4 == 0 ? 0 : 0.8f;
+    r.sampling.top_p = i % 3 == 1 ? 0.9f : 0;
+    r.sampling.top_k = i % 3 == 2 ? 50 : 0;
+    r.sampling.repetition_penalty = i % 5 == 1 ? 1.2f : 0;
+    r.sampling.frequency_penalty = i % 5 == 2 ? 0.5f : 0;
+    r.sampling.want_logprobs = i % 2;
+    r.sampling.top_logprobs = i % 2 ? 3 : 0;
+    return r;
+}
+
+static void compare(const struct client_stream *a, const struct client_stream *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->tokens, b->tokens, a->n * sizeof *a->tokens);
+    assert_memory_equal(a->logprobs, b->logprobs, a->n * sizeof *a->logprobs);
+    assert_int_equal(a->finish, b->finish);
+}
+
+static void streams_in_company_equal_their_solo_runs(void **state)
+{
+    static int32_t prompts[N_STREAMS][90];
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    for (uint32_t i = 0; i < N_STREAMS; i++) {
+        struct client_request r = stream_request(i, prompts[i]);
+        client_submit(&f.client, 1 + i, &r);
+        worker_until_all_over(&f.client); /* alone */
+    }
+    for (uint32_t i = 0; i < N_STREAMS; i++) {
+        struct client_request r = stream_request(i, prompts[i]);
+        client_submit(&f.client, 1001 + i, &r);
+    }
+    worker_until_all_over(&f.client);
+    for (uint32_t i = 0; i < N_STREAMS; i++)
+        compare(&f.client.streams[i], &f.client.streams[N_STREAMS + i]);
+    fixture_fini(&f);
+}
+
+/* Killed twice under load: the weights are mapped, not loaded, and the text is the same. */
+static void a_killed_worker_goes_on_where_it_was(void **state)
+{
+    enum { N = 12 };
+    static int32_t prompts[N][90];
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    for (uint32_t i = 0; i < 2 * N; i++) {
+        struct client_request r = stream_request(i % N, prompts[i % N]);
+        r.max_tokens = 120;
+        r.ignore_eos = true;
+        client_submit(&f.client, 1 + i, &r);
+        if (i + 1 == N)
+            worker_until_all_over(&f.client); /* the first half is the undisturbed run */
+    }
+    for (uint32_t k = 1; k <= 2; k++) {
+        worker_until_n_tokens(&f.client, &f.client.streams[N + 3], k * 20);
+        worker_rig_kill(&f.rig);
+        worker_rig_start(&f.rig);
+        assert_int_equal(f.rig.n_loaded, 0);
+    }
+    worker_until_all_over(&f.client);
+    assert_true(stat_get(worker_rig_stats(&f.rig), STAT_sequences_recovered) >= N);
+    for (uint32_t i = 0; i < N; i++)
+        compare(&f.client.streams[i], &f.client.streams[N + i]);
+    fixture_fini(&f);
+}
+
+/* ---- life and death ---- */
+
+static void drain_finishes_and_exits_with_zero(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(300);
+    struct client_stream *s, *late;
+    Llmd__Drain drain = LLMD__DRAIN__INIT;
+    struct err e;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    s = client_submit(&f.client, 1, &r);
+    worker_until_n_tokens(&f.client, s, 5);
+    kill(f.rig.ranks[0].pid, SIGINT); /* the terminal's Ctrl-C is llmd's business */
+    kill(f.rig.ranks[0].pid, SIGHUP);
+    drain.deadline_ns = clock_mono_ns() + 60 * NS_PER_S;
+    assert_true(control_send(f.rig.ranks[0].control, MSG_DRAIN, &drain, NULL, 0, &e));
+    while (!f.client.is_draining)
+        client_receive(&f.client);
+    late = client_submit(&f.client, 2, &r);
+    worker_until_all_over(&f.client);
+    assert_int_equal(s->n, 300);
+    assert_true(late->refused && late->reason == LLMD__REFUSE_REASON__REFUSE_DRAINING);
+    assert_int_equal(worker_reap(&f.rig.ranks[0]), 0);
+    worker_rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* RELOAD shortens the time that SIGTERM gives; what still runs then is ended with words. */
+static void reload_and_sigterm_end_what_runs(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(500);
+    Llmd__Setting set = LLMD__SETTING__INIT, *sets[] = { &set };
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+    struct err e;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    for (uint32_t i = 0; i < 32; i++)
+        client_submit(&f.client, 1 + i, &r);
+    worker_until_n_tokens(&f.client, &f.client.streams[31], 1);
+    set.name = "drain_timeout_s";
+    set.value = "0";
+    reload.settings = sets;
+    reload.n_settings = 1;
+    assert_true(control_send(f.rig.ranks[0].control, MSG_RELOAD, &reload, NULL, 0, &e));
+    kill(f.rig.ranks[0].pid, SIGTERM);
+    worker_until_all_over(&f.client);
+    for (uint32_t i = 0; i < 32; i++) {
+        assert_int_equal(f.client.streams[i].finish, LLMD__FINISH__FINISH_ERROR);
+        assert_non_null(strstr(f.client.streams[i].text, "shut down"));
+    }
+    assert_int_equal(worker_reap(&f.rig.ranks[0]), 0);
+    worker_rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static void all_ranks_of_a_group_drain(void **state)
+{
+    const char *const two[] = { "model",        DEMO, "tp_size",   "2",       "threads", "1",
+                                "max_num_seqs", "8",  "log_level", "warning", NULL };
+    struct fixture f;
+    struct client_request r = endless(60);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, 2, two);
+    s = client_submit(&f.client, 1, &r);
+    worker_until_n_tokens(&f.client, s, 5);
+    kill(f.rig.ranks[0].pid, SIGTERM);
+    kill(f.rig.ranks[1].pid, SIGTERM);
+    worker_until_all_over(&f.client);
+    assert_int_equal(s->n, 60);
+    assert_int_equal(worker_reap(&f.rig.ranks[0]), 0);
+    assert_int_equal(worker_reap(&f.rig.ranks[1]), 0);
+    worker_rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* llmd dies: what runs goes on; nobody adopts, so the worker drains and goes. */
+static void an_orphan_serves_on_and_then_drains(void **state)
+{
+    const char *const alone[] = { "model", DEMO,        "threads", "2", "orphan_timeout_s",
+                                  "0",     "log_level", "error",   NULL };
+    struct fixture f;
+    struct client_request r = endless(400);
+    struct client_stream *s;
+
+    (void)state;
+    fixture_init(&f, 1, alone);
+    s = client_submit(&f.client, 1, &r);
+    worker_until_n_tokens(&f.client, s, 5);
+    close(f.rig.ranks[0].control);
+    f.rig.ranks[0].control = -1;
+    worker_until_all_over(&f.client);
+    assert_int_equal(s->n, 400);
+    assert_int_equal(worker_reap(&f.rig.ranks[0]), 0);
+    worker_rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* An idle worker beats once a second and does nothing else. */
+static void an_idle_worker_beats(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(5);
+    struct board_slot *slot;
+    uint64_t first, second, end = clock_mono_ns() + 10 * NS_PER_S;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    client_submit(&f.client, 1, &r);
+    worker_until_all_over(&f.client);
+    slot = board_slot(&f.rig.board, BOARD_SLOT_RANKS);
+    while (stat_get(&slot->stats, STAT_ledger_entries_used) > 0)
+        poll(NULL, 0, 1);
+    poll(NULL, 0, 50);
+    first = second = atomic_load(&slot->heartbeat_ns);
+    while (second == first && clock_mono_ns() < end) {
+        poll(NULL, 0, 10);
+        second = atomic_load(&slot->heartbeat_ns);
+    }
+    assert_true(second > first && second - first < 2 * NS_PER_S);
+    assert_int_equal(atomic_load(&slot->step_started_ns), 0);
+    assert_true(atomic_load(&slot->step_average_ns) > 0);
+    fixture_fini(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(inspect_describes_the_model),
+        cmocka_unit_test(inspect_says_what_is_wrong_with_the_model),
+        cmocka_unit_test(a_boot_without_descriptors_is_fatal),
+        cmocka_unit_test(greedy_tokens_are_the_golden_ones),
+        cmocka_unit_test(two_ranks_give_the_golden_tokens),
+        cmocka_unit_test(streams_in_company_equal_their_solo_runs),
+        cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
+        cmocka_unit_test(drain_finishes_and_exits_with_zero),
+        cmocka_unit_test(reload_and_sigterm_end_what_runs),
+        cmocka_unit_test(all_ranks_of_a_group_drain),
+        cmocka_unit_test(an_orphan_serves_on_and_then_drains),
+        cmocka_unit_test(an_idle_worker_beats),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
