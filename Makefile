@@ -16,7 +16,7 @@ WERROR  ?= OFF
 
 build:
 	@scripts/packages.sh build
-	@scripts/build.sh release
+	@scripts/build.sh release programs
 
 run:
 	@exec scripts/run.sh '$(MODEL)' '$(PORT)'

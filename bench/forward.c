@@ -6,7 +6,8 @@
  * whose context is that prompt.  Rounds go through all cases in turn, so that a neighbour's noise meets
  * every case alike; the table gives the median and the range over the rounds.  The share of bandwidth is
  * bytes of matrices and KV pages read, over time, over what this machine's threads read from memory in the
- * same run; a model that fits the caches can exceed 100 %, and an embedding table of its own counts as read. */
+ * same run; a model that fits the caches can exceed 100 %, and an embedding table of its own counts
+ * as read. */
 #include <argp.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -168,7 +168,8 @@ static uint64_t sum_of_groups(const struct service *s, enum stat_id stat)
 }
 
 /* All groups' histograms of one kind together: TGI has no label for them. */
-static void tgi_group_hist(struct buf *out, const struct service *s, const char *name, enum hist_id id)
+static void tgi_group_hist(struct buf *out, const struct service *s, const char *name,
+                           enum hist_id id)
 {
     struct stat_hist sum;
 

@@ -53,8 +53,9 @@ struct openai_extra {
     size_t echo_bytes;
     bool want_logprobs;
     uint32_t top_logprobs;
-    bool logprob_ids; /* "token_id:42" instead of text */
-    bool token_ids;   /* token_ids, prompt_token_ids in the answer */
+    bool logprob_ids;     /* "token_id:42" instead of text */
+    bool token_ids;       /* token_ids, prompt_token_ids in the answer */
+    uint64_t *name_chars; /* [n_choices] of the token names listed so far */
 };
 
 static inline struct openai_extra *openai_extra(const struct request *rq)

@@ -153,18 +153,18 @@ static uint64_t count_chars(const struct buf *text)
     return count;
 }
 
-/* Characters of the names of tokens 0..i-1. */
-static uint64_t text_offset(const struct choice *c, uint32_t i)
+/* Where the name of token i begins, in characters of all names: lists are written in order, so the sum
+ * is carried on from token to token. */
+static uint64_t *text_offset(const struct choice *c, uint32_t i)
 {
-    struct buf name = { 0 };
-    uint64_t offset = 0;
+    struct openai_extra *extra = openai_extra(c->rq);
 
-    for (uint32_t k = 0; k < i; k++) {
-        openai_token_name(c->rq, c->seq.tokens[k], &name);
-        offset += count_chars(&name);
-    }
-    buf_fini(&name);
-    return offset;
+    if (!extra->name_chars)
+        extra->name_chars =
+            arena_alloc(&c->rq->arena, c->rq->n_choices * sizeof *extra->name_chars);
+    if (i == 0)
+        extra->name_chars[c->index] = 0;
+    return &extra->name_chars[c->index];
 }
 
 /* The sampled token first, then the likeliest that are not it. */
@@ -192,20 +192,21 @@ static void put_top(struct json_writer *w, const struct choice *c, uint32_t i)
 static void put_logprobs(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to)
 {
     struct buf name = { 0 };
-    uint64_t offset = text_offset(c, from);
+    uint64_t *offset;
 
     jw_key(w, "logprobs");
     if (!openai_extra(c->rq)->want_logprobs) {
         jw_null(w);
         return;
     }
+    offset = text_offset(c, from);
     jw_object(w);
     jw_key(w, "text_offset");
     jw_array(w);
     for (uint32_t i = from; i < to; i++) {
-        jw_uint(w, offset);
+        jw_uint(w, *offset);
         openai_token_name(c->rq, c->seq.tokens[i], &name);
-        offset += count_chars(&name);
+        *offset += count_chars(&name);
     }
     jw_array_end(w);
     jw_key(w, "token_logprobs");

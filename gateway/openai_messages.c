@@ -161,8 +161,9 @@ static json_t *make_variables(const struct request *rq, json_t *messages,
     json_object_set_new(vars, "continue_final_message", json_boolean(o->continue_final_message));
     if (o->documents)
         json_object_set(vars, "documents", (json_t *)(uintptr_t)o->documents);
-    json_object_foreach((json_t *)(uintptr_t)o->kwargs, key, v) if (!json_object_get(vars, key))
-        json_object_set(vars, key, v);
+    json_object_foreach ((json_t *)(uintptr_t)o->kwargs, key, v)
+        if (!json_object_get(vars, key))
+            json_object_set(vars, key, v);
     return vars;
 }
 

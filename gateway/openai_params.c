@@ -261,8 +261,7 @@ static bool apply_logit_bias(struct request *rq, const json_t *bias, struct faul
         return openai_invalid(f, "logit_bias", (double)n,
                               "logit_bias may have at most %d entries, got %zu.", LOGIT_BIAS_MAX,
                               n);
-    json_object_foreach((json_t *)(uintptr_t)bias, key, v)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)bias, key, v) {
         char *end;
         long long id = strtoll(key, &end, 10);
         double value = json_is_number(v) ? json_number_value(v) : NAN;

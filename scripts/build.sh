@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh PRESET [cmake option...] - configure once, then build what changed.
+# build.sh PRESET TARGET [cmake option...] - configure once, then build what changed of "programs" or "all".
 #
 # ninja runs cmake by itself when a CMakeLists.txt changed, so cmake is called here only for a new build
 # folder or when options are given: a build of nothing takes some 20 ms.
@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 preset=$1
-shift
+target=$2
+shift 2
 folder=build/$preset
 log=$folder/configure.log
 
@@ -18,10 +19,10 @@ if [[ ! -f $folder/build.ninja || $# -gt 0 ]]; then
         exit 1
     fi
 fi
-if [[ $(ninja -C "$folder" --quiet -n) == *"no work to do"* ]]; then
+if [[ $(ninja -C "$folder" --quiet -n "$target") == *"no work to do"* ]]; then
     exit 0
 fi
 if [[ -t 1 ]]; then
-    exec ninja -C "$folder"
+    exec ninja -C "$folder" "$target"
 fi
-exec ninja -C "$folder" --quiet
+exec ninja -C "$folder" --quiet "$target"

@@ -55,7 +55,7 @@ if [[ ! -f $model/config.json ]]; then
 fi
 scripts/packages.sh build
 [[ -x $bin/llmd ]] || echo "Building llmd (release) ..."
-scripts/build.sh release
+scripts/build.sh release programs
 
 runtime=$(mktemp -d "${TMPDIR:-/tmp}/llmd-run-XXXXXX")
 trap stop INT TERM HUP

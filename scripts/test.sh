@@ -14,7 +14,7 @@ run() {
     local preset=$1
     shift
     echo "== $preset: build"
-    scripts/build.sh "$preset" "-DLLMD_WERROR=$werror"
+    scripts/build.sh "$preset" all "-DLLMD_WERROR=$werror"
     echo "== $preset: test"
     ctest --preset "$preset" -j "$jobs" "$@" 2>&1 | tee "build/$preset/ctest.log" || code=1
     logs+=("build/$preset/ctest.log" "build/$preset/Testing/Temporary/LastTest.log")

@@ -100,8 +100,9 @@ struct ops {
     void (*kv_write)(struct ops_stream *s, const void *qkv, uint32_t layer);
 
     /* Causal attention of each row over its sequence's pages, prefill and decode alike:
-     *   out[t,h] = sum_p softmax_p(q[t,h] . k[p,h'] / sqrt(head_dim)) v[p,h'],  h' = h / (n_heads / n_kv_heads)
-     * over positions p <= the row's own and, with window > 0, p > own - window.
+     *   out[t,h] = sum_p softmax_p(q[t,h] . k[p,g] / sqrt(head_dim)) v[p,g]
+     * with g = h / (n_heads / n_kv_heads), over positions p <= the row's own and, with window > 0,
+     * p > own - window.
      *   out  [n_rows, n_heads * head_dim], stride out_stride
      * Online softmax: Milakov & Gimelshein 2018, arXiv:1805.02867; pages: Kwon et al. 2023,
      * arXiv:2309.06180. */

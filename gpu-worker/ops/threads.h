@@ -24,8 +24,8 @@ void threads_free(struct threads *t); /* NULL is fine; no job may be running */
 
 uint32_t threads_count(const struct threads *t);
 
-/* Run fn(arg, i) for every i in 0..n-1, n <= THREADS_JOB_MAX; returns when all are done.  One caller at a time, and not from
- * inside a job.  Allocates nothing. */
+/* Run fn(arg, i) for every i in 0..n-1, n <= THREADS_JOB_MAX; returns when all are done.  One caller at a
+ * time, and not from inside a job.  Allocates nothing. */
 void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n);
 
 #endif

@@ -121,16 +121,25 @@ static bool take_apart(const struct buf *raw, struct answer *a, bool closed)
     return a->is_whole = length ? n >= strtoul(length, NULL, 10) : closed;
 }
 
+/* Decoding a long answer after each read would take quadratic time: is it worth a look? */
+static bool may_be_whole(const struct buf *raw, size_t n_body)
+{
+    return raw->n < 65536 || n_body != SIZE_MAX ||
+           memcmp(raw->data + raw->n - 5, "0\r\n\r\n", 5) == 0 ||
+           !memmem(raw->data, 2048, "Transfer-Encoding", 17);
+}
+
 void client_read_some(int fd, struct answer *a, size_t n_body)
 {
     struct buf raw = { 0 };
-    char bytes[16384];
+    char bytes[65536];
     ssize_t n;
 
     answer_fini(a);
     while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
         buf_add(&raw, bytes, (size_t)n);
-        if (take_apart(&raw, a, false) || (a->status && a->body.n >= n_body))
+        if (may_be_whole(&raw, n_body) &&
+            (take_apart(&raw, a, false) || (a->status && a->body.n >= n_body)))
             break;
     }
     if (n == 0)

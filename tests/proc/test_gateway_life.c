@@ -39,9 +39,14 @@ static void close_house(struct harness *h)
 /* The `created` second differs between two runs, nothing else may. */
 static void blank_created(struct buf *b)
 {
-    for (char *at = b->data; at && (at = strstr(at, "\"created\":")); at++)
-        for (char *c = at + 10; *c >= '0' && *c <= '9'; c++)
-            *c = '0';
+    static const char key[] = "\"created\":";
+    size_t n = sizeof key - 1;
+
+    /* By hand: a sanitizer's strstr() looks at the whole rest of the text at each call. */
+    for (size_t i = 0; i + n < b->n; i++)
+        if (b->data[i] == '"' && memcmp(b->data + i, key, n) == 0)
+            for (i += n; i < b->n && b->data[i] >= '0' && b->data[i] <= '9'; i++)
+                b->data[i] = '0';
 }
 
 static void take_stream(struct harness *h, struct answer *a)
@@ -349,17 +354,18 @@ static void slow_reader_gets_everything(void **state)
 {
     static struct harness h;
     struct answer calm = { 0 }, slow = { 0 };
-    const char *body = "{\"prompt\":\"One\",\"max_tokens\":500,\"n\":100,\"seed\":3,"
+    const char *body = "{\"prompt\":\"One\",\"max_tokens\":300,\"n\":40,\"seed\":3,"
                        "\"stream\":true,\"logprobs\":5,\"request_id\":\"r\"}";
     int fd;
 
     (void)state;
     open_house(&h, 1, NULL);
     client_request(h.port, "/v1/completions", "", body, &calm);
-    assert_true(calm.body.n > 8u << 20);
+    assert_true(calm.body.n > 4u << 20); /* more than the kernel's buffers and the gateway's hold */
     fd = client_connect(h.port);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ 131072 }, sizeof(int)), 0);
     client_post(fd, "/v1/completions", "", body);
-    usleep(1000000);
+    usleep(500000);
     client_request(h.port, "/generate", "",
                    "{\"inputs\":\"One\",\"parameters\":{\"max_new_tokens\":2}}", &slow);
     assert_int_equal(slow.status, 200);

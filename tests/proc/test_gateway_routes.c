@@ -542,8 +542,7 @@ static void long_prompts_and_bodies_are_refused(void **state)
     buf_printf(&body, "{\"inputs\":\"%s\"}", words);
     client_request(h.port, "/generate", "", body.data, &a);
     assert_int_equal(a.status, 422);
-    assert_non_null(strstr(answer_body(&a), "`inputs` tokens + `max_new_tokens` must be <= "
-                                            "512. Given: "));
+    assert_non_null(strstr(answer_body(&a), "`inputs` must have less than 511 tokens. Given: "));
     words[4 * 600] = 'c';
     words[n] = '\0';
     client_request(h.port, "/generate", "", words, &a);
@@ -601,8 +600,7 @@ static void metrics_count_what_happened(void **state)
                    "{\"inputs\":\"a\",\"parameters\":{\"max_new_tokens\":2}}", &a);
     client_get(h.port, "/metrics", &a);
     assert_int_equal(a.status, 200);
-    snprintf(line, sizeof line,
-             "llmd_requests_generate_total{slot=\"1\",process=\"gateway\"} %llu\n",
+    snprintf(line, sizeof line, "\nllmd_requests_generate_total %llu\n",
              (unsigned long long)harness_stat(&h, STAT_requests_generate));
     assert_non_null(strstr(answer_body(&a), line));
     snprintf(line, sizeof line, "\ntgi_request_count %llu\n",

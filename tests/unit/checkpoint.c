@@ -19,7 +19,7 @@ void test_dir_make(char dir[64])
 {
     const char *tmp = getenv("TMPDIR");
 
-    snprintf(dir, 64, "%.40s/llmd-test-XXXXXX", tmp ? tmp : "/tmp");
+    snprintf(dir, 64, "%.40s/llmd-test-XXXXXX", tmp ? tmp : P_tmpdir);
     assert_non_null(mkdtemp(dir));
 }
 
