@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "gateway/sequence_list.h"
 #include "proto/link.h"
 #include "proto/sequence_id.h"
 
@@ -23,11 +24,6 @@ enum {
     RESYNC_PAUSE_MS = 100, /* between two RESYNCs because of a gap in the indexes */
     RESUBMISSIONS_MAX = 8,
     IDS_BATCH = 256, /* CANCEL and ACK carry at most so many ids */
-};
-
-struct sequence_list {
-    struct sequence *first, *last;
-    uint32_t n;
 };
 
 struct id_list {
@@ -59,44 +55,6 @@ struct upstream {
 };
 
 /* ---- lists ---- */
-
-static void list_remove(struct sequence_list *l, struct sequence *s)
-{
-    if (s->prev)
-        s->prev->next = s->next;
-    else
-        l->first = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
-    else
-        l->last = s->prev;
-    s->prev = s->next = NULL;
-    l->n--;
-}
-
-static void list_append(struct sequence_list *l, struct sequence *s)
-{
-    s->prev = l->last;
-    s->next = NULL;
-    if (l->last)
-        l->last->next = s;
-    else
-        l->first = s;
-    l->last = s;
-    l->n++;
-}
-
-static void list_prepend(struct sequence_list *l, struct sequence *s)
-{
-    s->next = l->first;
-    s->prev = NULL;
-    if (l->first)
-        l->first->prev = s;
-    else
-        l->last = s;
-    l->first = s;
-    l->n++;
-}
 
 static void ids_add(struct id_list *l, uint64_t id)
 {
@@ -199,11 +157,11 @@ uint32_t upstream_n_sequences(const struct upstream *u)
 static void detach(struct upstream *u, struct sequence *s)
 {
     if (s->state == SEQUENCE_WAITING) {
-        list_remove(&u->waiting, s);
+        sequence_list_remove(&u->waiting, s);
         return;
     }
     assert(s->state == SEQUENCE_SUBMITTED || s->state == SEQUENCE_RUNNING);
-    list_remove(&u->groups[s->group].held, s);
+    sequence_list_remove(&u->groups[s->group].held, s);
     atomic_fetch_sub_explicit(&u->config.load[s->group], 1, memory_order_relaxed);
 }
 
@@ -325,10 +283,10 @@ static bool submit_to(struct upstream *u, uint32_t g, struct sequence *s)
     s->submit.n_generated = s->n_tokens;
     if (!send_message(u, g, MSG_SUBMIT, &s->submit))
         return false;
-    list_remove(&u->waiting, s);
+    sequence_list_remove(&u->waiting, s);
     s->state = SEQUENCE_SUBMITTED;
     s->group = g;
-    list_append(&u->groups[g].held, s);
+    sequence_list_append(&u->groups[g].held, s);
     atomic_fetch_add_explicit(&u->config.load[g], 1, memory_order_relaxed);
     return true;
 }
@@ -357,7 +315,7 @@ void upstream_submit(struct upstream *u, struct sequence *s)
     u->n_sequences++;
     s->state = SEQUENCE_WAITING;
     s->waiting_since_ns = clock_mono_ns();
-    list_append(&u->waiting, s);
+    sequence_list_append(&u->waiting, s);
     dispatch(u);
 }
 
@@ -382,7 +340,7 @@ static void wait_again(struct upstream *u, struct sequence *s)
     detach(u, s);
     s->state = SEQUENCE_WAITING;
     s->waiting_since_ns = clock_mono_ns();
-    list_prepend(&u->waiting, s);
+    sequence_list_prepend(&u->waiting, s);
 }
 
 /* ---- receiving ---- */

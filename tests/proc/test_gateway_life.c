@@ -519,7 +519,7 @@ static void drain_deadline_ends_answers_properly(void **state)
 /* llmd dies: the gateway serves on; when nobody adopts it, it goes, and takes the dead socket file along. */
 static void orphan_serves_then_leaves(void **state)
 {
-    char dir[] = "/tmp/llmd-test-XXXXXX", path[64];
+    char dir[] = P_tmpdir "/llmd-test-XXXXXX", path[64];
     struct harness_setting settings[] = { { "orphan_timeout_s", "1" },
                                           { "runtime_dir", dir },
                                           { 0 } };
