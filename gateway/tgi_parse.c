@@ -192,14 +192,15 @@ static bool inputs_fault(struct fault *f, uint32_t max_input, uint64_t n)
                      (unsigned long long)n);
 }
 
-/* Input and new tokens must fit together; without a number of new tokens, as many as fit are meant. */
+/* Input and new tokens must fit together.  Without a number of new tokens as many as fit are meant: none,
+ * when the input alone is too long; the error then says so, as the original's does. */
 static bool check_total(struct fault *f, const struct tgi_parameters *p, uint32_t max_total,
                         uint64_t n)
 {
-    uint32_t n_new = (uint32_t)p->max_new_tokens.i;
+    uint32_t n_new = n < max_total ? max_total - (uint32_t)n : 0;
 
-    if (!p->max_new_tokens.is_set)
-        return true;
+    if (p->max_new_tokens.is_set)
+        n_new = (uint32_t)p->max_new_tokens.i;
     if (n_new > SEGMENT_TOKENS)
         n_new = SEGMENT_TOKENS;
     return n + n_new <= max_total ||

@@ -542,7 +542,8 @@ static void long_prompts_and_bodies_are_refused(void **state)
     buf_printf(&body, "{\"inputs\":\"%s\"}", words);
     client_request(h.port, "/generate", "", body.data, &a);
     assert_int_equal(a.status, 422);
-    assert_non_null(strstr(answer_body(&a), "`inputs` must have less than 511 tokens. Given: "));
+    assert_non_null(strstr(answer_body(&a), "`inputs` tokens + `max_new_tokens` must be <= "
+                                            "512. Given: "));
     words[4 * 600] = 'c';
     words[n] = '\0';
     client_request(h.port, "/generate", "", words, &a);
