@@ -404,21 +404,27 @@ static bool start_service(struct llmd *l, struct err *e)
     return true;
 }
 
+/* Say why where the operator looks: log, and `systemctl status`. */
+static void give_up(struct llmd *l, const struct err *why)
+{
+    char line[CONFIG_TEXT_BYTES + sizeof why->msg + 32];
+
+    snprintf(line, sizeof line, "cannot serve model '%s': %s", l->config.model, why->msg);
+    log_error("%s", line);
+    notify_status(&l->notify, line);
+    sd_event_exit(l->event, 1);
+}
+
 static void on_plan(void *arg, Llmd__ModelPlan *plan, const struct err *why)
 {
     struct llmd *l = arg;
     struct err e = { 0 };
 
-    if (!plan) {
-        log_error("cannot serve model '%s': %s", l->config.model, why->msg);
-        sd_event_exit(l->event, 1);
-        return;
-    }
     l->plan = plan;
-    if (!start_service(l, &e)) {
-        log_error("cannot serve model '%s': %s", l->config.model, e.msg);
-        sd_event_exit(l->event, 1);
-    }
+    if (!plan)
+        give_up(l, why);
+    else if (!start_service(l, &e))
+        give_up(l, &e);
 }
 
 static bool add_signals(struct llmd *l)
@@ -540,6 +546,7 @@ int llmd_run(struct llmd *l)
         code = sd_event_loop(l->event);
     } else {
         log_error("cannot start: %s", e.msg);
+        notify_status(&l->notify, e.msg);
     }
     take_down(l);
     log_info("event=end exit_code=%d", code);

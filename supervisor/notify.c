@@ -87,13 +87,17 @@ static bool connect_to(struct notify *n, const char *path, struct err *e)
 bool notify_open(struct notify *n, sd_event *event, struct err *e)
 {
     const char *path = getenv("NOTIFY_SOCKET");
+    struct err why = { 0 };
     int r;
 
     *n = (struct notify){ .fd = -1 };
     if (!path || !path[0])
         return true;
-    if (!connect_to(n, path, e))
-        return false;
+    if (!connect_to(n, path, &why)) { /* a manager that has gone; the service need not */
+        log_warning("%s, going on without", why.msg);
+        notify_close(n);
+        return true;
+    }
     if (sd_watchdog_enabled(0, &n->watchdog_us) <= 0)
         return true;
     r = sd_event_add_time_relative(event, &n->watchdog, CLOCK_MONOTONIC, n->watchdog_us / 2,

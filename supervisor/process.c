@@ -1,13 +1,12 @@
 /* process.c - the state machine of one child.
  *
- *             START                READY            STOP
- *   DOWN ------------> STARTING ------------> READY ----------> DRAINING
- *    ^  ^            EXIT |   \             EXIT |             ^   | EXIT
- *    |  | STOP            v    \ STOP            v            /    |
- *    |  +-------------- BACKOFF <----------------+           /     |
- *    |                    |  ^   +--------------------------+      |
- *    |                    +--+ START: STARTING again               |
- *    +-------------------------------------------------------------+
+ *            START              READY             STOP (from STARTING too)
+ *   DOWN ------------> STARTING -------> READY -----------> DRAINING
+ *    ^  ^                  | EXIT          | EXIT               | EXIT
+ *    |  | STOP             v               v                    |
+ *    |  +-------------- BACKOFF <----------+                    |
+ *    |                     | START: STARTING again              |
+ *    +----------------------------------------------------------+
  *   TIMER in STARTING: never became ready, kill it and wait for EXIT.
  *   TIMER in DRAINING: too slow, SIGTERM, then SIGKILL.   STOP in DRAINING: SIGKILL at once.
  *

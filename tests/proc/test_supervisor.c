@@ -97,6 +97,7 @@ static void bad_model_ends_llmd_with_the_reason(void **state)
         if (rig_count_log(&rig, bad[i].reason) == 0)
             fail_msg("no '%s' in the log: %s", bad[i].reason, rig_read(&rig, "stderr"));
         assert_int_equal(rig_count_log(&rig, "cannot serve model"), (int)i + 1);
+        assert_int_equal(rig_count_told(&rig, "STATUS=cannot serve model"), (int)i + 1);
         assert_int_not_equal(access(rig.run, F_OK), 0);
         rig_expect_no_process(0);
     }
@@ -145,9 +146,11 @@ static void a_second_llmd_is_refused_and_the_first_stays(void **state)
     (void)state;
     start_and_wait();
     second.pid = 0;
+    second.told = (struct buf){ 0 };
     rig_start(&second, BASE, NULL);
     assert_int_equal(rig_wait_exit(&second), 1);
     snprintf(pid, sizeof pid, "pid %d", (int)rig.pid);
+    buf_fini(&second.told);
     assert_int_equal(rig_count_log(&rig, pid), 1);
     rig_pid_of(&rig, "gateway");
     rig_stop(&rig);
