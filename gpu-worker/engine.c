@@ -321,7 +321,8 @@ static bool run_step(struct engine *g, struct err *e)
     if (plan->n_items == 0)
         return true;
     if (!forward(g, plan, e)) {
-        fault_note(g->boot.ledger);
+        if (e->code == ERR_DEVICE) /* a peer that is gone may have been killed from outside */
+            fault_note(g->boot.ledger);
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
     }
     step_sample(&g->step);

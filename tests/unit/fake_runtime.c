@@ -111,8 +111,8 @@ bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, s
 {
     uint32_t row = 0, n_logits = 0;
 
-    if (fake_settings.fail)
-        return err_set(e, ERR_DEVICE, 0, "the fake device is broken");
+    if (fake_settings.fail != ERR_NONE)
+        return err_set(e, fake_settings.fail, 0, "the fake device is broken");
     if (fake_settings.step_us > 0)
         usleep(fake_settings.step_us);
     assert(b->n_seqs > 0 && b->n_logits <= b->n_seqs);

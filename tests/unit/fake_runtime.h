@@ -23,7 +23,7 @@ struct fake_settings {
     uint32_t step_us;   /* how long a forward pass takes */
     bool poison_aborts; /* a row whose token is FAKE_POISON kills the process */
     bool no_eos;
-    bool fail; /* runtime_forward() returns ERR_DEVICE */
+    enum err_code fail; /* runtime_forward() returns this, if any */
 };
 
 extern struct fake_settings fake_settings;

@@ -635,24 +635,32 @@ static void drain_ends_at_its_deadline(void **state)
     fixture_fini(&f);
 }
 
-static void a_broken_device_is_reported(void **state)
+/* A broken device may be the request's doing; a peer that is gone may be anybody's. */
+static void check_failing_step(enum err_code code, enum ledger_running mark)
 {
     struct fixture f;
     struct client_request r = endless(490);
     struct err e = { 0 };
     bool ok = true;
 
-    (void)state;
     fixture_init(&f, &rig_roomy);
     fake_settings.step_us = SLOW_US;
     client_submit(&f.client, 1, &r);
     rig_until(&f.rig, &f.client, first_has_ten, &f.client);
-    fake_settings.fail = true;
+    fake_settings.fail = code;
     for (int i = 0; i < 3 && ok; i++)
         ok = engine_turn(f.rig.engine, &e);
     assert_false(ok);
-    assert_int_equal(e.code, ERR_DEVICE);
+    assert_int_equal(e.code, code);
+    assert_int_equal(atomic_load(&ledger_entry(&f.rig.ledger, 0)->running), mark);
     fixture_fini(&f);
+}
+
+static void a_step_that_fails_is_reported(void **state)
+{
+    (void)state;
+    check_failing_step(ERR_DEVICE, LEDGER_FAULTED);
+    check_failing_step(ERR_PROTO, LEDGER_RUNS);
 }
 
 static void an_idle_engine_asks_for_no_turn(void **state)
@@ -689,7 +697,7 @@ int main(void)
         cmocka_unit_test(deadlines_end_streams_wherever_they_are),
         cmocka_unit_test(drain_finishes_what_runs_and_refuses_the_rest),
         cmocka_unit_test(drain_ends_at_its_deadline),
-        cmocka_unit_test(a_broken_device_is_reported),
+        cmocka_unit_test(a_step_that_fails_is_reported),
         cmocka_unit_test(an_idle_engine_asks_for_no_turn),
     };
 
