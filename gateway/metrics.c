@@ -1,7 +1,8 @@
 /* metrics.c - GET /metrics: our own names, one family for each line of stats.def.
  *
- * Each sample carries the process that counted it.  Numbers that a process never writes are not
- * shown for it: stats.def is in parts, and the first name of each part tells whose it is. */
+ * stats.def is in parts, and the first name of each part tells who writes it: a worker's numbers have one
+ * sample for each group, labelled so; those of the gateway and of llmd have one, without labels.  What
+ * is known of every process is labelled with its slot and name. */
 #include "gateway/metrics.h"
 
 #include <inttypes.h>
@@ -92,13 +93,28 @@ static bool is_slot_of(const struct board *b, uint32_t slot, enum stat_owner own
     return slot >= BOARD_SLOT_RANKS && (slot - BOARD_SLOT_RANKS) % b->hdr->tp_size == 0;
 }
 
-static void put_labels(struct buf *out, const struct board *b, uint32_t slot)
+/* group="0", or nothing. */
+static void put_group(struct buf *out, const struct board *b, uint32_t slot)
 {
+    if (slot >= BOARD_SLOT_RANKS)
+        buf_printf(out, "group=\"%u\"", (slot - BOARD_SLOT_RANKS) / b->hdr->tp_size);
+}
+
+static void put_process(struct buf *out, const struct board *b, uint32_t slot)
+{
+    put_group(out, b, slot);
+    if (slot >= BOARD_SLOT_RANKS)
+        buf_printf(out, ",rank=\"%u\",", (slot - BOARD_SLOT_RANKS) % b->hdr->tp_size);
     buf_printf(out, "slot=\"%u\",", slot);
     metrics_label(out, "process", board_slot(b, slot)->name);
-    if (slot >= BOARD_SLOT_RANKS)
-        buf_printf(out, ",group=\"%u\",rank=\"%u\"", (slot - BOARD_SLOT_RANKS) / b->hdr->tp_size,
-                   (slot - BOARD_SLOT_RANKS) % b->hdr->tp_size);
+}
+
+static void put_value(struct buf *out, enum stat_id s, uint64_t v)
+{
+    if (stat_is_gauge(s))
+        buf_printf(out, " %" PRId64 "\n", (int64_t)v);
+    else
+        buf_printf(out, " %" PRIu64 "\n", v);
 }
 
 static void put_stat(struct buf *out, const struct board *b, enum stat_id s)
@@ -108,15 +124,15 @@ static void put_stat(struct buf *out, const struct board *b, enum stat_id s)
     metrics_family(out, "llmd_", stat_name(s), suffix, stat_is_gauge(s) ? "gauge" : "counter",
                    stat_help(s));
     for (uint32_t slot = 0; slot < b->hdr->n_slots; slot++) {
-        uint64_t v = stat_get(&board_slot(b, slot)->stats, s);
         if (!is_slot_of(b, slot, metrics_stat_owner(s)))
             continue;
-        buf_printf(out, "llmd_%s%s{", stat_name(s), suffix);
-        put_labels(out, b, slot);
-        if (stat_is_gauge(s))
-            buf_printf(out, "} %" PRId64 "\n", (int64_t)v);
-        else
-            buf_printf(out, "} %" PRIu64 "\n", v);
+        buf_printf(out, "llmd_%s%s", stat_name(s), suffix);
+        if (slot >= BOARD_SLOT_RANKS) {
+            buf_add_char(out, '{');
+            put_group(out, b, slot);
+            buf_add_char(out, '}');
+        }
+        put_value(out, s, stat_get(&board_slot(b, slot)->stats, s));
     }
 }
 
@@ -129,9 +145,9 @@ static void put_hist(struct buf *out, const struct board *b, enum hist_id h)
         if (!is_slot_of(b, slot, metrics_hist_owner(h)))
             continue;
         buf_clear(&labels);
-        put_labels(&labels, b, slot);
-        metrics_hist(out, "llmd_", hist_name(h), labels.data, &board_slot(b, slot)->stats.hist[h],
-                     h);
+        put_group(&labels, b, slot);
+        metrics_hist(out, "llmd_", hist_name(h), labels.data ? labels.data : "",
+                     &board_slot(b, slot)->stats.hist[h], h);
     }
     buf_fini(&labels);
 }
@@ -151,7 +167,7 @@ static void put_slot_gauge(struct buf *out, const struct board *b, const char *n
     metrics_family(out, "llmd_", name, "", "gauge", help);
     for (uint32_t slot = 0; slot < b->hdr->n_slots; slot++) {
         buf_printf(out, "llmd_%s{", name);
-        put_labels(out, b, slot);
+        put_process(out, b, slot);
         buf_printf(out, "} %.9g\n", value(board_slot(b, slot), now_ns));
     }
 }
@@ -183,7 +199,7 @@ static void put_restarts(struct buf *out, const struct board *b)
                    "Times the process was started again.");
     for (uint32_t slot = 0; slot < b->hdr->n_slots; slot++) {
         buf_add_str(out, "llmd_process_restarts_total{");
-        put_labels(out, b, slot);
+        put_process(out, b, slot);
         buf_printf(out, "} %u\n",
                    atomic_load_explicit(&board_slot(b, slot)->restarts, memory_order_relaxed));
     }

@@ -185,26 +185,46 @@ static bool check_supported(const struct tgi_parameters *p, struct fault *f)
     return true;
 }
 
-static uint32_t clamp_segment(uint64_t n_new)
+static bool inputs_fault(struct fault *f, uint32_t max_input, uint64_t n)
 {
-    return n_new < SEGMENT_TOKENS ? (uint32_t)n_new : SEGMENT_TOKENS;
+    return fault_set(f, FAULT_INVALID, "inputs",
+                     "`inputs` must have less than %u tokens. Given: %llu", max_input,
+                     (unsigned long long)n);
 }
 
-static bool total_fault(struct fault *f, uint32_t max_total, uint64_t n, uint64_t n_new)
+/* Input and new tokens must fit together.  Without a number of new tokens as many as fit are meant: none,
+ * when the input alone is too long; the error then says so, as the original's does. */
+static bool check_total(struct fault *f, const struct tgi_parameters *p, uint32_t max_total,
+                        uint64_t n)
 {
-    return fault_set(f, FAULT_INVALID, "max_new_tokens",
+    uint32_t n_new = n < max_total ? max_total - (uint32_t)n : 0;
+
+    if (p->max_new_tokens.is_set)
+        n_new = (uint32_t)p->max_new_tokens.i;
+    if (n_new > SEGMENT_TOKENS)
+        n_new = SEGMENT_TOKENS;
+    return n + n_new <= max_total ||
+           fault_set(f, FAULT_INVALID, "max_new_tokens",
                      "`inputs` tokens + `max_new_tokens` must be <= %u. Given: %llu `inputs` "
                      "tokens and %u `max_new_tokens`",
-                     max_total, (unsigned long long)n, clamp_segment(n_new));
+                     max_total, (unsigned long long)n, n_new);
+}
+
+static bool check_lengths(struct fault *f, const struct tgi_parameters *p, uint32_t max_total,
+                          uint64_t n)
+{
+    if (!check_total(f, p, max_total, n))
+        return false;
+    return n < max_total || inputs_fault(f, max_total - 1, n);
 }
 
 static bool tokenize(struct request *rq, const struct tgi_body *body,
                      const struct tgi_parameters *p, uint32_t max_total, struct fault *f)
 {
-    size_t longest = rq->service->token_bytes_max;
+    size_t n_least = body->inputs.n / rq->service->token_bytes_max;
 
-    if (!p->truncate.is_set && body->inputs.n / longest > max_total)
-        return total_fault(f, max_total, body->inputs.n / longest, (uint64_t)p->max_new_tokens.i);
+    if (!p->truncate.is_set && n_least > max_total) /* spare us the work */
+        return check_lengths(f, p, max_total, n_least);
     if (!request_set_prompts(rq, 1, f) ||
         !request_tokenize(rq, 0, body->inputs.s, body->inputs.n, TOKENIZER_ADD_SPECIAL, f))
         return false;
@@ -212,25 +232,8 @@ static bool tokenize(struct request *rq, const struct tgi_body *body,
         return invalid(f, "inputs", "`inputs` cannot be empty");
     if (p->truncate.is_set)
         request_truncate(rq, 0, (uint32_t)p->truncate.i);
-    return true;
-}
-
-static bool check_lengths(struct request *rq, const struct tgi_parameters *p, uint32_t max_total,
-                          struct fault *f)
-{
-    uint32_t max_input = max_total - 1;
-    uint32_t n = rq->prompts[0].n_ids;
-    uint32_t n_new = n < max_total ? max_total - n : 0;
-
-    if (p->max_new_tokens.is_set)
-        n_new = (uint32_t)p->max_new_tokens.i;
-    rq->max_tokens = n_new;
-    if ((uint64_t)n + clamp_segment(n_new) > max_total)
-        return total_fault(f, max_total, n, n_new);
-    if (n > max_input)
-        return fault_set(f, FAULT_INVALID, "inputs",
-                         "`inputs` must have less than %u tokens. Given: %u", max_input, n);
-    return true;
+    rq->max_tokens = (uint32_t)p->max_new_tokens.i; /* 0: as many as fit */
+    return check_lengths(f, p, max_total, rq->prompts[0].n_ids);
 }
 
 static void fill_sampling(struct request *rq, const struct tgi_body *body,
@@ -275,7 +278,7 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
     rq->extra = extra;
     if (!check_best_of(rq, p, f) || !check_sampling(p, f) ||
         !check_rest(body, p, max_total - 1, f) || !tokenize(rq, body, p, max_total, f) ||
-        !check_lengths(rq, p, max_total, f) || !check_supported(p, f))
+        !check_supported(p, f))
         return false;
     extra->details = p->details.b || p->decoder_input_details.b;
     extra->best_of = p->best_of.i > 1 ? (uint32_t)p->best_of.i : 1;

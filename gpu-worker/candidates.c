@@ -65,7 +65,7 @@ static inline float exp_nonpositive(float x)
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
     y = y * bits_float((uint32_t)(exponent + 127) << 23);
-    return x < -87.0f ? 0.0f : y;
+    return bits_float(float_bits(y) & (0u - (uint32_t)(x >= -87.0f)));
 }
 
 float candidates_exp(float x)
@@ -214,24 +214,65 @@ static void keep_cut(struct candidates *c, const float *keys, struct cut cut)
     zero_tail(c);
 }
 
-void candidates_keep_k(struct candidates *c, uint32_t k)
-{
-    assert(k > 0);
-    if (k < c->n)
-        keep_cut(c, c->weights, find_cut(c, c->weights, k, INFINITY));
-}
-
-void candidates_keep_mass(struct candidates *c, double fraction)
-{
-    assert(fraction > 0);
-    if (fraction < 1)
-        keep_cut(c, c->weights, find_cut(c, c->weights, UINT32_MAX, fraction * candidates_mass(c)));
-}
-
 void candidates_keep_ratio(struct candidates *c, float min_weight)
 {
     assert(min_weight <= 1);
     keep_cut(c, c->weights, (struct cut){ .key = min_weight, .index = UINT32_MAX });
+}
+
+/* How many weights reach `floor`, and what they have together. */
+static double mass_from(const struct candidates *c, float floor, uint32_t *n)
+{
+    double sum = 0;
+    uint32_t count = 0;
+
+    for (uint32_t at = 0; at < c->n; at += CANDIDATES_BLOCK) {
+        const float *restrict w = c->weights + at;
+        float kept[CANDIDATES_BLOCK];
+        for (uint32_t i = 0; i < CANDIDATES_BLOCK; i++) {
+            count += w[i] >= floor;
+            kept[i] = w[i] >= floor ? w[i] : 0;
+        }
+        sum += block_mass(kept);
+    }
+    *n = count;
+    return sum;
+}
+
+/* Most of a vocabulary is far below any cut: drop that at vector speed before the histogram, which
+ * looks at each candidate. */
+static void drop_hopeless(struct candidates *c, uint32_t k, double mass)
+{
+    static const float floors[] = { 0x1p-6f, 0x1p-12f };
+
+    for (size_t i = 0; i < sizeof floors / sizeof *floors && c->n > CANDIDATES_BLOCK; i++) {
+        uint32_t n;
+        if (mass_from(c, floors[i], &n) >= mass || n >= k) {
+            candidates_keep_ratio(c, floors[i]);
+            return;
+        }
+    }
+}
+
+void candidates_keep_k(struct candidates *c, uint32_t k)
+{
+    assert(k > 0);
+    if (k >= c->n)
+        return;
+    drop_hopeless(c, k, INFINITY);
+    keep_cut(c, c->weights, find_cut(c, c->weights, k, INFINITY));
+}
+
+void candidates_keep_mass(struct candidates *c, double fraction)
+{
+    double mass;
+
+    assert(fraction > 0);
+    if (fraction >= 1)
+        return;
+    mass = fraction * candidates_mass(c);
+    drop_hopeless(c, UINT32_MAX, mass);
+    keep_cut(c, c->weights, find_cut(c, c->weights, UINT32_MAX, mass));
 }
 
 void candidates_keep_typical(struct candidates *c, double fraction)

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/engine_state.h"
+#include "gpu-worker/fault.h"
 
 #define LINGER_NS        NS_PER_S /* for the last acknowledgements of a drain */
 #define SWEEP_NS         (5 * NS_PER_S)
@@ -246,7 +247,7 @@ static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t n
             hist_observe(engine_stats(g), HIST_queue_seconds,
                          (double)(now - entry->accepted_ns) / (double)NS_PER_S);
         }
-        atomic_store_explicit(&entry->running, 1, memory_order_relaxed);
+        atomic_store_explicit(&entry->running, LEDGER_RUNS, memory_order_relaxed);
     }
 }
 
@@ -278,7 +279,7 @@ static void commit_rows(struct engine *g, const struct plan *plan)
         if (begin < q->n_prompt)
             n_prompt += (end < q->n_prompt ? end : q->n_prompt) - begin;
         kvcache_commit(&g->cache, q, end);
-        atomic_store_explicit(&q->entry->running, 0, memory_order_relaxed);
+        atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
     stat_add(engine_stats(g), STAT_prompt_tokens, n_prompt);
 }
@@ -301,7 +302,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
     }
     sequence_append(q, g->boot.ledger, &draw->out);
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
-    q->entry->crashes = 0; /* it got past what it may have died of */
+    q->entry->crashes = q->entry->kills = 0; /* it got past what it may have died of */
     scheduler_acquit(&g->scheduler, q);
     finish = sequence_check_finish(q, g->info->eos, g->info->n_eos);
     if (finish != LLMD__FINISH__FINISH_NONE)
@@ -319,8 +320,10 @@ static bool run_step(struct engine *g, struct err *e)
     stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
     if (plan->n_items == 0)
         return true;
-    if (!forward(g, plan, e))
+    if (!forward(g, plan, e)) {
+        fault_note(g->boot.ledger);
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
+    }
     step_sample(&g->step);
     commit_rows(g, plan);
     for (uint32_t i = 0; i < g->step.n_draws; i++)

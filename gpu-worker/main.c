@@ -19,6 +19,7 @@
 
 #include "common/clock.h"
 #include "gpu-worker/engine.h"
+#include "gpu-worker/fault.h"
 #include "gpu-worker/supervision.h"
 
 const char *argp_program_version = "llm-worker " LLMD_VERSION;
@@ -142,6 +143,7 @@ static bool say_ready(struct worker *w, struct err *e)
 
 static bool start_engine(struct worker *w, struct err *e)
 {
+    fault_watch(&w->ledger);
     w->link = link_bind(w->boot->instance, w->boot->group, e);
     if (!w->link)
         return false;

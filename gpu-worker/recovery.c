@@ -4,18 +4,20 @@
  * and generated tokens are prefilled, and the draw continues at position n_generated, so the bytes are
  * those of an undisturbed run.  DONE ones wait for the RESYNC of their gateway.
  *
- * Who is to blame (design rule 6).  A crash counts against the sequences of the step it happened in,
- * until they make a token again.  One that ran, alone among such, at two crashes is ended with an error.
- * When several ran at both, killing them all would punish the innocent: they become suspects, and the
- * scheduler runs suspects one at a time until each has made a token, so that a third crash finds exactly
- * the guilty one. */
+ * Who is to blame (design rule 6).  A death counts against the sequences of the step it happened in,
+ * until they make a token again: as a crash when the worker died of a fault (fault.h), as a kill
+ * otherwise.  Two crashes, or so many kills that chance is out of the question (a step that hangs or eats
+ * all memory is ended by SIGKILL), make a suspect.  A death that found one suspect running ends it with
+ * an error.  When it found several, ending them all would punish the innocent: the scheduler runs
+ * suspects one at a time until each has made a token, so that the next death finds exactly the guilty
+ * one. */
 #include <stdlib.h>
 
 #include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/engine_state.h"
 
-enum { CRASHES_MAX = 2 };
+enum { CRASHES_MAX = 2, KILLS_MAX = 5 };
 
 struct found {
     uint64_t accepted_ns;
@@ -46,19 +48,29 @@ static uint32_t find_entries(const struct ledger *l, struct found *found)
     return n;
 }
 
-/* Count this crash against those it found running; how many have now reached the limit. */
-static uint32_t count_crashes(const struct ledger *l, struct found *found, uint32_t n)
+static bool is_suspect(const struct ledger_entry *entry)
+{
+    return entry->crashes >= CRASHES_MAX || entry->kills >= KILLS_MAX;
+}
+
+/* Count this death against those it found running; how many of them are suspects now. */
+static uint32_t count_deaths(const struct ledger *l, struct found *found, uint32_t n)
 {
     uint32_t n_suspects = 0;
 
     for (uint32_t i = 0; i < n; i++) {
         struct ledger_entry *entry = ledger_entry(l, found[i].index);
-        if (!atomic_exchange_explicit(&entry->running, 0, memory_order_relaxed) ||
+        uint32_t ran =
+            atomic_exchange_explicit(&entry->running, LEDGER_RESTS, memory_order_relaxed);
+        if (ran == LEDGER_RESTS ||
             atomic_load_explicit(&entry->state, memory_order_relaxed) != LEDGER_LIVE)
             continue;
         found[i].was_running = true;
-        entry->crashes++;
-        n_suspects += entry->crashes >= CRASHES_MAX;
+        if (ran == LEDGER_FAULTED)
+            entry->crashes++;
+        else
+            entry->kills++;
+        n_suspects += is_suspect(entry);
     }
     return n_suspects;
 }
@@ -76,16 +88,18 @@ static bool take_over(struct engine *g, uint32_t index, bool is_guilty)
         return false;
     }
     q->resync_due = true;
-    q->suspect = q->state == SEQUENCE_WAITING && entry->crashes >= CRASHES_MAX;
+    q->suspect = q->state == SEQUENCE_WAITING && is_suspect(entry);
     /* TODO(adoption): keep the pages entry->pages lists, as far as they are committed, instead of
      * computing them again; comes with the recovery issue. */
     atomic_store_explicit(&entry->n_pages, 0, memory_order_relaxed);
     engine_add(g, q);
     if (q->suspect && is_guilty) {
-        log_error("sequence=%llx was running at %u crashes, ending it", (unsigned long long)q->id,
-                  entry->crashes);
+        log_error("sequence=%llx was running at crashes=%u kills=%u, ending it",
+                  (unsigned long long)q->id, entry->crashes, entry->kills);
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
-                   "this request was running at two crashes of the worker");
+                   entry->crashes >= CRASHES_MAX
+                       ? "this request was running at two crashes of the worker"
+                       : "this request was running each time the worker was killed, five times");
     }
     return true;
 }
@@ -94,7 +108,7 @@ void engine_recover(struct engine *g)
 {
     const struct ledger *l = g->boot.ledger;
     struct found *found = mem_zalloc(l->hdr->n_entries, sizeof *found);
-    uint32_t n = find_entries(l, found), n_suspects = count_crashes(l, found, n), n_taken = 0;
+    uint32_t n = find_entries(l, found), n_suspects = count_deaths(l, found, n), n_taken = 0;
     uint32_t n_freed = kvpool_reclaim(g->boot.pool, g->boot.group, g->boot.epoch, NULL, NULL);
 
     for (uint32_t i = 0; i < n; i++)

@@ -53,12 +53,13 @@ void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Ll
     entry->accepted_ns = now_ns;
     entry->scheduled_ns = 0;
     entry->crashes = 0;
+    entry->kills = 0;
     entry->finish = LLMD__FINISH__FINISH_NONE;
     entry->stop_token = -1;
     entry->epoch = 0;
     entry->n_top = submit->sampling->want_logprobs ? submit->sampling->top_logprobs : 0;
     entry->error[0] = '\0';
-    atomic_store_explicit(&entry->running, 0, memory_order_relaxed);
+    atomic_store_explicit(&entry->running, LEDGER_RESTS, memory_order_relaxed);
     atomic_store_explicit(&entry->n_pages, 0, memory_order_relaxed);
     atomic_store_explicit(&entry->n_generated, n_given, memory_order_relaxed);
     atomic_store_explicit(&entry->state, LEDGER_LIVE, memory_order_release);

@@ -24,7 +24,8 @@
  * Crash.  There is nothing to undo: an entry not LIVE or DONE was never acknowledged and is free; a
  * token past n_generated was never sent and is sampled again with the same counter (same draw).  The
  * successor scans once: LIVE entries go back to the queue as prompt + generated tokens, DONE ones are
- * delivered again until acknowledged.  .crashes counts the deaths that found the sequence running.
+ * delivered again until acknowledged.  .crashes and .kills count the deaths that found the sequence
+ * running since its last token: those by a fault of the worker itself, and those from outside.
  *
  * Version.  Any change of size, order or meaning is a new LEDGER_VERSION. */
 #ifndef LLMD_PROTO_LEDGER_LAYOUT_H
@@ -34,9 +35,11 @@
 
 #include "proto/segment.h"
 
-enum { LEDGER_VERSION = 1, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_VERSION = 2, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
 
 enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
+
+enum ledger_running { LEDGER_RESTS, LEDGER_RUNS, LEDGER_FAULTED };
 
 struct ledger_hdr {
     struct segment_hdr segment;
@@ -70,14 +73,15 @@ struct ledger_entry {
     uint32_t peer;            /* gateway thread it belongs to: its ZeroMQ routing id */
     uint64_t accepted_ns;     /* CLOCK_MONOTONIC; queue order */
     uint64_t scheduled_ns;    /* first time in a batch; 0 = not yet */
-    _Atomic uint32_t running; /* 1 while it is in the batch: a crash now counts against it */
-    uint32_t crashes;
+    _Atomic uint32_t running; /* enum ledger_running: RUNS while its step is computed; FAULTED when
+                                 the worker died of a fault then */
+    uint32_t crashes;         /* faults that found it running since its last token */
     uint32_t finish;          /* Llmd__Finish, valid when DONE */
     int32_t stop_token;       /* of FINISH_STOP_TOKEN */
     _Atomic uint32_t n_pages; /* valid entries of pages[] */
     uint32_t epoch;           /* of the worker that wrote pages[] */
     uint32_t n_top;           /* alternatives really stored per token */
-    uint32_t reserved0;
+    uint32_t kills;   /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
     char error[128]; /* of FINISH_ERROR */
     uint8_t reserved[48];
 };

@@ -24,7 +24,6 @@
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 #include "supervisor/boot.h"
-#include "supervisor/notify.h"
 #include "supervisor/runner.h"
 #include "supervisor/status.h"
 
@@ -91,10 +90,10 @@ static void announce(struct llmd *l)
         log_info("event=ready model=\"%s\" listen=%s start_ms=%llu", l->config.model,
                  l->listeners.name[0],
                  (unsigned long long)((clock_mono_ns() - l->started_ns) / NS_PER_MS));
-        notify_ready();
+        notify_ready(&l->notify);
     }
     status_line(l, line, sizeof line);
-    notify_status(line);
+    notify_status(&l->notify, line);
 }
 
 /* ---- what follows from news ---- */
@@ -188,7 +187,7 @@ void llmd_writable(struct llmd *l, const struct process *p)
 void llmd_drain(struct llmd *l)
 {
     if (l->phase == LLMD_INSPECTING) {
-        notify_stopping(0);
+        notify_stopping(&l->notify, 0);
         sd_event_exit(l->event, 0);
         return;
     }
@@ -198,7 +197,7 @@ void llmd_drain(struct llmd *l)
         l->phase = LLMD_DRAINING;
         atomic_store(&l->segments.board.hdr->draining, 1);
         atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_DRAINING);
-        notify_stopping(timeout_ns + 2 * CLOSE_TIMEOUT_NS + 5 * NS_PER_S);
+        notify_stopping(&l->notify, timeout_ns + 2 * CLOSE_TIMEOUT_NS + 5 * NS_PER_S);
         tell_gateway(l);
         stop_team(l, &l->gateway, clock_mono_ns() + timeout_ns);
         return;
@@ -262,7 +261,7 @@ bool llmd_reload(struct llmd *l, struct err *e)
     bool ok;
 
     if (l->was_ready)
-        notify_reloading();
+        notify_reloading(&l->notify);
     ok = options_apply(&l->options, fresh, e);
     if (ok) {
         take_live(l, fresh, changed);
@@ -272,7 +271,7 @@ bool llmd_reload(struct llmd *l, struct err *e)
         log_error("event=reload_failed error=\"%s\", keeping the old settings", e->msg);
     }
     if (l->was_ready)
-        notify_ready();
+        notify_ready(&l->notify);
     free(changed);
     free(fresh);
     return ok;
@@ -342,11 +341,11 @@ static int on_child_signal(sd_event_source *s, const struct signalfd_siginfo *si
 
 /* A first start that goes well may take long; one that fails and is tried again is not extended, so
  * that the service manager's own timeout counts. */
-static void extend_start(const struct llmd *l)
+static void extend_start(struct llmd *l)
 {
     if (!l->was_ready && l->n_groups && l->groups[0].epoch == 1 &&
         l->groups[0].state == TEAM_STARTING)
-        notify_extend(START_EXTENSION_NS);
+        notify_extend(&l->notify, START_EXTENSION_NS);
 }
 
 static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
@@ -358,6 +357,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
     sd_event_source_set_time_relative(source, TICK_NS / 1000);
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     extend_start(l);
+    notify_flush(&l->notify);
     if (!l->segments.board.hdr)
         return 0;
     atomic_store_explicit(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->heartbeat_ns, now,
@@ -444,8 +444,7 @@ static bool make_loop(struct llmd *l, struct err *e)
         sd_event_add_time_relative(l->event, &l->tick, CLOCK_MONOTONIC, TICK_NS / 1000,
                                    TICK_SLACK_US, on_tick, l) < 0)
         return err_set(e, ERR_SYS, errno, "make the event loop");
-    sd_event_set_watchdog(l->event, true); /* WATCHDOG=1 from the loop itself, when it is due */
-    return true;
+    return notify_open(&l->notify, l->event, e);
 }
 
 /* The gateway holds a descriptor per client; systemd's soft limit of 1024 is for programs that use
@@ -490,6 +489,7 @@ static bool inspect_model(struct llmd *l, struct err *e)
 static bool bring_up(struct llmd *l, struct err *e)
 {
     raise_descriptor_limit();
+    close_range(CONTROL_FD, ~0u, CLOSE_RANGE_CLOEXEC); /* what llmd was given is not for children */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (getrandom(&l->instance, sizeof l->instance, 0) != sizeof l->instance)
         return err_set(e, ERR_SYS, errno, "draw a random number");
@@ -513,6 +513,7 @@ static void take_down(struct llmd *l)
     listeners_close(&l->listeners);
     segments_close(&l->segments);
     frame_free_body(l->plan);
+    notify_close(&l->notify);
     sd_event_source_disable_unref(l->tick);
     sd_event_unref(l->event);
     if (l->runtime_dir_fd >= 0) {
@@ -535,7 +536,7 @@ int llmd_run(struct llmd *l)
     if (bring_up(l, &e)) {
         for (uint32_t i = 0; i < l->listeners.n; i++)
             log_info("event=listen address=%s", l->listeners.name[i]);
-        notify_status("starting: reading the model");
+        notify_status(&l->notify, "starting: reading the model");
         code = sd_event_loop(l->event);
     } else {
         log_error("cannot start: %s", e.msg);

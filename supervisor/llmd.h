@@ -12,6 +12,7 @@
 #include "supervisor/control_server.h"
 #include "supervisor/inspect.h"
 #include "supervisor/listeners.h"
+#include "supervisor/notify.h"
 #include "supervisor/options.h"
 #include "supervisor/rate.h"
 #include "supervisor/segments.h"
@@ -35,6 +36,7 @@ struct llmd {
     int runtime_dir_fd; /* its lock; -1 = not ours */
     bool on_terminal;   /* stderr is one, or was at the start */
     char gateway_path[PATH_MAX], worker_path[PATH_MAX];
+    struct notify notify;
     struct inspect inspect;
     Llmd__ModelPlan *plan; /* NULL until inspected */
     struct segments segments;

@@ -29,6 +29,8 @@ function(llmd_fuzz)
 endfunction()
 
 llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
+llmd_fuzz(NAME fuzz_config_file SOURCES fuzz/fuzz_config_file.c LIBS common)
+llmd_fuzz(NAME fuzz_dialects SOURCES fuzz/fuzz_dialects.c LIBS gateway_core)
 llmd_fuzz(NAME fuzz_frame SOURCES fuzz/fuzz_frame.c LIBS proto)
 llmd_fuzz(NAME fuzz_http_parser SOURCES fuzz/fuzz_http_parser.c LIBS net)
 llmd_fuzz(NAME fuzz_model_config SOURCES fuzz/fuzz_model_config.c LIBS runtime)

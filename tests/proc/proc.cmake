@@ -13,7 +13,18 @@ llmd_test(NAME test_system
   LIBS proto
   TIMEOUT 600 LABELS proc)
 
+add_executable(fake_child proc/fake_child.c)
+target_link_libraries(fake_child PRIVATE proto)
+llmd_test(NAME test_supervisor
+  SOURCES proc/test_supervisor.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 180 LABELS proc)
+add_dependencies(test_supervisor fake_child llmd)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto
   TIMEOUT 300 LABELS proc)
+
+add_test(NAME verify_units
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_SOURCE_DIR}/systemd)
+set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -61,6 +62,7 @@ static void run_llmd(const struct system *s, const char *const *args)
     fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(fd, STDERR_FILENO);
     dup2(fd, STDOUT_FILENO);
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* a test that fails leaves nothing running */
     execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }

@@ -27,6 +27,7 @@ void client_reconnect(struct client *c, const char *instance)
     struct err e;
 
     link_close(c->link);
+    c->is_greeted = false;
     c->link = link_connect(instance, 0, c->peer, &e);
     assert_non_null(c->link);
 }
@@ -191,6 +192,7 @@ static void take_message(struct client *c, const struct link_msg *m)
     switch (m->type) {
     case MSG_HELLO:
         c->n_hello++;
+        c->is_greeted = true;
         c->is_draining = hello->draining;
         c->epoch = hello->epoch;
         if (!c->no_resync)
@@ -204,7 +206,7 @@ static void take_message(struct client *c, const struct link_msg *m)
         take_refused(c, m->body);
         break;
     case MSG_TOKENS:
-        for (size_t i = 0; i < tokens->n_sequences; i++)
+        for (size_t i = 0; c->is_greeted && i < tokens->n_sequences; i++)
             take_sequence(c, tokens->sequences[i]);
         break;
     default:

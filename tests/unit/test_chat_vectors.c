@@ -99,8 +99,7 @@ static void replay(const char *file, bool is_template_file, size_t cases_min)
     const json_t *c;
 
     assert_true(json_array_size(cases) >= cases_min);
-    json_array_foreach(cases, i, c)
-    {
+    json_array_foreach (cases, i, c) {
         const char *name = json_string_value(json_array_get(c, 0));
         const json_t *vars =
             json_object_get(json_object_get(all, "vars"), json_string_value(json_array_get(c, 1)));

@@ -300,8 +300,7 @@ static void golden_answers_read_as_recorded(void **state)
 
     (void)state;
     assert_non_null(golden);
-    json_array_foreach(json_object_get(golden, "prompts"), i, item)
-    {
+    json_array_foreach (json_object_get(golden, "prompts"), i, item) {
         const json_t *prompt = json_object_get(item, "ids"),
                      *answer = json_object_get(item, "greedy_ids");
         const char *want = json_string_value(json_object_get(item, "greedy_text"));

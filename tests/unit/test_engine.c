@@ -14,6 +14,8 @@
 #include "engine_rig.h"
 #include "gpu-worker/philox.h"
 
+enum { SLOW_US = 300 }; /* a step, where a test must meet a stream before its end */
+
 static const int32_t story[] = { 1, 40, 41, 42, 43, 44, 45 };
 
 struct fixture {
@@ -347,6 +349,7 @@ static void a_submit_that_comes_twice_makes_one_sequence(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = SLOW_US;
     f.client.no_ack = true; /* the last SUBMIT may find it done, but not forgotten */
     s = client_submit(&f.client, 9, &r);
     client_submit(&f.client, 9, &r);
@@ -378,11 +381,12 @@ static bool two_hellos(const void *arg)
 static void resync_goes_on_from_what_the_gateway_holds(void **state)
 {
     struct fixture f;
-    struct client_request r = endless(300);
+    struct client_request r = endless(450);
     struct client_stream *kept, *dropped, *unknown;
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = 4 * SLOW_US;
     kept = client_submit(&f.client, 1, &r);
     r.sampling.temperature = 1;
     dropped = client_submit(&f.client, 2, &r);
@@ -418,6 +422,7 @@ static void a_stream_finished_while_its_gateway_was_gone_is_kept(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = SLOW_US;
     s = client_submit(&f.client, 1, &r);
     rig_until(&f.rig, &f.client, first_has_ten, &f.client);
     link_close(f.client.link);
@@ -468,6 +473,7 @@ static void peers_do_not_disturb_each_other(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = SLOW_US;
     client_open(&other, f.rig.instance, 2);
     q.sampling.temperature = 1;
     q.sampling.seed = 3;
@@ -594,6 +600,7 @@ static void drain_finishes_what_runs_and_refuses_the_rest(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = SLOW_US;
     running = client_submit(&f.client, 1, &r);
     rig_until(&f.rig, &f.client, first_has_ten, &f.client);
     engine_drain(f.rig.engine, clock_mono_ns() + 60 * NS_PER_S);
@@ -637,6 +644,7 @@ static void a_broken_device_is_reported(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    fake_settings.step_us = SLOW_US;
     client_submit(&f.client, 1, &r);
     rig_until(&f.rig, &f.client, first_has_ten, &f.client);
     fake_settings.fail = true;

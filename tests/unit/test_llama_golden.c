@@ -37,8 +37,7 @@ static double worst_logit(const struct rig *r, const json_t *prompt)
     double worst = 0;
     size_t i;
 
-    json_array_foreach(top, i, pair)
-    {
+    json_array_foreach (top, i, pair) {
         json_int_t id = json_integer_value(json_array_get(pair, 0));
         double wanted = json_number_value(json_array_get(pair, 1));
         worst = fmax(worst, fabs(r->logits[id] - wanted));
@@ -80,8 +79,7 @@ static void run_golden(const char *tier, const char *kv)
     prompts = json_object_get(golden, "prompts");
     assert_true(json_array_size(prompts) >= 6);
     rig_open(&r, DEMO, settings);
-    json_array_foreach(prompts, i, prompt)
-    {
+    json_array_foreach (prompts, i, prompt) {
         struct rig_seq s = { 0 };
         int32_t ids[PROMPT_MAX];
         uint32_t n = read_ids(prompt, "ids", ids);

@@ -20,6 +20,7 @@
 
 #include "common/clock.h"
 #include "engine_rig.h"
+#include "gpu-worker/fault.h"
 #include "gpu-worker/philox.h"
 
 enum { FD_BOARD = 100, FD_LEDGER, FD_POOL };
@@ -47,6 +48,7 @@ static int run_worker(char **argv)
 
     signal(SIGTERM, on_term);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 0); /* a poisoned one leaves no core file */
     snprintf(r.instance, sizeof r.instance, "%s", argv[2]);
     config_init(&r.config);
     ok = board_attach(&r.board, FD_BOARD, &e) && ledger_attach(&r.ledger, FD_LEDGER, true, &e) &&
@@ -57,6 +59,7 @@ static int run_worker(char **argv)
                                             .step_us = (uint32_t)atoi(argv[4]),
                                             .poison_aborts = atoi(argv[5]) != 0 };
     r.epoch = (uint32_t)atoi(argv[3]) - 1;
+    fault_watch(&r.ledger);
     rig_start(&r);
     while (ok && !engine_is_drained(r.engine)) {
         struct pollfd fd = { .fd = link_fd(r.link), .events = POLLIN };
@@ -133,17 +136,6 @@ static void kill_worker(struct fixture *f)
     assert_int_equal(WTERMSIG(reap(f)), SIGKILL);
 }
 
-/* Drain, see it end well, and find everything given back. */
-static void end_well(struct fixture *f)
-{
-    int status;
-
-    kill(f->pid, SIGTERM);
-    status = reap(f);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    rig_assert_clean(&f->rig);
-}
-
 static void receive_for(struct fixture *f, uint64_t ns)
 {
     uint64_t end = clock_mono_ns() + ns;
@@ -153,6 +145,19 @@ static void receive_for(struct fixture *f, uint64_t ns)
         poll(&fd, 1, 1);
         client_receive(&f->client);
     } while (clock_mono_ns() < end);
+}
+
+/* Drain, see it end well, and find everything given back. */
+static void end_well(struct fixture *f)
+{
+    int status;
+
+    while (f->client.epoch != f->rig.epoch) /* it may have been started just now */
+        receive_for(f, 0);
+    kill(f->pid, SIGTERM);
+    status = reap(f);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    rig_assert_clean(&f->rig);
 }
 
 static uint32_t n_tokens(const struct client *c)
@@ -339,7 +344,7 @@ static void innocent_suspects_all_go_on(void **state)
     struct client_request r = endless(20);
 
     (void)state;
-    fixture_init(&f, &rig_roomy, 0);
+    fixture_init(&f, &rig_roomy, 1000);
     for (uint32_t i = 0; i < N; i++)
         client_submit(&f.client, 1 + i, &r);
     until_n_tokens(&f, N);
@@ -348,13 +353,68 @@ static void innocent_suspects_all_go_on(void **state)
         struct ledger_entry *entry = ledger_entry(&f.rig.ledger, i);
         if (atomic_load(&entry->state) == LEDGER_LIVE) {
             entry->crashes = 1;
-            atomic_store(&entry->running, 1);
+            atomic_store(&entry->running, LEDGER_FAULTED);
         }
     }
     start_worker(&f);
     until_all_over(&f);
     for (uint32_t i = 0; i < N; i++)
         rig_assert_expected(&f.client.streams[i], &r);
+    end_well(&f);
+    fixture_fini(&f);
+}
+
+/* A step that never ends is killed from outside, again and again: in the end it is the request. */
+static void a_request_that_hangs_every_time_is_ended(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(50);
+    struct client_stream *s;
+    struct ledger_entry *entry;
+    uint32_t n_kills = 0;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy, 20 * 1000 * 1000);
+    s = client_submit(&f.client, 1, &r);
+    entry = ledger_entry(&f.rig.ledger, 0);
+    while (!client_stream_is_over(s)) {
+        receive_for(&f, 0);
+        if (entry->kills < n_kills || atomic_load(&entry->running) != LEDGER_RUNS)
+            continue; /* this worker has not taken over, or not begun its step */
+        kill_worker(&f);
+        n_kills++;
+        assert_true(n_kills < 10);
+        start_worker(&f);
+    }
+    assert_int_equal(n_kills, 5);
+    assert_int_equal(s->finish, LLMD__FINISH__FINISH_ERROR);
+    end_well(&f);
+    fixture_fini(&f);
+}
+
+/* SIGSEGV sent by somebody else is not the request's doing, however often. */
+static void a_signal_from_outside_is_no_fault(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(40);
+    struct client_stream *s;
+    struct ledger_entry *entry;
+
+    (void)state;
+    fixture_init(&f, &rig_roomy, 20 * 1000 * 1000);
+    s = client_submit(&f.client, 1, &r);
+    entry = ledger_entry(&f.rig.ledger, 0);
+    for (uint32_t k = 0; k < 3; k++) {
+        while (entry->kills < k || atomic_load(&entry->running) != LEDGER_RUNS)
+            receive_for(&f, 0);
+        kill(f.pid, SIGABRT);
+        assert_int_equal(WTERMSIG(reap(&f)), SIGABRT);
+        assert_int_equal(atomic_load(&entry->running), LEDGER_RUNS);
+        f.step_us = k == 2 ? 0 : f.step_us;
+        start_worker(&f);
+    }
+    until_all_over(&f);
+    rig_assert_expected(s, &r);
     end_well(&f);
     fixture_fini(&f);
 }
@@ -422,6 +482,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_poison_request_ends_after_two_crashes),
         cmocka_unit_test(a_poison_request_takes_nobody_with_it),
         cmocka_unit_test(innocent_suspects_all_go_on),
+        cmocka_unit_test(a_request_that_hangs_every_time_is_ended),
+        cmocka_unit_test(a_signal_from_outside_is_no_fault),
         cmocka_unit_test(a_crash_between_last_token_and_done_adds_nothing),
         cmocka_unit_test(a_damaged_entry_is_unknown_afterwards),
     };

@@ -232,8 +232,7 @@ static void demo_prompts_have_their_golden_ids(void **state)
     (void)state;
     if (!t || !golden)
         fail_msg("%s", e.msg);
-    json_array_foreach(json_object_get(golden, "prompts"), i, item)
-    {
+    json_array_foreach (json_object_get(golden, "prompts"), i, item) {
         const char *text = json_string_value(json_object_get(item, "prompt"));
         const json_t *want = json_object_get(item, "ids");
         struct token_list ids = { 0 };

@@ -1,0 +1,96 @@
+/* fuzz_dialects.c - bodies of every dialect through parse, validate, and the answer to what was taken.
+ *
+ * The first byte chooses the dialect and its route, the rest is the body. */
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "gateway/request.h"
+#include "gateway/tgi.h"
+
+static struct service *open_service(void)
+{
+    static struct service *service;
+    static struct stats stats;
+    struct err e;
+
+    if (service)
+        return service;
+    service = calloc(1, sizeof *service);
+    config_init(&service->config);
+    if (!config_set(&service->config, "model", TEST_SOURCE_DIR "/models/stories-demo", "t", &e) ||
+        !service_open_model(service, &e))
+        abort();
+    service->n_groups = 1;
+    service->stats = &stats;
+    return service;
+}
+
+static const struct {
+    const struct dialect *dialect;
+    int variant;
+} doors[] = {
+    { &dialect_tgi, TGI_GENERATE }, { &dialect_tgi, TGI_GENERATE_STREAM },
+    { &dialect_tgi, TGI_ROOT },     { &dialect_openai_completions, 0 },
+    { &dialect_openai_chat, 0 },    { &dialect_oci, 0 },
+};
+
+/* One token for each choice, then its end: the formatters see every combination of options. */
+static void answer(struct request *rq)
+{
+    struct buf out = { 0 };
+    struct reply r;
+
+    for (uint32_t i = 0; i < rq->n_choices; i++) {
+        struct choice *c = &rq->choices[i];
+        Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
+        int32_t id = 300 + (int32_t)i;
+        assert(c->prompt->n_ids > 0 && c->seq.submit.max_tokens > 0);
+        m.tokens = &id;
+        m.n_tokens = 1;
+        sequence_append(&c->seq, &m, 0);
+        c->seq.state = SEQUENCE_ENDED;
+        c->seq.finish = LLMD__FINISH__FINISH_LENGTH;
+        choice_take(c);
+        assert(c->end != CHOICE_RUNNING);
+    }
+    reply_init(&r);
+    if (rq->is_stream) {
+        rq->dialect->begin(rq, &r);
+        for (uint32_t i = 0; i < rq->n_choices; i++)
+            rq->dialect->token(rq, &rq->choices[i], 0, &out);
+        rq->dialect->end(rq, &out);
+    } else {
+        rq->dialect->whole(rq, &r);
+    }
+    assert(r.status == 200);
+    reply_fini(&r);
+    buf_fini(&out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    struct service *service = open_service();
+    struct request rq;
+    struct fault f = { 0 };
+    size_t door = n ? data[0] % (sizeof doors / sizeof *doors) : 0;
+
+    if (n == 0)
+        return 0;
+    request_init(&rq, service, doors[door].dialect, doors[door].variant);
+    if (rq.dialect->parse(&rq, NULL, (const char *)data + 1, n - 1, &f) &&
+        request_make_choices(&rq, &f)) {
+        answer(&rq);
+    } else {
+        struct reply r;
+        reply_init(&r);
+        assert(f.kind != FAULT_NONE);
+        rq.dialect->fault(&f, &r);
+        assert(r.status >= 400 && r.status < 500 && r.body.n > 0);
+        reply_fini(&r);
+    }
+    request_fini(&rq);
+    return 0;
+}

@@ -1,0 +1,357 @@
+/* fake_child.c - stands in for llm-gateway and llm-worker: it keeps llmd's contract, or breaks it on
+ * purpose.
+ *
+ * It is installed under both names; BOOT tells it which process it is.  The model directory of the test
+ * holds a file `behaviour` with lines "<process>: <word>", read at each start, and a file `events` to
+ * which it appends what it saw, one line per event:
+ *
+ *   <process> <pid> <event> [details]
+ *
+ * Words: exit, abort, never-ready, no-weights, slow-ready, ignore-drain, ignore-all, orphan-maker; and
+ * for the process "inspect": bad, crash, garbage, empty, hang. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/mem.h"
+#include "common/runtime_dir.h"
+#include "proto/board.h"
+#include "proto/control.h"
+#include "proto/kvpool.h"
+#include "proto/ledger.h"
+#include "proto/weights_layout.h"
+
+static struct {
+    struct config config;
+    struct control_msg boot_msg;
+    const Llmd__Boot *boot;
+    char name[32], word[32];
+    uint64_t orphan_deadline_ns; /* 0 = llmd lives */
+} me;
+
+static volatile sig_atomic_t got_sigterm;
+
+static void on_sigterm(int sig)
+{
+    (void)sig;
+    got_sigterm = 1;
+}
+
+static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void note(const char *fmt, ...)
+{
+    char path[CONFIG_TEXT_BYTES + 16], text[2048];
+    va_list ap;
+    int fd, n;
+
+    snprintf(path, sizeof path, "%s/events", me.config.model);
+    n = snprintf(text, sizeof text, "%s %d ", me.name, (int)getpid());
+    va_start(ap, fmt);
+    n += vsnprintf(text + n, sizeof text - (size_t)n - 1, fmt, ap);
+    va_end(ap);
+    if ((size_t)n > sizeof text - 2)
+        n = sizeof text - 2;
+    text[n++] = '\n';
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, text, (size_t)n) != n)
+        abort();
+    close(fd);
+}
+
+static void read_behaviour(void)
+{
+    char path[CONFIG_TEXT_BYTES + 16], line[128];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/behaviour", me.config.model);
+    f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f)) {
+        size_t n = strlen(me.name);
+        if (strncmp(line, me.name, n) == 0 && line[n] == ':')
+            snprintf(me.word, sizeof me.word, "%.*s", (int)strcspn(line + n + 2, "\n"),
+                     line + n + 2);
+    }
+    if (f)
+        fclose(f);
+}
+
+static bool is(const char *word)
+{
+    return strcmp(me.word, word) == 0;
+}
+
+static void receive_boot(bool inspect)
+{
+    struct err e = { 0 };
+
+    if (control_recv(CONTROL_FD, &me.boot_msg, &e) != CONTROL_OK || me.boot_msg.type != MSG_BOOT)
+        abort();
+    me.boot = me.boot_msg.body;
+    config_init(&me.config);
+    for (size_t i = 0; i < me.boot->n_settings; i++)
+        if (!config_set(&me.config, me.boot->settings[i]->name, me.boot->settings[i]->value, "llmd",
+                        &e))
+            abort();
+    if (inspect)
+        snprintf(me.name, sizeof me.name, "inspect");
+    else if (me.boot->slot == BOARD_SLOT_GATEWAY)
+        snprintf(me.name, sizeof me.name, "gateway");
+    else
+        snprintf(me.name, sizeof me.name, "worker %u.%u", me.boot->group, me.boot->rank);
+}
+
+/* The first descriptor past CONTROL_FD that was inherited, or 0; asked before BOOT brings more. */
+static int find_extra_descriptor(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    struct dirent *entry;
+    int extra = 0;
+
+    while (dir && (entry = readdir(dir))) {
+        int fd = atoi(entry->d_name);
+        if (entry->d_name[0] != '.' && fd > CONTROL_FD && fd != dirfd(dir))
+            extra = fd;
+    }
+    if (dir)
+        closedir(dir);
+    return extra;
+}
+
+/* No signal blocked or ignored, nothing of systemd's, a process group of its own. */
+static void check_inheritance(void)
+{
+    struct sigaction action;
+    sigset_t mask;
+
+    sigprocmask(SIG_BLOCK, NULL, &mask);
+    for (int sig = 1; sig < 32; sig++) {
+        if (sigismember(&mask, sig))
+            note("bad mask: signal %d is blocked", sig);
+        if (sigaction(sig, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+            note("bad action: signal %d is ignored", sig);
+    }
+    if (getenv("NOTIFY_SOCKET") || getenv("WATCHDOG_USEC") || getenv("LISTEN_FDS"))
+        note("bad environment");
+    if (getpgrp() != getpid())
+        note("bad process group");
+}
+
+/* Attach what BOOT brought, by the functions the real ones use. */
+static void check_segments(void)
+{
+    struct control_msg *m = &me.boot_msg;
+    struct segment weights, group;
+    struct err e = { 0 };
+    struct ledger ledger;
+    struct kvpool pool;
+    struct board board;
+
+    if (!board_attach(&board, control_take_fd(m, LLMD__FD_KIND__FD_BOARD, 0), &e))
+        note("bad board: %s", e.msg);
+    else if (strcmp(board_slot(&board, me.boot->slot)->name, me.name) != 0)
+        note("bad slot: %s", board_slot(&board, me.boot->slot)->name);
+    if (me.boot->slot == BOARD_SLOT_GATEWAY) {
+        int fd = control_take_fd(m, LLMD__FD_KIND__FD_LISTEN, 0);
+        if (fd < 0 || !(fcntl(fd, F_GETFL) & O_NONBLOCK))
+            note("bad listening socket");
+        if (control_take_fd(m, LLMD__FD_KIND__FD_CONNECTIONS, 0) < 0)
+            note("bad connections segment");
+        return;
+    }
+    if (!ledger_attach(&ledger, control_take_fd(m, LLMD__FD_KIND__FD_LEDGER, me.boot->group), true,
+                       &e) ||
+        !kvpool_attach(&pool, control_take_fd(m, LLMD__FD_KIND__FD_KVPOOL, 0), &e) ||
+        !segment_attach(&weights, control_take_fd(m, LLMD__FD_KIND__FD_WEIGHTS, me.boot->rank),
+                        SEGMENT_WEIGHTS, WEIGHTS_VERSION, true, &e) ||
+        !segment_attach(&group, control_take_fd(m, LLMD__FD_KIND__FD_GROUP, me.boot->group),
+                        SEGMENT_GROUP, 1, true, &e))
+        note("bad segment: %s", e.msg);
+}
+
+static void say_fatal(const char *words)
+{
+    Llmd__Fatal fatal = LLMD__FATAL__INIT;
+
+    fatal.message = (char *)(uintptr_t)words;
+    control_send(CONTROL_FD, MSG_FATAL, &fatal, NULL, 0, NULL);
+}
+
+static void say_weights_ready(void)
+{
+    Llmd__WeightsReady ready = LLMD__WEIGHTS_READY__INIT;
+
+    ready.rank = me.boot->rank;
+    control_send(CONTROL_FD, MSG_WEIGHTS_READY, &ready, NULL, 0, NULL);
+}
+
+static void say_ready(void)
+{
+    Llmd__Ready ready = LLMD__READY__INIT;
+
+    ready.epoch = me.boot->epoch;
+    control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, NULL);
+    note("ready");
+}
+
+static int inspect(void)
+{
+    Llmd__ModelPlan plan = LLMD__MODEL_PLAN__INIT;
+    struct buf out = { 0 };
+
+    if (is("bad")) {
+        say_fatal("config.json: no such file");
+        return 1;
+    }
+    if (is("crash"))
+        abort();
+    if (is("hang"))
+        pause();
+    if (is("garbage"))
+        return puts("hello") < 0;
+    if (is("empty"))
+        return 0;
+    plan.name = plan.architecture = plan.weights_dtype = (char *)(uintptr_t) "fake";
+    plan.max_model_len = 64;
+    plan.vocab_size = 100;
+    plan.n_layers = plan.n_kv_heads = 1;
+    plan.head_dim = 16;
+    plan.kv_dtype = DTYPE_F16;
+    plan.kv_page_tokens = 16;
+    plan.kv_page_bytes = 1024;
+    plan.kv_pages = 8;
+    plan.group_bytes = 65536;
+    plan.weights_bytes = plan.weights_shard_bytes = 8192;
+    frame_pack(&out, MSG_MODEL_PLAN, &plan);
+    if (write(STDOUT_FILENO, out.data, out.n) != (ssize_t)out.n)
+        return 1;
+    buf_fini(&out);
+    return 0;
+}
+
+/* Leave a process behind that has no parent but the subreaper. */
+static void make_orphan(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        if (fork() == 0) {
+            note("orphan");
+            usleep(20000);
+        }
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+static void take_message(const struct control_msg *m)
+{
+    if (m->type == MSG_RELOAD) {
+        const Llmd__Reload *r = m->body;
+        for (size_t i = 0; i < r->n_settings; i++)
+            note("reload %s=%s", r->settings[i]->name, r->settings[i]->value);
+    } else if (m->type == MSG_SERVICE) {
+        const Llmd__Service *s = m->body;
+        char text[1024] = "";
+        for (size_t i = 0; i < s->n_groups; i++)
+            snprintf(text + strlen(text), sizeof text - strlen(text), " %s",
+                     s->groups[i]->up ? "up" : s->groups[i]->cause);
+        note("service%s%s", s->draining ? " draining" : "", text);
+    } else if (m->type == MSG_DRAIN) {
+        note("drain");
+        if (!is("ignore-drain") && !is("ignore-all"))
+            exit(0);
+    } else {
+        note("bad message %s", msg_name(m->type));
+    }
+}
+
+static void listen_to_llmd(void)
+{
+    struct control_msg m;
+    struct err e = { 0 };
+
+    for (;;) {
+        switch (control_recv(CONTROL_FD, &m, &e)) {
+        case CONTROL_OK:
+            take_message(&m);
+            control_msg_fini(&m);
+            continue;
+        case CONTROL_EMPTY:
+            return;
+        case CONTROL_CLOSED:
+            note("orphaned");
+            me.orphan_deadline_ns = clock_mono_ns() + me.config.orphan_timeout_s * NS_PER_S + 1;
+            return;
+        case CONTROL_FAILED:
+            note("bad control: %s", e.msg);
+            return;
+        }
+    }
+}
+
+static void serve(void)
+{
+    fcntl(CONTROL_FD, F_SETFL, O_NONBLOCK);
+    for (;;) {
+        struct pollfd fd = { .fd = me.orphan_deadline_ns ? -1 : CONTROL_FD, .events = POLLIN };
+        poll(&fd, 1, 50);
+        if (got_sigterm) {
+            note("sigterm");
+            got_sigterm = 0;
+            if (!is("ignore-all"))
+                exit(0);
+        }
+        if (me.orphan_deadline_ns && clock_mono_ns() > me.orphan_deadline_ns) {
+            runtime_dir_sweep(me.config.runtime_dir);
+            note("gave up");
+            exit(0);
+        }
+        if (fd.revents)
+            listen_to_llmd();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    bool is_inspect = argc > 1 && strcmp(argv[1], "--inspect") == 0;
+    int extra = find_extra_descriptor();
+
+    receive_boot(is_inspect);
+    read_behaviour();
+    if (is_inspect)
+        return inspect();
+    note("start epoch=%u at_ms=%llu", me.boot->epoch,
+         (unsigned long long)(clock_mono_ns() / NS_PER_MS));
+    if (extra)
+        note("bad descriptor %d was inherited", extra);
+    check_inheritance();
+    check_segments();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTERM, on_sigterm);
+    if (is("exit")) {
+        say_fatal("the fake has no words left");
+        return 7;
+    }
+    if (is("abort"))
+        abort();
+    if (is("orphan-maker"))
+        make_orphan();
+    if (me.boot->slot != BOARD_SLOT_GATEWAY && !is("no-weights") && !is("never-ready"))
+        say_weights_ready();
+    if (is("slow-ready"))
+        usleep(300000);
+    if (!is("never-ready") && !is("no-weights"))
+        say_ready();
+    serve();
+}

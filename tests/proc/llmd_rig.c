@@ -1,0 +1,386 @@
+/* llmd_rig.c - start, watch and end an llmd among fake children. */
+#include "tests/proc/llmd_rig.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/runtime_dir.h"
+
+enum { PATIENCE_MS = 30000 };
+
+void nap_ms(int ms)
+{
+    nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 },
+              NULL);
+}
+
+static void put_path(const struct rig *r, const char *name, char out[128])
+{
+    snprintf(out, 128, "%s/%s", r->base, name);
+}
+
+static void copy_program(const struct rig *r, const char *from, const char *name)
+{
+    char source[512], to[128], bytes[65536];
+    ssize_t n;
+    int in, out;
+
+    snprintf(source, sizeof source, "%s/%s", TEST_BIN_DIR, from);
+    put_path(r, name, to);
+    if (link(source, to) == 0)
+        return;
+    in = open(source, O_RDONLY | O_CLOEXEC);
+    out = open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0700);
+    assert_true(in >= 0 && out >= 0);
+    while ((n = read(in, bytes, sizeof bytes)) > 0)
+        assert_int_equal(write(out, bytes, (size_t)n), n);
+    close(in);
+    close(out);
+}
+
+static int open_notify(const struct rig *r)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    snprintf(at.sun_path, sizeof at.sun_path, "%s/notify", r->base);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+void rig_behave(struct rig *r, const char *behaviour)
+{
+    char path[128], next[128];
+    FILE *f;
+
+    put_path(r, "model/behaviour", path);
+    put_path(r, "model/next", next);
+    f = fopen(next, "w");
+    assert_non_null(f);
+    fputs(behaviour, f);
+    fclose(f);
+    assert_int_equal(rename(next, path), 0);
+}
+
+void rig_init(struct rig *r, const char *behaviour)
+{
+    char path[128];
+
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* what llmd leaves behind becomes ours, and is seen */
+    *r = (struct rig){ .base = "/tmp/llmd-test-XXXXXX", .passed_fd = -1 };
+    assert_non_null(mkdtemp(r->base));
+    put_path(r, "bin", path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(r->model, sizeof r->model, "%s/model", r->base);
+    snprintf(r->run, sizeof r->run, "%s/run", r->base);
+    assert_int_equal(mkdir(r->model, 0700), 0);
+    copy_program(r, "llmd", "bin/llmd");
+    copy_program(r, "fake_child", "bin/llm-worker");
+    copy_program(r, "fake_child", "bin/llm-gateway");
+    rig_behave(r, behaviour);
+    r->notify = open_notify(r);
+}
+
+static void run_llmd(const struct rig *r, char **argv)
+{
+    char path[128], text[160];
+    int log;
+
+    put_path(r, "stderr", path);
+    log = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    dup2(log, STDERR_FILENO);
+    close(log);
+    put_path(r, "notify", path);
+    setenv("NOTIFY_SOCKET", path, 1);
+    unsetenv("JOURNAL_STREAM");
+    if (r->passed_fd >= 0) {
+        snprintf(text, sizeof text, "%d", (int)getpid());
+        setenv("LISTEN_PID", text, 1);
+        setenv("LISTEN_FDS", "1", 1);
+        dup2(r->passed_fd, 3);
+    }
+    put_path(r, "bin/llmd", path);
+    execv(path, argv);
+    _exit(127);
+}
+
+void rig_start(struct rig *r, ...)
+{
+    char *argv[40] = { (char *)(uintptr_t) "llmd", r->model, (char *)(uintptr_t) "--runtime-dir",
+                       r->run };
+    int n = 4;
+    va_list ap;
+
+    va_start(ap, r);
+    do
+        argv[n] = va_arg(ap, char *);
+    while (argv[n++] && n < 40);
+    va_end(ap);
+    assert_int_equal(r->pid, 0);
+    r->pid = fork();
+    assert_true(r->pid >= 0);
+    if (r->pid == 0)
+        run_llmd(r, argv);
+}
+
+/* ---- what it says ---- */
+
+static void pump(struct rig *r)
+{
+    char bytes[2048];
+    ssize_t n;
+
+    while ((n = recv(r->notify, bytes, sizeof bytes, 0)) > 0) {
+        buf_add(&r->told, bytes, (size_t)n);
+        buf_add_char(&r->told, '\n');
+    }
+}
+
+static int count(const char *text, const char *word)
+{
+    int n = 0;
+
+    for (; text && (text = strstr(text, word)); text++)
+        n++;
+    return n;
+}
+
+int rig_count_told(struct rig *r, const char *text)
+{
+    pump(r);
+    return count(r->told.data, text);
+}
+
+char *rig_read(const struct rig *r, const char *name)
+{
+    char path[128], *bytes;
+    size_t n;
+
+    put_path(r, name, path);
+    if (!file_read(path, 16 << 20, &bytes, &n, NULL))
+        return strdup("");
+    return bytes;
+}
+
+static int count_in(const struct rig *r, const char *name, const char *text)
+{
+    char *bytes = rig_read(r, name);
+    int n = count(bytes, text);
+
+    free(bytes);
+    return n;
+}
+
+int rig_count_events(const struct rig *r, const char *text)
+{
+    return count_in(r, "model/events", text);
+}
+
+int rig_count_log(const struct rig *r, const char *text)
+{
+    return count_in(r, "stderr", text);
+}
+
+static void fail_waiting(struct rig *r, const char *what)
+{
+    char *log = rig_read(r, "stderr"), *events = rig_read(r, "model/events");
+
+    pump(r);
+    fail_msg("waited in vain for '%s'\n-- told:\n%s\n-- events:\n%s\n-- log:\n%s", what,
+             r->told.data ? r->told.data : "", events, log);
+}
+
+void rig_wait_told(struct rig *r, const char *line)
+{
+    for (int ms = 0; rig_count_told(r, line) == 0; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_waiting(r, line);
+        nap_ms(5);
+    }
+}
+
+void rig_wait_event(struct rig *r, const char *event)
+{
+    for (int ms = 0; rig_count_events(r, event) == 0; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_waiting(r, event);
+        nap_ms(5);
+    }
+}
+
+void rig_wait_log(struct rig *r, const char *text)
+{
+    for (int ms = 0; rig_count_log(r, text) == 0; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_waiting(r, text);
+        nap_ms(5);
+    }
+}
+
+/* ---- its end ---- */
+
+int rig_wait_exit(struct rig *r)
+{
+    int status = 0;
+
+    for (int ms = 0; waitpid(r->pid, &status, WNOHANG) == 0; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_waiting(r, "the end of llmd");
+        nap_ms(5);
+    }
+    r->pid = 0;
+    pump(r);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+void rig_stop(struct rig *r)
+{
+    kill(r->pid, SIGTERM);
+    assert_int_equal(rig_wait_exit(r), 0);
+    assert_int_not_equal(access(r->run, F_OK), 0);
+    rig_expect_no_process(0);
+}
+
+void rig_expect_no_process(double seconds)
+{
+    for (int ms = 0;; ms += 5) {
+        pid_t pid = waitpid(-1, NULL, WNOHANG);
+        if (pid < 0)
+            return;
+        if (pid == 0 && ms >= seconds * 1000)
+            fail_msg("a process is left behind");
+        if (pid == 0)
+            nap_ms(5);
+    }
+}
+
+/* Until nothing is left: the children of what dies become ours. */
+static void kill_rest(void)
+{
+    char path[64];
+    int pid;
+
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    while (waitpid(-1, NULL, WNOHANG) >= 0) {
+        FILE *f = fopen(path, "r");
+        while (f && fscanf(f, "%d", &pid) == 1)
+            kill(pid, SIGKILL);
+        if (f)
+            fclose(f);
+        nap_ms(2);
+    }
+}
+
+void rig_fini(struct rig *r)
+{
+    char *events = rig_read(r, "model/events"), command[128];
+    char *bad = strstr(events, " bad ");
+
+    if (r->pid > 0)
+        kill(r->pid, SIGKILL);
+    kill_rest();
+    if (bad)
+        fail_msg("a child complains: %s", events);
+    free(events);
+    close(r->notify);
+    buf_fini(&r->told);
+    snprintf(command, sizeof command, "rm -r %s", r->base);
+    assert_int_equal(system(command), 0);
+}
+
+/* ---- its operator ---- */
+
+int rig_connect(const struct rig *r)
+{
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 },
+               sizeof(struct timeval));
+    runtime_dir_control_path(r->run, at.sun_path, sizeof at.sun_path);
+    for (int ms = 0; connect(fd, (struct sockaddr *)&at, sizeof at) < 0; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_msg("cannot connect to '%s'", at.sun_path);
+        nap_ms(5);
+    }
+    return fd;
+}
+
+Llmd__CtlReply *rig_ask(const struct rig *r, Llmd__CtlCommand command, uint32_t group)
+{
+    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
+    struct control_msg m;
+    struct err e = { 0 };
+    int fd = rig_connect(r);
+
+    request.command = command;
+    request.group = group;
+    assert_true(control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, &e));
+    if (control_recv(fd, &m, &e) != CONTROL_OK)
+        fail_msg("no reply to command %d: %s", (int)command, e.msg);
+    assert_int_equal(m.type, MSG_CTL_REPLY);
+    close(fd);
+    return m.body;
+}
+
+static const Llmd__ProcessStatus *find_process(const Llmd__CtlReply *reply, const char *name)
+{
+    for (size_t i = 0; reply->status && i < reply->status->n_processes; i++)
+        if (strcmp(reply->status->processes[i]->name, name) == 0)
+            return reply->status->processes[i];
+    return NULL;
+}
+
+pid_t rig_pid_of(const struct rig *r, const char *process)
+{
+    return rig_wait_restarts(r, process, 0);
+}
+
+pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t restarts)
+{
+    for (int ms = 0; ms < PATIENCE_MS; ms += 5) {
+        Llmd__CtlReply *reply = rig_ask(r, LLMD__CTL_COMMAND__CTL_STATUS, 0);
+        const Llmd__ProcessStatus *p = find_process(reply, process);
+        pid_t pid =
+            p && p->restarts >= restarts && strcmp(p->state, "ready") == 0 ? (pid_t)p->pid : 0;
+        frame_free_body(reply);
+        if (pid)
+            return pid;
+        nap_ms(5);
+    }
+    fail_waiting((struct rig *)(uintptr_t)r, process);
+    return 0;
+}
+
+int rig_count_fds(const struct rig *r)
+{
+    char path[64];
+    DIR *dir;
+    int n = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)r->pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}

@@ -1,0 +1,57 @@
+/* llmd_rig.h - a real llmd with fake children in a folder of its own, seen the way systemd, an operator
+ * and /proc see it. */
+#ifndef LLMD_TESTS_LLMD_RIG_H
+#define LLMD_TESTS_LLMD_RIG_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "proto/control.h"
+
+struct rig {
+    char base[48]; /* bin/ model/ run/ stderr notify */
+    char model[64], run[64];
+    pid_t pid;       /* of llmd; 0 = none */
+    int notify;      /* what llmd tells its service manager */
+    struct buf told; /* of it, one line each */
+    int passed_fd;   /* handed over by socket activation; -1 = none */
+};
+
+/* A fresh folder; behaviour: lines "<process>: <word>" of fake_child.c, or "". */
+void rig_init(struct rig *r, const char *behaviour);
+void rig_behave(struct rig *r, const char *behaviour);
+/* Kills what is left and removes the folder.  Fails the test when llmd left a process behind, or when a
+ * fake child found something wrong. */
+void rig_fini(struct rig *r);
+
+/* Start llmd with these further arguments (NULL at the end). */
+void rig_start(struct rig *r, ...) __attribute__((sentinel));
+/* Until STATUS says so in so many words; fails the test after some seconds. */
+void rig_wait_told(struct rig *r, const char *line);
+void rig_wait_event(struct rig *r, const char *event);
+void rig_wait_log(struct rig *r, const char *text);
+
+/* How often a text was told, or stands in events or in llmd's log. */
+int rig_count_told(struct rig *r, const char *text);
+int rig_count_events(const struct rig *r, const char *text);
+int rig_count_log(const struct rig *r, const char *text);
+char *rig_read(const struct rig *r, const char *name); /* caller frees */
+
+/* Wait for llmd's end; its exit code, or -signal. */
+int rig_wait_exit(struct rig *r);
+/* SIGTERM, and expect exit code 0. */
+void rig_stop(struct rig *r);
+/* No process is left below us; waits up to `seconds`. */
+void rig_expect_no_process(double seconds);
+
+/* Ask over control.sock.  The reply's body: frame_free_body(). */
+int rig_connect(const struct rig *r);
+Llmd__CtlReply *rig_ask(const struct rig *r, Llmd__CtlCommand command, uint32_t group);
+pid_t rig_pid_of(const struct rig *r, const char *process);
+/* Until the process is ready with at least this many restarts; its pid. */
+pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t restarts);
+int rig_count_fds(const struct rig *r);
+
+void nap_ms(int ms);
+
+#endif

@@ -1,0 +1,322 @@
+/* test_upstream.c - the gateway's half of the protocol against a fake worker on the real link: nothing
+ * lost, nothing twice, whatever the worker forgets. */
+#include <stdio.h>
+
+#include "tests/check.h"
+
+#include "common/clock.h"
+#include "common/mem.h"
+#include "gateway/upstream.h"
+#include "tests/gateway/fake_worker.h"
+
+enum { N_SEQUENCES = 20, N_PROMPT = 3, MAX_TOKENS = 50 };
+
+struct house {
+    struct upstream *u;
+    struct stats stats;
+    _Atomic uint32_t load[2];
+    struct fake_worker workers[2];
+    uint32_t n_groups;
+    uint32_t n_hellos;
+    struct sequence sequences[N_SEQUENCES];
+    int32_t prompts[N_SEQUENCES][N_PROMPT];
+    uint32_t n_progress;
+};
+
+static struct house house;
+
+static void on_hello(const Llmd__Hello *hello, void *ctx)
+{
+    (void)hello;
+    ((struct house *)ctx)->n_hellos++;
+}
+
+static void kick(uint32_t group, void *ctx)
+{
+    (void)group; /* turn() receives always */
+    (void)ctx;
+}
+
+static void describe(char *out, size_t n, void *ctx)
+{
+    (void)ctx;
+    snprintf(out, n, "nobody is in");
+}
+
+static void on_progress(struct sequence *s)
+{
+    ((struct house *)s->owner)->n_progress++;
+}
+
+static void open_house(uint32_t n_groups, uint32_t n_workers)
+{
+    static int count;
+    struct upstream_config config = { .n_groups = n_groups,
+                                      .wait_ns = 300 * NS_PER_MS,
+                                      .move_ns = 100 * NS_PER_MS,
+                                      .stats = &house.stats,
+                                      .load = house.load,
+                                      .on_hello = on_hello,
+                                      .kick = kick,
+                                      .describe = describe,
+                                      .ctx = &house,
+                                      .gateway_epoch = 3 };
+    char instance[64];
+    struct err e;
+
+    memset(&house, 0, sizeof house);
+    snprintf(instance, sizeof instance, "up%d-%d", getpid(), ++count);
+    house.n_groups = n_groups;
+    for (uint32_t g = 0; g < n_workers; g++)
+        assert_ok(fake_worker_open(&house.workers[g], instance, g, &e), e);
+    config.instance = instance;
+    house.u = upstream_new(&config, &e);
+    assert_non_null(house.u);
+}
+
+static void close_house(void)
+{
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        upstream_cancel(house.u, &house.sequences[i]);
+        sequence_fini(&house.sequences[i]);
+    }
+    assert_int_equal(upstream_n_sequences(house.u), 0);
+    for (uint32_t g = 0; g < house.n_groups; g++)
+        assert_int_equal(atomic_load(&house.load[g]), 0);
+    upstream_free(house.u);
+    for (uint32_t g = 0; g < house.n_groups; g++)
+        if (house.workers[g].link)
+            fake_worker_close(&house.workers[g]);
+}
+
+static void turn(void)
+{
+    uint64_t due;
+
+    for (uint32_t g = 0; g < house.n_groups; g++) {
+        if (house.workers[g].link)
+            fake_worker_step(&house.workers[g]);
+        upstream_receive(house.u, g);
+    }
+    due = upstream_tick_due_ns(house.u);
+    if (due && due <= clock_mono_ns() + 30 * NS_PER_MS)
+        upstream_tick(house.u, clock_mono_ns());
+    usleep(200);
+}
+
+#define turn_until(condition)                                                                      \
+    do {                                                                                           \
+        uint64_t end_ns = clock_mono_ns() + 10 * NS_PER_S;                                         \
+        while (!(condition) && clock_mono_ns() < end_ns)                                           \
+            turn();                                                                                \
+        assert_true(condition);                                                                    \
+    } while (0)
+
+static void submit(int i)
+{
+    struct sequence *s = &house.sequences[i];
+
+    for (int k = 0; k < N_PROMPT; k++)
+        house.prompts[i][k] = 10 * i + k + 1;
+    sequence_init(s);
+    s->id = upstream_draw_ids(house.u, 1);
+    s->submit.prompt = house.prompts[i];
+    s->submit.n_prompt = N_PROMPT;
+    s->submit.max_tokens = MAX_TOKENS;
+    s->sampling.seed = (uint64_t)i;
+    s->sampling.want_logprobs = i % 2;
+    s->sampling.top_logprobs = i % 2 ? 2 : 0;
+    s->on_progress = on_progress;
+    s->owner = &house;
+    upstream_submit(house.u, s);
+}
+
+static void submit_all(void)
+{
+    for (int i = 0; i < N_SEQUENCES; i++)
+        submit(i);
+}
+
+static bool all_ended(void)
+{
+    for (int i = 0; i < N_SEQUENCES; i++)
+        if (house.sequences[i].state != SEQUENCE_ENDED)
+            return false;
+    return true;
+}
+
+static bool all_have(uint32_t n)
+{
+    for (int i = 0; i < N_SEQUENCES; i++)
+        if (house.sequences[i].n_tokens < n)
+            return false;
+    return true;
+}
+
+static void expect_exact_tokens(void)
+{
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        const struct sequence *s = &house.sequences[i];
+        uint64_t key = fake_key(house.prompts[i], N_PROMPT, (uint64_t)i);
+        assert_int_equal(s->finish, LLMD__FINISH__FINISH_LENGTH);
+        assert_int_equal(s->n_tokens, MAX_TOKENS);
+        for (uint32_t k = 0; k < MAX_TOKENS; k++) {
+            assert_int_equal(s->tokens[k], fake_token(key, k));
+            if (i % 2) {
+                assert_true(s->logprobs[k].logprob == fake_logprob(key, k));
+                assert_int_equal(sequence_top(s, k)[0].token, s->tokens[k]);
+            }
+        }
+    }
+}
+
+static void ids_are_drawn_once(void **state)
+{
+    uint64_t a, b;
+
+    (void)state;
+    open_house(1, 0);
+    a = upstream_draw_ids(house.u, 3);
+    b = upstream_draw_ids(house.u, 1);
+    assert_true(a != 0 && b == a + 3);
+    assert_int_equal(a >> 40, 3);
+    close_house();
+}
+
+static void tokens_arrive_and_are_acknowledged(void **state)
+{
+    (void)state;
+    open_house(1, 1);
+    submit_all();
+    turn_until(all_ended());
+    expect_exact_tokens();
+    turn_until(atomic_load(&house.workers[0].n_acks) == N_SEQUENCES);
+    assert_int_equal(atomic_load(&house.workers[0].n_live), 0);
+    assert_int_equal(stat_get(&house.stats, STAT_gateway_generated_tokens),
+                     N_SEQUENCES * MAX_TOKENS);
+    assert_int_equal(stat_get(&house.stats, STAT_duplicate_tokens_dropped), 0);
+    close_house();
+}
+
+static void duplicates_are_dropped_and_counted(void **state)
+{
+    (void)state;
+    open_house(1, 1);
+    atomic_store(&house.workers[0].sends_twice, true);
+    submit_all();
+    turn_until(all_ended());
+    expect_exact_tokens();
+    assert_true(stat_get(&house.stats, STAT_duplicate_tokens_dropped) > 0);
+    close_house();
+}
+
+/* The list of RESYNC is exactly what is held: cancelled ones are not on it. */
+static void restart_is_answered_with_what_is_held(void **state)
+{
+    uint32_t listed;
+
+    (void)state;
+    open_house(1, 1);
+    submit_all();
+    turn_until(all_have(10));
+    for (int i = 0; i < 5; i++)
+        upstream_cancel(house.u, &house.sequences[i]);
+    listed = atomic_load(&house.workers[0].n_held_listed);
+    atomic_store(&house.workers[0].restart, 1);
+    atomic_store(&house.workers[0].is_paused, true);
+    turn_until(house.n_hellos == 2 && atomic_load(&house.workers[0].n_resyncs) == 2);
+    assert_int_equal(atomic_load(&house.workers[0].n_held_listed) - listed, N_SEQUENCES - 5);
+    assert_int_equal(atomic_load(&house.workers[0].n_live), N_SEQUENCES - 5);
+    assert_int_equal(stat_get(&house.stats, STAT_sequences_resubmitted), 0);
+    close_house();
+}
+
+static void lost_sequences_are_submitted_again_with_their_tokens(void **state)
+{
+    (void)state;
+    open_house(1, 1);
+    submit_all();
+    turn_until(all_have(10));
+    atomic_store(&house.workers[0].restart, 2);
+    turn_until(all_ended());
+    expect_exact_tokens();
+    assert_int_equal(stat_get(&house.stats, STAT_sequences_resubmitted), N_SEQUENCES);
+    assert_true(atomic_load(&house.workers[0].n_resubmitted_tokens) >= 10 * N_SEQUENCES);
+    close_house();
+}
+
+static void load_is_shared_and_a_lost_group_replaced(void **state)
+{
+    (void)state;
+    open_house(2, 2);
+    turn_until(house.n_hellos == 2);
+    submit_all();
+    assert_int_equal(atomic_load(&house.load[0]), N_SEQUENCES / 2);
+    assert_int_equal(atomic_load(&house.load[1]), N_SEQUENCES / 2);
+    turn_until(all_have(5));
+    fake_worker_close(&house.workers[1]);
+    upstream_set_service(house.u, 1, false);
+    turn_until(all_ended());
+    expect_exact_tokens();
+    assert_int_equal(stat_get(&house.stats, STAT_sequences_resubmitted), N_SEQUENCES / 2);
+    close_house();
+}
+
+static void full_group_keeps_the_order(void **state)
+{
+    (void)state;
+    open_house(1, 1);
+    atomic_store(&house.workers[0].refuse_first, 7);
+    submit_all();
+    turn_until(all_ended());
+    expect_exact_tokens();
+    assert_int_equal(atomic_load(&house.workers[0].n_submits), N_SEQUENCES + 7);
+    close_house();
+}
+
+static void nobody_in_service_ends_in_a_fault(void **state)
+{
+    (void)state;
+    open_house(1, 0);
+    submit_all();
+    assert_true(upstream_tick_due_ns(house.u) > 0);
+    turn_until(all_ended());
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        assert_int_equal(house.sequences[i].fault.kind, FAULT_UNAVAILABLE);
+        assert_string_equal(house.sequences[i].fault.text, "nobody is in");
+    }
+    assert_int_equal(house.n_progress, N_SEQUENCES);
+    assert_int_equal(upstream_tick_due_ns(house.u), 0);
+    close_house();
+}
+
+static void cancelled_sequences_are_forgotten_everywhere(void **state)
+{
+    (void)state;
+    open_house(1, 1);
+    submit_all();
+    turn_until(all_have(3));
+    for (int i = 0; i < N_SEQUENCES; i++)
+        upstream_cancel(house.u, &house.sequences[i]);
+    assert_int_equal(upstream_n_sequences(house.u), 0);
+    turn_until(atomic_load(&house.workers[0].n_live) == 0);
+    assert_int_equal(atomic_load(&house.workers[0].n_cancels), N_SEQUENCES);
+    close_house();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ids_are_drawn_once),
+        cmocka_unit_test(tokens_arrive_and_are_acknowledged),
+        cmocka_unit_test(duplicates_are_dropped_and_counted),
+        cmocka_unit_test(restart_is_answered_with_what_is_held),
+        cmocka_unit_test(lost_sequences_are_submitted_again_with_their_tokens),
+        cmocka_unit_test(load_is_shared_and_a_lost_group_replaced),
+        cmocka_unit_test(full_group_keeps_the_order),
+        cmocka_unit_test(nobody_in_service_ends_in_a_fault),
+        cmocka_unit_test(cancelled_sequences_are_forgotten_everywhere),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
