@@ -13,13 +13,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/runtime_dir.h"
 #include "gateway/boot.h"
 #include "gateway/thread.h"
 
@@ -285,23 +284,6 @@ static bool start(struct gateway *g, struct err *e)
            say_ready(g, e);
 }
 
-/* llmd died and nobody took its place: its socket file would stay for ever. */
-static void remove_control_socket(const struct config *c)
-{
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int fd;
-
-    if (!c->runtime_dir[0] || snprintf(address.sun_path, sizeof address.sun_path, "%s/control.sock",
-                                       c->runtime_dir) >= (int)sizeof address.sun_path)
-        return;
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return;
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0 && errno == ECONNREFUSED)
-        unlink(address.sun_path);
-    close(fd);
-}
-
 static void finish(struct gateway *g)
 {
     for (uint32_t i = 0; i < g->n_started; i++)
@@ -315,8 +297,8 @@ static void finish(struct gateway *g)
     loop_free(g->loop);
     if (g->service.stats)
         sync_bytes(g);
-    if (g->is_orphan)
-        remove_control_socket(&g->service.config);
+    if (g->is_orphan) /* llmd died and nobody took its place: its socket would stay for ever */
+        runtime_dir_sweep(g->service.config.runtime_dir);
     service_close_model(&g->service);
     boot_fini(&g->boot, &g->service);
     if (g->signal_fd >= 0)

@@ -5,9 +5,11 @@
 #include "gateway/tgi.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "common/json.h"
+#include "common/log.h"
 #include "gateway/fields.h"
 #include "text/tokenizer.h"
 
@@ -174,12 +176,22 @@ static bool check_rest(const struct tgi_body *body, const struct tgi_parameters 
     return true;
 }
 
+/* The OCI sample's clients ask for a watermark of every backend, so a request that does is served.  The
+ * text is not marked, and the log says so once. */
+static void warn_of_watermark(void)
+{
+    static atomic_flag warned = ATOMIC_FLAG_INIT;
+
+    if (!atomic_flag_test_and_set(&warned))
+        log_warning("parameter=watermark text is served unmarked, ignoring it");
+}
+
 static bool check_supported(const struct tgi_parameters *p, struct fault *f)
 {
     if (p->grammar.is_set)
         return fault_set(f, FAULT_UNSUPPORTED, "grammar", "grammar is not supported");
     if (p->watermark.b)
-        return fault_set(f, FAULT_UNSUPPORTED, "watermark", "watermark is not supported");
+        warn_of_watermark();
     if (p->adapter_id.is_set)
         return fault_set(f, FAULT_UNSUPPORTED, "adapter_id", "adapter_id is not supported");
     return true;

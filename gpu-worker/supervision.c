@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/runtime_dir.h"
 
 enum source { SOURCE_CONTROL, SOURCE_SIGNALS, SOURCE_TIMER, SOURCE_OWN, N_SOURCES };
 
@@ -61,6 +62,8 @@ bool supervision_open(struct supervision *s, int control, int own_fd, struct con
 
 void supervision_close(struct supervision *s)
 {
+    if (s->is_orphan) /* whoever is last tidies up after llmd */
+        runtime_dir_sweep(s->config->runtime_dir);
     const int fds[] = { s->epoll, s->signals, s->timer };
 
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -112,6 +115,7 @@ static void lose_llmd(struct supervision *s)
                 (unsigned long long)s->config->orphan_timeout_s);
     epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->control, NULL);
     s->control = -1;
+    s->is_orphan = true;
     s->orphan_deadline_ns = after_s(s->config->orphan_timeout_s);
 }
 

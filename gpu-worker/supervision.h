@@ -22,6 +22,7 @@ struct supervision {
     struct board_slot *slot; /* borrowed */
     int epoll, signals, timer;
     uint64_t orphan_deadline_ns; /* UINT64_MAX = llmd is there */
+    bool is_orphan;              /* llmd is gone */
     bool is_draining;
     uint64_t drain_deadline_ns;
 };

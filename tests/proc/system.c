@@ -164,18 +164,24 @@ int system_wait_exit(struct system *s, int timeout_ms)
     return -1000;
 }
 
-int system_stop(struct system *s)
+void system_forget(struct system *s)
 {
     char log[96];
+
+    put_log_path(s, log);
+    unlink(log);
+    rmdir(s->dir);
+}
+
+int system_stop(struct system *s)
+{
     int code;
 
     kill(s->pid, SIGTERM);
     code = system_wait_exit(s, 60000);
     if (code != 0)
         show_log(s);
-    put_log_path(s, log);
-    unlink(log);
-    rmdir(s->dir);
+    system_forget(s);
     return code;
 }
 

@@ -28,6 +28,8 @@ bool system_wait_ready(const struct system *s, int timeout_ms);
 pid_t system_pid_of(const struct system *s, const char *process);
 /* SIGTERM and wait; returns the exit code, -signal when killed. */
 int system_stop(struct system *s);
+/* Remove its log; what system_stop() does at its end. */
+void system_forget(struct system *s);
 int system_wait_exit(struct system *s, int timeout_ms); /* -1000: still running */
 /* Sum of the values of all series called `name` whose labels contain `label` ("" = all); -1 when there is
  * none. */

@@ -418,6 +418,41 @@ static void sigterm_finishes_what_runs_and_refuses_what_is_new(void **state)
     code = system_wait_exit(&s, 20000);
     assert_int_equal(code, 0);
     assert_int_equal(rmdir(s.dir) == 0 || access(s.dir, F_OK) != 0, 1); /* no file was left in it */
+    system_forget(&s);
+    free(solo);
+}
+
+static bool runs(pid_t pid)
+{
+    return kill(pid, 0) == 0;
+}
+
+static void children_of_a_killed_llmd_finish_what_runs_and_leave_nothing(void **state)
+{
+    static const char *const args[] = { "--model", MODEL, "--orphan-timeout-s", "1", "--log-level",
+                                        "error",   NULL };
+    struct system s;
+    struct exchange x;
+    pid_t gateway, worker;
+    char *solo;
+
+    (void)state;
+    system_start(&s, args);
+    solo = stream_alone(&s, 2, 400);
+    gateway = system_pid_of(&s, "gateway");
+    worker = system_pid_of(&s, "worker 0.0");
+    start_stream(&s, &x, 2, 400);
+    assert_true(exchange_read_some(&x, 500, 10000));
+    kill(s.pid, SIGKILL);
+    assert_int_equal(system_wait_exit(&s, 5000), -SIGKILL);
+    assert_true(exchanges_run(&x, 1, 30000));
+    expect_same(&x, solo);
+    free(stream_alone(&s, 3, 20)); /* they go on serving until the time is up */
+    for (int waited = 0; waited < 20000 && (runs(gateway) || runs(worker)); waited += 20)
+        nap_ms(20);
+    assert_false(runs(gateway) || runs(worker));
+    assert_int_not_equal(access(s.dir, F_OK) == 0 && rmdir(s.dir) != 0, 1); /* nothing in it */
+    system_forget(&s);
     free(solo);
 }
 
@@ -450,6 +485,7 @@ int main(void)
         cmocka_unit_test(a_killed_worker_is_replaced_and_service_goes_on),
         cmocka_unit_test(a_killed_gateway_is_replaced_and_service_goes_on),
         cmocka_unit_test(sigterm_finishes_what_runs_and_refuses_what_is_new),
+        cmocka_unit_test(children_of_a_killed_llmd_finish_what_runs_and_leave_nothing),
     };
 
     return cmocka_run_group_tests_name("system", tests, set_up, tear_down);
