@@ -458,6 +458,7 @@ static void a_damaged_entry_is_unknown_afterwards(void **state)
 
     (void)state;
     rig_make_segments(&r, &rig_roomy);
+    fake_settings.step_us = 1000; /* it must not end before it is damaged */
     rig_start(&r);
     client_open(&c, r.instance, 1);
     client_submit(&c, 1, &q);
