@@ -11,7 +11,7 @@
 
 static enum tint tint_of(const char *state)
 {
-    if (strcmp(state, "ready") == 0)
+    if (strcmp(state, "ready") == 0 || strcmp(state, "up") == 0)
         return TINT_GOOD;
     if (strcmp(state, "down") == 0 || strcmp(state, "backoff") == 0)
         return TINT_BAD;

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 if [[ ${1:-} != --in-group ]]; then
     if [[ -t 0 ]]; then
+        # shellcheck disable=SC2016 # expanded by that bash
         exec setpriv --pdeathsig TERM \
             bash -m -c 'setpriv --pdeathsig TERM "$0" --in-group "$@"; exit $?' "$0" "$@"
     fi

@@ -1,6 +1,6 @@
 # llmd_test() lines of this area
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
-          TIMEOUT 60 LABELS proc)
+          TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)

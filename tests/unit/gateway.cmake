@@ -1,5 +1,5 @@
 # llmd_test() lines of this area
-llmd_test(NAME test_connections SOURCES unit/test_connections.c LIBS proto Threads::Threads LABELS unit)
+llmd_test(NAME test_connections SOURCES unit/test_connections.c LIBS proto Threads::Threads LABELS unit threads)
 
 # The gateway under test: fake workers, a test supervisor, an HTTP client.
 add_library(gateway_harness STATIC gateway/client.c gateway/fake_worker.c gateway/harness.c)

@@ -13,6 +13,6 @@ llmd_test(NAME test_llama_families SOURCES unit/test_llama_families.c LIBS model
 llmd_test(NAME test_safetensors SOURCES unit/test_safetensors.c LIBS checkpoint)
 llmd_test(NAME test_model_config SOURCES unit/test_model_config.c LIBS runtime)
 llmd_test(NAME test_weights SOURCES unit/test_weights.c LIBS checkpoint)
-llmd_test(NAME test_comm SOURCES unit/test_comm.c LIBS runtime)
-llmd_test(NAME test_runtime SOURCES unit/test_runtime.c LIBS model_rig checkpoint)
+llmd_test(NAME test_comm SOURCES unit/test_comm.c LIBS runtime LABELS unit threads)
+llmd_test(NAME test_runtime SOURCES unit/test_runtime.c LIBS model_rig checkpoint LABELS unit threads)
 llmd_test(NAME test_host SOURCES unit/test_host.c LIBS checkpoint)
