@@ -28,3 +28,8 @@ llmd_test(NAME test_models
 add_test(NAME verify_units
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_SOURCE_DIR}/systemd)
 set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)
+
+llmd_test(NAME test_kills
+  SOURCES proc/test_kills.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 400 LABELS proc)
