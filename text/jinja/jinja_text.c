@@ -1,5 +1,5 @@
 /* jinja_text.c - values as text: Python's str() and repr(). */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -2,7 +2,7 @@
  *
  * Braces take a position, a name or nothing, and no format after a colon: no chat template known to us
  * uses more. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -2,7 +2,7 @@
  *
  * Case mapping is the simple one of Unicode (one character to one), with the sharp s as the only
  * exception; Python's full mapping differs for a handful of ligatures and Greek letters. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 #include <utf8proc.h>

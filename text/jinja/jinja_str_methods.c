@@ -1,5 +1,5 @@
 /* jinja_str_methods.c - methods of strings, as Python's str has them. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 #include <utf8proc.h>

@@ -2,7 +2,7 @@
  *
  * Names are numbers here: the variables of the top level stand in a table with one entry per name of
  * the program, and inner scopes (loops, macros, blocks) are short lists searched from the innermost. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  *
  * Recursive descent.  Every node knows its depth, and both the nesting of the source and the depth of
  * the tree are bounded, so that neither the parser nor the run can exhaust the stack. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <assert.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* jinja_filters.c - filters of single values; those of lists are in jinja_filters_seq.c. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <errno.h>
 #include <inttypes.h>

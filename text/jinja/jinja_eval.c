@@ -1,5 +1,5 @@
 /* jinja_eval.c - the value of an expression. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <assert.h>
 #include <string.h>

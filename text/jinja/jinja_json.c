@@ -1,6 +1,6 @@
 /* jinja_json.c - the tojson filter: Python's json.dumps with ensure_ascii off, which is what chat
  * templates get from the usual renderer (Jinja's own tojson escapes HTML; this one does not). */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <math.h>
 #include <stdlib.h>

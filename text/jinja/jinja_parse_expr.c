@@ -2,7 +2,7 @@
  *
  * From loose to tight: inline if; or; and; not; comparisons and in; + -; ~; * / // %; ** (from the
  * left, unlike Python); unary + -; then calls, subscripts, filters and tests after a primary. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

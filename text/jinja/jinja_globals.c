@@ -1,5 +1,5 @@
 /* jinja_globals.c - functions a template calls by name, and methods of what is not a string. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* jinja_ops.c - operators, attributes and subscripts, with Python's meaning.
  *
  * Integers have 64 bits here: where Python would grow one past that, the run fails. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <math.h>
 #include <string.h>

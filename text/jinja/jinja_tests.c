@@ -1,5 +1,5 @@
 /* jinja_tests.c - what may stand after "is". */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

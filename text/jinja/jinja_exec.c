@@ -1,5 +1,5 @@
 /* jinja_exec.c - statements: what is written, which variables are set, where it goes on. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <assert.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* jinja_filters_seq.c - filters of lists: map, select, sort, join and the like. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* jinja_str.c - what filters and methods of strings have in common: strip, replace, case, pad, join. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

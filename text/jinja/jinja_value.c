@@ -1,5 +1,5 @@
 /* jinja_value.c - Python's values: made, compared, searched and iterated. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <assert.h>
 #include <math.h>

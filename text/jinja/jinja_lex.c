@@ -4,7 +4,7 @@
  * after a block or a comment goes; blanks between the start of a line and a block or a comment go; a
  * minus inside the delimiter strips all white space on its side, a plus keeps it; one line end at the
  * end of the source goes.  Raw blocks become text. */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <errno.h>
 #include <stdlib.h>
