@@ -8,7 +8,7 @@
 
 #include "common/file.h"
 #include "common/mem.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer/tokenizer_impl.h"
 #include "text/utf8.h"
 
 enum {

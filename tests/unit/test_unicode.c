@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "text/unicode.h"
+#include "text/tokenizer/unicode.h"
 #include "text/utf8.h"
 
 static struct text_view normalize(enum unicode_form form, const char *s, size_t n,
