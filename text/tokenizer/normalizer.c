@@ -95,8 +95,7 @@ static bool load_any(struct normalizer *nz, const json_t *json, struct err *e)
     list = json_object_get(json, "normalizers");
     if (!json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "a Sequence has no list 'normalizers'");
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         if (!load_any(nz, item, e))
             return false;
     }

@@ -12,8 +12,7 @@ static bool add_ids(const json_t *ids, int32_t *list, size_t *n, struct err *e)
 
     if (!json_is_array(ids))
         return err_set(e, ERR_MODEL, 0, "a special token of the template has no 'ids'");
-    json_array_foreach(ids, i, id)
-    {
+    json_array_foreach (ids, i, id) {
         json_int_t v = json_integer_value(id);
         if (!json_is_integer(id) || v < 0 || v > INT32_MAX)
             return err_set(e, ERR_MODEL, 0, "a special token of the template has a bad id");
@@ -35,8 +34,7 @@ static bool load_template(struct post_processor *p, const json_t *json, struct e
 
     if (!json_is_array(single))
         return err_set(e, ERR_MODEL, 0, "TemplateProcessing has no list 'single'");
-    json_array_foreach(single, i, item)
-    {
+    json_array_foreach (single, i, item) {
         const json_t *special = json_object_get(item, "SpecialToken");
         const char *name = json_string_value(json_object_get(special, "id"));
 
@@ -75,8 +73,7 @@ static bool load_any(struct post_processor *p, const json_t *json, struct err *e
     list = json_object_get(json, "processors");
     if (!json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "a Sequence has no list 'processors'");
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         if (!load_any(p, item, e))
             return false;
     }

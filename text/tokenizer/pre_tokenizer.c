@@ -147,8 +147,7 @@ static bool load_any(struct pre_tokenizer *p, const json_t *json, struct err *e)
     list = json_object_get(json, "pretokenizers");
     if (!json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "a Sequence has no list 'pretokenizers'");
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         if (!load_any(p, item, e))
             return false;
     }

@@ -128,8 +128,7 @@ static bool load_any(struct token_decoder *d, struct place *at, const json_t *js
     list = json_object_get(json, "decoders");
     if (!json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "a Sequence has no list 'decoders'");
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         if (!load_any(d, at, item, e))
             return false;
     }

@@ -12,9 +12,8 @@
 enum { TOKEN_DECODER_REPLACEMENTS_MAX = 4 };
 
 struct token_decoder {
-    bool byte_level; /* pieces are written in GPT-2's alphabet */
-    bool
-        byte_fallback; /* "<0x0A>" is a byte; then each byte that makes no character is one U+FFFD */
+    bool byte_level;    /* pieces are written in GPT-2's alphabet */
+    bool byte_fallback; /* "<0x0A>" is a byte; each that makes no character is one U+FFFD */
     unsigned n_replacements;
     struct {
         char *from, *to; /* in the piece, n_from > 0 */

@@ -65,8 +65,7 @@ static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, struct
     json_t *decoder = json_object_get(config, "added_tokens_decoder"), *item;
     const char *key;
 
-    json_object_foreach(decoder, key, item)
-    {
+    json_object_foreach (decoder, key, item) {
         struct added_token flags;
         const char *content;
         char *end;
@@ -89,8 +88,7 @@ static bool add_listed_tokens(struct tokenizer *t, const json_t *added, struct e
     const char *content;
     json_t *id;
 
-    json_object_foreach((json_t *)added, content, id)
-    {
+    json_object_foreach ((json_t *)added, content, id) {
         if (!json_is_integer(id))
             return err_set(e, ERR_MODEL, 0, "added_tokens.json: '%.40s' has no id", content);
         if (!tokenizer_add_token(t, content, strlen(content), json_integer_value(id),

@@ -295,8 +295,7 @@ static bool load_added_tokens(struct tokenizer *t, const json_t *list, struct er
 
     if (list && !json_is_array(list))
         return err_set(e, ERR_MODEL, 0, "added_tokens is not a list");
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         if (!load_added_token(t, item, e))
             return err_wrap(e, "added_tokens[%zu]", i);
     }
