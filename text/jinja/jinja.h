@@ -547,14 +547,12 @@ bool jinja_tojson(struct jrun *r, struct jcall *c, struct jval *out);
 /* The character at s[*at]; moves *at past it.  The text is valid UTF-8. */
 uint32_t jutf8_next(const char *s, size_t *at);
 uint32_t jutf8_prev(const char *s, size_t *at);
-size_t jutf8_put(char out[4], uint32_t cp);
 size_t jutf8_count(const char *s, size_t n);
 size_t jutf8_offset(const char *s, size_t n, size_t index); /* of character `index`, at most n */
-bool jutf8_is_valid(const char *s, size_t n, size_t *bad);
-bool jutf8_is_space(uint32_t cp);                 /* as str.isspace() */
-bool jutf8_is_printable(uint32_t cp);             /* as str.isprintable() */
-size_t jutf8_trim_left(const char *s, size_t n);  /* offset of the first non-space */
-size_t jutf8_trim_right(const char *s, size_t n); /* length without spaces at the end */
+bool jutf8_is_space(uint32_t cp);                           /* as str.isspace() */
+bool jutf8_is_printable(uint32_t cp);                       /* as str.isprintable() */
+size_t jutf8_trim_left(const char *s, size_t n);            /* offset of the first non-space */
+size_t jutf8_trim_right(const char *s, size_t n);           /* length without spaces at the end */
 size_t jutf8_line(const char *s, size_t n,
                   size_t *next); /* length of the first line, as splitlines() */
 void jutf8_add_case(struct jbuf *b, uint32_t cp, enum jcase how);

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/utf8.h"
+
 enum { WIDTH_MAX = 1000000 };
 
 struct spec {
@@ -145,7 +147,7 @@ static bool add_char(struct percent *p, const struct spec *s, struct jval v)
     }
     if (cp < 0 || cp > 0x10ffff || (cp >= 0xd800 && cp <= 0xdfff))
         return jrun_fail(p->r, "%%c requires int or char");
-    add_padded(p, s, bytes, jutf8_put(bytes, (uint32_t)cp), 0, false);
+    add_padded(p, s, bytes, utf8_encode((uint32_t)cp, bytes), 0, false);
     return true;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 
 struct lexer {
     const char *src; /* line ends are \n already */
@@ -222,13 +223,13 @@ static size_t unescape(const char *s, size_t n, char *out, size_t *n_out)
         used = hex_escape(s + 1, n - 1, s[0], &cp);
         if (!used)
             return 0;
-        *n_out += jutf8_put(out + *n_out, cp);
+        *n_out += utf8_encode(cp, out + *n_out);
         return used + 1;
     }
     while (used < 3 && used < n && s[used] >= '0' && s[used] <= '7')
         cp = cp << 3 | (uint32_t)(s[used++] - '0');
     if (used) {
-        *n_out += jutf8_put(out + *n_out, cp);
+        *n_out += utf8_encode(cp, out + *n_out);
         return used;
     }
     if (s[0] == 'N')
@@ -500,7 +501,7 @@ bool jlex(const char *source, size_t n, struct arena *mem, struct jtok **toks, s
     if (n > JINJA_SOURCE_MAX)
         return err_set(e, ERR_MODEL, 0, "chat template has %zu bytes, the limit is %u", n,
                        JINJA_SOURCE_MAX);
-    if (!jutf8_is_valid(source, n, &bad))
+    if (!utf8_is_valid(source, n, &bad))
         return err_set(e, ERR_MODEL, 0, "chat template is not UTF-8 at byte %zu", bad);
     l.n = n;
     l.src = normalize(source, &l.n, mem);

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/utf8.h"
+
 /* ---- errors ------------------------------------------------------------------------------------ */
 
 bool jrun_fail(struct jrun *r, const char *fmt, ...)
@@ -110,7 +112,7 @@ void jbuf_add_cp(struct jbuf *b, uint32_t cp)
 {
     char bytes[4];
 
-    jbuf_add(b, bytes, jutf8_put(bytes, cp));
+    jbuf_add(b, bytes, utf8_encode(cp, bytes));
 }
 
 void jbuf_fill(struct jbuf *b, char c, size_t n)

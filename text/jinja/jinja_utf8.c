@@ -7,24 +7,15 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "common/utf8.h"
+
 uint32_t jutf8_next(const char *s, size_t *at)
 {
-    const unsigned char *p = (const unsigned char *)s + *at;
+    size_t len;
+    uint32_t cp = utf8_decode(s + *at, &len);
 
-    if (p[0] < 0x80) {
-        *at += 1;
-        return p[0];
-    }
-    if (p[0] < 0xe0) {
-        *at += 2;
-        return (p[0] & 0x1fu) << 6 | (p[1] & 0x3fu);
-    }
-    if (p[0] < 0xf0) {
-        *at += 3;
-        return (p[0] & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
-    }
-    *at += 4;
-    return (p[0] & 0x07u) << 18 | (p[1] & 0x3fu) << 12 | (p[2] & 0x3fu) << 6 | (p[3] & 0x3fu);
+    *at += len;
+    return cp;
 }
 
 uint32_t jutf8_prev(const char *s, size_t *at)
@@ -32,35 +23,11 @@ uint32_t jutf8_prev(const char *s, size_t *at)
     size_t start = *at - 1;
     size_t end;
 
-    while (((unsigned char)s[start] & 0xc0) == 0x80)
+    while (utf8_is_continuation(s[start]))
         start--;
     *at = start;
     end = start;
     return jutf8_next(s, &end);
-}
-
-size_t jutf8_put(char out[4], uint32_t cp)
-{
-    if (cp < 0x80) {
-        out[0] = (char)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (char)(0xc0 | cp >> 6);
-        out[1] = (char)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (char)(0xe0 | cp >> 12);
-        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | cp >> 18);
-    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (cp & 0x3f));
-    return 4;
 }
 
 size_t jutf8_count(const char *s, size_t n)
@@ -68,7 +35,7 @@ size_t jutf8_count(const char *s, size_t n)
     size_t count = 0;
 
     for (size_t i = 0; i < n; i++)
-        count += ((unsigned char)s[i] & 0xc0) != 0x80;
+        count += !utf8_is_continuation(s[i]);
     return count;
 }
 
@@ -79,21 +46,6 @@ size_t jutf8_offset(const char *s, size_t n, size_t index)
     while (index-- > 0 && at < n)
         jutf8_next(s, &at);
     return at;
-}
-
-bool jutf8_is_valid(const char *s, size_t n, size_t *bad)
-{
-    for (size_t at = 0; at < n;) {
-        utf8proc_int32_t cp;
-        utf8proc_ssize_t len =
-            utf8proc_iterate((const utf8proc_uint8_t *)s + at, (utf8proc_ssize_t)(n - at), &cp);
-        if (len <= 0) {
-            *bad = at;
-            return false;
-        }
-        at += (size_t)len;
-    }
-    return true;
 }
 
 bool jutf8_is_space(uint32_t cp)

@@ -5,9 +5,9 @@
 
 #include "common/arena.h"
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/tokenizer/json_field.h"
 #include "text/tokenizer/unicode.h"
-#include "text/utf8.h"
 
 bool added_token_load_flags(struct added_token *token, const json_t *json, struct err *e)
 {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 #include "common/mem.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 enum { WALK_SYMBOLS_MAX = 40 /* longer words use the heap; measured, flat between 24 and 64 */ };
 

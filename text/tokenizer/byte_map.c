@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 static bool is_itself(uint32_t c)
 {

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/tokenizer/json_field.h"
 #include "text/tokenizer/sp_normalizer.h"
 #include "text/tokenizer/unicode.h"
-#include "text/utf8.h"
 
 enum { STEPS_MAX = 16 };
 

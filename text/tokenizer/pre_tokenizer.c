@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/tokenizer/json_field.h"
 #include "text/tokenizer/unicode.h"
-#include "text/utf8.h"
 
 /* Radford et al. 2019: GPT-2's words. */
 #define GPT2_WORDS                                                                                 \

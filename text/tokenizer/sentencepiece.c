@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/tokenizer/sp_normalizer.h"
 #include "text/tokenizer/tokenizer_impl.h"
-#include "text/utf8.h"
 
 enum { STRIP_ALL = 255, PIECES_MAX = VOCAB_IDS_MAX };
 

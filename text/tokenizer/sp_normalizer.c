@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "common/mem.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 static const char MARK[] = "\xe2\x96\x81"; /* U+2581 */
 enum { MARK_BYTES = 3 };

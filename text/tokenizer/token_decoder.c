@@ -6,9 +6,9 @@
 
 #include "common/buf.h"
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/tokenizer/byte_map.h"
 #include "text/tokenizer/json_field.h"
-#include "text/utf8.h"
 
 static const char MARK[] = "\xe2\x96\x81"; /* U+2581, SentencePiece's space */
 

@@ -15,7 +15,7 @@
 #include <utf8proc.h>
 
 #include "common/mem.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 enum {
     DECOMPOSED_MAX = 32, /* code points of one character; U+FDFA has 18, the longest */

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "common/mem.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 static const float UNKNOWN_PENALTY = 10.0F; /* below the worst piece */
 

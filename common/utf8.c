@@ -1,5 +1,5 @@
 /* utf8.c - decode, encode and check UTF-8. */
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 #include <string.h>
 
@@ -116,4 +116,13 @@ size_t utf8_encode(uint32_t c, char out[4])
     out[2] = (char)(0x80 | (c >> 6 & 0x3f));
     out[3] = (char)(0x80 | (c & 0x3f));
     return 4;
+}
+
+size_t utf8_cut(const char *s, size_t n)
+{
+    size_t at = n;
+
+    for (int i = 0; i < 3 && at > 0 && utf8_is_continuation(s[at]); i++)
+        at--;
+    return utf8_is_continuation(s[at]) ? n : at;
 }
