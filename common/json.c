@@ -112,11 +112,10 @@ static void add_string(struct buf *out, const char *bytes, size_t n)
                 buf_add_char(out, 0x7f);
             else
                 add_escaped(out, s[i]);
-        } else if ((len = utf8_length(s + i, n - i)) > 0) {
+        } else if (utf8_next(bytes + i, n - i, &len) == UTF8_CHAR) {
             buf_add(out, s + i, len);
         } else {
             buf_add(out, "\xef\xbf\xbd", 3);
-            len = 1;
         }
         i += len;
     }

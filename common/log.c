@@ -75,11 +75,10 @@ static void put_clean(char *out, size_t n, const char *s, enum log_format format
 
     while (left > 0 && at + 7 < n) {
         unsigned char c = (unsigned char)*s;
-        size_t len = utf8_length((const unsigned char *)s, left);
-        if (len == 0) {
+        size_t len;
+        if (utf8_next(s, left, &len) != UTF8_CHAR) {
             memcpy(out + at, "\xef\xbf\xbd", 3);
             at += 3;
-            len = 1;
         } else if (c < 0x20 || c == 0x7f) {
             at += (size_t)snprintf(out + at, n - at, format == LOG_JSON ? "\\u%04x" : "\\x%02x", c);
         } else {

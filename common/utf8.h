@@ -1,50 +1,48 @@
-/* utf8.h - is this a UTF-8 character, and where may a text be cut?  Pure functions over bytes. */
+/* utf8.h - walking UTF-8 as Unicode 15 defines it (table 3-7): no surrogates, no overlong forms.
+ *
+ * utf8_next() is the one decision; everything else here follows from it. */
 #ifndef LLMD_COMMON_UTF8_H
 #define LLMD_COMMON_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-/* Bytes of the UTF-8 character at s (1..4), or 0 when it is not one (Unicode 15, table 3-7).  n >= 1. */
-static inline size_t utf8_length(const unsigned char *s, size_t n)
+enum utf8_kind {
+    UTF8_CHAR,  /* a character */
+    UTF8_BAD,   /* bytes that no continuation could make a character: the maximal subpart, which
+                 * the WHATWG, Rust and Python all replace with one U+FFFD */
+    UTF8_SHORT, /* the beginning of a character, cut off by the end of the bytes */
+};
+
+/* What stands at s[0..n), n > 0; *len is how many bytes it takes. */
+enum utf8_kind utf8_next(const char *s, size_t n, size_t *len);
+
+/* True when all n bytes are characters; else *bad_at is where the first that is not begins. */
+bool utf8_is_valid(const char *s, size_t n, size_t *bad_at);
+
+/* Bytes of the character that begins with `lead`, in text known to be valid. */
+static inline size_t utf8_length(char lead)
 {
-    unsigned char lo = 0x80, hi = 0xbf;
-    size_t len;
+    unsigned char c = (unsigned char)lead;
 
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] >= 0xc2 && s[0] <= 0xdf)
-        len = 2;
-    else if (s[0] >= 0xe0 && s[0] <= 0xef)
-        len = 3;
-    else if (s[0] >= 0xf0 && s[0] <= 0xf4)
-        len = 4;
-    else
-        return 0;
-    if (s[0] == 0xe0)
-        lo = 0xa0;
-    else if (s[0] == 0xed)
-        hi = 0x9f;
-    else if (s[0] == 0xf0)
-        lo = 0x90;
-    else if (s[0] == 0xf4)
-        hi = 0x8f;
-    if (n < len || s[1] < lo || s[1] > hi)
-        return 0;
-    for (size_t i = 2; i < len; i++)
-        if (s[i] < 0x80 || s[i] > 0xbf)
-            return 0;
-    return len;
+    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
 }
+
+/* Is this byte the second or later one of a character? */
+static inline bool utf8_is_continuation(char byte)
+{
+    return ((unsigned char)byte & 0xc0) == 0x80;
+}
+
+/* The code point at s, in text known to be valid; *len is set. */
+uint32_t utf8_decode(const char *s, size_t *len);
+
+/* Write code point c, which is no surrogate and at most 0x10ffff; returns 1..4 bytes. */
+size_t utf8_encode(uint32_t c, char out[4]);
 
 /* The largest cut <= n that does not split the character around byte n of s (n bytes may be read, and
  * s[n] too).  Text that is not UTF-8 is cut anywhere. */
-static inline size_t utf8_cut(const char *s, size_t n)
-{
-    size_t at = n;
-
-    for (int i = 0; i < 3 && at > 0 && ((unsigned char)s[at] & 0xc0) == 0x80; i++)
-        at--;
-    return ((unsigned char)s[at] & 0xc0) == 0x80 ? n : at;
-}
+size_t utf8_cut(const char *s, size_t n);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/utf8.h"
 
 enum { GAP = 2, CELL_BYTES = 512 };
 
@@ -47,7 +48,7 @@ static size_t columns_of(const char *text)
     size_t n = 0;
 
     for (; *text; text++)
-        n += ((unsigned char)*text & 0xc0) != 0x80;
+        n += !utf8_is_continuation(*text);
     return n;
 }
 
@@ -56,8 +57,8 @@ static size_t bytes_of(const char *text, size_t n)
 {
     size_t at = 0;
 
-    while (text[at] && (n > 0 || ((unsigned char)text[at] & 0xc0) == 0x80))
-        n -= ((unsigned char)text[at++] & 0xc0) != 0x80;
+    while (text[at] && (n > 0 || utf8_is_continuation(text[at])))
+        n -= !utf8_is_continuation(text[at++]);
     return at;
 }
 

@@ -53,10 +53,9 @@ struct kv_page_desc {
     _Atomic uint32_t pins;       /* uses that forbid freeing */
     _Atomic uint32_t sealed;     /* 1: full, immutable, found by hash */
     _Atomic uint32_t generation; /* bumped when freed */
-    uint64_t
-        prefix_hash;   /* chained, of all tokens from the start of the prompt to this page's end */
-    uint64_t checksum; /* of the page's data, when sealed; 0 = not computed */
-    uint32_t parent;   /* page before it in the chain, or KV_PAGE_NONE */
+    uint64_t prefix_hash; /* chained: all tokens from the start of the prompt to the page's end */
+    uint64_t checksum;    /* of the page's data, when sealed; 0 = not computed */
+    uint32_t parent;      /* page before it in the chain, or KV_PAGE_NONE */
     uint32_t parent_generation;
     _Atomic uint64_t last_used_ns;
     uint32_t reserved;

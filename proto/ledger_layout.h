@@ -81,8 +81,8 @@ struct ledger_entry {
     _Atomic uint32_t n_pages; /* valid entries of pages[] */
     uint32_t epoch;           /* of the worker that wrote pages[] */
     uint32_t n_top;           /* alternatives really stored per token */
-    uint32_t kills;   /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
-    char error[128]; /* of FINISH_ERROR */
+    uint32_t kills;           /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
+    char error[128];          /* of FINISH_ERROR */
     uint8_t reserved[48];
 };
 static_assert(sizeof(struct ledger_entry) == LEDGER_ENTRY_HDR_BYTES, "fixed entry header");

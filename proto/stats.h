@@ -35,14 +35,13 @@ _Static_assert((int)N_STATS <= STATS_CAP && (int)N_HISTS <= HISTS_CAP,
                "room left in the board's layout");
 
 struct stat_hist {
-    _Atomic uint64_t
-        bucket[HIST_BUCKETS_MAX]; /* not cumulative; past the last bound: last bucket */
+    _Atomic uint64_t bucket[HIST_BUCKETS_MAX]; /* not cumulative; the last: past all bounds */
     _Atomic uint64_t count;
     _Atomic uint64_t sum_parts; /* sum of observations, in nanoseconds or tokens: read hist_sum() */
 };
 
 struct stats {
-    _Atomic uint64_t value[STATS_CAP]; /* by enum stat_id; a gauge is an int64_t in two's complement */
+    _Atomic uint64_t value[STATS_CAP]; /* by enum stat_id; a gauge is a signed number */
     struct stat_hist hist[HISTS_CAP];  /* by enum hist_id */
 };
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/mem.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 enum { SCAN_PASSES_MAX = 16 }; /* templates in use need two */
 

@@ -4,8 +4,8 @@
  * it per request.  A compiled template never changes, so any number of threads may use it at once;
  * everything a rendering needs is its own and is freed before it returns.
  *
- * The language is the part of Jinja that chat templates use, see jinja.h; what lies outside is refused
- * when the template is compiled, with the construct and its line. */
+ * The language is the part of Jinja that chat templates use, see jinja/jinja.h; what lies outside is
+ * refused when the template is compiled, with the construct and its line. */
 #ifndef LLMD_TEXT_CHAT_TEMPLATE_H
 #define LLMD_TEXT_CHAT_TEMPLATE_H
 

@@ -58,8 +58,7 @@ static bool compile_list(struct chat_templates *ts, const json_t *list, const ch
     const json_t *item;
     size_t i;
 
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach (list, i, item) {
         const char *name = json_string_value(json_object_get(item, "name"));
         const json_t *text = json_object_get(item, "template");
         bool is_default = name && strcmp(name, "default") == 0;

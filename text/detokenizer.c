@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "text/tokenizer_impl.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
+#include "text/tokenizer/tokenizer_impl.h"
 
 static const char REPLACEMENT[] = "\xef\xbf\xbd"; /* U+FFFD */
 enum { REPLACEMENT_BYTES = 3 };

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 enum { KEY_BYTES_MAX = 256 };
 

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 enum { DEPTH_MAX = 64, INT_DIGITS_MAX = 15 };
 

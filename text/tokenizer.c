@@ -8,8 +8,8 @@
 
 #include "common/file.h"
 #include "common/mem.h"
-#include "text/tokenizer_impl.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
+#include "text/tokenizer/tokenizer_impl.h"
 
 enum {
     FILE_BYTES_MAX = 512 << 20,      /* tokenizer.json, tokenizer.model */

@@ -171,8 +171,7 @@ static bool add_file(struct safetensors *st, uint32_t file, const char *bytes, s
     }
     count = first + (uint32_t)json_object_size(header);
     st->tensors = mem_realloc(st->tensors, count * sizeof *st->tensors);
-    json_object_foreach(header, name, v)
-    {
+    json_object_foreach (header, name, v) {
         struct safetensors_tensor t = { .file = file };
         if (strcmp(name, "__metadata__") == 0)
             continue;
@@ -264,8 +263,7 @@ static bool check_index(const struct safetensors *st, const json_t *map, struct 
     const char *name;
     const json_t *v;
 
-    json_object_foreach((json_t *)map, name, v)
-    {
+    json_object_foreach ((json_t *)map, name, v) {
         const struct safetensors_tensor *t = safetensors_find(st, name);
         if (!t || strcmp(st->files[t->file].name, json_string_value(v)) != 0)
             return err_set(e, ERR_MODEL, 0,
@@ -289,11 +287,11 @@ static bool open_sharded(struct safetensors *st, const char *dir, const char *in
         err_set(e, ERR_MODEL, 0, "'%s': no \"weight_map\"", index_path);
         goto out;
     }
-    json_object_foreach(map, name, v) if (!note_file(st, json_string_value(v), e))
-    {
-        err_wrap(e, "'%s'", index_path);
-        goto out;
-    }
+    json_object_foreach (map, name, v)
+        if (!note_file(st, json_string_value(v), e)) {
+            err_wrap(e, "'%s'", index_path);
+            goto out;
+        }
     for (uint32_t i = 0; i < st->n_files; i++)
         if (!map_file(st, dir, i, e))
             goto out;

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/utf8.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 #define VECTORS TEST_SOURCE_DIR "/tests/vectors/tokenizer"
 

@@ -45,9 +45,9 @@ struct client {
     uint32_t n_hello, n_duplicates, n_messages;
     bool is_draining; /* the last HELLO said so */
     uint32_t epoch;
-    bool is_greeted; /* HELLO came on this connection; tokens before it were meant for the last one */
-    bool no_resync; /* do not answer HELLO */
-    bool no_ack;    /* do not acknowledge finished streams */
+    bool is_greeted; /* HELLO came on this connection; tokens before it are the last one's */
+    bool no_resync;  /* do not answer HELLO */
+    bool no_ack;     /* do not acknowledge finished streams */
 };
 
 void client_open(struct client *c, const char *instance, uint32_t peer);

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "common/mem.h"
-#include "text/bpe.h"
+#include "text/tokenizer/bpe.h"
 
 enum { MERGES = 60, WORD_MAX = 300, WORDS = 400, SEED = 20240612 };
 

@@ -12,8 +12,8 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "common/utf8.h"
 #include "text/detokenizer.h"
-#include "text/utf8.h"
 
 #define DEMO    TEST_SOURCE_DIR "/models/stories-demo"
 #define VECTORS TEST_SOURCE_DIR "/tests/vectors/tokenizer"

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "text/pre_tokenizer.h"
+#include "text/tokenizer/pre_tokenizer.h"
 
 #define MARK "\xe2\x96\x81"
 

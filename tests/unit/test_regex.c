@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "text/regex.h"
+#include "text/tokenizer/regex.h"
 
 #define LLAMA3                                                                                     \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "                     \

@@ -14,10 +14,10 @@
 
 #include "common/file.h"
 #include "common/mem.h"
+#include "common/utf8.h"
 #include "text/detokenizer.h"
 #include "text/json_scan.h"
 #include "text/tokenizer.h"
-#include "text/utf8.h"
 
 #define VECTORS TEST_SOURCE_DIR "/tests/vectors/tokenizer"
 #define DEMO    TEST_SOURCE_DIR "/models/stories-demo"

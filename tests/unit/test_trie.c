@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "text/strmap.h"
-#include "text/trie.h"
+#include "text/tokenizer/strmap.h"
+#include "text/tokenizer/trie.h"
 
 enum { KEYS = 600, KEY_MAX = 12, SEED = 20240611 };
 

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "text/unicode.h"
-#include "text/utf8.h"
+#include "common/utf8.h"
+#include "text/tokenizer/unicode.h"
 
 static struct text_view normalize(enum unicode_form form, const char *s, size_t n,
                                   struct text_rewrite *out)

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "text/utf8.h"
+#include "common/utf8.h"
 
 static void every_code_point_survives_encode_and_decode(void **state)
 {

@@ -1,4 +1,3 @@
-llmd_test(NAME test_utf8 SOURCES unit/test_utf8.c LIBS text LABELS unit)
 llmd_test(NAME test_unicode SOURCES unit/test_unicode.c LIBS text LABELS unit)
 llmd_test(NAME test_regex SOURCES unit/test_regex.c LIBS text LABELS unit)
 llmd_test(NAME test_json_scan SOURCES unit/test_json_scan.c LIBS text LABELS unit)
