@@ -20,6 +20,25 @@ static int tear_down(void **state)
     return 0;
 }
 
+static const char *header_of(const struct reply *reply, const char *name)
+{
+    for (size_t i = 0; i < reply->n_headers; i++)
+        if (strcmp(reply->headers[i].name, name) == 0)
+            return reply->headers[i].value;
+    fail_msg("no header %s", name);
+    return "";
+}
+
+static void expect_header(struct rig *r, const char *name, const char *want)
+{
+    struct reply reply;
+
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_string_equal(header_of(&reply, name), want);
+    reply_fini(&reply);
+}
+
 static void expect_whole(struct rig *r, const char *want)
 {
     struct reply reply;
@@ -156,7 +175,23 @@ static void tgi_best_of_returns_the_likelier(void **state)
     assert_true(r->rq.choices[0].seq.sampling.seed != r->rq.choices[1].seq.sampling.seed);
     rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH); /* mean -1.0 */
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_EOS);    /* -0.5 */
+    expect_header(r, "x-generated-tokens", "1");
     expect_whole(r, "{\"generated_text\":\"\"}");
+}
+
+/* A refused stream has the head of any other. */
+static void tgi_counts_the_characters_of_what_it_refuses(void **state)
+{
+    struct rig *r = *state;
+    struct reply reply;
+
+    assert_false(rig_parse(r, &dialect_tgi, TGI_GENERATE_STREAM,
+                           "{\"inputs\":\"the\",\"parameters\":{\"top_p\":1.0}}"));
+    reply_init(&reply);
+    dialect_tgi.begin(&r->rq, &reply);
+    assert_string_equal(header_of(&reply, "x-compute-characters"), "3");
+    reply_fini(&reply);
+    rig_done(r);
 }
 
 static void tgi_truncates_on_the_left(void **state)
@@ -417,6 +452,7 @@ int main(void)
         cmocka_unit_test(tgi_keeps_the_stop_string),
         cmocka_unit_test(tgi_says_length_when_the_last_token_is_eos),
         cmocka_unit_test(tgi_best_of_returns_the_likelier),
+        cmocka_unit_test(tgi_counts_the_characters_of_what_it_refuses),
         cmocka_unit_test(tgi_truncates_on_the_left),
         cmocka_unit_test(completions_answer),
         cmocka_unit_test(completions_stream_in_turns),
