@@ -361,9 +361,17 @@ static bool apply_stream_options(struct request *rq, const struct openai_params 
     return true;
 }
 
+/* Hugging Face's clients, when given an address and no model, send "tgi" or that address. */
+static bool names_the_endpoint(const char *model)
+{
+    return strcmp(model, "tgi") == 0 || strncmp(model, "http://", 7) == 0 ||
+           strncmp(model, "https://", 8) == 0;
+}
+
 static bool check_model(struct request *rq, const struct openai_params *p, struct fault *f)
 {
-    if (!p->model.is_set || p->model.n == 0 || strcmp(p->model.s, rq->service->model_name) == 0)
+    if (!p->model.is_set || p->model.n == 0 || strcmp(p->model.s, rq->service->model_name) == 0 ||
+        names_the_endpoint(p->model.s))
         return true;
     return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
 }

@@ -314,6 +314,21 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Clients made for one endpoint have no model to name, and send its address. */
+static void completions_take_an_address_for_the_model(void **state)
+{
+    static const char *const names[] = { "", "stories-demo", "tgi", "http://127.0.0.1:8080/",
+                                         "https://llm.example/v1" };
+    struct rig *r = *state;
+    char body[128];
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(body, sizeof body, "{\"prompt\":\"the\",\"model\":\"%s\"}", names[i]);
+        assert_true(rig_parse(r, &dialect_openai_completions, 0, body));
+        rig_done(r);
+    }
+}
+
 /* ---- chat ---- */
 
 #define CHAT                                                                                       \
@@ -459,6 +474,7 @@ int main(void)
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_take_an_address_for_the_model),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
         cmocka_unit_test(chat_continues_the_final_message),
