@@ -394,6 +394,24 @@ static void chat_continues_the_final_message(void **state)
     rig_done(r);
 }
 
+/* A parameter that changes nothing is no reason to refuse. */
+static void harmless_parameters_are_taken(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":2,\"best_of\":2}"));
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_chat, 0,
+                          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"tools\":"
+                          "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+                          "\"tool_choice\":\"none\"}"));
+    rig_done(r);
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
+                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
+}
+
 static void an_aborted_answer_says_so(void **state)
 {
     struct rig *r = *state;
@@ -478,6 +496,7 @@ int main(void)
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
         cmocka_unit_test(chat_continues_the_final_message),
+        cmocka_unit_test(harmless_parameters_are_taken),
         cmocka_unit_test(an_aborted_answer_says_so),
         cmocka_unit_test(oci_answers_plain_and_cumulative),
         cmocka_unit_test(faults_have_their_dialects_shape),
