@@ -204,7 +204,7 @@ static void put_time_headers(struct reply *r, const struct request *rq, const st
     reply_header(r, "x-inference-time", "%llu", ms(inference));
     reply_header(r, "x-time-per-token", "%llu", ms(c->n_done ? inference / c->n_done : 0));
     reply_header(r, "x-prompt-tokens", "%u", c->prompt->n_ids);
-    reply_header(r, "x-generated-tokens", "%llu", (unsigned long long)request_generated_tokens(rq));
+    reply_header(r, "x-generated-tokens", "%u", c->n_done); /* of the answer, not of what lost */
 }
 
 static void tgi_whole(struct request *rq, struct reply *r)

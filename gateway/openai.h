@@ -118,6 +118,7 @@ struct openai_chat_options {
     bool add_generation_prompt;
     bool continue_final_message;
     const json_t *documents; /* or NULL */
+    const json_t *tools;     /* or NULL: shown to the model */
     const json_t *kwargs;    /* or NULL: further variables */
 };
 

@@ -12,6 +12,7 @@
     X(add_generation_prompt, FIELD_BOOL, 0, 0, 0)                                                  \
     X(continue_final_message, FIELD_BOOL, 0, 0, 0)                                                 \
     X(documents, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                    \
+    X(tools, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                        \
     X(chat_template, FIELD_STRING, FIELD_NULL, 0, 0)                                               \
     X(chat_template_kwargs, FIELD_OBJECT, FIELD_NULL, 0, 0)                                        \
     X(return_prompt_text, FIELD_BOOL, FIELD_NULL, 0, 0)
@@ -53,6 +54,7 @@ static bool render(struct request *rq, const struct openai_params *p, const stru
                                                                    : !own->continue_final_message.b,
         .continue_final_message = own->continue_final_message.b,
         .documents = own->documents.json,
+        .tools = own->tools.json,
         .kwargs = own->chat_template_kwargs.json,
     };
     unsigned flags =

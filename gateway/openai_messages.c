@@ -161,6 +161,8 @@ static json_t *make_variables(const struct request *rq, json_t *messages,
     json_object_set_new(vars, "continue_final_message", json_boolean(o->continue_final_message));
     if (o->documents)
         json_object_set(vars, "documents", (json_t *)(uintptr_t)o->documents);
+    if (o->tools)
+        json_object_set(vars, "tools", (json_t *)(uintptr_t)o->tools);
     json_object_foreach ((json_t *)(uintptr_t)o->kwargs, key, v)
         if (!json_object_get(vars, key))
             json_object_set(vars, key, v);
@@ -211,7 +213,7 @@ bool openai_render_chat(struct request *rq, const json_t *messages,
                         const struct openai_chat_options *options, struct buf *text,
                         const char **last, struct fault *f)
 {
-    const struct chat_template *t = chat_templates_pick(&rq->service->chat, false);
+    const struct chat_template *t = chat_templates_pick(&rq->service->chat, options->tools);
     size_t n = json_array_size(messages);
     const json_t *final = n ? json_array_get(messages, n - 1) : NULL;
     const char *content = json_string_value(json_object_get(final, "content"));

@@ -72,38 +72,57 @@ bool openai_read_own(const json_t *root, const struct field *table, size_t n, vo
            schema_fault(f, &problem);
 }
 
-static bool is_empty(const json_t *v)
+static bool is_empty(const json_t *root, const json_t *v)
 {
+    (void)root;
     return (json_is_array(v) && json_array_size(v) == 0) ||
            (json_is_object(v) && json_object_size(v) == 0);
 }
 
-static bool is_text_format(const json_t *v)
+static bool is_text_format(const json_t *root, const json_t *v)
 {
     const char *type = json_string_value(json_object_get(v, "type"));
 
+    (void)root;
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_one(const json_t *v)
+static bool is_one(const json_t *root, const json_t *v)
 {
+    (void)root;
     return json_is_integer(v) && json_integer_value(v) == 1;
 }
 
-static bool is_no_beam(const json_t *v)
+static bool is_no_beam(const json_t *root, const json_t *v)
 {
+    (void)root;
     return json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0);
 }
 
-static bool is_none(const json_t *v)
+static bool is_none(const json_t *root, const json_t *v)
 {
+    (void)root;
     return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
+}
+
+/* The best n of n are all of them. */
+static bool is_all(const json_t *root, const json_t *v)
+{
+    const json_t *n = json_object_get(root, "n");
+
+    return is_one(root, v) || (json_is_integer(v) && json_equal(n, v));
+}
+
+/* Tools that may not be called are no more than a part of the prompt. */
+static bool are_shown_only(const json_t *root, const json_t *v)
+{
+    return json_array_size(v) > 0 && is_none(root, json_object_get(root, "tool_choice"));
 }
 
 /* Known, and not done.  What `harmless` accepts asks for nothing. */
 static const struct {
     const char *name;
-    bool (*harmless)(const json_t *v);
+    bool (*harmless)(const json_t *root, const json_t *v);
 } unsupported[] = {
     { "use_beam_search", is_no_beam },
     { "response_format", is_text_format },
@@ -125,8 +144,8 @@ static const struct {
     { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "best_of", is_one },
-    { "tools", NULL },
+    { "best_of", is_all },
+    { "tools", are_shown_only },
     { "tool_choice", is_none },
     { "functions", NULL },
     { "function_call", NULL },
@@ -139,7 +158,7 @@ static bool check_supported(const json_t *root, struct fault *f)
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const char *name = unsupported[i].name;
         const json_t *v = json_object_get(root, name);
-        if (!v || json_is_null(v) || (unsupported[i].harmless && unsupported[i].harmless(v)))
+        if (!v || json_is_null(v) || (unsupported[i].harmless && unsupported[i].harmless(root, v)))
             continue;
         return fault_set(f, FAULT_UNSUPPORTED, name, "%s is not supported by this server", name);
     }
@@ -361,9 +380,17 @@ static bool apply_stream_options(struct request *rq, const struct openai_params 
     return true;
 }
 
+/* Hugging Face's clients, when given an address and no model, send "tgi" or that address. */
+static bool names_the_endpoint(const char *model)
+{
+    return strcmp(model, "tgi") == 0 || strncmp(model, "http://", 7) == 0 ||
+           strncmp(model, "https://", 8) == 0;
+}
+
 static bool check_model(struct request *rq, const struct openai_params *p, struct fault *f)
 {
-    if (!p->model.is_set || p->model.n == 0 || strcmp(p->model.s, rq->service->model_name) == 0)
+    if (!p->model.is_set || p->model.n == 0 || strcmp(p->model.s, rq->service->model_name) == 0 ||
+        names_the_endpoint(p->model.s))
         return true;
     return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
 }

@@ -288,6 +288,7 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
     uint32_t max_total = service_max_model_len(rq->service);
 
     rq->extra = extra;
+    extra->inputs_chars = count_chars(body->inputs.s, body->inputs.n); /* refusals tell it, too */
     if (!check_best_of(rq, p, f) || !check_sampling(p, f) ||
         !check_rest(body, p, max_total - 1, f) || !tokenize(rq, body, p, max_total, f) ||
         !check_supported(p, f))
@@ -297,7 +298,6 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
     extra->top_n_tokens = extra->details || rq->is_stream ? (uint32_t)p->top_n_tokens.i : 0;
     extra->return_full_text =
         p->return_full_text.is_set ? p->return_full_text.b : rq->variant == TGI_ROOT;
-    extra->inputs_chars = count_chars(body->inputs.s, body->inputs.n);
     rq->n = extra->best_of;
     rq->stop_rule = STOP_AT_END;
     if (json_array_size(p->stop.json) > 0)

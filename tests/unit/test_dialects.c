@@ -20,6 +20,25 @@ static int tear_down(void **state)
     return 0;
 }
 
+static const char *header_of(const struct reply *reply, const char *name)
+{
+    for (size_t i = 0; i < reply->n_headers; i++)
+        if (strcmp(reply->headers[i].name, name) == 0)
+            return reply->headers[i].value;
+    fail_msg("no header %s", name);
+    return "";
+}
+
+static void expect_header(struct rig *r, const char *name, const char *want)
+{
+    struct reply reply;
+
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_string_equal(header_of(&reply, name), want);
+    reply_fini(&reply);
+}
+
 static void expect_whole(struct rig *r, const char *want)
 {
     struct reply reply;
@@ -156,7 +175,23 @@ static void tgi_best_of_returns_the_likelier(void **state)
     assert_true(r->rq.choices[0].seq.sampling.seed != r->rq.choices[1].seq.sampling.seed);
     rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH); /* mean -1.0 */
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_EOS);    /* -0.5 */
+    expect_header(r, "x-generated-tokens", "1");
     expect_whole(r, "{\"generated_text\":\"\"}");
+}
+
+/* A refused stream has the head of any other. */
+static void tgi_counts_the_characters_of_what_it_refuses(void **state)
+{
+    struct rig *r = *state;
+    struct reply reply;
+
+    assert_false(rig_parse(r, &dialect_tgi, TGI_GENERATE_STREAM,
+                           "{\"inputs\":\"the\",\"parameters\":{\"top_p\":1.0}}"));
+    reply_init(&reply);
+    dialect_tgi.begin(&r->rq, &reply);
+    assert_string_equal(header_of(&reply, "x-compute-characters"), "3");
+    reply_fini(&reply);
+    rig_done(r);
 }
 
 static void tgi_truncates_on_the_left(void **state)
@@ -279,6 +314,21 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Clients made for one endpoint have no model to name, and send its address. */
+static void completions_take_an_address_for_the_model(void **state)
+{
+    static const char *const names[] = { "", "stories-demo", "tgi", "http://127.0.0.1:8080/",
+                                         "https://llm.example/v1" };
+    struct rig *r = *state;
+    char body[128];
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(body, sizeof body, "{\"prompt\":\"the\",\"model\":\"%s\"}", names[i]);
+        assert_true(rig_parse(r, &dialect_openai_completions, 0, body));
+        rig_done(r);
+    }
+}
+
 /* ---- chat ---- */
 
 #define CHAT                                                                                       \
@@ -342,6 +392,24 @@ static void chat_continues_the_final_message(void **state)
     text = r->rq.prompts[0].text;
     assert_string_equal(text, "<s>[INST] Hi [/INST] Once upon");
     rig_done(r);
+}
+
+/* A parameter that changes nothing is no reason to refuse. */
+static void harmless_parameters_are_taken(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":2,\"best_of\":2}"));
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_chat, 0,
+                          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"tools\":"
+                          "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+                          "\"tool_choice\":\"none\"}"));
+    rig_done(r);
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
+                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
 }
 
 static void an_aborted_answer_says_so(void **state)
@@ -417,15 +485,18 @@ int main(void)
         cmocka_unit_test(tgi_keeps_the_stop_string),
         cmocka_unit_test(tgi_says_length_when_the_last_token_is_eos),
         cmocka_unit_test(tgi_best_of_returns_the_likelier),
+        cmocka_unit_test(tgi_counts_the_characters_of_what_it_refuses),
         cmocka_unit_test(tgi_truncates_on_the_left),
         cmocka_unit_test(completions_answer),
         cmocka_unit_test(completions_stream_in_turns),
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_take_an_address_for_the_model),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
         cmocka_unit_test(chat_continues_the_final_message),
+        cmocka_unit_test(harmless_parameters_are_taken),
         cmocka_unit_test(an_aborted_answer_says_so),
         cmocka_unit_test(oci_answers_plain_and_cumulative),
         cmocka_unit_test(faults_have_their_dialects_shape),
