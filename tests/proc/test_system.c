@@ -394,6 +394,12 @@ static void two_groups_share_the_work_and_outlive_each_other(void **state)
     assert_int_equal(system_stop(&two), 0);
 }
 
+static bool is_draining(const Llmd__Status *status, void *arg)
+{
+    (void)arg;
+    return strcmp(status->state, "draining") == 0;
+}
+
 static void sigterm_finishes_what_runs_and_refuses_what_is_new(void **state)
 {
     struct system s;
@@ -407,7 +413,8 @@ static void sigterm_finishes_what_runs_and_refuses_what_is_new(void **state)
     start_stream(&s, &running, 1, 450);
     assert_true(exchange_read_some(&running, 500, 10000));
     kill(s.pid, SIGTERM);
-    nap_ms(20);
+    assert_true(system_wait(&s, is_draining, NULL, 10000));
+    nap_ms(50); /* the gateway hears of it a moment later */
     exchange_start(&late, s.port, "/generate", "", "{\"inputs\":\"a\"}");
     assert_true(exchanges_run(&running, 1, 60000));
     expect_same(&running, solo);
