@@ -34,7 +34,9 @@ static void send_refusal(struct gateway_thread *t, struct http_request *http, in
     reply_fini(&r);
 }
 
-/* What a browser asks before it sends JSON to another origin. */
+/* What a browser asks before it sends JSON to another origin.  The star does not stand for
+ * Authorization (Fetch standard, "CORS non-wildcard request-header name"), and OpenAI's client
+ * always sends that. */
 static void send_preflight(struct gateway_thread *t, struct http_request *http)
 {
     struct reply r;
@@ -42,7 +44,7 @@ static void send_preflight(struct gateway_thread *t, struct http_request *http)
     reply_init(&r);
     reply_set(&r, 200, NULL);
     reply_header(&r, "Access-Control-Allow-Methods", "GET,POST");
-    reply_header(&r, "Access-Control-Allow-Headers", "*");
+    reply_header(&r, "Access-Control-Allow-Headers", "*, Authorization");
     thread_send(t, http, &r);
     reply_fini(&r);
 }

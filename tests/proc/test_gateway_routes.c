@@ -591,6 +591,25 @@ static void pages_answer(void **state)
     answer_fini(&a);
 }
 
+static void a_browser_may_send_its_key(void **state)
+{
+    static const char ask[] =
+        "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: t\r\nOrigin: http://page.example\r\n"
+        "Access-Control-Request-Method: POST\r\n"
+        "Access-Control-Request-Headers: authorization,content-type\r\n\r\n";
+    int fd = client_connect(h.port);
+    struct answer a = { 0 };
+
+    (void)state;
+    client_send(fd, ask, strlen(ask));
+    client_read(fd, &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_header(&a, "Access-Control-Allow-Headers"), "*, Authorization");
+    assert_string_equal(answer_header(&a, "Access-Control-Allow-Methods"), "GET,POST");
+    close(fd);
+    answer_fini(&a);
+}
+
 static void metrics_count_what_happened(void **state)
 {
     struct answer a = { 0 };
@@ -643,6 +662,7 @@ int main(void)
         cmocka_unit_test(malformed_requests_get_their_dialects_error),
         cmocka_unit_test(long_prompts_and_bodies_are_refused),
         cmocka_unit_test(pages_answer),
+        cmocka_unit_test(a_browser_may_send_its_key),
         cmocka_unit_test(metrics_count_what_happened),
         cmocka_unit_test(every_request_is_counted_once),
     };
