@@ -6,18 +6,20 @@
  *   +------+-------------+-----------------+-----------------+------
  *   rank r of group g has slot 2 + g * tp_size + r
  *
- * Writers.  llmd fills board_hdr before it starts anything, and of each slot .name, .pid, .state,
- * .started_ns, .restarts.  The process whose slot it is writes the rest: heartbeat, step times and its
- * statistics.  Everybody maps the board; llmctl does not (it asks llmd).
+ * Writers.  llmd fills board_hdr before it starts anything; later only .draining changes.  Of each slot
+ * it writes .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, and while
+ * no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the rest:
+ * heartbeat, step times and its statistics.  Everybody maps the board; llmctl does not (it asks llmd).
  *
- * Order.  Every field is one aligned word, written and read atomically (relaxed).  Nothing on the
- * board orders anything else.
+ * Order.  Every field that changes is one aligned word, written and read atomically (relaxed is enough).
+ * Nothing on the board orders anything else.
  *
  * Crash.  Counters and histograms stay and go on: a restart does not reset a metric.  Gauges are set
  * to 0 by the successor, and step_started_ns by llmd before it starts the successor.
  *
- * Version.  Any change of size, order or meaning is a new BOARD_VERSION.  New statistics take reserved
- * room (STATS_CAP, HISTS_CAP) at the end of their list and need no new version. */
+ * Version.  Any change of size, order or meaning is a new BOARD_VERSION.  So is a new statistic that is
+ * not the last of stats.def: it renumbers those behind it.  STATS_CAP and HISTS_CAP leave room, so that a
+ * slot keeps its size. */
 #ifndef LLMD_PROTO_BOARD_LAYOUT_H
 #define LLMD_PROTO_BOARD_LAYOUT_H
 

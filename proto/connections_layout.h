@@ -21,6 +21,8 @@
  * an answer differ (its id, its date, the seed that was drawn) is in the record; the order of its
  * pieces is a pure function of the tokens.
  *
+ * Today llmd keeps no connection's descriptor, so the successor frees every record (gateway/boot.c).
+ *
  * Version.  Any change of size, order or meaning is a new CONNECTIONS_VERSION. */
 #ifndef LLMD_PROTO_CONNECTIONS_LAYOUT_H
 #define LLMD_PROTO_CONNECTIONS_LAYOUT_H

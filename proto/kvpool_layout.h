@@ -13,15 +13,18 @@
  * ids are written by the ranks of that group alone until .sealed; a sealed page is never written again
  * until it is free.  .pins may be changed by rank 0 of any group.
  *
- * Order.  Data of a token first, then .n_tokens with release: who loads it with acquire may read that
- * many tokens.  Sealing: hash, parent and token ids first, then .sealed = 1 with release.  Freeing:
- * pins must be 0, sealed and n_tokens are set to 0, .generation is bumped, then .lease = 0 with
+ * Order.  Data of a token and its stored id first, then .n_tokens with release: who loads it with
+ * acquire may read that many tokens.  Sealing: hash and parent first, then .sealed = 1 with release.
+ * Freeing: pins must be 0, sealed and n_tokens are set to 0, .generation is bumped, then .lease = 0 with
  * release.
  *
  * Crash.  There are no locks.  The successor of a dead rank 0 scans once: pages leased to its group
  * under an older epoch are kept while a live sequence's ledger entry lists them and their committed
  * count covers what it needs, and freed otherwise; pins are counted anew from the ledgers.  Who finds
  * a page by an index it kept compares .generation first.
+ *
+ * Today no page is sealed (so .prefix_hash, .checksum and .parent say nothing yet), a page has the pins
+ * of its own group only, and the successor keeps none: it computes the KV again (gpu-worker/recovery.c).
  *
  * Version.  Any change of size, order or meaning is a new KVPOOL_VERSION. */
 #ifndef LLMD_PROTO_KVPOOL_LAYOUT_H

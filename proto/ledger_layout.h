@@ -5,26 +5,29 @@
  *   | ledger_hdr  | entry 0 | entry 1 | ...        n_entries of entry_bytes each
  *   +-------------+---------+---------+-----
  *   one entry:
- *   +--------------+--------------------+----------------------+------------------+------------+-------+
- *   | ledger_entry | request            | tokens               | logprobs         | pages      | top   |
- *   |   256 bytes  | request_bytes_max  | tokens_max int32     | tokens_max float | pages_max  | see   |
- *   +--------------+--------------------+----------------------+------------------+------------+-------+
- *   tokens: prompt ids, then generated ids.  logprobs[i], ranks and top belong to generated token i.
- *   top: per generated token top_max of {int32 token, float logprob}.  The memory is sparse: what a
- *   sequence does not use is never touched.
+ *   +--------------+-------------------+------------+------------+------------+-----------+------------+
+ *   | ledger_entry | request           | tokens     | logprobs   | ranks      | pages     | top        |
+ *   |   256 bytes  | request_bytes_max | tokens_max | tokens_max | tokens_max | pages_max | tokens_max |
+ *   |              |                   |   int32    |   float    |   uint32   |   uint32  |  * top_max |
+ *   +--------------+-------------------+------------+------------+------------+-----------+------------+
+ *   request: the packed Submit without its prompt.  tokens: prompt ids, then generated ids.  logprobs[i],
+ *   ranks[i] and top[i] belong to generated token i.  The memory is sparse: what a sequence does not use
+ *   is never touched.
  *
  * Writers.  llmd fills ledger_hdr before it starts the group.  Everything else is written by rank 0 of
- * the group alone, on its engine thread.  llmd maps it read-only for status.
+ * the group alone, on its engine thread; only the handler of its own fatal signal, on whichever thread,
+ * turns .running from RUNS into FAULTED.  Nobody else reads it: status comes from the board.
  *
  * Order.  A new entry: all its fields first, then .state = LEDGER_LIVE with release; only then may
- * ACCEPTED leave.  A token: tokens[n_prompt + i], logprobs and top first, then .n_generated = i + 1 with
+ * ACCEPTED leave.  A token: tokens[n_prompt + i], logprobs, ranks, top first, then .n_generated = i + 1 with
  * release; only then may it leave in TOKENS.  The end: .finish and its reasons first, then .state =
  * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.
  *
  * Crash.  There is nothing to undo: an entry not LIVE or DONE was never acknowledged and is free; a
  * token past n_generated was never sent and is sampled again with the same counter (same draw).  The
  * successor scans once: LIVE entries go back to the queue as prompt + generated tokens, DONE ones are
- * delivered again until acknowledged.  .crashes and .kills count the deaths that found the sequence
+ * delivered again until acknowledged, or freed when nobody has claimed them for longer than a request may
+ * take.  .crashes and .kills count the deaths that found the sequence
  * running since its last token: those by a fault of the worker itself, and those from outside.
  *
  * Version.  Any change of size, order or meaning is a new LEDGER_VERSION. */

@@ -35,7 +35,7 @@ _Static_assert((int)N_STATS <= STATS_CAP && (int)N_HISTS <= HISTS_CAP,
                "room left in the board's layout");
 
 struct stat_hist {
-    _Atomic uint64_t bucket[HIST_BUCKETS_MAX]; /* not cumulative; the last: past all bounds */
+    _Atomic uint64_t bucket[HIST_BUCKETS_MAX]; /* not cumulative; [n bounds]: past them all */
     _Atomic uint64_t count;
     _Atomic uint64_t sum_parts; /* sum of observations, in nanoseconds or tokens: read hist_sum() */
 };

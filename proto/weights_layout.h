@@ -12,11 +12,12 @@
  * only when the shard is complete (WEIGHTS_READY), so there are never two loaders.
  *
  * Order.  Tensor table, data and checksum first, then .state = WEIGHTS_COMMITTED with release.  After
- * that nobody writes: every mapping is read-only, and F_SEAL_FUTURE_WRITE makes the kernel refuse others.
+ * that nobody writes: every mapping of a worker is read-only, and F_SEAL_FUTURE_WRITE, set by the loader
+ * after COMMITTED, makes the kernel refuse new writable ones.
  *
  * Crash.  A loader that dies leaves LOADING: the next one starts over.  COMMITTED weights are mapped
- * again in microseconds after the layout hash (model files' names, sizes and times, shard, packing and
- * this version) was compared.
+ * again, not loaded, after the layout hash (model files' names, sizes and times, configuration, shard,
+ * tensor table, packing and this version) was compared.
  *
  * Version.  Any change of size, order or meaning, packing included, is a new WEIGHTS_VERSION. */
 #ifndef LLMD_PROTO_WEIGHTS_LAYOUT_H
