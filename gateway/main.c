@@ -6,6 +6,10 @@
  *   SERVING ---- DRAIN, SIGTERM, orphaned too long ----> DRAINING ---- no request left, or the
  *      deadline: answers are cut with a proper end ----> CLOSING ---- connections gone, or 2 s ----> exit 0
  *
+ * A DRAIN while llmd itself goes on is a restart: a successor comes.  The listening sockets are left to it
+ * at once, so that nobody is refused: who connects now waits in the backlog, who is connected gets one
+ * more answer, and only then the gateway ends.
+ *
  * When llmd dies the gateway goes on serving; nobody adopting it within orphan_timeout_s, it drains. */
 #include <errno.h>
 #include <signal.h>
@@ -38,20 +42,31 @@ struct gateway {
     int signal_fd;
     struct loop_timer *heartbeat, *drain, *orphan;
     enum phase phase;
-    uint64_t deadline_ns; /* of the drain, then of closing */
+    uint64_t deadline_ns;  /* of the drain */
+    uint64_t closed_by_ns; /* of closing */
     bool is_orphan;
 };
 
 /* ---- draining ---- */
 
-static void begin_drain(struct gateway *g, uint64_t deadline_ns, const char *cause)
+static void close_doors(struct gateway *g)
+{
+    for (uint32_t i = 0; i < g->n_started; i++)
+        thread_drain(&g->threads[i]);
+}
+
+static void begin_drain(struct gateway *g, uint64_t deadline_ns, bool has_successor,
+                        const char *cause)
 {
     if (g->phase == SERVING || (g->phase == DRAINING && deadline_ns < g->deadline_ns))
         g->deadline_ns = deadline_ns;
     if (g->phase != SERVING)
         return;
     g->phase = DRAINING;
-    atomic_store(&g->service.is_draining, 1);
+    if (has_successor)
+        close_doors(g);
+    else
+        atomic_store(&g->service.is_draining, 1);
     log_info("gateway from=serving to=draining cause=%s requests=%llu", cause,
              (unsigned long long)admission_taken(&g->service.admission));
     loop_timer_set(g->drain, 0);
@@ -60,15 +75,13 @@ static void begin_drain(struct gateway *g, uint64_t deadline_ns, const char *cau
 static void begin_closing(struct gateway *g, bool is_late)
 {
     g->phase = CLOSING;
-    g->deadline_ns = clock_mono_ns() + CLOSING_MS * NS_PER_MS;
+    g->closed_by_ns = clock_mono_ns() + CLOSING_MS * NS_PER_MS;
     log_info("gateway from=draining to=closing requests=%llu",
              (unsigned long long)admission_taken(&g->service.admission));
-    for (uint32_t i = 0; i < g->n_started; i++) {
-        if (is_late)
-            thread_abort_all(&g->threads[i]);
-        else
-            thread_drain(&g->threads[i]);
-    }
+    if (!is_late)
+        close_doors(g);
+    for (uint32_t i = 0; is_late && i < g->n_started; i++)
+        thread_abort_all(&g->threads[i]);
 }
 
 static bool all_closed(const struct gateway *g)
@@ -79,14 +92,23 @@ static bool all_closed(const struct gateway *g)
     return true;
 }
 
+/* Of a restart, a connection accepted in the last moment may still bring a request. */
+static bool has_closed(const struct gateway *g, bool may_wait)
+{
+    if (all_closed(g))
+        return true;
+    return !may_wait && clock_mono_ns() >= g->closed_by_ns;
+}
+
 static void on_drain_look(void *arg)
 {
     struct gateway *g = arg;
     bool is_late = clock_mono_ns() >= g->deadline_ns;
+    bool is_busy = admission_taken(&g->service.admission) > 0;
 
-    if (g->phase == DRAINING && (is_late || admission_taken(&g->service.admission) == 0))
+    if (g->phase == DRAINING && (is_late || !is_busy))
         begin_closing(g, is_late);
-    else if (g->phase == CLOSING && (is_late || all_closed(g)))
+    else if (g->phase == CLOSING && has_closed(g, is_busy && !is_late))
         loop_stop(g->loop);
     loop_timer_set(g->drain, DRAIN_LOOK_MS * NS_PER_MS);
 }
@@ -102,12 +124,12 @@ static void on_signal(void *arg)
     struct signalfd_siginfo info;
 
     while (read(g->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
-        begin_drain(g, g->phase == SERVING ? drain_deadline(g) : clock_mono_ns(), "SIGTERM");
+        begin_drain(g, g->phase == SERVING ? drain_deadline(g) : clock_mono_ns(), false, "SIGTERM");
 }
 
 static void on_orphan(void *arg)
 {
-    begin_drain(arg, drain_deadline(arg), "orphaned");
+    begin_drain(arg, drain_deadline(arg), false, "orphaned");
 }
 
 /* ---- what llmd says ---- */
@@ -137,7 +159,8 @@ static void take_message(struct gateway *g, const struct control_msg *m)
         take_service(g, m->body);
         break;
     case MSG_DRAIN:
-        begin_drain(g, drain->deadline_ns ? drain->deadline_ns : drain_deadline(g), "llmd");
+        begin_drain(g, drain->deadline_ns ? drain->deadline_ns : drain_deadline(g),
+                    !service_is_draining(&g->service), "llmd");
         break;
     case MSG_RELOAD:
         boot_reload(&g->service, m->body);

@@ -165,6 +165,15 @@ void harness_stop_worker(struct harness *h, uint32_t group)
 
 void harness_drain(struct harness *h, uint64_t limit_ms)
 {
+    Llmd__Service service = LLMD__SERVICE__INIT;
+
+    service.draining = true;
+    control_send(h->control, MSG_SERVICE, &service, NULL, 0, NULL);
+    harness_restart(h, limit_ms);
+}
+
+void harness_restart(struct harness *h, uint64_t limit_ms)
+{
     Llmd__Drain drain = LLMD__DRAIN__INIT;
 
     drain.deadline_ns = clock_mono_ns() + limit_ms * NS_PER_MS;

@@ -34,7 +34,9 @@ void harness_start_worker(struct harness *h, uint32_t group);
 void harness_stop_worker(struct harness *h, uint32_t group);
 /* DRAIN, wait for the exit; its status. */
 int harness_stop(struct harness *h);
+/* As llmd ends everything, and as it restarts the gateway alone. */
 void harness_drain(struct harness *h, uint64_t limit_ms);
+void harness_restart(struct harness *h, uint64_t limit_ms);
 int harness_wait(struct harness *h);
 void harness_free(struct harness *h);
 

@@ -1,5 +1,6 @@
 /* test_gateway_life.c - what happens when things go away: clients, workers, groups, the gateway's own
  * permission to live.  Nothing may be lost, repeated, or left behind. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -477,6 +478,45 @@ static void drain_finishes_what_runs_and_refuses_the_new(void **state)
     harness_free(&h);
 }
 
+static void a_restart_refuses_nobody(void **state)
+{
+    static struct harness h;
+    struct answer early = { 0 }, running = { 0 };
+    int fd, waits, late;
+
+    (void)state;
+    open_house(&h, 1, NULL);
+    atomic_store(&h.workers[0].step_us, 5000);
+    fd = client_connect(h.port);
+    client_post(fd, "/v1/completions", "",
+                "{\"prompt\":\"One\",\"max_tokens\":60,\"stream\":true}");
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 1));
+    waits = client_connect(h.port);
+    assert_true(harness_wait_stat(&h, STAT_connections_open, 2));
+    harness_restart(&h, 5000);
+    client_post(waits, "/generate", "", "{\"inputs\":\"One\"}");
+    client_read(waits, &early); /* it was connected: it gets its answer */
+    assert_int_equal(early.status, 200);
+    assert_int_equal(recv(waits, &(char){ 0 }, 1, 0), 0); /* the doors are closed now */
+    late = client_connect(h.port);
+    client_post(late, "/generate", "", "{\"inputs\":\"One\"}");
+    client_read(fd, &running);
+    assert_true(running.is_whole);
+    assert_int_equal(harness_wait(&h), 0);
+    if (recv(late, &(char){ 0 }, 1, MSG_DONTWAIT | MSG_PEEK) > 0) { /* another thread's last one */
+        client_read(late, &early);
+        assert_int_equal(early.status, 200);
+    } else {
+        assert_int_equal(errno, EAGAIN); /* it waits for the next gateway */
+    }
+    close(fd);
+    close(waits);
+    close(late);
+    answer_fini(&early);
+    answer_fini(&running);
+    harness_free(&h);
+}
+
 static void drain_deadline_ends_answers_properly(void **state)
 {
     static struct harness h;
@@ -563,6 +603,7 @@ int main(void)
         cmocka_unit_test(too_many_requests_are_429),
         cmocka_unit_test(deadline_ends_a_request),
         cmocka_unit_test(drain_finishes_what_runs_and_refuses_the_new),
+        cmocka_unit_test(a_restart_refuses_nobody),
         cmocka_unit_test(drain_deadline_ends_answers_properly),
         cmocka_unit_test(orphan_serves_then_leaves),
     };
