@@ -46,6 +46,7 @@ static void act_spawn(struct process *p)
 
     p->words[0] = p->killed_why[0] = '\0';
     p->last_signal = 0;
+    p->was_forced = false;
     p->ready_ns = 0;
     set_word(&p->slot->restarts, p->starts);
     p->starts++;

@@ -273,6 +273,21 @@ static void exit_while_draining_is_final_and_no_death(void **state)
     assert_int_equal(world.armed_ns, 0);
 }
 
+/* llmd ends with 1 for what it had to kill at its own end, not for a restart that was hastened long ago. */
+static void a_new_start_forgets_that_the_last_was_forced(void **state)
+{
+    siginfo_t info = ended(CLD_KILLED, SIGKILL);
+
+    (void)state;
+    reach(PROCESS_DRAINING);
+    process_handle(&p, PROCESS_EV_STOP);
+    assert_true(p.was_forced);
+    process_exited(&p, &info);
+    assert_true(p.was_forced);
+    process_handle(&p, PROCESS_EV_START);
+    assert_false(p.was_forced);
+}
+
 static void killing_what_does_not_run_does_nothing(void **state)
 {
     (void)state;
@@ -339,6 +354,7 @@ int main(void)
         cmocka_unit_test_setup(second_stop_kills, setup),
         cmocka_unit_test_setup(stop_while_starting_kills_at_once_and_cleanly, setup),
         cmocka_unit_test_setup(exit_while_draining_is_final_and_no_death, setup),
+        cmocka_unit_test_setup(a_new_start_forgets_that_the_last_was_forced, setup),
         cmocka_unit_test_setup(killing_what_does_not_run_does_nothing, setup),
         cmocka_unit_test_setup(ends_are_described_for_people, setup),
         cmocka_unit_test_setup(old_words_do_not_explain_a_new_death, setup),
