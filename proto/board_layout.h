@@ -6,8 +6,8 @@
  *   +------+-------------+-----------------+-----------------+------
  *   rank r of group g has slot 2 + g * tp_size + r
  *
- * Writers.  llmd fills board_hdr before it starts anything; later only .draining changes.  Of each slot
- * it writes .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, and while
+ * Writers.  llmd fills board_hdr before it starts anything.  Of each slot it writes
+ * .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, and while
  * no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the rest:
  * heartbeat, step times and its statistics.  Everybody maps the board; llmctl does not (it asks llmd).
  *
@@ -46,8 +46,7 @@ struct board_hdr {
     uint32_t n_groups;
     uint32_t tp_size;
     uint64_t started_ns;       /* CLOCK_MONOTONIC, start of service */
-    _Atomic uint32_t draining; /* 1: no new requests anywhere */
-    uint32_t reserved;
+    uint64_t reserved;
 };
 
 struct board_slot {

@@ -195,7 +195,6 @@ void llmd_drain(struct llmd *l)
         uint64_t timeout_ns = l->config.drain_timeout_s * NS_PER_S;
         log_info("event=drain timeout_s=%llu", (unsigned long long)l->config.drain_timeout_s);
         l->phase = LLMD_DRAINING;
-        atomic_store(&l->segments.board.hdr->draining, 1);
         atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_DRAINING);
         notify_stopping(&l->notify, timeout_ns + 2 * CLOSE_TIMEOUT_NS + 5 * NS_PER_S);
         tell_gateway(l);
