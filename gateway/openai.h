@@ -101,6 +101,14 @@ void openai_put_ids(struct json_writer *w, const int32_t *ids, size_t n);
 /* The text a logprob list shows for a token. */
 void openai_token_name(const struct request *rq, int32_t token, struct buf *out);
 float openai_clamp(float logprob);
+/* A whole answer up to its usage, with the choices as the route writes them; then the route's own members;
+ * then the end. */
+void openai_whole_begin(struct json_writer *w, struct request *rq, struct reply *r,
+                        void (*put_choice)(struct json_writer *w, const struct choice *c));
+void openai_whole_end(struct json_writer *w);
+/* "prompt_token_ids", null unless asked for. */
+void openai_put_prompt_ids(struct json_writer *w, const struct request *rq,
+                           const struct prompt *prompt);
 void openai_chunk_begin(struct json_writer *w, struct buf *out, const struct request *rq);
 void openai_chunk_end(struct json_writer *w, struct buf *out);
 /* Usage chunk when asked for, then [DONE]. */

@@ -210,44 +210,17 @@ static void put_choice(struct json_writer *w, const struct choice *c)
     jw_object_end(w);
 }
 
-static void put_prompt_ids(struct json_writer *w, const struct request *rq)
-{
-    jw_key(w, "prompt_token_ids");
-    if (openai_extra(rq)->token_ids)
-        openai_put_ids(w, rq->prompts[0].ids, rq->prompts[0].n_ids);
-    else
-        jw_null(w);
-}
-
 static void chat_whole(struct request *rq, struct reply *r)
 {
-    struct json_writer w = { .out = &r->body };
+    struct json_writer w;
 
-    reply_set(r, 200, REPLY_JSON);
-    jw_object(&w);
-    openai_put_head(&w, rq, false);
-    jw_key(&w, "choices");
-    jw_array(&w);
-    for (uint32_t i = 0; i < rq->n_choices; i++)
-        put_choice(&w, &rq->choices[i]);
-    jw_array_end(&w);
-    jw_key(&w, "service_tier");
-    jw_null(&w);
-    jw_key(&w, "system_fingerprint");
-    jw_str(&w, rq->service->fingerprint);
-    openai_put_usage(&w, rq, false);
+    openai_whole_begin(&w, rq, r, put_choice);
     jw_key(&w, "prompt_logprobs");
     jw_null(&w);
-    put_prompt_ids(&w, rq);
+    openai_put_prompt_ids(&w, rq, &rq->prompts[0]);
     jw_key(&w, "prompt_text");
     jw_null(&w);
-    jw_key(&w, "kv_transfer_params");
-    jw_null(&w);
-    jw_key(&w, "ec_transfer_params");
-    jw_null(&w);
-    jw_key(&w, "metrics");
-    jw_null(&w);
-    jw_object_end(&w);
+    openai_whole_end(&w);
 }
 
 /* ---- the stream ---- */
@@ -283,7 +256,7 @@ static void put_role_chunk(struct buf *out, const struct choice *c)
     jw_array_end(&w);
     if (openai_extra(c->rq)->continuous_usage)
         openai_put_usage(&w, c->rq, true);
-    put_prompt_ids(&w, c->rq);
+    openai_put_prompt_ids(&w, c->rq, &c->rq->prompts[0]);
     jw_key(&w, "prompt_text");
     jw_null(&w);
     openai_chunk_end(&w, out);

@@ -265,11 +265,7 @@ static void put_choice(struct json_writer *w, const struct choice *c)
         jw_null(w);
     jw_key(w, "prompt_logprobs");
     jw_null(w);
-    jw_key(w, "prompt_token_ids");
-    if (extra->token_ids)
-        openai_put_ids(w, c->prompt->ids, c->prompt->n_ids);
-    else
-        jw_null(w);
+    openai_put_prompt_ids(w, c->rq, c->prompt);
     jw_key(w, "routed_experts");
     jw_null(w);
     jw_object_end(w);
@@ -277,28 +273,10 @@ static void put_choice(struct json_writer *w, const struct choice *c)
 
 static void completions_whole(struct request *rq, struct reply *r)
 {
-    struct json_writer w = { .out = &r->body };
+    struct json_writer w;
 
-    reply_set(r, 200, REPLY_JSON);
-    jw_object(&w);
-    openai_put_head(&w, rq, false);
-    jw_key(&w, "choices");
-    jw_array(&w);
-    for (uint32_t i = 0; i < rq->n_choices; i++)
-        put_choice(&w, &rq->choices[i]);
-    jw_array_end(&w);
-    jw_key(&w, "service_tier");
-    jw_null(&w);
-    jw_key(&w, "system_fingerprint");
-    jw_str(&w, rq->service->fingerprint);
-    openai_put_usage(&w, rq, false);
-    jw_key(&w, "kv_transfer_params");
-    jw_null(&w);
-    jw_key(&w, "ec_transfer_params");
-    jw_null(&w);
-    jw_key(&w, "metrics");
-    jw_null(&w);
-    jw_object_end(&w);
+    openai_whole_begin(&w, rq, r, put_choice);
+    openai_whole_end(&w);
 }
 
 static void completions_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)

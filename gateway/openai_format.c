@@ -120,6 +120,46 @@ float openai_clamp(float logprob)
     return logprob > -9999.0f ? logprob : -9999.0f;
 }
 
+void openai_whole_begin(struct json_writer *w, struct request *rq, struct reply *r,
+                        void (*put_choice)(struct json_writer *w, const struct choice *c))
+{
+    *w = (struct json_writer){ .out = &r->body };
+    reply_set(r, 200, REPLY_JSON);
+    jw_object(w);
+    openai_put_head(w, rq, false);
+    jw_key(w, "choices");
+    jw_array(w);
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        put_choice(w, &rq->choices[i]);
+    jw_array_end(w);
+    jw_key(w, "service_tier");
+    jw_null(w);
+    jw_key(w, "system_fingerprint");
+    jw_str(w, rq->service->fingerprint);
+    openai_put_usage(w, rq, false);
+}
+
+void openai_whole_end(struct json_writer *w)
+{
+    jw_key(w, "kv_transfer_params");
+    jw_null(w);
+    jw_key(w, "ec_transfer_params");
+    jw_null(w);
+    jw_key(w, "metrics");
+    jw_null(w);
+    jw_object_end(w);
+}
+
+void openai_put_prompt_ids(struct json_writer *w, const struct request *rq,
+                           const struct prompt *prompt)
+{
+    jw_key(w, "prompt_token_ids");
+    if (openai_extra(rq)->token_ids)
+        openai_put_ids(w, prompt->ids, prompt->n_ids);
+    else
+        jw_null(w);
+}
+
 void openai_chunk_begin(struct json_writer *w, struct buf *out, const struct request *rq)
 {
     *w = (struct json_writer){ .out = out };
