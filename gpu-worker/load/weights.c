@@ -198,8 +198,8 @@ static bool attach_copy(struct segment *s, int fd, bool writable, struct err *e)
     return segment_attach(s, copy, SEGMENT_WEIGHTS, WEIGHTS_VERSION, writable, e);
 }
 
-static bool load_and_seal(int fd, const struct weights_plan *p, struct hash128 layout,
-                          uint32_t packing, uint32_t epoch, struct threads *threads, struct err *e)
+static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layout,
+                       uint32_t packing, uint32_t epoch, struct threads *threads, struct err *e)
 {
     struct segment s;
 
@@ -207,9 +207,20 @@ static bool load_and_seal(int fd, const struct weights_plan *p, struct hash128 l
         return false;
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) < 0)
-        return err_set(e, ERR_SYS, errno, "seal weights against writing");
     return true;
+}
+
+static bool is_sealed(int fd)
+{
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && (seals & F_SEAL_FUTURE_WRITE);
+}
+
+static bool seal(int fd, struct err *e)
+{
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0 ||
+           err_set(e, ERR_SYS, errno, "seal weights against writing");
 }
 
 /* ---- open ---- */
@@ -257,11 +268,12 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
         goto out;
     }
     fresh = state_of(&s) != WEIGHTS_COMMITTED;
-    if (fresh) {
-        /* Mapped anew: only a mapping made after the seal can never be turned writable. */
+    if (fresh || !is_sealed(fd)) { /* not loaded, or its loader died before it could seal */
         segment_close(&s);
-        if (!load_and_seal(fd, p, layout, packing, epoch, threads, e) ||
-            !attach_copy(&s, fd, false, e))
+        if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
+            goto out;
+        /* Mapped anew: only a mapping made after the seal can never be turned writable. */
+        if (!seal(fd, e) || !attach_copy(&s, fd, false, e))
             goto out;
     }
     if (!check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))

@@ -185,6 +185,30 @@ static void committed_weights_cannot_be_mapped_for_writing(void **state)
     weights_close(&w);
 }
 
+/* A loader killed between its commit and its seal: the next one must not leave the weights writable. */
+static void weights_committed_by_a_dead_loader_are_sealed_and_kept(void **state)
+{
+    struct bench *b = *state;
+    struct segment unsealed;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    assert_true(segment_create(&unsealed, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test",
+                               b->segment.bytes, 1, &e));
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    memcpy(unsealed.hdr, b->segment.hdr, b->segment.bytes);
+    weights_close(&w);
+    segment_close(&b->segment);
+    b->segment = unsealed;
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_false(loaded);
+    assert_true(weights_verify(&w, &e));
+    weights_close(&w);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, b->segment.fd, 0),
+                     MAP_FAILED);
+}
+
 static void a_flipped_bit_is_found(void **state)
 {
     struct bench *b = *state;
@@ -297,6 +321,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(half_loaded_is_loaded_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(committed_weights_cannot_be_mapped_for_writing, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(weights_committed_by_a_dead_loader_are_sealed_and_kept,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_flipped_bit_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(layout_hash_covers_everything, set_up, tear_down),
