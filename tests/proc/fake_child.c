@@ -200,8 +200,8 @@ static void say_ready(void)
     Llmd__Ready ready = LLMD__READY__INIT;
 
     ready.epoch = me.boot->epoch;
+    note("ready"); /* before llmd can act on it */
     control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, NULL);
-    note("ready");
 }
 
 static int inspect(void)

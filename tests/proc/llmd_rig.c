@@ -217,13 +217,18 @@ void rig_wait_told(struct rig *r, const char *line)
     }
 }
 
-void rig_wait_event(struct rig *r, const char *event)
+void rig_wait_events(struct rig *r, const char *event, int n)
 {
-    for (int ms = 0; rig_count_events(r, event) == 0; ms += 5) {
+    for (int ms = 0; rig_count_events(r, event) < n; ms += 5) {
         if (ms > PATIENCE_MS)
             fail_waiting(r, event);
         nap_ms(5);
     }
+}
+
+void rig_wait_event(struct rig *r, const char *event)
+{
+    rig_wait_events(r, event, 1);
 }
 
 void rig_wait_log(struct rig *r, const char *text)

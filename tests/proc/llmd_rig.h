@@ -29,6 +29,8 @@ void rig_start(struct rig *r, ...) __attribute__((sentinel));
 /* Until STATUS says so in so many words; fails the test after some seconds. */
 void rig_wait_told(struct rig *r, const char *line);
 void rig_wait_event(struct rig *r, const char *event);
+/* Until it happened n times: a child writes its event a moment after what llmd sees of it. */
+void rig_wait_events(struct rig *r, const char *event, int n);
 void rig_wait_log(struct rig *r, const char *text);
 
 /* How often a text was told, or stands in events or in llmd's log. */
