@@ -5,6 +5,7 @@
  * escaped, so that one event stays one line, a JSON line always parses, and no terminal obeys a log. */
 #include "common/log.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,6 +25,8 @@ static struct {
     _Atomic int level;
     enum log_format format;
     int under_journal; /* stderr goes to journald: prefix lines, leave the time to it */
+    log_tap_fn *tap;
+    void *tap_arg;
 } logger = { .process = "llmd", .level = LOG_INFO };
 
 static const char *const level_names[] = { "error", "warning", "info", "debug" };
@@ -53,6 +56,12 @@ void log_init(const char *process, enum log_level level, enum log_format format)
 void log_set_level(enum log_level level)
 {
     atomic_store(&logger.level, level);
+}
+
+void log_set_tap(log_tap_fn *tap, void *arg)
+{
+    logger.tap_arg = arg;
+    logger.tap = tap;
 }
 
 static size_t put_time(char *out, size_t n)
@@ -138,7 +147,17 @@ void log_line(enum log_level level, const char *fmt, ...)
     put_clean(text, sizeof text, msg, logger.format);
     n = logger.format == LOG_JSON ? put_json_line(line, level, text)
                                   : put_text_line(line, level, text);
+    if (logger.tap)
+        logger.tap(logger.tap_arg, line, (size_t)n);
     line[n++] = '\n';
     write_line(line, (size_t)n);
     errno = saved;
+}
+
+/* assert() of every program: the bug is a line of the log like any other, so that it is found where the
+ * last words of a process are kept. */
+void __assert_fail(const char *expression, const char *file, unsigned line, const char *function)
+{
+    log_error("bug: %s:%u: %s: assertion '%s' failed", file, line, function, expression);
+    abort();
 }

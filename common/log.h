@@ -9,6 +9,8 @@
 #ifndef LLMD_COMMON_LOG_H
 #define LLMD_COMMON_LOG_H
 
+#include <stddef.h>
+
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 enum log_format { LOG_TEXT, LOG_JSON };
 
@@ -18,6 +20,11 @@ void log_init(const char *process, enum log_level level, enum log_format format)
 
 /* Also possible later (SIGHUP re-reads the configuration). */
 void log_set_level(enum log_level level);
+
+/* Give every line that is written to `tap` as well (without its end of line); NULL: no more.  Once, before
+ * further threads start.  tap is called on whichever thread logs. */
+typedef void log_tap_fn(void *arg, const char *line, size_t n);
+void log_set_tap(log_tap_fn *tap, void *arg);
 
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,6 +1,8 @@
 /* board.c - the board segment. */
 #include "proto/board.h"
 
+#include <string.h>
+
 #include "common/clock.h"
 
 static uint32_t slot_stride(void)
@@ -56,6 +58,32 @@ struct board_slot *board_slot(const struct board *b, uint32_t slot)
 {
     assert(slot < b->hdr->n_slots);
     return segment_at(&b->segment, BOARD_SLOTS_OFFSET + (uint64_t)slot * b->hdr->slot_bytes);
+}
+
+void board_log_line(void *slot, const char *line, size_t n)
+{
+    struct board_log *log = &((struct board_slot *)slot)->log;
+    uint32_t i = atomic_fetch_add_explicit(&log->n_lines, 1, memory_order_relaxed);
+    char *to = log->lines[i % BOARD_LOG_LINES];
+
+    if (n > BOARD_LOG_LINE_BYTES - 1)
+        n = BOARD_LOG_LINE_BYTES - 1;
+    memcpy(to, line, n);
+    to[n] = '\0';
+}
+
+uint32_t board_log_read(const struct board_slot *slot,
+                        char out[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES])
+{
+    const struct board_log *log = &slot->log;
+    uint32_t end = atomic_load_explicit(&log->n_lines, memory_order_relaxed);
+    uint32_t n = end < BOARD_LOG_LINES ? end : BOARD_LOG_LINES;
+
+    for (uint32_t i = 0; i < n; i++) {
+        memcpy(out[i], log->lines[(end - n + i) % BOARD_LOG_LINES], BOARD_LOG_LINE_BYTES);
+        out[i][BOARD_LOG_LINE_BYTES - 1] = '\0';
+    }
+    return n;
 }
 
 const char *process_state_name(enum process_state s)

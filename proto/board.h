@@ -22,6 +22,12 @@ static inline uint32_t board_rank_slot(const struct board *b, uint32_t group, ui
     return BOARD_SLOT_RANKS + group * b->hdr->tp_size + rank;
 }
 
+/* A log tap (common/log.h) whose argument is the process's slot: its last words stay on the board. */
+void board_log_line(void *slot, const char *line, size_t n);
+/* Copy the lines that are there, oldest first, into out[]; returns how many. */
+uint32_t board_log_read(const struct board_slot *slot,
+                        char out[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES]);
+
 const char *process_state_name(enum process_state s);
 
 #endif

@@ -9,7 +9,7 @@
  * Writers.  llmd fills board_hdr before it starts anything.  Of each slot it writes
  * .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, and while
  * no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the rest:
- * heartbeat, step times and its statistics.  Everybody maps the board; llmctl does not (it asks llmd).
+ * heartbeat, step times, its statistics and its last log lines.  Everybody maps the board; llmctl does not (it asks llmd).
  *
  * Order.  Every field that changes is one aligned word, written and read atomically (relaxed is enough).
  * Nothing on the board orders anything else.
@@ -26,7 +26,7 @@
 #include "proto/segment.h"
 #include "proto/stats.h"
 
-enum { BOARD_VERSION = 1, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
+enum { BOARD_VERSION = 2, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
 enum { BOARD_SLOTS_OFFSET = 4096 };
 
 /* States of a process as llmd sees it; supervisor/process.c draws the machine. */
@@ -45,8 +45,19 @@ struct board_hdr {
     uint32_t slot_bytes;
     uint32_t n_groups;
     uint32_t tp_size;
-    uint64_t started_ns;       /* CLOCK_MONOTONIC, start of service */
+    uint64_t started_ns; /* CLOCK_MONOTONIC, start of service */
     uint64_t reserved;
+};
+
+/* The last lines a process logged: line i of all (from 0) lies in lines[i % BOARD_LOG_LINES], cut to fit
+ * and ended by a zero byte.  Any thread of the process takes the next number and writes that place; who
+ * reads a line while it is written may see a mixture of two, which is a log line all the same. */
+enum { BOARD_LOG_LINES = 32, BOARD_LOG_LINE_BYTES = 256 };
+
+struct board_log {
+    _Atomic uint32_t n_lines;
+    uint8_t pad[60];
+    char lines[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES];
 };
 
 struct board_slot {
@@ -60,8 +71,12 @@ struct board_slot {
                                           each step; idle processes use a timer */
     _Atomic uint64_t step_started_ns; /* worker: forward pass running since; 0 = none */
     _Atomic uint64_t step_average_ns; /* worker: moving average of passes */
-    uint8_t reserved[48];
+    _Atomic uint64_t
+        step_limit_ns; /* worker: the running step is hung when it is older than this, by
+                                          the history of steps of its size; 0 = not known */
+    uint8_t reserved[40];
     struct stats stats;
+    struct board_log log;
 };
 static_assert(offsetof(struct board_slot, stats) == 128, "two cache lines, then statistics");
 static_assert(sizeof(struct board_hdr) <= BOARD_SLOTS_OFFSET, "header fits its page");

@@ -31,7 +31,7 @@
 
 #include "proto/segment.h"
 
-enum { CONNECTIONS_VERSION = 1, CONNECTIONS_RECORDS_OFFSET = 4096 };
+enum { CONNECTIONS_VERSION = 2, CONNECTIONS_RECORDS_OFFSET = 4096 };
 
 /* Sequences of one request: n choices of each of its prompts.  Keep-alive comments of one stream. */
 enum { CONNECTION_SEQUENCES_MAX = 128, CONNECTION_KEEP_ALIVES_MAX = 32 };
@@ -57,6 +57,7 @@ struct connection_record {
     uint32_t thread;             /* gateway thread that owns it */
     uint32_t dialect;            /* enum dialect_id of the gateway; 0 = none */
     uint64_t opened_ns;          /* CLOCK_MONOTONIC */
+    uint64_t cookie;             /* SO_COOKIE of its socket: tells which descriptor it is */
 
     /* the request */
     uint64_t request_started_ns; /* CLOCK_MONOTONIC, first byte seen */
@@ -85,7 +86,7 @@ struct connection_record {
     /* comments that went out after so many pieces of the stream: they come by the clock */
     uint32_t n_keep_alives;
     uint32_t keep_alive_at[CONNECTION_KEEP_ALIVES_MAX];
-    uint8_t reserved[140];
+    uint8_t reserved[132];
 };
 static_assert(sizeof(struct connection_record) == 512, "eight cache lines");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");

@@ -4,6 +4,8 @@
  * reads numbers from the wrong place. */
 #include "proto/board.h"
 
+#include <stdio.h>
+
 #include "common/clock.h"
 #include "tests/check.h"
 
@@ -102,9 +104,36 @@ static void board_state_names_are_all_different(void **state)
     assert_string_equal(process_state_name(N_PROCESS_STATES), "?");
 }
 
+static void board_log_keeps_the_last_lines(void **state)
+{
+    static char lines[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES];
+    char line[600];
+    struct board a;
+    struct err e;
+
+    (void)state;
+    assert_ok(board_create(&a, 1, 1, 77, &e), e);
+    assert_int_equal(board_log_read(board_slot(&a, 1), lines), 0);
+    board_log_line(board_slot(&a, 1), "one", 3);
+    assert_int_equal(board_log_read(board_slot(&a, 1), lines), 1);
+    assert_string_equal(lines[0], "one");
+    for (int i = 0; i < 100; i++)
+        board_log_line(board_slot(&a, 1), line, (size_t)snprintf(line, sizeof line, "line %d", i));
+    assert_int_equal(board_log_read(board_slot(&a, 1), lines), BOARD_LOG_LINES);
+    assert_string_equal(lines[0], "line 68");
+    assert_string_equal(lines[BOARD_LOG_LINES - 1], "line 99");
+    memset(line, 'x', sizeof line);
+    board_log_line(board_slot(&a, 1), line, sizeof line);
+    board_log_read(board_slot(&a, 1), lines);
+    assert_int_equal(strlen(lines[BOARD_LOG_LINES - 1]), BOARD_LOG_LINE_BYTES - 1);
+    assert_int_equal(board_log_read(board_slot(&a, 2), lines), 0);
+    board_close(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(board_log_keeps_the_last_lines),
         cmocka_unit_test(board_slots_are_apart_and_shared),
         cmocka_unit_test(board_ranks_follow_the_gateway_group_by_group),
         cmocka_unit_test(board_attach_refuses_numbers_that_do_not_fit),
