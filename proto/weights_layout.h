@@ -22,7 +22,7 @@
  * Crash.  A loader that dies leaves LOADING: the next one starts over, and so does one that finds the
  * checksums' own checksum wrong.  COMMITTED weights are mapped again, not loaded, after the layout hash
  * (model files' names, sizes and times, configuration, shard, tensor table, packing and this version) was
- * compared.  Chunks are verified for a moment before service and by an idle thread after; all of them
+ * compared.  Chunks are verified for a moment before service and by a slow thread after; all of them
  * before, when .doubt says that a process died of its own fault or computed what is no number.  A repair
  * that dies half-way leaves a chunk that its checksum denies.
  *

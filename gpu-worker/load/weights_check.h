@@ -2,7 +2,7 @@
  *
  * Memory that lives for months meets flipped bits, and a worker that goes mad may meet the header.  Each
  * chunk has a checksum (proto/weights_layout.h).  At attach as many chunks are verified as fit in a moment,
- * all of them when there is doubt; one idle thread does the rest.  A corrupt chunk is written again from the
+ * all of them when there is doubt; one slow thread does the rest.  A corrupt chunk is written again from the
  * model's files.  When these have changed there is nothing to repair with, and the process must say so and
  * exit: no token may be computed with weights that are known to be wrong. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_CHECK_H

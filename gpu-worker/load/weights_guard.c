@@ -2,13 +2,17 @@
 #include "gpu-worker/load/weights_guard.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+
+enum { PAUSE_FACTOR = 19 };
+#define PAUSE_NS_MAX (20 * NS_PER_MS)
 
 struct weights_guard {
     const struct weights *w;
@@ -45,19 +49,33 @@ static void give_up(struct weights_guard *g, const struct err *e)
     atomic_store_explicit(&g->failed, true, memory_order_release);
 }
 
+static bool verify(struct weights_guard *g, uint32_t chunk)
+{
+    struct err e;
+
+    if (weights_chunk_is_intact(g->w, chunk) || g->repair(g->repair_arg, chunk, &e))
+        return true;
+    give_up(g, &e);
+    return false;
+}
+
+/* In proportion to what a chunk took, but not to what somebody else's work made of that. */
+static void pause_after(uint64_t took_ns)
+{
+    uint64_t ns = took_ns * PAUSE_FACTOR < PAUSE_NS_MAX ? took_ns * PAUSE_FACTOR : PAUSE_NS_MAX;
+    struct timespec t = { 0, (long)ns };
+
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &t, NULL);
+}
+
 /* False: asked to stop, or given up. */
 static bool pass(struct weights_guard *g, uint32_t from)
 {
     for (uint32_t i = from; i < g->w->hdr->n_chunks; i++) {
-        struct err e;
-        if (atomic_load_explicit(&g->stop, memory_order_relaxed))
+        uint64_t start = clock_mono_ns();
+        if (atomic_load_explicit(&g->stop, memory_order_relaxed) || !verify(g, i))
             return false;
-        if (weights_chunk_is_intact(g->w, i))
-            continue;
-        if (!g->repair(g->repair_arg, i, &e)) {
-            give_up(g, &e);
-            return false;
-        }
+        pause_after(clock_mono_ns() - start);
     }
     return true;
 }
@@ -82,7 +100,6 @@ static void *guard_main(void *arg)
     struct weights_guard *g = arg;
     uint32_t from = g->from;
 
-    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){ 0 }); /* of this thread */
     while (pass(g, from) && goes_on(g, from == 0))
         from = 0;
     return NULL;

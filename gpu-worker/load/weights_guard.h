@@ -1,7 +1,9 @@
 /* weights_guard.h - the thread that verifies what attach had no time for.
  *
- * It runs at the lowest priority there is (SCHED_IDLE), chunk by chunk, and ends when it is through; an idle
- * worker has no such thread.  What it finds corrupt the owner's function repairs.  When that fails the guard
+ * Chunk by chunk, with pauses that leave it a twentieth of one core, and it ends when it is through; an idle
+ * worker has no such thread.  Not at a lower priority: a process that is killed is gone only when each of
+ * its threads has run once more to die, and on a busy machine one of SCHED_IDLE or nice 19 took a
+ * second for that.  What it finds corrupt the owner's function repairs.  When that fails the guard
  * gives up: weights_guard_failed() then tells the owner, whose next step must not be computed. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_GUARD_H
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_GUARD_H
