@@ -5,7 +5,8 @@
  * The program is the llmd and the gateway of one real llm-worker.  STREAMS (8) sequences with prompts of PROMPT
  * (100) tokens are kept decoding; ROUNDS (30) times the worker is killed (SIGKILL), reaped and started again at
  * once, and three times are taken from the kill: READY, the first token of any stream, and a new token of
- * every stream.  What llmd adds (seeing the pidfd, posix_spawn) and the way through the gateway are not in
+ * every stream.  The figures in recovery.csv are of 2 cores (AVX2) with a load average of 11 by other work:
+ * the step beside them says what a token takes then.  What llmd adds (seeing the pidfd, posix_spawn) and the way through the gateway are not in
  * them; the chaos suite measures those. */
 #include <poll.h>
 #include <setjmp.h>
