@@ -44,3 +44,8 @@ add_dependencies(test_hangs fake_child llmd)
 add_test(NAME test_systemd COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_systemd.sh
   ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_systemd PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS proc)
+llmd_test(NAME test_llmd_kills
+  SOURCES proc/test_llmd_kills.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
