@@ -56,7 +56,8 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
     s->groups = mem_zalloc(s->n_groups, sizeof *s->groups);
     s->weights = mem_zalloc(s->tp_size, sizeof *s->weights);
     if (!board_create(&s->board, s->n_groups, s->tp_size, instance, e) ||
-        !connections_create(&s->connections, (uint32_t)c->max_connections, instance, e) ||
+        !connections_create(&s->connections, (uint32_t)c->max_connections,
+                            c->connection_journal_bytes, instance, e) ||
         !kvpool_create(&s->kvpool, &shape, instance, e) || !create_groups(s, c, plan, instance, e))
         return false;
     for (uint32_t r = 0; r < s->tp_size; r++)
