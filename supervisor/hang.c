@@ -1,7 +1,7 @@
 /* hang.c - judge by the board, kill by process_kill(): what follows is an ordinary crash.
  *
- * llmd's tick looks once a second, which is all that an idle service costs.  While a worker is in a step the
- * timer wakes us when that step would be too long: a worker that gets its steps done is looked at once per
+ * llmd's tick looks once a second, which is all that an idle service costs.  While a worker is in a step, or
+ * between two, the timer wakes us when that would be too long: a worker that gets its steps done is looked at once per
  * limit, however many it makes.
  *
  * When the look comes late, llmd itself or the whole machine has stood still (SIGSTOP, a suspended guest): the
@@ -14,15 +14,17 @@
 #include "common/log.h"
 #include "supervisor/llmd.h"
 
-#define HANG_STEP_NS   (30 * NS_PER_S)
-#define LATE_NS        (1 * NS_PER_S) /* half of what the shortest limit is by default */
-#define TICK_NS        (1 * NS_PER_S) /* llmd's, at the latest */
-#define LOOK_MIN_NS    (100 * NS_PER_MS)
-#define TIMER_SLACK_US 10000
+#define HANG_STEP_NS    (30 * NS_PER_S)
+#define BUSY_SILENCE_NS (2 * NS_PER_S)
+#define LATE_NS         (1 * NS_PER_S) /* half of what the shortest limit is by default */
+#define TICK_NS         (1 * NS_PER_S) /* llmd's, at the latest */
+#define LOOK_MIN_NS     (100 * NS_PER_MS)
+#define TIMER_SLACK_US  10000
 
+/* In the order of the calls: the worker ends a step by heartbeat, step, limit. */
 static uint64_t load(const _Atomic uint64_t *word)
 {
-    return atomic_load_explicit(word, memory_order_relaxed);
+    return atomic_load_explicit(word, memory_order_acquire);
 }
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -35,25 +37,32 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* A worker with sequences to compute shows life at each of its turns, others once a second. */
+static uint64_t silence_limit_ns(const struct config *c, bool is_busy)
+{
+    return is_busy ? later(c->hang_step_ms * NS_PER_MS, BUSY_SILENCE_NS)
+                   : c->hang_timeout_s * NS_PER_S;
+}
+
 struct hang_verdict hang_judge(const struct board_slot *slot, const struct config *c,
                                uint64_t now_ns, uint64_t chance_ns)
 {
     uint64_t step_ns = load(&slot->step_started_ns), limit_ns = load(&slot->step_limit_ns);
-    struct hang_verdict v = { .in_step = step_ns != 0 };
     uint64_t since_ns = later(step_ns ? step_ns : load(&slot->heartbeat_ns), chance_ns);
+    struct hang_verdict v = { .is_busy = step_ns != 0 ||
+                                         stat_get(&slot->stats, STAT_sequences_running) > 0 };
 
-    if (!v.in_step)
-        limit_ns = c->hang_timeout_s * NS_PER_S;
+    if (step_ns == 0)
+        limit_ns = silence_limit_ns(c, v.is_busy);
     else if (limit_ns == 0)
         limit_ns = HANG_STEP_NS;
     v.due_ns = since_ns + limit_ns;
-    v.is_hung = now_ns > v.due_ns;
-    if (v.is_hung && v.in_step)
-        snprintf(v.why, sizeof v.why, "step running for %.1f s, limit %.1f s",
+    /* a step that ended just now may have left us with its start and without its limit */
+    v.is_hung = now_ns > v.due_ns && load(&slot->step_started_ns) == step_ns;
+    if (v.is_hung)
+        snprintf(v.why, sizeof v.why, "%s %.1f s, limit %.1f s",
+                 step_ns ? "step running for" : "no sign of life for",
                  (double)(now_ns - since_ns) / NS_PER_S, (double)limit_ns / NS_PER_S);
-    else if (v.is_hung)
-        snprintf(v.why, sizeof v.why, "no sign of life for %.1f s",
-                 (double)(now_ns - since_ns) / NS_PER_S);
     return v;
 }
 
@@ -66,7 +75,7 @@ static uint64_t look_at(struct process *p, uint64_t now_ns, uint64_t chance_ns)
         return UINT64_MAX;
     v = hang_judge(p->slot, p->config, now_ns, later(p->ready_ns, chance_ns));
     if (!v.is_hung)
-        return v.in_step ? v.due_ns : UINT64_MAX;
+        return v.is_busy ? v.due_ns : UINT64_MAX;
     log_error("process=\"%s\" event=hung cause=\"%s\", killing it", p->slot->name, v.why);
     stat_add(p->counts, STAT_processes_hung, 1);
     process_kill(p, v.why);

@@ -2,6 +2,7 @@
  *
  *   a step of a worker     older than .step_limit_ns of its slot, which the worker sets by the history of steps
  *                          of that size; HANG_STEP_NS when it has set none
+ *   a worker between two   no heartbeat for hang_step_ms, two seconds at least
  *   anything else          no heartbeat for hang_timeout_s
  *
  * Only processes in service are judged: starting and draining have deadlines of their own (process.c). */
@@ -15,7 +16,7 @@
 
 struct hang_verdict {
     bool is_hung;
-    bool in_step;
+    bool is_busy;    /* clients wait for it */
     uint64_t due_ns; /* it will be hung then, if nothing changes */
     char why[96];    /* "step running for 3.2 s, limit 2.1 s"; "" when it is not hung */
 };

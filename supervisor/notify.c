@@ -3,7 +3,7 @@
  * The datagrams are sent here and not by sd_notify(), which waits when the manager does not read: a
  * service manager that is busy (a reload of a large system, a debugger) must not stop the recovery of
  * ours.  What it has no room for is kept and sent with the next line, or at the next tick; a sign of
- * life that cannot be delivered is dropped. */
+ * life is tried again. */
 #include "supervisor/notify.h"
 
 #include <errno.h>
@@ -55,13 +55,14 @@ static void say(struct notify *n, const char *fmt, ...)
         log_warning("event=manager_does_not_read line=\"%s\", dropping it", line);
 }
 
+/* A sign of life that finds no room is tried again soon: two that are lost would cost our life. */
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *arg)
 {
     struct notify *n = arg;
+    bool is_sent = send_lines(n, "WATCHDOG=1");
 
     (void)usec;
-    send_lines(n, "WATCHDOG=1");
-    sd_event_source_set_time_relative(source, n->watchdog_us / 2);
+    sd_event_source_set_time_relative(source, n->watchdog_us / (is_sent ? 2 : 100));
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     return 0;
 }

@@ -244,8 +244,7 @@ static void take_fds(struct keeper *k, const struct notice *n, const int *fds, i
 
 static void take_notice(struct keeper *k, const struct notice *n)
 {
-    if (n->is_alive)
-        feed_watchdog(k);
+    feed_watchdog(k); /* whatever it says, its loop turns */
     if (n->has_status)
         log_debug("status=\"%s\"", n->status);
     if (n->is_stopping) {

@@ -53,7 +53,6 @@ static void take_line(struct notice *r, const char *line, size_t n)
 
     r->is_ready |= says(line, n, "READY=1");
     r->is_stopping |= says(line, n, "STOPPING=1");
-    r->is_alive |= says(line, n, "WATCHDOG=1");
     r->stores_fds |= says(line, n, "FDSTORE=1");
     r->removes_fds |= says(line, n, "FDSTOREREMOVE=1");
     if (says(line, n, "FDPOLL=0"))

@@ -10,7 +10,6 @@ enum { NOTICE_BYTES_MAX = 4096, FD_NAME_BYTES = 64 };
 
 struct notice {
     bool is_ready, is_stopping;
-    bool is_alive;                /* WATCHDOG=1 */
     bool stores_fds, removes_fds; /* FDSTORE=1, FDSTOREREMOVE=1 */
     bool polls_fds;               /* drop them when they hang up; false: FDPOLL=0 */
     bool has_name;                /* FDNAME= was said and is valid */

@@ -1,4 +1,4 @@
-/* test_llmd_kills.c - the real llmd killed below llm-init while clients stream.
+/* test_llmd_kills.c - the real llmd killed below llm-init, and its children stopped, while clients stream.
  *
  * What would break in production: a crash of llmd that takes its children along, an llmd that finds them and does
  * not manage them, a drain that is forgotten.  Every answer must be the bytes of the undisturbed run. */
@@ -28,6 +28,8 @@ static const char *const args[] = { "--model",
                                     "10",
                                     "--backoff-max-ms",
                                     "10",
+                                    "--hang-timeout-s",
+                                    "3",
                                     "--log-level",
                                     "warning",
                                     NULL };
@@ -174,6 +176,24 @@ static void deaths_at_the_same_time_are_healed(void **state)
     stop_and_expect_nothing();
 }
 
+static void stopped_processes_are_replaced_and_streams_go_on(void **state)
+{
+    static const char *const names[] = { "worker 0.0", "gateway" };
+
+    (void)state;
+    for (int round = 0; round < 4; round++) {
+        struct exchange x[N_STREAMS];
+        pid_t pid = system_pid_of(&s, names[round % 2]);
+        start_all(x);
+        nap_ms(rand() % 30);
+        kill(pid, SIGSTOP);
+        expect_calm(x);
+        assert_true(system_wait_ready(&s, PATIENCE_MS));
+        assert_int_not_equal(system_pid_of(&s, names[round % 2]), pid);
+    }
+    stop_and_expect_nothing();
+}
+
 static void a_drain_is_finished_by_the_next_llmd(void **state)
 {
     struct exchange x[N_STREAMS];
@@ -196,6 +216,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(children_of_a_killed_llmd_serve_on, setup, teardown),
         cmocka_unit_test_setup_teardown(deaths_at_the_same_time_are_healed, setup, teardown),
+        cmocka_unit_test_setup_teardown(stopped_processes_are_replaced_and_streams_go_on, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_drain_is_finished_by_the_next_llmd, setup, teardown),
     };
 

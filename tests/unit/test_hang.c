@@ -37,7 +37,7 @@ static void step_is_hung_past_its_own_limit(void **state)
     assert_true(judge(2101).is_hung);
     assert_string_equal(judge(3200).why, "step running for 3.2 s, limit 2.1 s");
     assert_string_equal(judge(2000).why, "");
-    assert_true(judge(0).in_step);
+    assert_true(judge(0).is_busy);
     assert_int_equal(judge(0).due_ns, T0 + 2100 * NS_PER_MS);
 }
 
@@ -62,12 +62,27 @@ static void silence_outside_a_step_is_a_hang(void **state)
     (void)state;
     slot.heartbeat_ns = T0;
     assert_false(judge(10000).is_hung);
-    assert_false(judge(10000).in_step);
-    assert_string_equal(judge(10100).why, "no sign of life for 10.1 s");
+    assert_false(judge(10000).is_busy);
+    assert_string_equal(judge(10100).why, "no sign of life for 10.1 s, limit 10.0 s");
     config.hang_timeout_s = 3;
     assert_true(judge(3001).is_hung);
     slot.heartbeat_ns = T0 + 2 * NS_PER_S;
     assert_false(judge(4900).is_hung);
+}
+
+static void silence_between_two_steps_is_a_hang_sooner(void **state)
+{
+    (void)state;
+    slot.heartbeat_ns = T0;
+    stat_set(&slot.stats, STAT_sequences_running, 3);
+    assert_true(judge(0).is_busy);
+    assert_false(judge(2000).is_hung);
+    assert_true(judge(2001).is_hung);
+    config.hang_step_ms = 10; /* a heartbeat comes only once a second at times */
+    assert_false(judge(2000).is_hung);
+    config.hang_step_ms = 5000;
+    assert_false(judge(5000).is_hung);
+    assert_string_equal(judge(5100).why, "no sign of life for 5.1 s, limit 5.0 s");
 }
 
 static void nothing_older_than_the_new_chance_counts(void **state)
@@ -105,6 +120,7 @@ int main(void)
         cmocka_unit_test_setup(slow_but_honest_step_is_left_alone, setup),
         cmocka_unit_test_setup(step_without_a_published_limit_may_take_half_a_minute, setup),
         cmocka_unit_test_setup(silence_outside_a_step_is_a_hang, setup),
+        cmocka_unit_test_setup(silence_between_two_steps_is_a_hang_sooner, setup),
         cmocka_unit_test_setup(nothing_older_than_the_new_chance_counts, setup),
         cmocka_unit_test_setup(a_clock_of_the_future_is_no_hang, setup),
     };

@@ -18,11 +18,11 @@ static struct notice parse(const char *text)
 
 static void every_word_is_known(void **state)
 {
-    struct notice n = parse("READY=1\nSTOPPING=1\nWATCHDOG=1\nFDSTORE=1\nFDSTOREREMOVE=1\n"
+    struct notice n = parse("READY=1\nSTOPPING=1\nFDSTORE=1\nFDSTOREREMOVE=1\n"
                             "FDPOLL=0\nFDNAME=llmd-c\nSTATUS=a = b\nEXTEND_TIMEOUT_USEC=5000000");
 
     (void)state;
-    assert_true(n.is_ready && n.is_stopping && n.is_alive && n.stores_fds && n.removes_fds);
+    assert_true(n.is_ready && n.is_stopping && n.stores_fds && n.removes_fds);
     assert_false(n.polls_fds);
     assert_true(n.has_name && n.has_status);
     assert_string_equal(n.fd_name, "llmd-c");
@@ -35,7 +35,7 @@ static void nothing_said_means_the_defaults(void **state)
     struct notice n = parse("");
 
     (void)state;
-    assert_false(n.is_ready || n.is_stopping || n.is_alive || n.stores_fds || n.removes_fds);
+    assert_false(n.is_ready || n.is_stopping || n.stores_fds || n.removes_fds);
     assert_true(n.polls_fds);
     assert_false(n.has_name || n.has_status);
     assert_string_equal(n.fd_name, "stored");
