@@ -57,3 +57,8 @@ llmd_test(NAME test_llmd_kills
   LIBS proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
+
+llmd_test(NAME test_model_switch
+  SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
