@@ -14,6 +14,7 @@
 #include "supervisor/control_server.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/former.h"
+#include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
 #include "supervisor/listeners.h"
@@ -56,6 +57,7 @@ struct llmd {
     struct segments segments;
     struct listeners listeners;
     struct control_server control;
+    struct hang_watch hang;
     struct team gateway;
     struct team *groups;    /* [n_groups] */
     struct rate *rates;     /* [n_groups], generated tokens */

@@ -36,7 +36,7 @@ static int setup(void **state)
     notify = (struct notify){ .fd = pair[0] };
     manager = pair[1];
     fdstore_open(&store, &notify, event);
-    assert_ok(connections_create(&connections, N_SLOTS, 1, &e), e);
+    assert_ok(connections_create(&connections, N_SLOTS, 0, 1, &e), e);
     kept_init(&kept, &connections, &store, event);
     return 0;
 }
