@@ -99,7 +99,7 @@ static void a_new_llmd_takes_the_same_children_over(void **state)
 {
     pid_t gateway, worker[2];
     Llmd__CtlReply *reply;
-    int fds;
+    int fds = 0;
 
     (void)state;
     rig_start(&rig, BASE, "--tp-size", "2", NULL);
