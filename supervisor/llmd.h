@@ -13,18 +13,21 @@
 
 #include "supervisor/control_server.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/former.h"
 #include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
 #include "supervisor/listeners.h"
+#include "supervisor/model_switch.h"
 #include "supervisor/notify.h"
 #include "supervisor/options.h"
 #include "supervisor/rate.h"
 #include "supervisor/segments.h"
 #include "supervisor/team.h"
+#include "supervisor/upgrade.h"
 
 enum llmd_phase {
-    LLMD_INSPECTING, /* no child but --inspect, no segment */
+    LLMD_INSPECTING, /* no child but --inspect or those of another build, no segment */
     LLMD_SERVING,
     LLMD_DRAINING, /* the gateway finishes; the workers still compute for it */
     LLMD_CLOSING,  /* the workers finish */
@@ -40,12 +43,16 @@ struct llmd {
     uint64_t started_ns; /* of this llmd */
     uint32_t epoch;      /* counts the llmds of this service, from 1 */
     int state_fd;        /* state.h; -1 = no service yet */
-    int runtime_dir_fd;  /* its lock; -1 = not ours */
-    bool on_terminal;    /* stderr is one, or was at the start */
-    char gateway_path[PATH_MAX], worker_path[PATH_MAX];
+    uint32_t state_serial;
+    int runtime_dir_fd; /* its lock; -1 = not ours */
+    bool on_terminal;   /* stderr is one, or was at the start */
+    char self_path[PATH_MAX], gateway_path[PATH_MAX], worker_path[PATH_MAX];
     struct notify notify;
     struct fdstore store;
-    struct passed passed; /* at the start only */
+    struct passed passed; /* until service begins */
+    struct former former;
+    struct model_switch model_switch;
+    struct upgrade upgrade;
     struct kept kept;
     struct inspect inspect;
     Llmd__ModelPlan *plan; /* NULL until inspected */
@@ -80,13 +87,16 @@ void llmd_spawned(struct llmd *l, struct process *p);
 void llmd_ended(struct llmd *l, const struct process *p);
 void llmd_writable(struct llmd *l, struct process *p);
 
+/* The processes of the model before this one are gone. */
+void llmd_former_gone(struct llmd *l);
+
 /* For adopt.c: tables for the children, all down; this llmd on the board; and, when all is adopted, go on with
  * what the board says was going on. */
 bool llmd_make_teams(struct llmd *l, struct err *e);
 void llmd_on_board(struct llmd *l);
 void llmd_go_on(struct llmd *l, enum process_state was);
 
-/* "starting", "ready", "degraded", "down", "draining". */
+/* "starting", "ready", "degraded", "down", "upgrading", "draining". */
 const char *llmd_state(const struct llmd *l);
 uint32_t llmd_groups_up(const struct llmd *l);
 

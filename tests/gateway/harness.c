@@ -18,7 +18,7 @@
 #include "common/mem.h"
 #include "proto/control.h"
 
-enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20 };
+enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20, COLLECT_MS = 5000 };
 
 static void die(const char *what)
 {
@@ -123,7 +123,18 @@ static void keep(struct harness *h, const Llmd__Connections__Kept *kept, int fd)
         h->kept_cap = h->kept_cap ? h->kept_cap * 2 : 64;
         h->kept = mem_realloc(h->kept, h->kept_cap * sizeof *h->kept);
     }
+    h->n_taken++;
     h->kept[h->n_kept++] = (struct harness_kept){ kept->slot, kept->generation, fd };
+}
+
+static void keep_all(struct harness *h, struct control_msg *m)
+{
+    const Llmd__Connections *body = m->body;
+
+    for (size_t i = 0; m->type == MSG_CONNECTIONS && i < body->n_kept; i++) {
+        keep(h, body->kept[i], m->fds[i]);
+        m->fds[i] = -1;
+    }
 }
 
 /* As llmd: the record is another's, or nobody's. */
@@ -148,15 +159,33 @@ void harness_collect(struct harness *h)
     struct control_msg m;
     struct err e;
 
-    while (poll(&p, 1, 0) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
-        const Llmd__Connections *body = m.body;
-        for (size_t i = 0; m.type == MSG_CONNECTIONS && i < body->n_kept; i++) {
-            keep(h, body->kept[i], m.fds[i]);
-            m.fds[i] = -1;
-        }
+    h->n_taken = 0;
+    while (poll(&p, 1, COLLECT_MS) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
+        keep_all(h, &m);
         control_msg_fini(&m);
     }
     drop_stale(h);
+    while (waitpid(-1, NULL, WNOHANG | __WALL) > 0) { /* its keeper, which we have inherited */
+    }
+}
+
+bool harness_take(struct harness *h, uint32_t n)
+{
+    struct pollfd p = { .fd = h->control, .events = POLLIN };
+    struct control_msg m;
+    struct err e;
+
+    while (h->n_taken < n) {
+        if (poll(&p, 1, COLLECT_MS) <= 0 || control_recv(h->control, &m, &e) != CONTROL_OK)
+            return false;
+        if (m.type == MSG_READY) {
+            h->n_ready++;
+            h->ready_pid = ((Llmd__Ready *)m.body)->pid;
+        }
+        keep_all(h, &m);
+        control_msg_fini(&m);
+    }
+    return true;
 }
 
 static void send_kept(struct harness *h)
@@ -192,6 +221,7 @@ static bool wait_ready(struct harness *h)
         if (control_recv(h->control, &m, &e) != CONTROL_OK)
             return false;
         ok = m.type == MSG_READY;
+        keep_all(h, &m); /* its threads accept before it says READY */
         if (m.type == MSG_FATAL) {
             fprintf(stderr, "expected READY, got: %s\n", ((Llmd__Fatal *)m.body)->message);
             abort();
@@ -204,16 +234,18 @@ static bool wait_ready(struct harness *h)
 void harness_start(struct harness *h, uint32_t n_groups, const struct harness_setting *settings)
 {
     const char *fault_points = h->fault_points;
+    uint64_t journal_bytes = h->journal_bytes ? h->journal_bytes : JOURNAL_BYTES;
     static int count;
     struct err e;
 
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     memset(h, 0, sizeof *h);
     h->n_groups = n_groups;
     h->settings = settings;
     h->fault_points = fault_points;
     snprintf(h->instance, sizeof h->instance, "test%d-%d", getpid(), ++count);
     if (!board_create(&h->board, n_groups, 1, 7, &e) ||
-        !connections_create(&h->connections, 512, JOURNAL_BYTES, 7, &e)) {
+        !connections_create(&h->connections, 512, journal_bytes, 7, &e)) {
         fprintf(stderr, "%s\n", e.msg);
         abort();
     }
@@ -326,6 +358,26 @@ void harness_free(struct harness *h)
     close(h->listen_fd);
     if (h->control >= 0)
         close(h->control);
+}
+
+void harness_adopt(struct harness *h)
+{
+    Llmd__Adopt adopt = LLMD__ADOPT__INIT;
+
+    adopt.pid = (uint32_t)getpid();
+    control_send(h->control, MSG_ADOPT, &adopt, NULL, 0, NULL);
+}
+
+void harness_reload(struct harness *h, const char *name, const char *value)
+{
+    Llmd__Setting setting = LLMD__SETTING__INIT, *list[1] = { &setting };
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+
+    setting.name = (char *)(uintptr_t)name;
+    setting.value = (char *)(uintptr_t)value;
+    reload.settings = list;
+    reload.n_settings = 1;
+    control_send(h->control, MSG_RELOAD, &reload, NULL, 0, NULL);
 }
 
 void harness_say_service(struct harness *h, uint32_t group, bool is_up, const char *cause)
