@@ -86,11 +86,17 @@ is_ready() {
 }
 
 count_processes() {
-    inside pgrep -c '^llm(d|-)' || true
+    inside pgrep -c "$1" || true
 }
 
 none_left() {
-    [[ $(count_processes) == 0 ]]
+    [[ $(count_processes '^llm(d|-)') == 0 ]]
+}
+
+# One llmd, one worker, one gateway with its keeper.
+is_one_service() {
+    [[ $(count_processes '^llmd$') == 1 && $(count_processes '^llm-worker$') == 1 &&
+        $(count_processes '^llm-gateway$') -le 2 ]]
 }
 
 step() {
@@ -216,7 +222,7 @@ gateway=$(pid_of gateway)
 inside systemctl restart llmd
 is_ready || fail 'not ready after a restart'
 [[ $(pid_of gateway) != "$gateway" ]] || fail 'the old gateway is still there'
-[[ $(count_processes) == 3 ]] || fail "$(count_processes) processes after a restart"
+is_one_service || fail "processes after a restart: $(inside pgrep -a '^llm(d|-)')"
 inside curl -sSf http://127.0.0.1:8080/health
 
 step 'restart whose llmd is killed in its drain ends with a fresh service too'
@@ -230,13 +236,13 @@ inside kill -KILL "$main"
 wait "${clients[@]}" || fail 'the stream was cut off'
 clients=()
 wait_for 'a fresh service' is_another_service
-[[ $(count_processes) == 3 ]] || fail "$(count_processes) processes"
+is_one_service || fail "processes after a drain: $(inside pgrep -a '^llm(d|-)')"
 inside curl -sSf http://127.0.0.1:8080/health
 
 step 'stop leaves nothing'
 inside systemctl stop llmd.socket llmd.service
 [[ $(property Result) == success ]] || fail "Result=$(property Result)"
-none_left || fail "processes are left: $(inside pgrep -a llm)"
+none_left || fail "processes are left: $(inside pgrep -a '^llm(d|-)')"
 is NFileDescriptorStore 0 || fail 'descriptors are left'
 
 step 'children of a unit that has failed drain and end'
