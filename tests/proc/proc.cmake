@@ -6,10 +6,10 @@ llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_h
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
 llmd_test(NAME test_gateway_takeover SOURCES proc/test_gateway_takeover.c LIBS gateway_harness
-          TIMEOUT 240 LABELS proc)
+          TIMEOUT 400 LABELS proc)
 add_dependencies(test_gateway_takeover llm-gateway)
 llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
-          TIMEOUT 120 LABELS proc)
+          TIMEOUT 200 LABELS proc threads)
 add_dependencies(test_gateway_handover llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
