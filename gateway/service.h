@@ -26,11 +26,14 @@ enum {
     SERVICE_TGI_TOP_MAX = 5,
     SERVICE_LOGPROBS_MAX = 20,
     SERVICE_CAUSE_BYTES = 240,
+    SERVICE_LOOPS_MAX = 65,
+    SERVICE_BEAT_MS = 1000,
 };
 
 struct service {
     struct config config; /* as booted; what is LIVE is below */
     uint32_t gateway_epoch, n_groups, n_threads;
+    _Atomic uint64_t beats_ns[SERVICE_LOOPS_MAX]; /* last turn of each loop: threads, then main */
     char instance[64];
 
     /* the model */
@@ -50,6 +53,8 @@ struct service {
     struct stats *stats;     /* of that slot */
     struct connections connections;
     bool has_connections;
+    _Atomic uint32_t journal_was_full; /* said once */
+    int control;                       /* the socket to llmd; -1: none */
     struct admission admission;
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
@@ -61,6 +66,7 @@ struct service {
     _Atomic uint32_t group_up[UPSTREAM_GROUPS_MAX];    /* llmd's word */
     _Atomic uint32_t group_hello[UPSTREAM_GROUPS_MAX]; /* it has spoken to us */
     _Atomic uint32_t group_kv_pages[UPSTREAM_GROUPS_MAX];
+    _Atomic uint64_t unserved_since_ns; /* no group; 0 = there is one, or never was */
     pthread_mutex_t causes_lock;
     char causes[UPSTREAM_GROUPS_MAX][SERVICE_CAUSE_BYTES];
 };
@@ -77,8 +83,15 @@ void service_note_hello(struct service *s, const Llmd__Hello *hello);
 /* llmd said how a group is (main thread). */
 void service_note_group(struct service *s, uint32_t group, bool is_up, const char *cause);
 
+/* Loop `index` turns: the board shows the one that has not done so for the longest time, and llmd
+ * tells a hung process by it.  Any thread, of its own index. */
+void service_beat(struct service *s, uint32_t index);
+
 uint32_t service_groups_ready(const struct service *s);
-/* Draining, or no group in service. */
+/* A probe that restarts what it finds dead must leave this one alone: it serves, or finishes, or has been
+ * without a group for no longer than requests wait for one. */
+bool service_is_alive(const struct service *s);
+/* Takes work: not draining, and a group is in service. */
 bool service_is_ready(const struct service *s);
 /* One sentence on why it is not. */
 void service_describe(struct service *s, char *out, size_t n);

@@ -298,7 +298,9 @@ static void note_step_end(struct engine *g, uint64_t work, uint64_t took)
 
     average = average == 0 ? took : average - average / AVERAGE_OF_STEPS + took / AVERAGE_OF_STEPS;
     atomic_store_explicit(&slot->step_average_ns, average, memory_order_relaxed);
-    atomic_store_explicit(&slot->step_started_ns, 0, memory_order_relaxed);
+    /* who sees no step any more must not find the heartbeat from before it */
+    atomic_store_explicit(&slot->heartbeat_ns, clock_mono_ns(), memory_order_relaxed);
+    atomic_store_explicit(&slot->step_started_ns, 0, memory_order_release);
     atomic_store_explicit(&slot->step_limit_ns, 0, memory_order_release);
     step_history_learn(&g->history, work, took);
 }

@@ -5,6 +5,12 @@ add_dependencies(test_gateway_routes llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
+llmd_test(NAME test_gateway_takeover SOURCES proc/test_gateway_takeover.c LIBS gateway_harness
+          TIMEOUT 400 LABELS proc)
+add_dependencies(test_gateway_takeover llm-gateway)
+llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
+          TIMEOUT 200 LABELS proc threads)
+add_dependencies(test_gateway_handover llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 
@@ -20,6 +26,11 @@ llmd_test(NAME test_supervisor
   LIBS proto
   TIMEOUT 180 LABELS proc)
 add_dependencies(test_supervisor fake_child llmd)
+llmd_test(NAME test_adoption
+  SOURCES proc/test_adoption.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 240 LABELS proc)
+add_dependencies(test_adoption fake_child llmd)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto
@@ -33,3 +44,24 @@ llmd_test(NAME test_kills
   SOURCES proc/test_kills.c proc/system.c proc/http_client.c
   LIBS proto
   TIMEOUT 400 LABELS proc)
+
+add_executable(fake_kept proc/fake_kept.c)
+llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
+add_dependencies(test_llm_init fake_kept llm-init llmd)
+llmd_test(NAME test_hangs SOURCES proc/test_hangs.c proc/llmd_rig.c LIBS proto LABELS proc)
+add_dependencies(test_hangs fake_child llmd)
+
+# The programs and units under a real systemd, booted in namespaces; root only.
+add_test(NAME test_systemd COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_systemd.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_systemd PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS proc)
+llmd_test(NAME test_llmd_kills
+  SOURCES proc/test_llmd_kills.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
+
+llmd_test(NAME test_model_switch
+  SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)

@@ -2,7 +2,8 @@
 llmd_test(NAME test_connections SOURCES unit/test_connections.c LIBS proto Threads::Threads LABELS unit threads)
 
 # The gateway under test: fake workers, a test supervisor, an HTTP client.
-add_library(gateway_harness STATIC gateway/client.c gateway/fake_worker.c gateway/harness.c)
+add_library(gateway_harness STATIC gateway/client.c gateway/fake_worker.c gateway/harness.c
+            gateway/talk.c)
 target_link_libraries(gateway_harness PUBLIC proto common Threads::Threads)
 target_compile_definitions(gateway_harness PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
@@ -12,4 +13,5 @@ llmd_test(NAME test_dialects SOURCES unit/test_dialects.c LIBS gateway_core LABE
 llmd_test(NAME test_metrics SOURCES unit/test_metrics.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gateway_harness
           LABELS unit)
+llmd_test(NAME test_journal SOURCES unit/test_journal.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core LABELS unit)
