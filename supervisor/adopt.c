@@ -136,9 +136,9 @@ bool adopt_children(struct llmd *l, const struct config *fresh, struct err *e)
     if (!fault_points_set(l->config.fault_points, l->epoch, e))
         log_warning("%s, arming none", e->msg);
     stat_add(&slot->stats, STAT_llmd_adoptions, 1);
-    if (!llmd_make_teams(l, e))
+    if (!llmd_make_teams(l, e) ||
+        !kept_init(&l->kept, &l->segments.connections, &l->store, l->event, e))
         return false;
-    kept_init(&l->kept, &l->segments.connections, &l->store, l->event);
     kept_adopt(&l->kept, &l->passed);
     fault_point("llmd.adopt");
     runner_adopt(&l->gateway, &l->passed);

@@ -8,6 +8,7 @@
  *   llmd-state                   state.h; put last, it makes the set complete
  *   llmd-ctl-SLOT, llmd-pid-SLOT llmd's end of a child's control socket, and its pidfd
  *   llmd-c                       client connections, all of them
+ *   llmd-park-in, llmd-park-out  park.h: those that have come just now
  *
  * Always true: the manager sees puts and removals of one name in the order they were asked for.  llmd does
  * not depend on it: what it has no room for is queued, with a descriptor of its own, and sent when it reads
@@ -53,8 +54,8 @@ void fdstore_remove(struct fdstore *s, const char *name);
  * milliseconds to take what must not be lost with llmd. */
 void fdstore_settle(struct fdstore *s);
 
-/* Send all that waits, for at most a second.  False: the manager does not read. */
-bool fdstore_sync(struct fdstore *s);
+/* All of it, within this time.  False: it does not read. */
+bool fdstore_drain(struct fdstore *s, int patience_ms);
 
 /* Try again what waits; called now and then. */
 void fdstore_flush(struct fdstore *s);

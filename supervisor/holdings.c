@@ -22,6 +22,10 @@ void holdings_of_service(const struct llmd *l, holdings_visit_fn *visit, void *a
     for (uint32_t i = 0; i < l->listeners.n; i++)
         if (!l->listeners.is_activated[i])
             visit(arg, "llmd-listen", l->listeners.fd[i]);
+    if (l->kept.park.in >= 0) {
+        visit(arg, "llmd-park-in", l->kept.park.in);
+        visit(arg, "llmd-park-out", l->kept.park.out);
+    }
     visit(arg, "llmd-state", l->state_fd);
 }
 
@@ -79,6 +83,8 @@ void holdings_forget(struct llmd *l)
     segments_each(&l->segments, forget, &l->store);
     fdstore_remove(&l->store, "llmd-listen");
     fdstore_remove(&l->store, "llmd-c");
+    fdstore_remove(&l->store, "llmd-park-in");
+    fdstore_remove(&l->store, "llmd-park-out");
 }
 
 /* Connections are dropped by the store when their clients have gone. */

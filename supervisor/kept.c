@@ -1,4 +1,7 @@
-/* kept.c - a table of descriptors by slot, a list of the open ones, a queue of those to be stored. */
+/* kept.c - a table of descriptors by slot, a list of the open ones, a queue of those to be stored.
+ *
+ * Each of the queue has a copy in the park, unless that was full; a copy leaves when it is the oldest and its
+ * connection is in the store, or over. */
 #include "supervisor/kept.h"
 
 #include <assert.h>
@@ -97,6 +100,19 @@ static void add(struct kept *k, uint32_t slot, uint32_t generation, int fd, bool
         enqueue(k, slot);
 }
 
+/* Copies of what is over or in the store. */
+static void clear_park(struct kept *k)
+{
+    const struct park_place *p;
+
+    while ((p = park_oldest(&k->park))) {
+        const struct kept_connection *c = &k->by_slot[p->slot];
+        if (c->fd && c->generation == p->generation && !c->is_stored)
+            return;
+        park_drop_oldest(&k->park);
+    }
+}
+
 /* ---- time ---- */
 
 static int on_timer(sd_event_source *source, uint64_t usec, void *arg);
@@ -105,13 +121,14 @@ static void arm(struct kept *k)
 {
     uint64_t at_us;
 
-    if (k->oldest == NONE) {
+    if (k->oldest == NONE && !park_oldest(&k->park)) {
         sd_event_source_set_enabled(k->timer, SD_EVENT_OFF);
         return;
     }
-    at_us = (k->by_slot[k->oldest].since_ns + STORE_AFTER_NS) / 1000;
-    if (fdstore_is_clogged(k->store)) /* it gets no further orders until it reads */
+    if (k->oldest == NONE || fdstore_is_clogged(k->store)) /* no further orders until it reads */
         at_us = (clock_mono_ns() + STORE_AFTER_NS) / 1000;
+    else
+        at_us = (k->by_slot[k->oldest].since_ns + STORE_AFTER_NS) / 1000;
     if (!k->timer) {
         sd_event_add_time(k->event, &k->timer, CLOCK_MONOTONIC, at_us, 1000, on_timer, k);
         return;
@@ -133,6 +150,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
         else
             drop(k, k->oldest);
     }
+    clear_park(k);
     arm(k);
     return 0;
 }
@@ -154,9 +172,10 @@ static bool take_one(struct kept *k, uint32_t slot, uint32_t generation, int fd)
     if (c->fd)
         return false; /* late news of a connection before this one */
     add(k, slot, generation, fd, false);
-    if (is_open(k, slot))
-        return true;
-    drop(k, slot); /* over before it came here */
+    if (!is_open(k, slot))
+        drop(k, slot); /* over before it came here */
+    else if (!c->is_stored && !park_put(&k->park, fd, (struct park_place){ slot, generation }))
+        store(k, slot);
     return true;
 }
 
@@ -167,7 +186,7 @@ void kept_take(struct kept *k, struct control_msg *m)
     for (size_t i = 0; k->connections && i < c->n_kept && i < (size_t)m->n_fds; i++)
         if (m->fds[i] >= 0 && take_one(k, c->kept[i]->slot, c->kept[i]->generation, m->fds[i]))
             m->fds[i] = -1;
-    if (k->connections && k->oldest != NONE)
+    if (k->connections && (k->oldest != NONE || park_oldest(&k->park)))
         arm(k);
 }
 
@@ -184,6 +203,8 @@ void kept_store_all(struct kept *k)
 {
     while (k->connections && k->oldest != NONE)
         store(k, k->oldest);
+    if (k->connections)
+        clear_park(k);
 }
 
 void kept_drop_all(struct kept *k)
@@ -191,6 +212,8 @@ void kept_drop_all(struct kept *k)
     kept_end_handing(k);
     while (k->n_open > 0)
         drop(k, k->open[k->n_open - 1]);
+    if (k->connections)
+        clear_park(k);
     if (k->store)
         fdstore_remove(k->store, store_name);
 }
@@ -223,22 +246,42 @@ static uint32_t list_cookies(const struct kept *k, struct cookie_slot *out)
     return n;
 }
 
-static void adopt_one(struct kept *k, struct passed_fd *p, const struct cookie_slot *known,
+/* Takes fd. */
+static void adopt_one(struct kept *k, int fd, bool is_stored, const struct cookie_slot *known,
                       uint32_t n)
 {
     struct cookie_slot key = { 0 }, *found;
     socklen_t bytes = sizeof key.cookie;
 
-    getsockopt(p->fd, SOL_SOCKET, SO_COOKIE, &key.cookie, &bytes);
+    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &key.cookie, &bytes);
     found = bsearch(&key, known, n, sizeof key, compare_cookies);
-    if (found && k->by_slot[found->slot].fd)
-        return; /* a second copy; closed with the rest */
-    if (!found) {
-        shutdown(p->fd, SHUT_RDWR); /* so that the store drops it too */
+    if (!found)
+        shutdown(fd, SHUT_RDWR);                /* so that the store drops it too */
+    if (!found || k->by_slot[found->slot].fd) { /* nobody's, or a second copy */
+        close(fd);
         return;
     }
-    add(k, found->slot, connections_record(k->connections, found->slot)->generation, p->fd, true);
-    p->fd = -1;
+    add(k, found->slot, connections_record(k->connections, found->slot)->generation, fd, is_stored);
+    if (!k->by_slot[found->slot].is_stored)
+        store(k, found->slot);
+}
+
+static void adopt_park(struct kept *k, struct passed *from, const struct cookie_slot *known,
+                       uint32_t n)
+{
+    int in = passed_take(from, "llmd-park-in"), out = passed_take(from, "llmd-park-out"), fd;
+
+    if (in < 0 || out < 0) {
+        if (in >= 0 || out >= 0)
+            close(in >= 0 ? in : out);
+        return;
+    }
+    park_close(&k->park);
+    park_adopt(&k->park, in, out);
+    while ((fd = park_look(&k->park)) >= 0) {
+        adopt_one(k, fd, false, known, n);
+        park_forget_one(&k->park);
+    }
 }
 
 void kept_adopt(struct kept *k, struct passed *from)
@@ -246,9 +289,13 @@ void kept_adopt(struct kept *k, struct passed *from)
     struct cookie_slot *known = mem_zalloc(k->connections->hdr->n_slots, sizeof *known);
     uint32_t n = list_cookies(k, known);
 
-    for (uint32_t i = 0; i < from->n; i++)
-        if (from->list[i].fd >= 0 && strcmp(from->list[i].name, store_name) == 0)
-            adopt_one(k, &from->list[i], known, n);
+    for (uint32_t i = 0; i < from->n; i++) {
+        if (from->list[i].fd < 0 || strcmp(from->list[i].name, store_name) != 0)
+            continue;
+        adopt_one(k, from->list[i].fd, true, known, n);
+        from->list[i].fd = -1;
+    }
+    adopt_park(k, from, known, n);
     free(known);
 }
 
@@ -317,7 +364,8 @@ void kept_end_handing(struct kept *k)
 
 /* ---- life ---- */
 
-void kept_init(struct kept *k, const struct connections *c, struct fdstore *store, sd_event *event)
+bool kept_init(struct kept *k, const struct connections *c, struct fdstore *store, sd_event *event,
+               struct err *e)
 {
     uint32_t n = c->hdr->n_slots;
 
@@ -326,6 +374,8 @@ void kept_init(struct kept *k, const struct connections *c, struct fdstore *stor
     };
     k->by_slot = mem_zalloc(n, sizeof *k->by_slot);
     k->open = mem_zalloc(n, sizeof *k->open);
+    k->park.in = k->park.out = -1;
+    return !fdstore_is_there(store) || park_open(&k->park, e);
 }
 
 void kept_fini(struct kept *k)
@@ -334,6 +384,8 @@ void kept_fini(struct kept *k)
         close(k->by_slot[k->open[i]].fd);
     sd_event_source_disable_unref(k->timer);
     kept_end_handing(k);
+    if (k->connections)
+        park_close(&k->park);
     free(k->by_slot);
     free(k->open);
     *k = (struct kept){ 0 };

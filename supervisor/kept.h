@@ -6,7 +6,7 @@
  * given them all, frees the records.
  *
  * A connection that has been open for some milliseconds goes to the fd store as well; health probes and
- * other short visits never do. */
+ * other short visits never do.  Until then a copy waits where it outlives llmd, too (park.h). */
 #ifndef LLMD_SUPERVISOR_KEPT_H
 #define LLMD_SUPERVISOR_KEPT_H
 
@@ -14,6 +14,7 @@
 #include "proto/control.h"
 #include "supervisor/child.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/park.h"
 #include "supervisor/passed.h"
 
 struct kept_connection {
@@ -31,7 +32,8 @@ struct kept {
     sd_event *event;
     sd_event_source *timer;          /* while one waits to be stored */
     struct kept_connection *by_slot; /* [n_slots]; sparse */
-    uint32_t *open;                  /* [n_open] slots, in no order */
+    struct park park;
+    uint32_t *open; /* [n_open] slots, in no order */
     uint32_t n_open;
     uint32_t newest, oldest; /* of those not stored yet; CONNECTIONS_NO_SLOT = none */
     uint32_t *handing;       /* slots that the starting gateway is being given; NULL = none */
@@ -39,13 +41,15 @@ struct kept {
 };
 
 /* All borrowed until kept_fini(). */
-void kept_init(struct kept *k, const struct connections *c, struct fdstore *store, sd_event *event);
+bool kept_init(struct kept *k, const struct connections *c, struct fdstore *store, sd_event *event,
+               struct err *e);
 /* Close all; the store keeps its copies.  Safe on a zeroed struct. */
 void kept_fini(struct kept *k);
 
 /* A CONNECTIONS message of the gateway: takes what it brings. */
 void kept_take(struct kept *k, struct control_msg *m);
-/* Those of a former llmd, found under "llmd-c": the socket's cookie tells whose record it is. */
+/* Those of a former llmd, found under "llmd-c" and in its park: the socket's cookie tells whose record it is.
+ * Before anything else is kept. */
 void kept_adopt(struct kept *k, struct passed *from);
 
 /* Close those whose records are done. */

@@ -495,8 +495,8 @@ static bool start_service(struct llmd *l, struct err *e)
     atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_STARTING);
     if (!fault_points_set(l->config.fault_points, l->epoch, e))
         return false;
-    kept_init(&l->kept, &l->segments.connections, &l->store, l->event);
-    if (!write_state(l, e) || !llmd_make_teams(l, e))
+    if (!kept_init(&l->kept, &l->segments.connections, &l->store, l->event, e) ||
+        !write_state(l, e) || !llmd_make_teams(l, e))
         return false;
     holdings_store(l);
     l->phase = LLMD_SERVING;

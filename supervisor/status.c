@@ -41,7 +41,7 @@ static Llmd__ProcessStatus *describe(const struct llmd *l, const char *name, uin
     p->name = arena_strdup(a, name);
     p->state = arena_strdup(a, state);
     p->last_exit = arena_strdup(a, last_exit);
-    p->pid = (uint32_t)pid;
+    p->pid = pid > 0 ? (uint32_t)pid : 0; /* of an adopted one it may not be known yet */
     p->restarts = atomic_load(&b->restarts);
     if (pid > 0) {
         p->uptime_ns = age_ns(atomic_load(&b->started_ns), now_ns);

@@ -14,6 +14,7 @@
 #include "supervisor/successor.h"
 
 #define PROBE_TIMEOUT_NS (10 * NS_PER_S)
+enum { DRAIN_PATIENCE_MS = 300 };
 
 /* ---- one team after the other ---- */
 
@@ -100,6 +101,14 @@ static bool may_take_over(const struct upgrade *u, struct err *e)
     return true;
 }
 
+/* What only llmd knows dies with it: all that the store should have goes there now. */
+static bool settle(struct llmd *l, struct err *e)
+{
+    kept_store_all(&l->kept);
+    return fdstore_drain(&l->store, DRAIN_PATIENCE_MS) ||
+           err_set(e, ERR_TIMEOUT, 0, "the service manager does not read what it is to keep");
+}
+
 static void on_probed(void *arg, const struct buf *out, const struct err *why)
 {
     struct upgrade *u = arg;
@@ -107,7 +116,7 @@ static void on_probed(void *arg, const struct buf *out, const struct err *why)
     struct err e = *why;
 
     u->layouts = mem_strdup(out->data ? out->data : "");
-    if (e.code == ERR_NONE && may_take_over(u, &e)) {
+    if (e.code == ERR_NONE && may_take_over(u, &e) && settle(l, &e)) {
         log_info("event=%s program=\"%s\"", u->is_for_all ? "upgrade" : "restart", l->self_path);
         if (u->is_for_all)
             atomic_store(mark(l), clock_mono_ns());

@@ -393,6 +393,26 @@ static void a_connection_outlives_gateway_and_llmd(void **state)
     rig_stop(&rig);
 }
 
+/* A connection that both die with was accepted only just now. */
+static void the_youngest_connection_outlives_both(void **state)
+{
+    uint16_t to;
+
+    (void)state;
+    start_and_wait();
+    to = port();
+    for (int i = 1; i <= 10; i++) {
+        int client = connect_client(to);
+        pid_t gateway = ask_client(client);
+        kill(gateway, SIGKILL);
+        rig_kill_and_restart(&rig);
+        wait_adopted(i);
+        assert_int_not_equal(ask_client(client), gateway);
+        close(client);
+    }
+    rig_stop(&rig);
+}
+
 static void what_comes_while_no_llmd_lives_is_kept_by_the_next(void **state)
 {
     uint16_t to;
@@ -689,6 +709,7 @@ int main(void)
         STORY(death_at_any_moment_is_survived),
         STORY(a_connection_outlives_its_gateway),
         STORY(a_connection_outlives_gateway_and_llmd),
+        STORY(the_youngest_connection_outlives_both),
         STORY(what_comes_while_no_llmd_lives_is_kept_by_the_next),
         STORY(closed_connections_are_let_go),
         STORY(death_while_connections_come_and_go_is_survived),

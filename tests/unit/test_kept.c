@@ -37,7 +37,7 @@ static int setup(void **state)
     manager = pair[1];
     fdstore_open(&store, &notify, event);
     assert_ok(connections_create(&connections, N_SLOTS, 0, 1, &e), e);
-    kept_init(&kept, &connections, &store, event);
+    assert_ok(kept_init(&kept, &connections, &store, event, &e), e);
     return 0;
 }
 
@@ -365,6 +365,62 @@ static void adopted_ones_are_found_by_their_cookie(void **state)
     close(gone.client);
 }
 
+/* Gateway and llmd die together, before the connection was old enough for the store. */
+static void a_young_one_outlives_llmd_too(void **state)
+{
+    struct pair young = connect_pair(), over = connect_pair();
+    struct passed from = { 0 };
+    struct err e = { 0 };
+
+    (void)state;
+    assert_true(tell(&young));
+    assert_true(tell(&over));
+    add_passed(&from, "llmd-park-in", kept.park.in);
+    add_passed(&from, "llmd-park-out", kept.park.out);
+    kept_fini(&kept); /* as the kernel does it: nothing is said to anybody */
+    close(young.gateway);
+    close(over.gateway);
+    connections_release(&connections, over.slot);
+    assert_int_equal(n_put(), 0);
+    assert_true(is_open_still(&young));
+    assert_ok(kept_init(&kept, &connections, &store, event, &e), e);
+    kept_adopt(&kept, &from);
+    assert_int_equal(kept.n_open, 1);
+    assert_true(kept.by_slot[young.slot].fd > 0);
+    assert_int_equal(n_put(), 1); /* and now it is in the store */
+    assert_true(is_open_still(&young));
+    assert_true(sees_end(&over));
+    assert_int_equal(park_look(&kept.park), -1);
+    passed_fini(&from);
+    close(young.client);
+    close(over.client);
+}
+
+/* More than the park holds at once: the rest goes straight to the store. */
+static void the_park_is_emptied_and_never_in_the_way(void **state)
+{
+    static struct pair p[N_SLOTS];
+    int stored = 0;
+
+    (void)state;
+    setsockopt(kept.park.in, SOL_SOCKET, SO_SNDBUF, &(int){ 1 }, sizeof(int)); /* the least */
+    for (int i = 0; i < N_SLOTS; i++) {
+        p[i] = connect_pair();
+        assert_true(tell(&p[i]));
+        stored += n_put();
+    }
+    assert_in_range(kept.park.n, 1, N_SLOTS - 1);
+    assert_true(stored + (int)kept.park.n >= N_SLOTS);
+    for (int i = 0; i < N_SLOTS; i++)
+        connections_release(&connections, p[i].slot);
+    kept_sweep(&kept);
+    while (kept.park.n > 0)
+        sd_event_run(event, 5000000);
+    assert_int_equal(sd_event_run(event, 50000), 0);
+    for (int i = 0; i < N_SLOTS; i++)
+        close_pair(&p[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -379,6 +435,8 @@ int main(void)
         STORY(nothing_is_left_when_all_are_dropped),
         STORY(the_next_gateway_is_given_each_once_however_slowly_it_reads),
         STORY(adopted_ones_are_found_by_their_cookie),
+        STORY(a_young_one_outlives_llmd_too),
+        STORY(the_park_is_emptied_and_never_in_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
