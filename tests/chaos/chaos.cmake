@@ -1,0 +1,9 @@
+# The chaos suite: the driver as a library, its command line, and its short form as a test.
+add_library(chaos_driver STATIC
+  chaos/answer.c chaos/audit.c chaos/catalog.c chaos/chaos.c chaos/client.c chaos/evidence.c
+  chaos/kills.c chaos/load.c chaos/processes.c chaos/report.c chaos/server.c)
+target_link_libraries(chaos_driver PUBLIC proto m)
+add_executable(chaos chaos/main.c)
+target_link_libraries(chaos PRIVATE chaos_driver)
+target_compile_definitions(chaos PRIVATE
+  TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
