@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/engine_state.h"
@@ -85,6 +86,15 @@ static void start_step(struct engine *g)
                                      .n_threads = (uint32_t)threads });
 }
 
+/* From here on the pages that the ledger lists are of this runtime's making. */
+static void claim_kv(struct engine *g)
+{
+    struct hash128 identity = runtime_kv_identity(g->boot.runtime);
+
+    g->boot.ledger->hdr->kv_identity[0] = identity.low;
+    g->boot.ledger->hdr->kv_identity[1] = identity.high;
+}
+
 struct engine *engine_new(const struct engine_boot *boot, struct err *e)
 {
     const struct model_info *info = runtime_info(boot->runtime);
@@ -110,6 +120,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
     start_delivery(g);
     if (boot->epoch > 1)
         engine_recover(g);
+    claim_kv(g);
     return g;
 }
 
@@ -238,6 +249,20 @@ static void watch_drain(struct engine *g, uint64_t now)
                    "the server was shut down before this request had begun");
 }
 
+/* Prompt tokens among the rows of a plan, before any of them is committed. */
+static uint64_t count_prompt_rows(const struct plan *plan)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct sequence *q = plan->items[i].sequence;
+        uint32_t begin = q->n_computed, end = begin + plan->items[i].n_rows;
+        if (begin < q->n_prompt)
+            n += (end < q->n_prompt ? end : q->n_prompt) - begin;
+    }
+    return n;
+}
+
 static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t now)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
@@ -258,6 +283,7 @@ static bool forward(struct engine *g, const struct plan *plan, struct err *e)
 
     note_scheduled(g, plan, start);
     atomic_store_explicit(&slot->step_started_ns, start, memory_order_relaxed);
+    fault_point("worker.forward");
     if (!step_forward(&g->step, plan, e))
         return false;
     took = clock_mono_ns() - start;
@@ -268,20 +294,17 @@ static bool forward(struct engine *g, const struct plan *plan, struct err *e)
     return true;
 }
 
-/* KV of these rows is computed, and this sequence got through a step that others may have died in. */
+/* KV of these rows is computed, and this sequence got through a step that others may have died in.  After
+ * the draws, so that committed KV never covers all tokens in the ledger: who takes over after a death in
+ * between computes a row or two again and has the logits it needs. */
 static void commit_rows(struct engine *g, const struct plan *plan)
 {
-    uint64_t n_prompt = 0;
-
     for (uint32_t i = 0; i < plan->n_items; i++) {
         struct sequence *q = plan->items[i].sequence;
-        uint32_t begin = q->n_computed, end = begin + plan->items[i].n_rows;
-        if (begin < q->n_prompt)
-            n_prompt += (end < q->n_prompt ? end : q->n_prompt) - begin;
-        kvcache_commit(&g->cache, q, end);
+        if (sequence_is_live(q)) /* else the draw ended it, and its pages are gone */
+            kvcache_commit(&g->cache, q, q->n_computed + plan->items[i].n_rows);
         atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
-    stat_add(engine_stats(g), STAT_prompt_tokens, n_prompt);
 }
 
 static void commit_draw(struct engine *g, const struct step_draw *draw)
@@ -301,6 +324,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         break;
     }
     sequence_append(q, g->boot.ledger, &draw->out);
+    fault_point("worker.commit");
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
     q->entry->crashes = q->entry->kills = 0; /* it got past what it may have died of */
     scheduler_acquit(&g->scheduler, q);
@@ -326,9 +350,10 @@ static bool run_step(struct engine *g, struct err *e)
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
     }
     step_sample(&g->step);
-    commit_rows(g, plan);
+    stat_add(stats, STAT_prompt_tokens, count_prompt_rows(plan));
     for (uint32_t i = 0; i < g->step.n_draws; i++)
         commit_draw(g, &g->step.draws[i]);
+    commit_rows(g, plan);
     stat_add(stats, STAT_steps, 1);
     hist_observe(stats, HIST_step_tokens, plan->n_rows);
     hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);
@@ -355,6 +380,7 @@ bool engine_turn(struct engine *g, struct err *e)
     sweep_unclaimed(g, now);
     if (!run_step(g, e))
         return false;
+    fault_point("worker.publish");
     if (delivery_publish(&g->delivery, clock_mono_ns()))
         g->is_busy = true; /* the link's descriptor tells only after it was emptied again */
     update_gauges(g);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/buf.h"
+#include "common/fault_point.h"
 #include "common/mem.h"
 #include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/host.h"
@@ -126,6 +128,7 @@ struct runtime {
     const struct ops *ops;
     struct ops_stream *stream;
     struct llama *llama;
+    struct hash128 kv_identity;
     uint32_t rows_max, seqs_max;
 };
 
@@ -222,6 +225,20 @@ out:
     return ok;
 }
 
+static struct hash128 identity_of(const struct runtime *rt)
+{
+    struct buf text = { 0 };
+    struct hash128 h;
+
+    buf_printf(&text, "weights %llx %llx ops %s kv %u",
+               (unsigned long long)rt->weights.hdr->layout_hash[0],
+               (unsigned long long)rt->weights.hdr->layout_hash[1], rt->ops->name,
+               rt->pool->hdr->dtype);
+    h = hash128(text.data, text.n, 0);
+    buf_fini(&text);
+    return h;
+}
+
 struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e)
 {
     struct runtime *rt = mem_zalloc(1, sizeof *rt);
@@ -241,6 +258,7 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
         return NULL;
     }
     open_ops(rt, boot->config);
+    rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
                            rt->rows_max, rt->seqs_max);
     return rt;
@@ -263,6 +281,11 @@ void runtime_close(struct runtime *rt)
 const struct model_info *runtime_info(const struct runtime *rt)
 {
     return &rt->model.info;
+}
+
+struct hash128 runtime_kv_identity(const struct runtime *rt)
+{
+    return rt->kv_identity;
 }
 
 /* The engine checks what clients send; a bad batch here is a bug of ours. */
@@ -298,6 +321,7 @@ bool runtime_follow(struct runtime *rt, struct err *e)
         switch (comm_follow(rt->comm, &b, e)) {
         case COMM_STEP:
             check_batch(rt, &b);
+            fault_point("follower.step");
             if (!llama_forward(rt->llama, &b, e))
                 return false;
             break;

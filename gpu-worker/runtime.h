@@ -10,6 +10,7 @@
 #define LLMD_GPU_WORKER_RUNTIME_H
 
 #include "common/config.h"
+#include "common/hash.h"
 #include "gpu-worker/batch.h"
 #include "proto/frame.h"
 #include "proto/kvpool.h"
@@ -45,6 +46,10 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
 void runtime_close(struct runtime *rt); /* NULL is fine */
 
 const struct model_info *runtime_info(const struct runtime *rt);
+
+/* Names everything that decides the bits of a KV page: weights, kernels, number format.  Pages of another
+ * identity are another model's. */
+struct hash128 runtime_kv_identity(const struct runtime *rt);
 
 /* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written.  Returns when every rank is
  * done with the step.  ERR_DEVICE or ERR_PROTO (a peer is gone): the worker must exit. */

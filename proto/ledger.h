@@ -24,6 +24,14 @@ void ledger_close(struct ledger *l);
 
 struct ledger_entry *ledger_entry(const struct ledger *l, uint32_t i);
 
+/* Rank 0: remember a sequence that was ended because of the deaths it was running at. */
+void ledger_add_suspect(struct ledger *l, const struct ledger_suspect *s);
+/* Anyone: the last of them, oldest first; returns how many. */
+uint32_t ledger_read_suspects(const struct ledger *l, struct ledger_suspect out[LEDGER_SUSPECTS]);
+
+/* Anyone: copy the header of entry i.  False when it is free, or changes hands just now. */
+bool ledger_peek(const struct ledger *l, uint32_t i, struct ledger_entry *out);
+
 static inline void *ledger_part(const struct ledger_entry *entry, uint64_t offset)
 {
     return (char *)(uintptr_t)entry + offset;

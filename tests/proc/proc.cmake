@@ -33,3 +33,7 @@ llmd_test(NAME test_kills
   SOURCES proc/test_kills.c proc/system.c proc/http_client.c
   LIBS proto
   TIMEOUT 400 LABELS proc)
+
+add_executable(fake_kept proc/fake_kept.c)
+llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
+add_dependencies(test_llm_init fake_kept llm-init llmd)

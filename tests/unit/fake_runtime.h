@@ -23,6 +23,7 @@ struct fake_settings {
     uint32_t step_us;   /* how long a forward pass takes */
     bool poison_aborts; /* a row whose token is FAKE_POISON kills the process */
     bool no_eos;
+    uint64_t kv_identity;
     enum err_code fail; /* runtime_forward() returns this, if any */
 };
 
