@@ -233,7 +233,12 @@ static bool is_chunked(const struct answer *a, const char *bytes)
     return memmem(bytes, a->head_end, "chunked\r\n", 9) != NULL;
 }
 
-/* What differs from one run to the next in bodies. */
+static int is_of_string(int byte)
+{
+    return byte != '"';
+}
+
+/* What differs from one run to the next in bodies, and nothing a client may build on. */
 static const struct {
     const char *key;
     int (*belongs)(int);
@@ -243,6 +248,7 @@ static const struct {
     { "\"id\":\"chatcmpl-", isxdigit, 64 },
     { "\"id\":\"modelperm-", isxdigit, 64 },
     { "\"created\":", isdigit, 20 },
+    { "\"system_fingerprint\":\"", is_of_string, 64 }, /* names the ranks of a group */
 };
 
 void answer_normalise(const struct answer *a, const char *bytes, bool of_peer, struct buf *out)

@@ -216,7 +216,7 @@ void catalog_init(struct catalog *c, enum catalog_set set, const char *model, ui
 {
     struct random r = random_stream(seed, 1);
 
-    c->n = sets[set].n * sets[set].copies;
+    *c = (struct catalog){ .n = sets[set].n * sets[set].copies };
     c->asks = mem_zalloc(c->n, sizeof *c->asks);
     for (uint32_t i = 0; i < c->n; i++)
         fill(&c->asks[i], &sets[set].forms[i % sets[set].n], model, &r);
@@ -224,8 +224,10 @@ void catalog_init(struct catalog *c, enum catalog_set set, const char *model, ui
 
 void catalog_fini(struct catalog *c)
 {
-    for (uint32_t i = 0; i < c->n; i++)
+    for (uint32_t i = 0; i < c->n; i++) {
         buf_fini(&c->asks[i].body);
+        buf_fini(&c->asks[i].calm);
+    }
     free(c->asks);
     *c = (struct catalog){ 0 };
 }

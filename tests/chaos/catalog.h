@@ -27,11 +27,13 @@ struct ask {
     const char *headers; /* whole lines with CRLF, or "" */
     bool is_stream;
     struct buf body;
+    struct buf calm; /* the answer of an undisturbed server, made comparable (answer.h) */
 };
 
 struct catalog {
     struct ask *asks;
     uint32_t n;
+    bool is_answered; /* every .calm is there: servers of any shape must answer so */
 };
 
 /* `model`: the name that peers want to hear, or NULL. */

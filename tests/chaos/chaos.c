@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 
 #include "common/clock.h"
+#include "common/mem.h"
 #include "tests/chaos/audit.h"
 
 enum {
@@ -46,6 +47,7 @@ struct run {
     const struct chaos_options *o;
     struct chaos_result *result;
     struct evidence *evidence;
+    struct catalog *catalog;
     struct server server;
     struct load load;
     struct killer killer;
@@ -160,8 +162,7 @@ static void measure_calm(struct run *run)
 static bool prepare(struct run *run, struct err *e)
 {
     const struct chaos_options *o = run->o;
-    struct load_config load = { .set = o->set,
-                                .model = o->peer_model,
+    struct load_config load = { .catalog = run->catalog,
                                 .of_peer = o->peer_command != NULL,
                                 .n_clients = o->n_clients,
                                 .seed = o->seed,
@@ -173,7 +174,7 @@ static bool prepare(struct run *run, struct err *e)
     fill_bag(run);
     if (run->n_bag == 0)
         return err_set(e, ERR_INPUT, 0, "this server can take none of these kills");
-    if (!load_take_calm(&run->load))
+    if (!run->catalog->is_answered && !load_take_calm(&run->load))
         return err_set(e, ERR_PROTO, 0, "the undisturbed server does not answer");
     memset(&run->load.counts, 0, sizeof run->load.counts);
     audit_baseline(&run->audit, &run->server);
@@ -224,28 +225,23 @@ static void end_server(struct run *run)
     counts_add(&run->result->counts, c);
 }
 
-static bool run_shape(const struct chaos_options *o, const struct shape *shape, uint32_t rounds,
-                      struct evidence *v, struct chaos_result *r, struct err *e)
+static bool run_shape(struct run *run, const struct shape *shape, uint32_t rounds, struct err *e)
 {
-    struct run *run = calloc(1, sizeof *run);
-    struct server_config config = server_of(o, shape);
+    struct server_config config = server_of(run->o, shape);
     bool ok;
 
-    run->o = o;
-    run->result = r;
-    run->evidence = v;
-    run->random = random_stream(o->seed, 10 + (uint64_t)(shape - shapes));
-    evidence_note(v, "shape %s", shape->name);
+    run->random = random_stream(run->o->seed, 10 + (uint64_t)(shape - shapes));
+    evidence_note(run->evidence, "shape %s", shape->name);
     audit_before(&run->audit);
     ok = server_start(&run->server, &config, e) && prepare(run, e);
     if (ok)
         run_rounds(run, rounds);
     else
-        evidence_defect(v, NULL, NULL, "%s", e->msg);
+        evidence_defect(run->evidence, NULL, NULL, "%s", e->msg);
     end_server(run);
     load_fini(&run->load);
     audit_fini(&run->audit);
-    free(run);
+    run->load = (struct load){ 0 };
     return ok;
 }
 
@@ -256,33 +252,49 @@ static bool is_chosen(const struct chaos_options *o, const struct shape *shape)
     return !o->shape || strcmp(o->shape, shape->name) == 0;
 }
 
-bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err *e)
+/* The rounds shared out among the shapes. */
+static bool run_shapes(struct run *run, struct err *e)
 {
-    struct evidence v;
-    uint32_t n_chosen = 0, n_rounds_left = o->rounds;
+    uint32_t n_chosen = 0, n_rounds_left = run->o->rounds;
     bool ok = true;
 
-    *r = (struct chaos_result){ 0 };
-    signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_CHILD_SUBREAPER, 1); /* who loses its parent comes to us, and is seen */
-    evidence_init(&v, o->seed, o->is_verbose);
-    for (int i = 0; i < N_KILL_KINDS; i++)
-        r->kinds[i].name = kill_kind((enum kill_id)i)->name;
     for (int i = 0; i < N_SHAPES; i++)
-        n_chosen += is_chosen(o, &shapes[i]);
+        n_chosen += is_chosen(run->o, &shapes[i]);
     if (n_chosen == 0)
-        return err_set(e, ERR_INPUT, 0, "no shape is called '%s'", o->shape);
+        return err_set(e, ERR_INPUT, 0, "no shape is called '%s'", run->o->shape);
     for (int i = 0; ok && i < N_SHAPES; i++) {
-        uint32_t rounds = (n_rounds_left + n_chosen - 1) / (n_chosen ? n_chosen : 1);
-        if (!is_chosen(o, &shapes[i]))
+        uint32_t rounds;
+        if (!is_chosen(run->o, &shapes[i]))
             continue;
-        ok = run_shape(o, &shapes[i], rounds, &v, r, e);
+        rounds = (n_rounds_left + n_chosen - 1) / n_chosen;
+        ok = run_shape(run, &shapes[i], rounds, e);
         n_rounds_left -= rounds;
         n_chosen--;
     }
-    r->n_defects = v.n_defects;
-    snprintf(r->evidence_dir, sizeof r->evidence_dir, "%s", v.dir);
-    evidence_fini(&v);
+    return ok;
+}
+
+bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err *e)
+{
+    struct run *run = mem_zalloc(1, sizeof *run);
+    struct evidence evidence;
+    struct catalog catalog;
+    bool ok;
+
+    *r = (struct chaos_result){ 0 };
+    for (int i = 0; i < N_KILL_KINDS; i++)
+        r->kinds[i].name = kill_kind((enum kill_id)i)->name;
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_CHILD_SUBREAPER, 1); /* who loses its parent comes to us, and is seen */
+    evidence_init(&evidence, o->seed, o->is_verbose);
+    catalog_init(&catalog, o->set, o->peer_model, o->seed);
+    *run = (struct run){ .o = o, .result = r, .evidence = &evidence, .catalog = &catalog };
+    ok = run_shapes(run, e);
+    r->n_defects = evidence.n_defects;
+    snprintf(r->evidence_dir, sizeof r->evidence_dir, "%s", evidence.dir);
+    catalog_fini(&catalog);
+    evidence_fini(&evidence);
+    free(run);
     return ok;
 }
 

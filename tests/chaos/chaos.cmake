@@ -7,3 +7,6 @@ add_executable(chaos chaos/main.c)
 target_link_libraries(chaos PRIVATE chaos_driver)
 target_compile_definitions(chaos PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+llmd_test(NAME test_chaos SOURCES chaos/test_chaos.c LIBS chaos_driver TIMEOUT 400 LABELS proc)
+add_dependencies(test_chaos llmd llm-init llm-gateway llm-worker llmctl)
+add_dependencies(chaos llmd llm-init llm-gateway llm-worker llmctl)

@@ -26,12 +26,12 @@ static const struct ask *current_ask(const struct load *l, const struct client *
 {
     uint32_t i = c->n_answered < c->n_asks ? c->n_answered : c->n_asks - 1;
 
-    return &l->catalog.asks[c->asks[i]];
+    return &l->catalog->asks[c->asks[i]];
 }
 
 static void judge(struct load *l, struct client *c, const struct buf *got)
 {
-    const struct buf *wanted = &l->calm[c->asks[c->n_answered]];
+    const struct buf *wanted = &l->catalog->asks[c->asks[c->n_answered]].calm;
     bool is_last = c->n_answered + 1 == c->n_asks;
 
     if (got->n != wanted->n || memcmp(got->data, wanted->data, got->n) != 0) {
@@ -55,8 +55,8 @@ static void on_answer(struct client *c, void *ctx)
     take_watch(l, c);
     answer_normalise(&c->answer, c->in.data + c->start, l->of_peer, &got);
     if (l->takes_calm) {
-        buf_fini(&l->calm[c->asks[0]]);
-        l->calm[c->asks[0]] = got;
+        buf_fini(&l->catalog->asks[c->asks[0]].calm);
+        l->catalog->asks[c->asks[0]].calm = got;
         return;
     }
     judge(l, c, &got);
@@ -77,7 +77,7 @@ static void on_lost(struct client *c, const char *why, void *ctx)
         l->counts.lost += n;
     }
     buf_add(&got, c->in.data + c->start, c->in.n - c->start);
-    evidence_defect(l->evidence, n ? &l->calm[c->asks[c->n_answered]] : NULL, &got,
+    evidence_defect(l->evidence, n ? &current_ask(l, c)->calm : NULL, &got,
                     "lost: %s (%s, %s, client %u, answer %u of %u, begun %.6f, last byte %.6f, "
                     "bytes %zu)",
                     why, current_ask(l, c)->name, manner_name(c->manner), c->index,
@@ -164,11 +164,10 @@ uint32_t load_n_streaming(const struct load *l)
 
 void load_init(struct load *l, const struct load_config *config, struct evidence *evidence)
 {
-    *l = (struct load){ .n_clients = config->n_clients,
+    *l = (struct load){ .catalog = config->catalog,
+                        .n_clients = config->n_clients,
                         .of_peer = config->of_peer,
                         .evidence = evidence };
-    catalog_init(&l->catalog, config->set, config->model, config->seed);
-    l->calm = mem_zalloc(l->catalog.n, sizeof *l->calm);
     l->events = (struct client_events){ .on_answer = on_answer,
                                         .on_lost = on_lost,
                                         .on_refused = on_refused,
@@ -177,7 +176,7 @@ void load_init(struct load *l, const struct load_config *config, struct evidence
     for (uint32_t i = 0; i < l->n_clients; i++) {
         client_init(&l->clients[i], i, config->seed);
         l->clients[i].events = &l->events;
-        l->clients[i].catalog = &l->catalog;
+        l->clients[i].catalog = l->catalog;
         l->clients[i].patience_ns = config->patience_ms * NS_PER_MS;
     }
 }
@@ -186,10 +185,6 @@ void load_fini(struct load *l)
 {
     for (uint32_t i = 0; i < l->n_clients; i++)
         client_fini(&l->clients[i]);
-    for (uint32_t i = 0; i < l->catalog.n; i++)
-        buf_fini(&l->calm[i]);
-    free(l->calm);
-    catalog_fini(&l->catalog);
 }
 
 void load_set_port(struct load *l, uint16_t port)
@@ -270,19 +265,20 @@ bool load_take_calm(struct load *l)
     uint64_t lost = l->counts.lost, refused = l->counts.refused;
 
     l->takes_calm = true;
-    for (uint32_t i = 0; i < l->catalog.n; i++) {
+    for (uint32_t i = 0; i < l->catalog->n; i++) {
         client_ask(&l->clients[0], i, clock_mono_ns());
         while (client_is_busy(&l->clients[0]))
             load_turn(l, 20);
     }
     l->takes_calm = false;
-    return l->counts.lost == lost && l->counts.refused == refused;
+    l->catalog->is_answered = l->counts.lost == lost && l->counts.refused == refused;
+    return l->catalog->is_answered;
 }
 
 void load_ask_again(struct load *l, uint32_t n, struct random *r)
 {
     for (uint32_t i = 0; i < n; i++) {
-        client_ask(&l->clients[0], random_below(r, l->catalog.n), clock_mono_ns());
+        client_ask(&l->clients[0], random_below(r, l->catalog->n), clock_mono_ns());
         while (client_is_busy(&l->clients[0]))
             load_turn(l, 20);
     }

@@ -17,8 +17,7 @@ struct load_watch {
 };
 
 struct load {
-    struct catalog catalog;
-    struct buf *calm; /* [catalog.n]: the answers of an undisturbed server, made comparable */
+    struct catalog *catalog; /* borrowed */
     struct client clients[CLIENTS_MAX];
     uint32_t n_clients;
     bool is_open;    /* clients begin new visits */
@@ -33,8 +32,7 @@ struct load {
 };
 
 struct load_config {
-    enum catalog_set set;
-    const char *model; /* a peer's name of it, or NULL */
+    struct catalog *catalog;
     bool of_peer;
     uint32_t n_clients;
     uint64_t seed;
@@ -51,7 +49,8 @@ void load_run_ms(struct load *l, uint64_t ms);
 /* No new visits; turn until all have ended.  False: after timeout_ms some had not. */
 bool load_close(struct load *l, uint64_t timeout_ms);
 
-/* Ask everything once, one after the other, and keep the answers. False: not all were answered. */
+/* Ask everything once, one after the other, and keep the answers in the catalogue.  False: not all
+ * were answered. */
 bool load_take_calm(struct load *l);
 /* Ask n of them again, and compare. */
 void load_ask_again(struct load *l, uint32_t n, struct random *r);
