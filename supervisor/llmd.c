@@ -361,6 +361,7 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
         return 0;
     atomic_store_explicit(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->heartbeat_ns, now,
                           memory_order_relaxed);
+    hang_look(&l->hang, l);
     for (uint32_t g = 0; g < l->n_groups; g++)
         rate_sample(&l->rates[g], now, status_generated_tokens(l, g));
     return 0;
@@ -449,7 +450,7 @@ static bool make_loop(struct llmd *l, struct err *e)
         sd_event_add_time_relative(l->event, &l->tick, CLOCK_MONOTONIC, TICK_NS / 1000,
                                    TICK_SLACK_US, on_tick, l) < 0)
         return err_set(e, ERR_SYS, errno, "make the event loop");
-    return notify_open(&l->notify, l->event, e);
+    return notify_open(&l->notify, l->event, e) && hang_open(&l->hang, l, e);
 }
 
 /* The gateway holds a descriptor per client; systemd's soft limit of 1024 is for programs that use
@@ -509,6 +510,7 @@ static bool bring_up(struct llmd *l, struct err *e)
 static void take_down(struct llmd *l)
 {
     inspect_stop(&l->inspect);
+    hang_close(&l->hang);
     runner_fini(&l->gateway);
     for (uint32_t g = 0; g < l->config.groups && l->groups; g++)
         runner_fini(&l->groups[g]);

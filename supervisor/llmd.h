@@ -10,6 +10,7 @@
 #include <limits.h>
 
 #include "supervisor/control_server.h"
+#include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
@@ -42,6 +43,7 @@ struct llmd {
     struct segments segments;
     struct listeners listeners;
     struct control_server control;
+    struct hang_watch hang;
     struct team gateway;
     struct team *groups;    /* [n_groups] */
     struct rate *rates;     /* [n_groups], generated tokens */

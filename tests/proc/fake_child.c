@@ -7,8 +7,8 @@
  *
  *   <process> <pid> <event> [details]
  *
- * Words: exit, abort, never-ready, no-weights, slow-ready, ignore-drain, ignore-all, orphan-maker; and
- * for the process "inspect": bad, crash, garbage, empty, hang. */
+ * Words: exit, abort, never-ready, no-weights, slow-ready, ignore-drain, ignore-all, orphan-maker, silent,
+ * long-step; and for the process "inspect": bad, crash, garbage, empty, hang. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +37,7 @@ static struct {
     const Llmd__Boot *boot;
     char name[32], word[32];
     uint64_t orphan_deadline_ns; /* 0 = llmd lives */
+    struct board board;          /* .hdr is NULL when it could not be attached */
 } me;
 
 static volatile sig_atomic_t got_sigterm;
@@ -155,12 +156,11 @@ static void check_segments(void)
     struct err e = { 0 };
     struct ledger ledger;
     struct kvpool pool;
-    struct board board;
 
-    if (!board_attach(&board, control_take_fd(m, LLMD__FD_KIND__FD_BOARD, 0), &e))
+    if (!board_attach(&me.board, control_take_fd(m, LLMD__FD_KIND__FD_BOARD, 0), &e))
         note("bad board: %s", e.msg);
-    else if (strcmp(board_slot(&board, me.boot->slot)->name, me.name) != 0)
-        note("bad slot: %s", board_slot(&board, me.boot->slot)->name);
+    else if (strcmp(board_slot(&me.board, me.boot->slot)->name, me.name) != 0)
+        note("bad slot: %s", board_slot(&me.board, me.boot->slot)->name);
     if (me.boot->slot == BOARD_SLOT_GATEWAY) {
         int fd = control_take_fd(m, LLMD__FD_KIND__FD_LISTEN, 0);
         if (fd < 0 || !(fcntl(fd, F_GETFL) & O_NONBLOCK))
@@ -300,11 +300,25 @@ static void listen_to_llmd(void)
     }
 }
 
+/* What a working process writes on the board; "silent" writes nothing, "long-step" is in a step for ever. */
+static void show_life(void)
+{
+    struct board_slot *slot = me.board.hdr ? board_slot(&me.board, me.boot->slot) : NULL;
+
+    if (slot && !is("silent"))
+        atomic_store(&slot->heartbeat_ns, clock_mono_ns());
+    if (slot && is("long-step") && atomic_load(&slot->step_started_ns) == 0) {
+        atomic_store(&slot->step_limit_ns, 1500 * NS_PER_MS);
+        atomic_store(&slot->step_started_ns, clock_mono_ns());
+    }
+}
+
 static void serve(void)
 {
     fcntl(CONTROL_FD, F_SETFL, O_NONBLOCK);
     for (;;) {
         struct pollfd fd = { .fd = me.orphan_deadline_ns ? -1 : CONTROL_FD, .events = POLLIN };
+        show_life();
         poll(&fd, 1, 50);
         if (got_sigterm) {
             note("sigterm");

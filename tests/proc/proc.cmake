@@ -37,3 +37,5 @@ llmd_test(NAME test_kills
 add_executable(fake_kept proc/fake_kept.c)
 llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
 add_dependencies(test_llm_init fake_kept llm-init llmd)
+llmd_test(NAME test_hangs SOURCES proc/test_hangs.c proc/llmd_rig.c LIBS proto LABELS proc)
+add_dependencies(test_hangs fake_child llmd)

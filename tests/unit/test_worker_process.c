@@ -300,6 +300,79 @@ static void reload_and_sigterm_end_what_runs(void **state)
     fixture_fini(&f);
 }
 
+static void reload(struct worker_process *p, const char *name, const char *value)
+{
+    Llmd__Setting set = LLMD__SETTING__INIT, *sets[] = { &set };
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+    struct err e;
+
+    set.name = (char *)(uintptr_t)name;
+    set.value = (char *)(uintptr_t)value;
+    reload.settings = sets;
+    reload.n_settings = 1;
+    assert_true(control_send(p->control, MSG_RELOAD, &reload, NULL, 0, &e));
+}
+
+static void reload_arms_a_fault_point(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(50);
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    reload(&f.rig.ranks[0], "fault_points", "worker.commit=kill:20");
+    client_submit(&f.client, 1, &r);
+    assert_int_equal(worker_until_dead(&f.rig.ranks[0], &f.client), 1000 + SIGKILL);
+    worker_rig_start(&f.rig); /* its BOOT has none */
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 50);
+    fixture_fini(&f);
+}
+
+/* A new llmd holds the other end of the control socket: every rank says again what it is. */
+static void a_new_llmd_is_told_everything_again(void **state)
+{
+    const char *const two[] = { "model",        DEMO, "tp_size",   "2",       "threads", "1",
+                                "max_num_seqs", "8",  "log_level", "warning", NULL };
+    Llmd__Adopt adopt = LLMD__ADOPT__INIT;
+    struct client_request r = endless(100);
+    struct fixture f;
+    struct err e;
+
+    (void)state;
+    fixture_init(&f, 2, two);
+    client_submit(&f.client, 1, &r);
+    adopt.pid = (uint32_t)getpid();
+    for (uint32_t rank = 0; rank < 2; rank++) {
+        assert_true(control_send(f.rig.ranks[rank].control, MSG_ADOPT, &adopt, NULL, 0, &e));
+        worker_wait_ready(&f.rig, rank);
+    }
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 100);
+    fixture_fini(&f);
+}
+
+/* llmd shows them when the process is no more. */
+static void last_words_stay_on_the_board(void **state)
+{
+    const char *const armed[] = { "model",     DEMO,      "threads",      "2",
+                                  "log_level", "warning", "fault_points", "worker.commit=abort:5",
+                                  NULL };
+    char lines[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES];
+    struct client_request r = endless(50);
+    struct fixture f;
+    uint32_t n;
+
+    (void)state;
+    fixture_init(&f, 1, armed);
+    client_submit(&f.client, 1, &r);
+    assert_int_equal(worker_until_dead(&f.rig.ranks[0], &f.client), 1000 + SIGABRT);
+    n = board_log_read(board_slot(&f.rig.board, BOARD_SLOT_RANKS), lines);
+    assert_true(n > 0);
+    assert_non_null(strstr(lines[n - 1], "fault_point=worker.commit"));
+    fixture_fini(&f);
+}
+
 static void all_ranks_of_a_group_drain(void **state)
 {
     const char *const two[] = { "model",        DEMO, "tp_size",   "2",       "threads", "1",
@@ -383,6 +456,9 @@ int main(void)
         cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
         cmocka_unit_test(drain_finishes_and_exits_with_zero),
         cmocka_unit_test(reload_and_sigterm_end_what_runs),
+        cmocka_unit_test(reload_arms_a_fault_point),
+        cmocka_unit_test(a_new_llmd_is_told_everything_again),
+        cmocka_unit_test(last_words_stay_on_the_board),
         cmocka_unit_test(all_ranks_of_a_group_drain),
         cmocka_unit_test(an_orphan_serves_on_and_then_drains),
         cmocka_unit_test(an_idle_worker_beats),
