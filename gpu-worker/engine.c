@@ -86,13 +86,18 @@ static void start_step(struct engine *g)
                                      .n_threads = (uint32_t)threads });
 }
 
-/* From here on the pages that the ledger lists are of this runtime's making. */
-static void claim_kv(struct engine *g)
+/* From here on the pages that the ledger lists are of this runtime's making, and so are the times. */
+static void claim_ledger(struct engine *g)
 {
     struct hash128 identity = runtime_kv_identity(g->boot.runtime);
+    struct ledger_hdr *l = g->boot.ledger->hdr;
 
-    g->boot.ledger->hdr->kv_identity[0] = identity.low;
-    g->boot.ledger->hdr->kv_identity[1] = identity.high;
+    if (l->kv_identity[0] != identity.low || l->kv_identity[1] != identity.high)
+        for (uint32_t i = 0; i < LEDGER_STEP_SIZES; i++)
+            atomic_store_explicit(&l->step_ns[i], 0, memory_order_relaxed);
+    l->kv_identity[0] = identity.low;
+    l->kv_identity[1] = identity.high;
+    g->history.took_ns = l->step_ns;
 }
 
 struct engine *engine_new(const struct engine_boot *boot, struct err *e)
@@ -120,7 +125,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
     start_delivery(g);
     if (boot->epoch > 1)
         engine_recover(g);
-    claim_kv(g);
+    claim_ledger(g);
     return g;
 }
 
@@ -276,21 +281,38 @@ static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t n
     }
 }
 
-static bool forward(struct engine *g, const struct plan *plan, struct err *e)
+/* The limit first: who sees a step that has started sees the limit of this one. */
+static void note_step_begin(struct engine *g, uint64_t work, uint64_t now)
 {
     struct board_slot *slot = g->boot.slot;
-    uint64_t start = clock_mono_ns(), took, average;
+    uint64_t limit = step_history_limit_ns(&g->history, work, g->boot.config);
 
-    note_scheduled(g, plan, start);
-    atomic_store_explicit(&slot->step_started_ns, start, memory_order_relaxed);
-    fault_point("worker.forward");
-    if (!step_forward(&g->step, plan, e))
-        return false;
-    took = clock_mono_ns() - start;
-    average = atomic_load_explicit(&slot->step_average_ns, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_limit_ns, limit, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_started_ns, now, memory_order_release);
+}
+
+static void note_step_end(struct engine *g, uint64_t work, uint64_t took)
+{
+    struct board_slot *slot = g->boot.slot;
+    uint64_t average = atomic_load_explicit(&slot->step_average_ns, memory_order_relaxed);
+
     average = average == 0 ? took : average - average / AVERAGE_OF_STEPS + took / AVERAGE_OF_STEPS;
     atomic_store_explicit(&slot->step_average_ns, average, memory_order_relaxed);
     atomic_store_explicit(&slot->step_started_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_limit_ns, 0, memory_order_release);
+    step_history_learn(&g->history, work, took);
+}
+
+static bool forward(struct engine *g, const struct plan *plan, struct err *e)
+{
+    uint64_t start = clock_mono_ns(), work = step_work(plan);
+
+    note_scheduled(g, plan, start);
+    note_step_begin(g, work, start);
+    fault_point("worker.forward");
+    if (!step_forward(&g->step, plan, e))
+        return false;
+    note_step_end(g, work, clock_mono_ns() - start);
     return true;
 }
 

@@ -352,6 +352,45 @@ static void a_new_llmd_is_told_everything_again(void **state)
     fixture_fini(&f);
 }
 
+/* llmd's view of a hang: the board says since when the step runs and what it may take at most. */
+static void a_step_that_hangs_outlives_its_limit(void **state)
+{
+    const char *const armed[] = { "model",
+                                  DEMO,
+                                  "threads",
+                                  "2",
+                                  "log_level",
+                                  "error",
+                                  "hang_step_ms",
+                                  "100",
+                                  "fault_points",
+                                  "worker.forward=stop:30@1",
+                                  NULL };
+    struct client_request r = endless(60);
+    uint64_t end = clock_mono_ns() + 60 * NS_PER_S, since = 0, limit = 0;
+    struct board_slot *slot;
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, armed);
+    slot = board_slot(&f.rig.board, BOARD_SLOT_RANKS);
+    client_submit(&f.client, 1, &r);
+    while (since == 0 || limit == 0 || clock_mono_ns() < since + limit) {
+        client_receive(&f.client);
+        poll(NULL, 0, 1);
+        since = atomic_load(&slot->step_started_ns);
+        limit = atomic_load(&slot->step_limit_ns);
+        assert_true(clock_mono_ns() < end);
+    }
+    assert_true(limit >= 100 * NS_PER_MS);
+    worker_rig_kill(&f.rig);
+    worker_rig_start(&f.rig);
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 60);
+    assert_int_equal(f.client.streams[0].finish, LLMD__FINISH__FINISH_LENGTH);
+    fixture_fini(&f);
+}
+
 /* llmd shows them when the process is no more. */
 static void last_words_stay_on_the_board(void **state)
 {
@@ -458,6 +497,7 @@ int main(void)
         cmocka_unit_test(reload_and_sigterm_end_what_runs),
         cmocka_unit_test(reload_arms_a_fault_point),
         cmocka_unit_test(a_new_llmd_is_told_everything_again),
+        cmocka_unit_test(a_step_that_hangs_outlives_its_limit),
         cmocka_unit_test(last_words_stay_on_the_board),
         cmocka_unit_test(all_ranks_of_a_group_drain),
         cmocka_unit_test(an_orphan_serves_on_and_then_drains),
