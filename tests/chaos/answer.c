@@ -216,6 +216,20 @@ static void blank(char *at, char *end, const char *key, int (*belongs)(int), siz
     }
 }
 
+/* The body as it was framed, but for the comments that keep a quiet event stream open: they tell of
+ * time alone. */
+static void put_framed(const char *at, size_t n, struct buf *out)
+{
+    static const char comment[] = "3\r\n:\n\n\r\n";
+    const char *end = at + n, *found;
+
+    while ((found = memmem(at, (size_t)(end - at), comment, sizeof comment - 1))) {
+        buf_add(out, at, (size_t)(found - at));
+        at = found + sizeof comment - 1;
+    }
+    buf_add(out, at, (size_t)(end - at));
+}
+
 static void put_unchunked(const struct answer *a, const char *bytes, struct buf *out)
 {
     const char *at = bytes + a->head_end;
@@ -263,7 +277,7 @@ void answer_normalise(const struct answer *a, const char *bytes, bool of_peer, s
     if (of_peer && is_chunked(a, bytes))
         put_unchunked(a, bytes, out);
     else
-        buf_add(out, bytes + a->head_end, a->at - a->head_end);
+        put_framed(bytes + a->head_end, a->at - a->head_end, out);
     for (size_t i = 0; i < sizeof of_a_run / sizeof *of_a_run; i++)
         blank(out->data + from, out->data + out->n, of_a_run[i].key, of_a_run[i].belongs,
               of_a_run[i].max);

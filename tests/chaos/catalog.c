@@ -11,7 +11,7 @@ enum { COPIES = 2, PADDING_BYTES = 100000 };
 
 #define JSON "Content-Type: application/json\r\n"
 
-/* In a body, $p is a JSON string with a prompt, $q a part of one, $s a seed, $n a number of tokens, $t a
+/* In a body, $p is a JSON string with a prompt, $q a short one, $s a seed, $n a number of tokens, $t a
  * temperature, $x a long meaningless string, $m the model's member with its comma or nothing. */
 struct form {
     const char *name, *method, *path, *headers, *body;
@@ -128,10 +128,10 @@ static const struct form peer_forms[] = {
 
 static const struct form large_forms[] = {
     { "completion_stream", "POST", "/v1/completions", JSON,
-      "{\"prompt\":$p,\"max_tokens\":60,\"temperature\":0,\"ignore_eos\":true,\"stream\":true}",
+      "{\"prompt\":$q,\"max_tokens\":40,\"temperature\":0,\"ignore_eos\":true,\"stream\":true}",
       true },
     { "completion_stream_sampled", "POST", "/v1/completions", JSON,
-      "{\"prompt\":$p,\"max_tokens\":60,\"temperature\":$t,\"seed\":$s,\"ignore_eos\":true,"
+      "{\"prompt\":$q,\"max_tokens\":40,\"temperature\":$t,\"seed\":$s,\"ignore_eos\":true,"
       "\"stream\":true}",
       true },
 };
@@ -159,10 +159,9 @@ static const char *const openings[] = {
     "Mom said",
 };
 
-static void put_prompt(struct random *r, struct buf *out)
+static void put_prompt(struct random *r, bool is_long, struct buf *out)
 {
     const char *opening = openings[random_below(r, sizeof openings / sizeof *openings)];
-    bool is_long = random_below(r, 3) == 0;
 
     buf_printf(out, "\"%s%s%u\"", is_long ? shared_prefix : "", opening, random_from(r, 1, 9));
 }
@@ -173,7 +172,10 @@ static void put_field(char field, const char *model, struct random *r, struct bu
 
     switch (field) {
     case 'p':
-        put_prompt(r, out);
+        put_prompt(r, random_below(r, 3) == 0, out);
+        break;
+    case 'q':
+        put_prompt(r, false, out);
         break;
     case 's':
         buf_printf(out, "%u", random_from(r, 1, 1000000));

@@ -10,3 +10,5 @@ target_compile_definitions(chaos PRIVATE
 llmd_test(NAME test_chaos SOURCES chaos/test_chaos.c LIBS chaos_driver TIMEOUT 400 LABELS proc)
 add_dependencies(test_chaos llmd llm-init llm-gateway llm-worker llmctl)
 add_dependencies(chaos llmd llm-init llm-gateway llm-worker llmctl)
+add_executable(make_model chaos/make_model.c)
+target_link_libraries(make_model PRIVATE common m)

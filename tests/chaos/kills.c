@@ -290,10 +290,12 @@ static void kill_at_point(struct killer *k, const struct kill_kind *kind, const 
     server_set_fault_points(k->server, spec);
     if (p->when == AT_START) {
         load_run_ms(k->load, 20); /* llmd has read it by then, and if not: a plain kill */
+        watch(k, kind);
         signal_victims(k, v, SIGKILL);
         load_run_ms(k->load, 100);
     } else if (wait_struck(k, v)) {
         evidence_note(k->evidence, "struck");
+        watch(k, kind); /* seen within 2 ms */
         k->load->n_kills++;
         k->load->counts.kills++;
     }
