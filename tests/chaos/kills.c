@@ -23,7 +23,7 @@ enum {
     WHOLE_WAIT_MS = 20000, /* until every process is in service again */
     PAUSE_BEGINS_MS = 10,  /* bytes on their way at the kill have arrived by then */
     CALM_WINDOW_MS = 300,  /* in which llmd's death must not be felt */
-    STREAMS_MIN = 3,       /* fewer clients than this measure nothing */
+    STREAMS_MIN = 1,       /* fewer clients than this measure nothing */
 };
 
 static const struct kill_kind kinds[N_KILL_KINDS] = {
