@@ -95,15 +95,12 @@ static int connect_to(const char *path, struct err *e)
     return sock;
 }
 
-static enum client_result exchange(int sock, Llmd__CtlCommand command, uint32_t group,
+static enum client_result exchange(int sock, const Llmd__CtlRequest *request,
                                    struct control_msg *reply, struct err *e)
 {
-    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
     const Llmd__CtlReply *r;
 
-    request.command = command;
-    request.group = group;
-    if (!control_send(sock, MSG_CTL_REQUEST, &request, NULL, 0, e))
+    if (!control_send(sock, MSG_CTL_REQUEST, request, NULL, 0, e))
         return CLIENT_UNREACHABLE;
     switch (control_recv(sock, reply, e)) {
     case CONTROL_OK:
@@ -129,7 +126,7 @@ static enum client_result exchange(int sock, Llmd__CtlCommand command, uint32_t 
     return CLIENT_REFUSED;
 }
 
-enum client_result client_call(const struct client *c, Llmd__CtlCommand command, uint32_t group,
+enum client_result client_call(const struct client *c, const Llmd__CtlRequest *request,
                                struct control_msg *reply, struct err *e)
 {
     enum client_result result = CLIENT_UNREACHABLE;
@@ -138,7 +135,16 @@ enum client_result client_call(const struct client *c, Llmd__CtlCommand command,
     if (sock < 0)
         return CLIENT_UNREACHABLE;
     if (peer_is_trusted(sock, c->path, e))
-        result = exchange(sock, command, group, reply, e);
+        result = exchange(sock, request, reply, e);
     close(sock);
     return result;
+}
+
+enum client_result client_ask_status(const struct client *c, struct control_msg *reply,
+                                     struct err *e)
+{
+    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
+
+    request.command = LLMD__CTL_COMMAND__CTL_STATUS;
+    return client_call(c, &request, reply, e);
 }

@@ -188,7 +188,7 @@ static int show(const struct status_options *o)
     bool clear = o->watch_s && !o->json && isatty(STDOUT_FILENO);
     struct control_msg reply;
     struct buf out = { 0 };
-    int code = command_ask(&o->globals, LLMD__CTL_COMMAND__CTL_STATUS, 0, &reply);
+    int code = command_ask_plain(&o->globals, LLMD__CTL_COMMAND__CTL_STATUS, &reply);
     const Llmd__Status *s;
 
     if (code != CTL_EXIT_OK)

@@ -16,6 +16,8 @@
 #include "common/runtime_dir.h"
 #include "proto/control.h"
 #include "supervisor/llmd.h"
+#include "supervisor/logs.h"
+#include "supervisor/requests.h"
 #include "supervisor/status.h"
 
 static void drop_client(struct control_client *c)
@@ -94,6 +96,12 @@ static void answer(struct llmd *l, const Llmd__CtlRequest *request, Llmd__CtlRep
         break;
     case LLMD__CTL_COMMAND__CTL_RESTART_GROUP:
         restart_group(l, request->group, reply, a);
+        break;
+    case LLMD__CTL_COMMAND__CTL_REQUESTS:
+        requests_answer(l, reply, a);
+        break;
+    case LLMD__CTL_COMMAND__CTL_LOGS:
+        logs_answer(l, request->process, reply, a);
         break;
     default:
         reply->ok = false;

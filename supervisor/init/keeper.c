@@ -435,6 +435,7 @@ static void on_watchdog(struct keeper *k, uint64_t late_ns)
     log_error("event=watchdog pid=%d silent_s=%llu, sending SIGABRT", (int)k->pid,
               (unsigned long long)k->options->watchdog_s);
     forward(k, SIGABRT);
+    forward(k, SIGCONT); /* or one that was stopped would never see it */
     arm_in(k, KEEPER_TIMER_ABORT, ABORT_PATIENCE_NS);
 }
 

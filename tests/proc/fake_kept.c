@@ -12,7 +12,8 @@
  *   child         leave a process that stays           ms=N             wait, feeding the watchdog
  *   wait          until SIGTERM, feeding the watchdog; then exit code 0
  *   drain         until a second SIGTERM, the same     stop             SIGSTOP itself
- *   signals       until SIGTERM, noting all signals    exit=N           kill=N (itself) */
+ *   signals       until SIGTERM, noting all signals    deaf             hang, and ignore SIGABRT
+ *   exit=N                                             kill=N           itself, by this signal */
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -80,7 +81,9 @@ static void tell(const char *text, int fd)
                           .msg_iovlen = 1 };
     static int out = -1;
 
-    memcpy(at.sun_path + 1, path + 1, strlen(path) - 1);
+    memcpy(at.sun_path, path, strlen(path));
+    if (path[0] == '@')
+        at.sun_path[0] = '\0';
     if (out < 0)
         out = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd >= 0) {
@@ -255,7 +258,11 @@ static void act(const char *word)
         wait_for(SIGTERM, 1, -1, 1);
     else if (strcmp(word, "stop") == 0)
         raise(SIGSTOP);
-    else if (strncmp(word, "exit=", 5) == 0)
+    else if (strcmp(word, "deaf") == 0) {
+        signal(SIGABRT, SIG_IGN);
+        while (poll(NULL, 0, -1) < 0)
+            continue;
+    } else if (strncmp(word, "exit=", 5) == 0)
         exit(n);
     else if (strncmp(word, "kill=", 5) == 0)
         raise(n);

@@ -555,11 +555,13 @@ static void a_drain_that_kills_every_llmd_is_ended(void **state)
 static void silent_llmd_is_replaced(void **state)
 {
     (void)state;
-    start("--watchdog-s", "1", FAKE, "store=a", "say=READY=1", "ms=1500", "stop", "--", "fds",
-          "wait", NULL);
+    start("--watchdog-s", "1", FAKE, "store=a", "say=READY=1", "ms=1500", "stop", "--", "deaf",
+          "--", "fds", "wait", NULL);
     wait_event("fds 1");
-    assert_int_equal(count_in("stderr", "event=watchdog"), 2); /* SIGABRT, then SIGKILL */
+    /* the first one dies of SIGABRT though it is stopped, the second one only of SIGKILL */
+    assert_int_equal(count_in("stderr", "signal=6"), 1);
     assert_int_equal(count_in("stderr", "signal=9"), 1);
+    assert_int_equal(count_in("stderr", "event=watchdog"), 3);
     stop();
 }
 
