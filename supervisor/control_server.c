@@ -51,7 +51,7 @@ static void restart(struct llmd *l, struct team *t, Llmd__CtlReply *reply, struc
         reply->error = arena_printf(a, "cannot restart: llmd is %s", llmd_state(l));
         return;
     }
-    llmd_restart(l, t);
+    team_handle(t, TEAM_EV_RESTART);
 }
 
 static void reload(struct llmd *l, Llmd__CtlReply *reply, struct arena *a)

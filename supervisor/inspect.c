@@ -44,7 +44,7 @@ static int on_late(sd_event_source *source, uint64_t usec, void *arg)
     return 0;
 }
 
-static void on_message(void *arg, const struct control_msg *m)
+static void on_message(void *arg, struct control_msg *m)
 {
     struct inspect *in = arg;
 

@@ -1,4 +1,4 @@
-/* notify.c - the sd_notify(3) protocol and sd_listen_fds(3).
+/* notify.c - the sd_notify(3) protocol; its descriptors are in fdstore.c, what comes back in passed.c.
  *
  * The datagrams are sent here and not by sd_notify(), which waits when the manager does not read: a
  * service manager that is busy (a reload of a large system, a debugger) must not stop the recovery of
@@ -77,7 +77,7 @@ static bool connect_to(struct notify *n, const char *path, struct err *e)
     memcpy(at.sun_path, path, length);
     if (path[0] == '@')
         at.sun_path[0] = '\0';
-    n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (n->fd < 0 || connect(n->fd, (struct sockaddr *)&at,
                              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
         return err_set(e, ERR_SYS, errno, "connect to NOTIFY_SOCKET '%s'", path);
@@ -142,14 +142,4 @@ void notify_status(struct notify *n, const char *line)
 void notify_extend(struct notify *n, uint64_t ns)
 {
     say(n, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)(ns / 1000));
-}
-
-int notify_n_passed_fds(void)
-{
-    return sd_listen_fds(1);
-}
-
-int notify_passed_fd(int i)
-{
-    return SD_LISTEN_FDS_START + i;
 }

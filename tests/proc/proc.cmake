@@ -20,6 +20,11 @@ llmd_test(NAME test_supervisor
   LIBS proto
   TIMEOUT 180 LABELS proc)
 add_dependencies(test_supervisor fake_child llmd)
+llmd_test(NAME test_adoption
+  SOURCES proc/test_adoption.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 240 LABELS proc)
+add_dependencies(test_adoption fake_child llmd)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto

@@ -1,0 +1,100 @@
+/* adopt.c - from descriptors under names, and what the board says, to an llmd in mid-service.
+ *
+ * Nothing is started, stopped or made again, so no stream pauses.  Whatever happened while no llmd lived is
+ * seen as if it happened now: a dead child's pidfd is readable, what children said waits in their sockets.
+ *
+ * The dead llmd may have been in the middle of anything.  Each step stands on the board before it is done,
+ * so it is found there and done, or done again: everything here may come twice.  What it had started and not
+ * stored is known by its control socket, which is stored before the program runs. */
+#include "supervisor/adopt.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/fault_point.h"
+#include "supervisor/holdings.h"
+#include "supervisor/llmd.h"
+#include "supervisor/pidfd.h"
+#include "supervisor/runner.h"
+#include "supervisor/state.h"
+
+static bool attach(struct llmd *l, const Llmd__Keep *k, struct err *e)
+{
+    return state_settings(k, &l->config, e) &&
+           segments_attach(&l->segments, &l->config, &l->passed, e) &&
+           listeners_adopt(&l->listeners, &l->passed, e);
+}
+
+/* Processes of a service that cannot be adopted: nothing may go on computing beside the new one. */
+static void end_former(struct llmd *l)
+{
+    for (uint32_t i = 0; i < l->passed.n; i++) {
+        const struct passed_fd *p = &l->passed.list[i];
+        if (p->fd < 0 || strncmp(p->name, "llmd-", 5) != 0)
+            continue;
+        if (strncmp(p->name, "llmd-pid-", 9) == 0)
+            pidfd_signal(p->fd, SIGKILL);
+        if (strcmp(p->name, "llmd-listen") != 0)
+            fdstore_remove(&l->store, p->name);
+    }
+}
+
+static void take_keep(struct llmd *l, Llmd__Keep *k, int state)
+{
+    l->state_fd = state;
+    l->instance = k->instance;
+    l->plan = k->plan;
+    k->plan = NULL; /* taken */
+}
+
+bool adopt_service(struct llmd *l)
+{
+    int state = passed_take(&l->passed, "llmd-state");
+    const struct config given = l->config;
+    Llmd__Keep *k = NULL;
+    struct err e = { 0 };
+
+    if (state >= 0 && (k = state_read(state, &e)) && attach(l, k, &e)) {
+        take_keep(l, k, state);
+        frame_free_body(k);
+        return true;
+    }
+    if (state >= 0) {
+        log_warning("cannot adopt what a former llmd left: %s; ending it and starting afresh",
+                    e.msg);
+        fdstore_remove(&l->store, "llmd-state");
+        close(state);
+    }
+    frame_free_body(k);
+    segments_close(&l->segments);
+    listeners_close(&l->listeners);
+    l->config = given;
+    end_former(l);
+    return false;
+}
+
+bool adopt_children(struct llmd *l, const struct config *fresh, struct err *e)
+{
+    struct board_slot *slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
+    enum process_state was = (enum process_state)atomic_load(&slot->state);
+
+    llmd_on_board(l);
+    if (!fault_points_set(l->config.fault_points, l->epoch, e))
+        log_warning("%s, arming none", e->msg);
+    stat_add(&slot->stats, STAT_llmd_adoptions, 1);
+    if (!llmd_make_teams(l, e))
+        return false;
+    kept_init(&l->kept, &l->segments.connections, &l->store, l->event);
+    kept_adopt(&l->kept, &l->passed);
+    fault_point("llmd.adopt");
+    runner_adopt(&l->gateway, &l->passed);
+    for (uint32_t g = 0; g < l->n_groups; g++)
+        runner_adopt(&l->groups[g], &l->passed);
+    llmd_take_settings(l, fresh);
+    llmd_go_on(l, was);
+    log_info("event=adopted ms=%.1f epoch=%u connections=%u groups_up=%u of=%u",
+             (double)(clock_mono_ns() - l->started_ns) / 1e6, l->epoch, l->kept.n_open,
+             llmd_groups_up(l), l->n_groups);
+    return true;
+}
