@@ -27,6 +27,12 @@ bool admission_take(struct admission *a)
     return true;
 }
 
+void admission_take_over(struct admission *a)
+{
+    atomic_fetch_add(&a->taken, 1);
+    stat_add(a->stats, STAT_requests_active, 1);
+}
+
 void admission_give(struct admission *a)
 {
     uint64_t taken = atomic_fetch_sub(&a->taken, 1);

@@ -22,6 +22,8 @@ void admission_init(struct admission *a, uint64_t permits_max, struct stats *sta
 void admission_set_max(struct admission *a, uint64_t permits_max);
 /* False: full, nothing was taken. */
 bool admission_take(struct admission *a);
+/* The permit of a request that a dead gateway had let in: there is one, whatever the limit. */
+void admission_take_over(struct admission *a);
 void admission_give(struct admission *a);
 uint64_t admission_taken(const struct admission *a);
 

@@ -1,12 +1,18 @@
 /* boot.c - take in BOOT and RELOAD. */
 #include "gateway/boot.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
+
+enum {
+    CONNECTIONS_MS = 2000
+}; /* llmd sends them at once; if not, those without are served first */
 
 static bool apply_settings(struct service *s, const Llmd__Boot *m, struct err *e)
 {
@@ -40,21 +46,6 @@ static bool attach_board(struct service *s, struct control_msg *msg, const Llmd_
     return true;
 }
 
-/* Connections of a predecessor died with it: nobody handed their descriptors on. */
-static void free_stale_records(struct service *s)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < s->connections.hdr->n_slots; i++) {
-        if (connection_state(connections_record(&s->connections, i)) == CONNECTION_FREE)
-            continue;
-        connections_release(&s->connections, i);
-        n++;
-    }
-    if (n > 0)
-        log_warning("connections=%u of a predecessor were cut, ignoring their records", n);
-}
-
 static bool attach_connections(struct service *s, struct control_msg *msg, struct err *e)
 {
     int fd = control_take_fd(msg, LLMD__FD_KIND__FD_CONNECTIONS, 0);
@@ -64,7 +55,6 @@ static bool attach_connections(struct service *s, struct control_msg *msg, struc
     if (!connections_attach(&s->connections, fd, e))
         return false;
     s->has_connections = true;
-    free_stale_records(s);
     return true;
 }
 
@@ -83,9 +73,13 @@ static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b
     const Llmd__Boot *m = msg->body;
 
     b->epoch = m->epoch;
+    b->n_connections = m->n_connections;
     if (!apply_settings(s, m, e) || !attach_board(s, msg, m, e) || !attach_connections(s, msg, e) ||
         !take_listeners(b, msg, e))
         return false;
+    if (!fault_points_set(s->config.fault_points, m->epoch, e))
+        return false;
+    log_set_tap(board_log_line, s->slot);
     s->gateway_epoch = m->epoch;
     s->n_groups = m->n_groups;
     snprintf(s->instance, sizeof s->instance, "%s", m->instance);
@@ -94,6 +88,50 @@ static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b
     admission_init(&s->admission, s->config.max_concurrent_requests, s->stats);
     service_apply_settings(s);
     return true;
+}
+
+/* ---- connections of a dead gateway ---- */
+
+static bool wait_readable(int control, uint64_t until_ns)
+{
+    uint64_t now_ns = clock_mono_ns();
+    struct pollfd p = { .fd = control, .events = POLLIN };
+
+    return now_ns < until_ns &&
+           poll(&p, 1, (int)((until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS)) > 0;
+}
+
+/* Messages of other kinds are kept for later.  False: no more will come. */
+static bool take_connections(int control, struct service *s, struct boot *b, uint32_t *n_left)
+{
+    struct control_msg msg;
+    struct err e;
+
+    if (control_recv(control, &msg, &e) != CONTROL_OK)
+        return false;
+    if (msg.type != MSG_CONNECTIONS) {
+        if (b->n_early == BOOT_EARLY_MAX)
+            control_msg_fini(&b->early[--b->n_early]);
+        b->early[b->n_early++] = msg;
+        return true;
+    }
+    *n_left -= (uint32_t)msg.n_fds < *n_left ? (uint32_t)msg.n_fds : *n_left;
+    takeover_receive(&b->takeover, s, &msg);
+    control_msg_fini(&msg);
+    return true;
+}
+
+static void receive_connections(int control, struct service *s, struct boot *b, uint32_t n)
+{
+    uint64_t until_ns = clock_mono_ns() + CONNECTIONS_MS * NS_PER_MS;
+    uint32_t n_left = n;
+
+    while (n_left > 0 && wait_readable(control, until_ns) &&
+           take_connections(control, s, b, &n_left)) {
+    }
+    if (n_left > 0)
+        log_warning("takeover missing=%u of %u connections did not come, going on without", n_left,
+                    n);
 }
 
 bool boot_receive(int control, struct service *s, struct boot *b, struct err *e)
@@ -119,6 +157,8 @@ bool boot_receive(int control, struct service *s, struct boot *b, struct err *e)
     case CONTROL_FAILED:
         break;
     }
+    if (ok && b->n_connections > 0)
+        receive_connections(control, s, b, b->n_connections);
     return ok;
 }
 
@@ -127,6 +167,10 @@ void boot_fini(struct boot *b, struct service *s)
     for (size_t i = 0; i < b->n_listen; i++)
         close(b->listen_fds[i]);
     b->n_listen = 0;
+    while (b->n_early > 0)
+        control_msg_fini(&b->early[--b->n_early]);
+    takeover_fini(&b->takeover);
+    log_set_tap(NULL, NULL); /* it writes to the board */
     if (s->has_connections)
         connections_close(&s->connections);
     board_close(&s->board);
@@ -151,7 +195,11 @@ void boot_reload(struct service *s, const Llmd__Reload *reload)
         if (!config_set(&s->config, setting->name, setting->value, "llmd", &e))
             log_warning("reload: %s, keeping the old value", e.msg);
     }
+    struct err e;
+
     log_set_level(config_log_level(&s->config));
+    if (!fault_points_set(s->config.fault_points, s->gateway_epoch, &e))
+        log_warning("reload: %s, none is armed", e.msg);
     service_apply_settings(s);
     log_info("reload settings=%zu", reload->n_settings);
 }

@@ -82,7 +82,7 @@ static bool read_fields(const json_t *root, struct oci_body *body, struct oci_pa
 
 static bool set_prompt(struct request *rq, const struct oci_body *body, struct fault *f)
 {
-    uint32_t len = service_max_model_len(rq->service);
+    uint32_t len = rq->max_model_len;
     size_t n_least = body->inputs.n / rq->service->token_bytes_max;
 
     if (body->inputs.n == 0)

@@ -189,10 +189,9 @@ static unsigned long long ms(uint64_t ns)
 
 static void put_time_headers(struct reply *r, const struct request *rq, const struct choice *c)
 {
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t total = now_ns - rq->started_ns;
+    uint64_t total = rq->answered_ns - rq->started_ns;
     uint64_t validation = rq->validated_ns - rq->started_ns;
-    uint64_t queue = c->seq.queue_ns;
+    uint64_t queue = rq->queue_ns;
     uint64_t inference = total > validation + queue ? total - validation - queue : 0;
 
     reply_header(r, "x-compute-type", "gpu+optimized");
@@ -213,6 +212,10 @@ static void tgi_whole(struct request *rq, struct reply *r)
     struct json_writer w = { .out = &r->body };
 
     reply_set(r, 200, REPLY_JSON);
+    if (rq->answered_ns == 0) { /* else it is written again, by a successor */
+        rq->answered_ns = clock_mono_ns();
+        rq->queue_ns = best->seq.queue_ns;
+    }
     put_time_headers(r, rq, best);
     if (rq->variant == TGI_ROOT)
         jw_array(&w);

@@ -5,10 +5,14 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/record.h"
 #include "gateway/thread.h"
+
+#define KEEP_ALIVE ":\n\n"
+
+enum { RESUMED_MS = 2000 }; /* a request that was taken over has at least this long */
 
 static struct stats *stats_of(const struct exchange *x)
 {
@@ -25,6 +29,8 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
     if (x->is_accounted)
         return;
     x->is_accounted = true;
+    if (!record_counts(x->record, CONNECTION_COUNTED_END))
+        return;
     stat_add(stats_of(x), cause, 1);
     if (rq->choices) {
         hist_observe(stats_of(x), HIST_request_seconds, seconds);
@@ -90,6 +96,19 @@ static void stop_timers(struct exchange *x)
 
 /* ---- refusing and failing ---- */
 
+/* The stream ended here by a fault, in the dead gateway. */
+static bool is_at_old_fault(const struct exchange *x)
+{
+    return x->old_fault.kind != FAULT_NONE && x->n_events == x->old_fault_at;
+}
+
+/* The client has had more of the dead gateway's answer than can be made again: no honest end but a cut. */
+static void give_up(struct exchange *x, enum fault_kind kind)
+{
+    account_fault(x, kind);
+    http_abort(x->http);
+}
+
 static void refuse(struct exchange *x, const struct fault *f)
 {
     const struct dialect *d = x->rq.dialect;
@@ -97,6 +116,10 @@ static void refuse(struct exchange *x, const struct fault *f)
                      f->kind != FAULT_UNAVAILABLE;
     struct reply r;
 
+    if (http_is_behind(x->http)) {
+        give_up(x, f->kind);
+        return;
+    }
     reply_init(&r);
     if (in_stream) {
         d->begin(&x->rq, &r);
@@ -110,8 +133,9 @@ static void refuse(struct exchange *x, const struct fault *f)
 }
 
 /* The answer cannot be completed.  What has been sent stands; the stream's last event says why. */
-static void fail(struct exchange *x, const struct fault *f)
+static void fail(struct exchange *x, const struct fault *fault)
 {
+    struct fault f = *fault;
     struct buf out = { 0 };
 
     cancel_all(x);
@@ -119,13 +143,18 @@ static void fail(struct exchange *x, const struct fault *f)
     if (http_is_ended(x->http))
         return;
     if (!http_is_started(x->http)) {
-        refuse(x, f);
+        refuse(x, &f);
         return;
     }
-    x->rq.dialect->stream_fault(&x->rq, f, &out);
+    if (http_is_behind(x->http) && !is_at_old_fault(x)) {
+        give_up(x, f.kind);
+        return;
+    }
+    record_fault(x->record, &f, x->n_events);
+    x->rq.dialect->stream_fault(&x->rq, &f, &out);
     http_write(x->http, out.data, out.n);
+    account_fault(x, f.kind);
     http_end(x->http);
-    account_fault(x, f->kind);
     buf_fini(&out);
 }
 
@@ -138,9 +167,10 @@ static void answer_whole(struct exchange *x)
     stop_timers(x);
     reply_init(&r);
     x->rq.dialect->whole(&x->rq, &r);
+    record_answered(x->record, &x->rq);
     account_finished(x);
+    http_set_repeatable(x->http);
     thread_send(x->thread, x->http, &r);
-    record_answering(x->thread->service, x->slot, x->http);
     reply_fini(&r);
 }
 
@@ -161,8 +191,8 @@ static void start_stream(struct exchange *x)
     reply_header(&r, "Access-Control-Allow-Origin", "*");
     if (service_is_draining(x->thread->service))
         http_set_close(x->http);
+    http_set_repeatable(x->http);
     http_start(x->http, r.status, r.headers, r.n_headers);
-    record_answering(x->thread->service, x->slot, x->http);
     restart_keep_alive(x);
     reply_fini(&r);
 }
@@ -190,9 +220,10 @@ static struct choice *choice_in_turn(struct request *rq)
     return NULL;
 }
 
-static bool has_news(const struct choice *c)
+/* A failed choice has no last piece: fail() ends the stream behind its tokens. */
+static bool has_piece(const struct choice *c)
 {
-    return c->n_shown < c->n_done || c->end != CHOICE_RUNNING;
+    return c->n_shown < c->n_done || (c->end != CHOICE_RUNNING && c->end != CHOICE_FAILED);
 }
 
 static void show_next(struct exchange *x, struct choice *c, struct buf *out)
@@ -207,21 +238,38 @@ static void show_next(struct exchange *x, struct choice *c, struct buf *out)
     write_piece(x, out);
 }
 
+/* What came by the clock comes at the same places again. */
+static void repeat_comments(struct exchange *x)
+{
+    const struct connection_record *shared = x->n_old_comments ? x->record->shared : NULL;
+
+    while (x->n_comments < x->n_old_comments &&
+           shared->keep_alive_at[x->n_comments] == x->n_events) {
+        http_write(x->http, KEEP_ALIVE, sizeof KEEP_ALIVE - 1);
+        x->n_comments++;
+    }
+}
+
 static void pump_stream(struct exchange *x)
 {
     struct request *rq = &x->rq;
     struct buf out = { 0 };
-    struct choice *c;
+    struct choice *c = NULL;
 
     if (http_is_ended(x->http))
         return;
     if (!http_is_started(x->http))
         start_stream(x);
-    while ((c = choice_in_turn(rq)) && has_news(c) && !http_is_congested(x->http)) {
+    repeat_comments(x);
+    while (!is_at_old_fault(x) && (c = choice_in_turn(rq)) && has_piece(c) &&
+           !http_is_congested(x->http)) {
         buf_clear(&out);
         show_next(x, c, &out);
+        repeat_comments(x);
     }
-    if (!c) {
+    if (is_at_old_fault(x)) {
+        fail(x, &x->old_fault);
+    } else if (!c) {
         stop_timers(x);
         buf_clear(&out);
         rq->dialect->end(rq, &out);
@@ -243,6 +291,18 @@ static void pump(struct exchange *x)
 
 /* ---- what happens to it ---- */
 
+/* The tokens that came with it, or before it, are shown first. */
+static void take_failure(struct exchange *x, struct choice *c)
+{
+    bool has_begun = http_is_started(x->http) || x->old_fault.kind != FAULT_NONE;
+    const struct choice *next = choice_in_turn(&x->rq);
+
+    if (x->rq.is_stream && (has_begun || (next && has_piece(next))))
+        pump_stream(x);
+    if (x->old_fault.kind == FAULT_NONE || !http_is_behind(x->http))
+        fail(x, &c->seq.fault);
+}
+
 static void on_progress(struct sequence *s)
 {
     struct choice *c = s->owner;
@@ -251,15 +311,17 @@ static void on_progress(struct sequence *s)
 
     if (http_is_ended(x->http))
         return;
-    record_group(x->thread->service, x->slot, c->index, s->group);
+    fault_point("gateway.tokens");
+    record_group(x->record, c->index, s->group);
     choice_take(c);
     if (s->first_token_ns && !x->has_first_token) {
         x->has_first_token = true;
-        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                     (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
+        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
     }
     if (c->end == CHOICE_FAILED) {
-        fail(x, &s->fault);
+        take_failure(x, c);
         return;
     }
     if (was_running && c->end != CHOICE_RUNNING) {
@@ -283,8 +345,9 @@ static void on_keep_alive(void *arg)
 {
     struct exchange *x = arg;
 
-    if (!http_is_congested(x->http) && record_keep_alive(x->thread->service, x->slot, x->n_events))
-        http_write(x->http, ":\n\n", 3);
+    if (!http_is_congested(x->http) && !http_is_behind(x->http) &&
+        x->n_comments == x->n_old_comments && record_keep_alive(x->record, x->n_events))
+        http_write(x->http, KEEP_ALIVE, sizeof KEEP_ALIVE - 1);
     restart_keep_alive(x);
 }
 
@@ -315,6 +378,11 @@ static bool admit(struct exchange *x, struct fault *f)
 
     if (!x->rq.dialect->takes(http_request_header(x->http, "Content-Type"), f))
         return false;
+    if (x->is_resumed) { /* it had one */
+        admission_take_over(&s->admission);
+        x->has_permit = true;
+        return true;
+    }
     if (service_is_draining(s))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
     x->has_permit = admission_take(&s->admission);
@@ -327,6 +395,7 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
 {
     struct exchange *x = mem_zalloc(1, sizeof *x);
     struct fault f;
+    bool is_new;
 
     x->thread = t;
     x->http = http;
@@ -338,11 +407,15 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     request_init(&x->rq, t->service, route->dialect, route->variant);
     x->rq.owner = x;
     x->rq.is_stream = route->always_streams;
-    x->slot = record_slot(http);
-    record_reading(t->service, x->slot, route->dialect->id);
+    x->record = http_conn_user(http_request_conn(http));
+    record_reading(x->record, route->dialect->id);
+    is_new = record_counts(x->record, CONNECTION_COUNTED_GENERATE);
+    x->is_resumed = !is_new;
+    record_started(x->record, &x->rq);
     http_request_set_user(http, x);
     http_request_set_body_max(http, atomic_load(&t->service->max_body_bytes));
-    stat_add(stats_of(x), STAT_requests_generate, 1);
+    if (is_new)
+        stat_add(stats_of(x), STAT_requests_generate, 1);
     if (!admit(x, &f))
         refuse(x, &f);
 }
@@ -355,34 +428,84 @@ static bool parse(struct exchange *x, struct fault *f)
     size_t n;
 
     body = http_request_body(x->http, &n);
+    x->is_restored = record_restore(x->record, rq);
     ok = rq->dialect->parse(rq, x->http, body, n, f);
-    rq->deadline_ns = rq->started_ns + atomic_load(&rq->service->request_timeout_s) * NS_PER_S;
+    if (!x->is_restored)
+        rq->deadline_ns = rq->started_ns + atomic_load(&rq->service->request_timeout_s) * NS_PER_S;
     ok = ok && request_make_choices(rq, f);
-    rq->validated_ns = clock_mono_ns();
-    hist_observe(stats_of(x), HIST_request_validation_seconds,
-                 (double)(rq->validated_ns - rq->started_ns) / 1e9);
+    if (!x->is_restored) {
+        rq->validated_ns = clock_mono_ns();
+        hist_observe(stats_of(x), HIST_request_validation_seconds,
+                     (double)(rq->validated_ns - rq->started_ns) / 1e9);
+    }
     http_request_drop_body(x->http);
+    fault_point("gateway.parsed");
     return ok;
+}
+
+static void count_prompt(struct exchange *x)
+{
+    const struct request *rq = &x->rq;
+
+    if (!record_counts(x->record, CONNECTION_COUNTED_PROMPT))
+        return;
+    stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
+    hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
+    hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
+}
+
+/* The dead gateway had drawn ids for it: its sequences are asked for where they were last sent. */
+static bool has_sequences(const struct exchange *x)
+{
+    return x->is_restored && x->record->shared->n_sequences == x->rq.n_choices;
 }
 
 static void submit_all(struct exchange *x)
 {
     struct upstream *u = x->thread->upstream;
     struct request *rq = &x->rq;
-    uint64_t first = upstream_draw_ids(u, rq->n_choices);
+    bool is_known = has_sequences(x);
+    uint64_t first =
+        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_choices);
 
-    record_waiting(rq->service, x->slot, x->http, rq, first);
-    stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
-    hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
-    hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
+    record_waiting(x->record, rq, first);
+    count_prompt(x);
     for (uint32_t i = 0; i < rq->n_choices; i++) {
         struct choice *c = &rq->choices[i];
         c->seq.id = first + i;
         c->seq.on_progress = on_progress;
         c->seq.owner = c;
-        upstream_submit(u, &c->seq);
+        if (is_known)
+            upstream_adopt(u, &c->seq, x->record->shared->group[i]);
+        else
+            upstream_submit(u, &c->seq);
+        if (c->seq.state == SEQUENCE_SUBMITTED)
+            record_group(x->record, i, c->seq.group);
     }
+    fault_point("gateway.submit");
     thread_arm_tick(x->thread);
+}
+
+static void answer_without_generation(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        rq->choices[i].end = CHOICE_LENGTH;
+    rq->n_ended = rq->n_choices;
+    record_waiting(x->record, rq, 0);
+    pump(x);
+}
+
+/* A deadline that passed while no gateway was there: what the worker has made meanwhile comes first. */
+static void set_deadline(struct exchange *x)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t least_ns = x->is_restored ? RESUMED_MS * NS_PER_MS : 0;
+    uint64_t left_ns = x->rq.deadline_ns > now_ns ? x->rq.deadline_ns - now_ns : 0;
+
+    x->deadline = loop_timer_new(x->thread->loop, on_deadline, x);
+    loop_timer_set(x->deadline, left_ns > least_ns ? left_ns : least_ns);
 }
 
 void exchange_run(struct exchange *x)
@@ -394,15 +517,15 @@ void exchange_run(struct exchange *x)
         refuse(x, &f);
         return;
     }
+    if (x->is_restored) {
+        x->n_old_comments = x->record->shared->n_keep_alives;
+        record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
+    }
     if (rq->needs_no_generation) {
-        for (uint32_t i = 0; i < rq->n_choices; i++)
-            rq->choices[i].end = CHOICE_LENGTH;
-        rq->n_ended = rq->n_choices;
-        pump(x);
+        answer_without_generation(x);
         return;
     }
-    x->deadline = loop_timer_new(x->thread->loop, on_deadline, x);
-    loop_timer_set(x->deadline, rq->deadline_ns - clock_mono_ns());
+    set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
     submit_all(x);
@@ -426,7 +549,8 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
-    cancel_all(x);
+    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+        upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
         account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
     else
@@ -435,7 +559,6 @@ void exchange_end(struct exchange *x, enum http_outcome outcome)
         admission_give(&x->thread->service->admission);
     loop_timer_free(x->deadline);
     loop_timer_free(x->keep_alive);
-    record_idle(x->thread->service, x->slot);
     thread_arm_tick(x->thread);
     unlink_exchange(x);
     request_fini(&x->rq);

@@ -12,6 +12,7 @@
 
 #include "gateway/net/http_request.h"
 #include "gateway/net/loop.h"
+#include "gateway/record.h"
 #include "gateway/request.h"
 #include "gateway/routes.h"
 
@@ -25,11 +26,17 @@ struct exchange {
     struct request rq;
     struct loop_timer *deadline;
     struct loop_timer *keep_alive; /* of a stream; NULL: the dialect has none */
-    uint32_t slot;                 /* of its connection's record, or CONNECTIONS_NO_SLOT */
+    struct record *record;         /* of its connection; NULL: none */
     bool has_permit;
     bool is_accounted; /* its end is in the statistics */
     bool has_first_token;
-    uint32_t n_events; /* pieces of a stream written so far */
+    bool is_resumed;     /* a dead gateway had begun with it */
+    bool is_restored;    /* ... and had read it whole: it has id, seed and sequences */
+    uint32_t n_events;   /* pieces of a stream written so far */
+    uint32_t n_comments; /* of the dead gateway's keep-alive comments, written again so far */
+    uint32_t n_old_comments;
+    struct fault old_fault; /* by which it ended the stream ... */
+    uint32_t old_fault_at;  /* ... after so many pieces */
 };
 
 /* The head is there: take a permit or refuse. */

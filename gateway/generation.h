@@ -63,10 +63,10 @@ const char *choice_delta(const struct choice *c, uint32_t i, size_t *n);
 /* The part of the whole text that token i made, for per-token lists: "" while a character is
  * incomplete. */
 const char *choice_token_text(const struct choice *c, uint32_t i, size_t *n);
-/* Token i is the last and carries the end. */
+/* Token i is the last and carries the end.  A failure is no end that a token could carry. */
 static inline bool choice_ends_at(const struct choice *c, uint32_t i)
 {
-    return c->end != CHOICE_RUNNING && i + 1 >= c->n_done;
+    return c->end != CHOICE_RUNNING && c->end != CHOICE_FAILED && i + 1 >= c->n_done;
 }
 
 #endif

@@ -26,7 +26,7 @@
 #include "gateway/boot.h"
 #include "gateway/thread.h"
 
-enum { THREADS_AUTO_MAX = 4, HEARTBEAT_MS = 1000, DRAIN_LOOK_MS = 20, CLOSING_MS = 2000 };
+enum { THREADS_AUTO_MAX = 4, DRAIN_LOOK_MS = 20, CLOSING_MS = 2000 };
 
 enum phase { SERVING, DRAINING, CLOSING };
 
@@ -150,6 +150,29 @@ static void take_service(struct gateway *g, const Llmd__Service *m)
     }
 }
 
+static bool say_ready(struct gateway *g, struct err *e)
+{
+    Llmd__Ready ready = LLMD__READY__INIT;
+
+    ready.epoch = g->boot.epoch;
+    ready.pid = (uint32_t)getpid();
+    log_info("gateway ready epoch=%u threads=%u groups=%u model=%s", g->boot.epoch,
+             g->service.n_threads, g->service.n_groups, g->service.model_name);
+    return control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, e);
+}
+
+/* A new llmd has our control socket from the one before.  What that had read and lost is said again. */
+static void be_adopted(struct gateway *g, const Llmd__Adopt *adopt)
+{
+    struct err e;
+
+    log_info("gateway adopted llmd=%u", adopt->pid);
+    if (!say_ready(g, &e))
+        log_warning("control message=lost error=\"%s\"", e.msg);
+    for (uint32_t t = 0; t < g->n_started; t++)
+        thread_hand_over(&g->threads[t]);
+}
+
 static void take_message(struct gateway *g, const struct control_msg *m)
 {
     const Llmd__Drain *drain = m->body;
@@ -167,6 +190,9 @@ static void take_message(struct gateway *g, const struct control_msg *m)
         for (uint32_t t = 0; t < g->n_started; t++)
             thread_reload(&g->threads[t]);
         break;
+    case MSG_ADOPT:
+        be_adopted(g, m->body);
+        break;
     default:
         log_warning("control unexpected=%s, ignoring", msg_name(m->type));
         break;
@@ -178,9 +204,8 @@ static void lose_llmd(struct gateway *g)
     log_warning("control closed: llmd is gone, serving on for %llu s",
                 (unsigned long long)g->service.config.orphan_timeout_s);
     g->is_orphan = true;
-    loop_watch_free(g->control);
+    loop_watch_free(g->control); /* the descriptor stays: its number must not become a client's */
     g->control = NULL;
-    close(CONTROL_FD);
     loop_timer_set(g->orphan, g->service.config.orphan_timeout_s * NS_PER_S);
 }
 
@@ -225,9 +250,9 @@ static void on_heartbeat(void *arg)
 {
     struct gateway *g = arg;
 
-    atomic_store_explicit(&g->service.slot->heartbeat_ns, clock_mono_ns(), memory_order_relaxed);
+    service_beat(&g->service, g->service.n_threads);
     sync_bytes(g);
-    loop_timer_set(g->heartbeat, HEARTBEAT_MS * NS_PER_MS);
+    loop_timer_set(g->heartbeat, SERVICE_BEAT_MS * NS_PER_MS);
 }
 
 /* ---- start and end ---- */
@@ -263,11 +288,15 @@ static bool start_threads(struct gateway *g, struct err *e)
     struct service *s = &g->service;
 
     s->n_threads = count_threads(&s->config);
+    s->control = CONTROL_FD;
+    for (uint32_t i = 0; i <= s->n_threads; i++) /* time to start */
+        atomic_store(&s->beats_ns[i], clock_mono_ns());
+    takeover_match(&g->boot.takeover, s);
     g->threads = mem_zalloc(s->n_threads, sizeof *g->threads);
     for (uint32_t i = 0; i < s->n_threads; i++) {
         g->n_started = i + 1;
-        if (!thread_init(&g->threads[i], s, i, g->boot.listen_fds, g->boot.n_listen, &g->counters,
-                         e) ||
+        if (!thread_init(&g->threads[i], s, i, g->boot.listen_fds, g->boot.n_listen,
+                         &g->boot.takeover, &g->counters, e) ||
             !thread_start(&g->threads[i], e))
             return false;
     }
@@ -290,14 +319,13 @@ static bool start_main_loop(struct gateway *g, struct err *e)
     return true;
 }
 
-static bool say_ready(struct gateway *g, struct err *e)
+static void take_early(struct gateway *g)
 {
-    Llmd__Ready ready = LLMD__READY__INIT;
-
-    ready.epoch = g->boot.epoch;
-    log_info("gateway ready epoch=%u threads=%u groups=%u model=%s", g->boot.epoch,
-             g->service.n_threads, g->service.n_groups, g->service.model_name);
-    return control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, e);
+    for (size_t i = 0; i < g->boot.n_early; i++) {
+        take_message(g, &g->boot.early[i]);
+        control_msg_fini(&g->boot.early[i]);
+    }
+    g->boot.n_early = 0;
 }
 
 static bool start(struct gateway *g, struct err *e)
@@ -349,6 +377,7 @@ int main(void)
     g->signal_fd = -1;
     pthread_mutex_init(&g->service.causes_lock, NULL);
     if (start(g, &e)) {
+        take_early(g);
         loop_run(g->loop);
         finish(g);
         log_info("gateway stopped");

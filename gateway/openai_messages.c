@@ -219,7 +219,7 @@ bool openai_render_chat(struct request *rq, const json_t *messages,
     const char *content = json_string_value(json_object_get(final, "content"));
     const char *role = json_string_value(json_object_get(final, "role"));
     json_t *converted, *vars;
-    time_t now = time(NULL);
+    time_t now = (time_t)rq->created_s; /* the same when the prompt is rendered again */
     struct tm tm;
     struct err e;
     bool ok;

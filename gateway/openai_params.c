@@ -424,8 +424,8 @@ static bool too_long(const struct request *rq, struct fault *f, uint64_t n_promp
                      "%llu output tokens and your prompt contains %llu input tokens, for a total "
                      "of %llu tokens. Please reduce the length of the input prompt or the number "
                      "of requested output tokens.",
-                     service_max_model_len(rq->service), (unsigned long long)n_new,
-                     (unsigned long long)n_prompt, (unsigned long long)(n_prompt + n_new));
+                     rq->max_model_len, (unsigned long long)n_new, (unsigned long long)n_prompt,
+                     (unsigned long long)(n_prompt + n_new));
 }
 
 bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, unsigned flags,
@@ -433,12 +433,12 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
 {
     uint64_t n_least = n / rq->service->token_bytes_max;
 
-    if (n_least > service_max_model_len(rq->service))
+    if (n_least > rq->max_model_len)
         return fault_set(f, FAULT_INVALID, "input_text",
                          "This model's maximum context length is %u tokens. However, your prompt "
                          "has %zu bytes, which are more than %llu tokens. Please reduce the "
                          "length of the input prompt.",
-                         service_max_model_len(rq->service), n, (unsigned long long)n_least);
+                         rq->max_model_len, n, (unsigned long long)n_least);
     return request_tokenize(rq, i, text, n, flags, f);
 }
 
@@ -462,7 +462,7 @@ static bool apply_truncation(struct request *rq, const struct openai_params *p, 
 bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int64_t max_tokens,
                           struct fault *f)
 {
-    uint32_t len = service_max_model_len(rq->service);
+    uint32_t len = rq->max_model_len;
     uint32_t n_out = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 1;
 
     if (p->truncate_prompt_tokens.is_set && !apply_truncation(rq, p, len - n_out, f))

@@ -1,126 +1,272 @@
 /* record.c - writes connection records. */
 #include "gateway/record.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
 #include "common/clock.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "gateway/net/tcp_offset.h"
 
-/* The connection's user pointer holds slot + 1; NULL is none. */
-static uint32_t slot_of(const struct http_conn *conn)
+/* ---- life ---- */
+
+static struct record *record_new(struct service *s, uint32_t slot, int fd, bool is_tcp)
 {
-    uintptr_t user = (uintptr_t)http_conn_user(conn);
+    struct record *r = mem_zalloc(1, sizeof *r);
 
-    return user ? (uint32_t)(user - 1) : CONNECTIONS_NO_SLOT;
+    r->service = s;
+    r->shared = connections_record(&s->connections, slot);
+    r->slot = slot;
+    r->fd = fd;
+    r->is_tcp = is_tcp;
+    journal_init(&r->journal, &s->connections, slot, atomic_load(&r->shared->in_start));
+    return r;
 }
 
-static struct connection_record *record_at(struct service *s, uint32_t slot)
-{
-    return slot == CONNECTIONS_NO_SLOT ? NULL : connections_record(&s->connections, slot);
-}
-
-void record_open(struct service *s, struct http_conn *conn, uint32_t thread)
+struct record *record_open(struct service *s, int fd, bool is_tcp, uint32_t hint, uint32_t thread)
 {
     uint32_t slot;
 
     if (!s->has_connections)
+        return NULL;
+    slot = connections_claim(&s->connections, hint, thread, clock_mono_ns());
+    return slot == CONNECTIONS_NO_SLOT ? NULL : record_new(s, slot, fd, is_tcp);
+}
+
+void record_identify(struct record *r)
+{
+    socklen_t n = sizeof r->shared->cookie;
+
+    if (!r || !r->is_tcp)
         return;
-    slot = connections_claim(&s->connections, (uint32_t)http_conn_id(conn) * s->n_threads + thread,
-                             thread, clock_mono_ns());
-    if (slot != CONNECTIONS_NO_SLOT)
-        http_conn_set_user(conn, (void *)((uintptr_t)slot + 1));
+    tcp_bytes_read(r->fd, &r->shared->in_base);
+    if (getsockopt(r->fd, SOL_SOCKET, SO_COOKIE, &r->shared->cookie, &n))
+        r->shared->cookie = 0;
 }
 
-void record_close(struct service *s, struct http_conn *conn)
+struct record *record_adopt(struct service *s, uint32_t slot, int fd, uint32_t thread)
 {
-    uint32_t slot = slot_of(conn);
+    struct record *r = record_new(s, slot, fd, true);
+    struct connection_record *shared = r->shared;
 
-    if (slot == CONNECTIONS_NO_SLOT)
-        return;
-    connections_release(&s->connections, slot);
-    http_conn_set_user(conn, NULL);
+    shared->thread = thread;
+    r->is_resumed = connection_state(shared) != CONNECTION_IDLE &&
+                    atomic_load(&shared->request_at) == atomic_load(&shared->in_start);
+    if (!r->is_resumed) /* it speaks of a request that is over */
+        connection_set_state(shared, CONNECTION_IDLE);
+    return r;
 }
 
-uint32_t record_slot(const struct http_request *http)
+void record_close(struct record *r)
 {
-    return slot_of(http_request_conn(http));
-}
-
-void record_reading(struct service *s, uint32_t slot, enum dialect_id dialect)
-{
-    struct connection_record *r = record_at(s, slot);
-
     if (!r)
         return;
-    r->dialect = dialect;
-    connection_set_state(r, CONNECTION_READING);
+    journal_fini(&r->journal);
+    connections_release(&r->service->connections, r->slot);
+    free(r);
 }
 
-static bool put_mark(struct connection_record *r, const struct http_request *http)
-{
-    struct http_mark mark;
+/* ---- input ---- */
 
-    if (!http_request_mark(http, &mark))
+static void note_full(struct record *r)
+{
+    if (!atomic_exchange(&r->service->journal_was_full, 1))
+        log_warning(
+            "connection journal is full (connection_journal_bytes %llu): a request read now "
+            "would not survive this process",
+            (unsigned long long)r->service->config.connection_journal_bytes);
+}
+
+char *record_room(struct record *r, size_t *n)
+{
+    char *room = NULL;
+
+    if (!r || !r->is_tcp || atomic_load(&r->shared->has_gap))
+        return NULL;
+    room = journal_room(&r->journal, n);
+    if (room)
+        return room;
+    note_full(r);
+    atomic_store(&r->shared->has_gap, 1);
+    return NULL;
+}
+
+void record_input(struct record *r, size_t n)
+{
+    if (r)
+        journal_input(&r->journal, n);
+}
+
+void record_used(struct record *r, uint64_t n)
+{
+    if (!r)
+        return;
+    atomic_store_explicit(&r->shared->in_start, n, memory_order_release);
+    connection_set_state(r->shared, CONNECTION_IDLE);
+    r->is_resumed = false;
+    journal_used(&r->journal, n);
+    if (n >= r->journal.in_seen)
+        atomic_store(&r->shared->has_gap, 0);
+}
+
+/* ---- the request ---- */
+
+/* Nothing that it says of the last request may be taken for this one's. */
+static void begin_request(struct connection_record *shared)
+{
+    size_t from = offsetof(struct connection_record, counted);
+
+    memset((char *)shared + from, 0, sizeof *shared - from);
+    memset(shared->group, CONNECTION_NO_GROUP, sizeof shared->group);
+    shared->dialect = 0;
+    atomic_store_explicit(&shared->request_at, atomic_load(&shared->in_start),
+                          memory_order_release);
+    connection_set_state(shared, CONNECTION_READING);
+}
+
+void record_reading(struct record *r, enum dialect_id dialect)
+{
+    if (!r)
+        return;
+    if (connection_state(r->shared) == CONNECTION_IDLE)
+        begin_request(r->shared);
+    r->shared->dialect = dialect;
+}
+
+bool record_counts(struct record *r, uint8_t what)
+{
+    if (!r)
+        return true;
+    if (r->shared->counted & what)
         return false;
-    r->answer_start = mark.answer_start;
-    r->bytes_read = mark.bytes_read;
-    r->date_s = mark.date_s;
-    r->minor_version = mark.minor_version;
-    r->keep_alive = mark.keep_alive;
-    r->is_head = mark.is_head;
+    r->shared->counted |= what;
     return true;
 }
 
-void record_waiting(struct service *s, uint32_t slot, const struct http_request *http,
-                    const struct request *rq, uint64_t first_sequence_id)
+void record_started(struct record *r, struct request *rq)
 {
-    struct connection_record *r = record_at(s, slot);
+    if (!r)
+        return;
+    if (r->is_resumed && r->shared->request_started_ns)
+        rq->started_ns = r->shared->request_started_ns;
+    r->shared->request_started_ns = rq->started_ns;
+}
+
+static bool is_complete(const struct record *r)
+{
+    enum connection_state state = connection_state(r->shared);
+
+    return r->is_resumed && r->shared->answer_id != 0 &&
+           (state == CONNECTION_WAITING || state == CONNECTION_ANSWERING);
+}
+
+bool record_restore(const struct record *r, struct request *rq)
+{
+    const struct connection_record *shared;
+
+    if (!r || !is_complete(r))
+        return false;
+    shared = r->shared;
+    rq->sampling.seed = shared->seed;
+    rq->answer_id = shared->answer_id;
+    rq->created_s = shared->created_s;
+    rq->max_model_len = shared->max_model_len;
+    rq->deadline_ns = shared->deadline_ns;
+    rq->validated_ns = shared->validated_ns;
+    if (shared->answered_ns) {
+        rq->answered_ns = shared->answered_ns;
+        rq->queue_ns = shared->queue_ns;
+    }
+    return true;
+}
+
+void record_waiting(struct record *r, const struct request *rq, uint64_t first_sequence_id)
+{
+    struct connection_record *shared;
+
+    if (!r || is_complete(r))
+        return;
+    shared = r->shared;
+    shared->deadline_ns = rq->deadline_ns;
+    shared->seed = rq->sampling.seed;
+    shared->answer_id = rq->answer_id;
+    shared->created_s = rq->created_s;
+    shared->max_model_len = rq->max_model_len;
+    shared->validated_ns = rq->validated_ns;
+    shared->first_sequence_id = first_sequence_id;
+    shared->n_sequences = first_sequence_id ? rq->n_choices : 0;
+    shared->is_stream = rq->is_stream;
+    connection_set_state(shared, CONNECTION_WAITING);
+}
+
+void record_group(struct record *r, uint32_t choice, uint32_t group)
+{
+    if (r && choice < CONNECTION_SEQUENCES_MAX)
+        r->shared->group[choice] = (uint8_t)group;
+}
+
+/* ---- the answer ---- */
+
+void record_output(struct record *r, const struct http_mark *mark)
+{
+    struct connection_record *shared;
 
     if (!r)
         return;
-    r->request_started_ns = rq->started_ns;
-    r->deadline_ns = rq->deadline_ns;
-    r->seed = rq->sampling.seed;
-    r->answer_id = rq->answer_id;
-    r->created_s = rq->created_s;
-    r->first_sequence_id = first_sequence_id;
-    r->n_sequences = rq->n_choices;
-    r->is_stream = rq->is_stream;
-    r->n_keep_alives = 0;
-    put_mark(r, http);
-    connection_set_state(r, CONNECTION_WAITING);
+    shared = r->shared;
+    if (connection_state(shared) == CONNECTION_IDLE) /* refused before it had a head */
+        begin_request(shared);
+    if (mark->whole_bytes == 0)
+        atomic_store_explicit(&shared->whole_bytes, 0, memory_order_release);
+    shared->answer_start = mark->answer_start;
+    shared->date_s = mark->date_s;
+    shared->keep_alive = mark->keep_alive;
+    shared->is_repeatable = mark->is_repeatable;
+    shared->sent_continue = mark->sent_continue;
+    shared->is_begun = mark->is_begun;
+    atomic_store_explicit(&shared->whole_bytes, mark->whole_bytes, memory_order_release);
+    atomic_store_explicit(&shared->has_output, 1, memory_order_release);
+    if (mark->is_begun)
+        connection_set_state(shared, CONNECTION_ANSWERING);
 }
 
-void record_group(struct service *s, uint32_t slot, uint32_t choice, uint32_t group)
+void record_answered(struct record *r, const struct request *rq)
 {
-    struct connection_record *r = record_at(s, slot);
-
-    if (r && choice < CONNECTION_SEQUENCES_MAX)
-        r->group[choice] = (uint8_t)group;
+    if (!r)
+        return;
+    r->shared->queue_ns = rq->queue_ns;
+    r->shared->answered_ns = rq->answered_ns;
 }
 
-void record_answering(struct service *s, uint32_t slot, const struct http_request *http)
+bool record_keep_alive(struct record *r, uint32_t n_events)
 {
-    struct connection_record *r = record_at(s, slot);
-
-    if (r && put_mark(r, http))
-        connection_set_state(r, CONNECTION_ANSWERING);
-}
-
-bool record_keep_alive(struct service *s, uint32_t slot, uint32_t n_events)
-{
-    struct connection_record *r = record_at(s, slot);
-
     if (!r)
         return true; /* nobody will continue this answer */
-    if (r->n_keep_alives >= CONNECTION_KEEP_ALIVES_MAX)
+    if (r->shared->n_keep_alives >= CONNECTION_KEEP_ALIVES_MAX)
         return false;
-    r->keep_alive_at[r->n_keep_alives] = n_events;
-    r->n_keep_alives++;
+    r->shared->keep_alive_at[r->shared->n_keep_alives] = n_events;
+    r->shared->n_keep_alives++;
     return true;
 }
 
-void record_idle(struct service *s, uint32_t slot)
+void record_fault(struct record *r, struct fault *f, uint32_t n_events)
 {
-    struct connection_record *r = record_at(s, slot);
+    if (!r || r->shared->fault_kind)
+        return;
+    snprintf(r->shared->fault_text, sizeof r->shared->fault_text, "%s", f->text);
+    snprintf(f->text, sizeof f->text, "%s", r->shared->fault_text);
+    r->shared->fault_at = n_events;
+    r->shared->fault_kind = f->kind;
+}
 
-    if (r)
-        connection_set_state(r, CONNECTION_IDLE);
+bool record_old_fault(const struct record *r, struct fault *f, uint32_t *n_events)
+{
+    if (!r || !r->is_resumed || !r->shared->fault_kind || r->shared->fault_kind >= N_FAULTS)
+        return false;
+    fault_set(f, (enum fault_kind)r->shared->fault_kind, "", "%s", r->shared->fault_text);
+    *n_events = r->shared->fault_at;
+    return true;
 }

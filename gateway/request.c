@@ -40,6 +40,7 @@ void request_init(struct request *rq, struct service *service, const struct dial
         .variant = variant,
         .n = 1,
         .started_ns = clock_mono_ns(),
+        .max_model_len = service_max_model_len(service),
         .answer_id = request_random(),
         .created_s = (int64_t)(clock_wall_ns() / NS_PER_S),
     };
@@ -115,7 +116,7 @@ void request_set_stops(struct request *rq, const json_t *strings)
 static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
 {
     Llmd__Submit *submit = &c->seq.submit;
-    uint32_t room = service_max_model_len(rq->service);
+    uint32_t room = rq->max_model_len;
 
     room = c->prompt->n_ids < room ? room - c->prompt->n_ids : 1;
     submit->prompt = c->prompt->ids;

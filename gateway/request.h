@@ -55,6 +55,9 @@ struct request {
     int64_t created_s;
     const char *custom_id; /* instead of answer_id; NULL = none */
     uint64_t started_ns, validated_ns, deadline_ns;
+    uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
+    uint64_t queue_ns;      /* that it tells */
+    uint32_t max_model_len; /* in force when it came */
 
     /* what has come */
     struct choice *choices; /* [n_choices], prompt by prompt */

@@ -72,6 +72,7 @@ struct sequence {
     struct sequence *hash_next;
     uint64_t waiting_since_ns;
     uint32_t resubmissions;
+    bool is_kept; /* ENDED, and the group still has it */
 };
 
 /* Zeroed storage in, a new sequence out; the caller then fills submit and sampling. */

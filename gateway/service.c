@@ -112,6 +112,19 @@ void service_note_group(struct service *s, uint32_t group, bool is_up, const cha
     pthread_mutex_unlock(&s->causes_lock);
 }
 
+void service_beat(struct service *s, uint32_t index)
+{
+    uint64_t oldest_ns;
+
+    atomic_store_explicit(&s->beats_ns[index], clock_mono_ns(), memory_order_relaxed);
+    oldest_ns = atomic_load_explicit(&s->beats_ns[index], memory_order_relaxed);
+    for (uint32_t i = 0; i <= s->n_threads; i++) {
+        uint64_t ns = atomic_load_explicit(&s->beats_ns[i], memory_order_relaxed);
+        oldest_ns = ns < oldest_ns ? ns : oldest_ns;
+    }
+    atomic_store_explicit(&s->slot->heartbeat_ns, oldest_ns, memory_order_relaxed);
+}
+
 uint32_t service_groups_ready(const struct service *s)
 {
     uint32_t n = 0;

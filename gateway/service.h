@@ -26,11 +26,14 @@ enum {
     SERVICE_TGI_TOP_MAX = 5,
     SERVICE_LOGPROBS_MAX = 20,
     SERVICE_CAUSE_BYTES = 240,
+    SERVICE_LOOPS_MAX = 65,
+    SERVICE_BEAT_MS = 1000,
 };
 
 struct service {
     struct config config; /* as booted; what is LIVE is below */
     uint32_t gateway_epoch, n_groups, n_threads;
+    _Atomic uint64_t beats_ns[SERVICE_LOOPS_MAX]; /* last turn of each loop: threads, then main */
     char instance[64];
 
     /* the model */
@@ -50,6 +53,8 @@ struct service {
     struct stats *stats;     /* of that slot */
     struct connections connections;
     bool has_connections;
+    _Atomic uint32_t journal_was_full; /* said once */
+    int control;                       /* the socket to llmd; -1: none */
     struct admission admission;
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
@@ -76,6 +81,10 @@ void service_apply_settings(struct service *s);
 void service_note_hello(struct service *s, const Llmd__Hello *hello);
 /* llmd said how a group is (main thread). */
 void service_note_group(struct service *s, uint32_t group, bool is_up, const char *cause);
+
+/* Loop `index` turns: the board shows the one that has not done so for the longest time, and llmd
+ * tells a hung process by it.  Any thread, of its own index. */
+void service_beat(struct service *s, uint32_t index);
 
 uint32_t service_groups_ready(const struct service *s);
 /* Draining, or no group in service. */

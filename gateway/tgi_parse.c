@@ -285,7 +285,7 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
                  struct fault *f)
 {
     struct tgi_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    uint32_t max_total = service_max_model_len(rq->service);
+    uint32_t max_total = rq->max_model_len;
 
     rq->extra = extra;
     extra->inputs_chars = count_chars(body->inputs.s, body->inputs.n); /* refusals tell it, too */

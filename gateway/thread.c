@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/record.h"
 
 /* A stream's pieces are written until http_is_congested(), so what waits is at most that and one piece:
  * this bound is for a piece with a whole long text in it (the OCI dialect's). */
@@ -53,11 +53,14 @@ static void send_preflight(struct gateway_thread *t, struct http_request *http)
 
 static void on_head(struct http_request *http, void *ctx)
 {
+    struct record *record = http_conn_user(http_request_conn(http));
     struct gateway_thread *t = ctx;
     const struct route *route = NULL;
     char allow[HTTP_ALLOW_BYTES];
 
-    stat_add(t->service->stats, STAT_requests_received, 1);
+    record_reading(record, DIALECT_NONE);
+    if (record_counts(record, CONNECTION_COUNTED_RECEIVED))
+        stat_add(t->service->stats, STAT_requests_received, 1);
     if (http_request_method(http) == HTTP_OPTIONS) {
         send_preflight(t, http);
         return;
@@ -123,21 +126,64 @@ static const char *on_error(const struct http_error *error, struct buf *body, vo
     return dialect_openai_completions.layer_error(error->status, error->text, body);
 }
 
+/* Nothing is done between accept() and the hand-over that can be done later: a death in between is the
+ * one that costs the client its connection. */
+static void *on_accept(int fd, bool is_tcp, void *ctx)
+{
+    struct gateway_thread *t = ctx;
+    uint32_t hint = t->n_accepted++ * t->service->n_threads + t->index;
+    struct record *r;
+
+    fault_point("gateway.accept");
+    r = record_open(t->service, fd, is_tcp, hint, t->index);
+    handover_add(&t->handover, r, false);
+    fault_point("gateway.handed");
+    record_identify(r);
+    stat_add(t->service->stats, STAT_connections_accepted, 1);
+    return r;
+}
+
 static void on_open(struct http_conn *conn, void *ctx)
 {
     struct gateway_thread *t = ctx;
 
-    stat_add(t->service->stats, STAT_connections_accepted, 1);
+    (void)conn;
     stat_add(t->service->stats, STAT_connections_open, 1);
-    record_open(t->service, conn, t->index);
 }
 
 static void on_close(struct http_conn *conn, void *ctx)
 {
+    struct record *r = http_conn_user(conn);
     struct gateway_thread *t = ctx;
 
     stat_sub(t->service->stats, STAT_connections_open, 1);
-    record_close(t->service, conn);
+    handover_remove(&t->handover, r);
+    record_close(r);
+    http_conn_set_user(conn, NULL);
+}
+
+static char *on_room(struct http_conn *conn, size_t *n, void *ctx)
+{
+    (void)ctx;
+    return record_room(http_conn_user(conn), n);
+}
+
+static void on_input(struct http_conn *conn, size_t n, void *ctx)
+{
+    (void)ctx;
+    record_input(http_conn_user(conn), n);
+}
+
+static void on_used(struct http_conn *conn, uint64_t n, void *ctx)
+{
+    (void)ctx;
+    record_used(http_conn_user(conn), n);
+}
+
+static void on_output(struct http_conn *conn, const struct http_mark *mark, void *ctx)
+{
+    (void)ctx;
+    record_output(http_conn_user(conn), mark);
 }
 
 static void on_drained(struct http_server *server, void *ctx)
@@ -154,8 +200,13 @@ static const struct http_handler handler = {
     .on_drain = on_drain,
     .on_done = on_done,
     .on_error = on_error,
+    .on_accept = on_accept,
     .on_open = on_open,
     .on_close = on_close,
+    .on_room = on_room,
+    .on_input = on_input,
+    .on_used = on_used,
+    .on_output = on_output,
     .on_drained = on_drained,
 };
 
@@ -176,6 +227,14 @@ static void on_link(void *arg)
 
     upstream_receive(w->thread->upstream, w->group);
     thread_arm_tick(w->thread);
+}
+
+static void on_beat(void *arg)
+{
+    struct gateway_thread *t = arg;
+
+    service_beat(t->service, t->index);
+    loop_timer_set(t->beat, SERVICE_BEAT_MS * NS_PER_MS);
 }
 
 static void on_tick(void *arg)
@@ -243,11 +302,12 @@ static bool open_upstream(struct gateway_thread *t, struct err *e)
 }
 
 bool thread_init(struct gateway_thread *t, struct service *service, uint32_t index,
-                 const int *listen_fds, size_t n_fds, struct http_counters *counters, struct err *e)
+                 const int *listen_fds, size_t n_fds, struct takeover *takeover,
+                 struct http_counters *counters, struct err *e)
 {
     struct http_config config = http_config_default;
 
-    *t = (struct gateway_thread){ .service = service, .index = index };
+    *t = (struct gateway_thread){ .service = service, .index = index, .takeover = takeover };
     config.body_bytes_max = service->config.max_body_bytes;
     config.conns_max = (uint32_t)(service->config.max_connections / service->n_threads + 1);
     config.idle_ms = (uint32_t)(service->config.idle_timeout_s * 1000);
@@ -258,6 +318,9 @@ bool thread_init(struct gateway_thread *t, struct service *service, uint32_t ind
     t->server = http_server_new(t->loop, &config, &handler, t, counters, e);
     if (!t->server)
         return false;
+    handover_init(&t->handover, t->loop, service->control);
+    t->beat = loop_timer_new(t->loop, on_beat, t);
+    loop_timer_set(t->beat, 0);
     for (size_t i = 0; i < n_fds; i++)
         if (!http_server_listen(t->server, listen_fds[i], e))
             return false;
@@ -268,6 +331,8 @@ static void *run(void *arg)
 {
     struct gateway_thread *t = arg;
 
+    if (t->takeover)
+        takeover_run(t->takeover, t);
     loop_run(t->loop);
     return NULL;
 }
@@ -293,6 +358,8 @@ void thread_fini(struct gateway_thread *t)
     for (uint32_t g = 0; t->watches && g < t->service->n_groups; g++)
         loop_watch_free(t->watches[g].watch);
     loop_timer_free(t->tick);
+    loop_timer_free(t->beat);
+    handover_fini(&t->handover);
     upstream_free(t->upstream);
     loop_free(t->loop);
     free(t->watches);
@@ -334,6 +401,18 @@ static void take_settings(void *arg)
 void thread_reload(struct gateway_thread *t)
 {
     loop_post(t->loop, take_settings, t);
+}
+
+static void hand_over(void *arg)
+{
+    struct gateway_thread *t = arg;
+
+    handover_all(&t->handover);
+}
+
+void thread_hand_over(struct gateway_thread *t)
+{
+    loop_post(t->loop, hand_over, t);
 }
 
 static void drain(void *arg)

@@ -8,7 +8,9 @@
 #include <pthread.h>
 
 #include "gateway/exchange.h"
+#include "gateway/handover.h"
 #include "gateway/net/http_server.h"
+#include "gateway/takeover.h"
 #include "gateway/upstream.h"
 
 struct thread_watch {
@@ -24,23 +26,28 @@ struct gateway_thread {
     struct http_server *server;
     struct upstream *upstream;
     struct thread_watch *watches; /* [n_groups] */
-    struct loop_timer *tick;
+    struct loop_timer *tick, *beat;
+    struct handover handover;
+    struct takeover *takeover; /* what a dead gateway has left; borrowed */
+    uint32_t n_accepted;
     struct exchange *exchanges; /* list */
     pthread_t thread;
     bool is_running;
     _Atomic bool is_drained; /* its last connection is gone */
 };
 
-/* listen_fds: borrowed until thread_fini().  ERR_SYS. */
+/* listen_fds and takeover (or NULL) are borrowed until thread_fini().  ERR_SYS. */
 bool thread_init(struct gateway_thread *t, struct service *service, uint32_t index,
-                 const int *listen_fds, size_t n_fds, struct http_counters *counters,
-                 struct err *e);
+                 const int *listen_fds, size_t n_fds, struct takeover *takeover,
+                 struct http_counters *counters, struct err *e);
 bool thread_start(struct gateway_thread *t, struct err *e);
 /* Stop the loop, join, free.  Safe on a zeroed or half-made one. */
 void thread_fini(struct gateway_thread *t);
 
 /* Any thread: llmd's word on a group. */
 void thread_set_group(struct gateway_thread *t, uint32_t group, bool is_up);
+/* Any thread: a new llmd wants to be given all connections. */
+void thread_hand_over(struct gateway_thread *t);
 /* Any thread: LIVE settings have changed. */
 void thread_reload(struct gateway_thread *t);
 /* Any thread: end every running answer, then close.  is_drained becomes true. */

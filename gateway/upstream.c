@@ -42,7 +42,8 @@ struct group {
     uint64_t resynced_ns;
     bool needs_resync;
     struct sequence_list held;
-    struct id_list acks, cancels; /* to be sent */
+    struct sequence_list finished; /* not yet acknowledged */
+    struct id_list acks, cancels;  /* to be sent */
 };
 
 struct upstream {
@@ -181,6 +182,24 @@ static void end_with_fault(struct upstream *u, struct sequence *s, enum fault_ki
     s->on_progress(s);
 }
 
+/* Finished: known to both sides until the answer is out. */
+static void keep(struct upstream *u, struct sequence *s)
+{
+    detach(u, s);
+    s->state = SEQUENCE_ENDED;
+    s->is_kept = true;
+    sequence_list_append(&u->groups[s->group].finished, s);
+}
+
+static void acknowledge(struct upstream *u, struct sequence *s)
+{
+    sequence_list_remove(&u->groups[s->group].finished, s);
+    hash_remove(u, s);
+    u->n_sequences--;
+    s->is_kept = false;
+    ids_add(&u->groups[s->group].acks, s->id);
+}
+
 /* ---- sending ---- */
 
 static bool send_message(struct upstream *u, uint32_t g, enum msg_type type, const void *message)
@@ -228,21 +247,29 @@ static void flush_ids(struct upstream *u, uint32_t g)
         send_ids(u, g, MSG_ACK, &group->acks);
 }
 
+static void list_held(const struct sequence_list *from, Llmd__Resync *resync,
+                      Llmd__Resync__Held *held)
+{
+    for (struct sequence *s = from->first; s; s = s->next) {
+        Llmd__Resync__Held *h = &held[resync->n_held];
+        llmd__resync__held__init(h);
+        h->sequence_id = s->id;
+        h->n_tokens = s->n_tokens;
+        resync->held[resync->n_held++] = h;
+    }
+}
+
 static void send_resync(struct upstream *u, uint32_t g)
 {
     struct group *group = &u->groups[g];
     Llmd__Resync resync = LLMD__RESYNC__INIT;
-    Llmd__Resync__Held *held = mem_zalloc(group->held.n + 1, sizeof *held);
-    Llmd__Resync__Held **list = mem_zalloc(group->held.n + 1, sizeof *list);
+    size_t n = group->held.n + group->finished.n + 1;
+    Llmd__Resync__Held *held = mem_zalloc(n, sizeof *held);
+    Llmd__Resync__Held **list = mem_zalloc(n, sizeof *list);
 
-    for (struct sequence *s = group->held.first; s; s = s->next) {
-        Llmd__Resync__Held *h = &held[resync.n_held];
-        llmd__resync__held__init(h);
-        h->sequence_id = s->id;
-        h->n_tokens = s->n_tokens;
-        list[resync.n_held++] = h;
-    }
     resync.held = list;
+    list_held(&group->held, &resync, held);
+    list_held(&group->finished, &resync, held);
     group->needs_resync = !send_message(u, g, MSG_RESYNC, &resync);
     group->resynced_ns = clock_mono_ns();
     group->acks.n = group->cancels.n = 0; /* the list says as much */
@@ -319,6 +346,36 @@ void upstream_submit(struct upstream *u, struct sequence *s)
     dispatch(u);
 }
 
+void upstream_adopt(struct upstream *u, struct sequence *s, uint32_t g)
+{
+    struct sequence **at = bucket(u, s->id);
+
+    if (g >= u->config.n_groups) {
+        upstream_submit(u, s);
+        return;
+    }
+    assert(s->state == SEQUENCE_NEW && s->id != 0);
+    s->hash_next = *at;
+    *at = s;
+    u->n_sequences++;
+    s->state = SEQUENCE_RUNNING;
+    s->group = g;
+    s->waiting_since_ns = clock_mono_ns();
+    sequence_list_append(&u->groups[g].held, s);
+    atomic_fetch_add_explicit(&u->config.load[g], 1, memory_order_relaxed);
+    u->groups[g].needs_resync |= u->groups[g].said_hello;
+}
+
+void upstream_release(struct upstream *u, struct sequence *s)
+{
+    if (!s->is_kept) {
+        upstream_cancel(u, s);
+        return;
+    }
+    acknowledge(u, s);
+    flush_ids(u, s->group);
+}
+
 void upstream_cancel(struct upstream *u, struct sequence *s)
 {
     bool was_sent = s->state == SEQUENCE_SUBMITTED || s->state == SEQUENCE_RUNNING;
@@ -360,6 +417,14 @@ static void take_hello(struct upstream *u, uint32_t g, const Llmd__Hello *hello)
     send_resync(u, g);
 }
 
+/* Finished sequences may be all that fills the group, and may belong to requests that wait for room in it.
+ * A successor would have to have them computed again; that is better than no progress. */
+static void make_room(struct upstream *u, uint32_t g)
+{
+    while (u->groups[g].finished.first)
+        acknowledge(u, u->groups[g].finished.first);
+}
+
 static void take_refused(struct upstream *u, uint32_t g, const Llmd__Refused *refused)
 {
     struct sequence *s = find(u, refused->sequence_id);
@@ -377,6 +442,7 @@ static void take_refused(struct upstream *u, uint32_t g, const Llmd__Refused *re
         group->full_until_ns = clock_mono_ns() + FULL_PAUSE_MS * NS_PER_MS;
         wait_again(u, s);
         s->waiting_since_ns = since;
+        make_room(u, g);
         break;
     }
     default: /* TOO_LONG, INVALID, and what a later worker may add */
@@ -435,15 +501,14 @@ static void take_finish(struct upstream *u, struct sequence *s, const Llmd__Sequ
 {
     uint32_t g = s->group;
 
-    end(u, s);
+    keep(u, s);
     s->finish = m->finish;
     if (m->finish == LLMD__FINISH__FINISH_ERROR)
         fault_set(&s->fault, FAULT_GENERATION, "", "%s",
                   *m->error ? m->error : "the worker gave no reason");
     else if (m->finish == LLMD__FINISH__FINISH_DEADLINE)
         fault_set(&s->fault, FAULT_TIMEOUT, "", "the request's deadline has passed");
-    ids_add(&u->groups[g].acks, s->id);
-    u->groups[g].full_until_ns = 0; /* there is room again */
+    u->groups[g].full_until_ns = 0; /* there may be room again */
 }
 
 static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__SequenceTokens *m)
@@ -451,6 +516,8 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
     struct sequence *s = find(u, m->sequence_id);
     uint32_t n_before;
 
+    if (s && s->state == SEQUENCE_ENDED) /* told again, and known to be over */
+        return;
     if (!s || s->state == SEQUENCE_WAITING || s->group != g) {
         /* Cancelled, or moved to another group: late news. */
         if (!s && m->finish != LLMD__FINISH__FINISH_NONE &&

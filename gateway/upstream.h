@@ -6,7 +6,8 @@
  * upstream asks, through kick(), to be called again in the same turn of the loop.
  *
  * Always true: every sequence given by upstream_submit() is in exactly one list, waiting or a group's,
- * until it is ENDED; tokens are appended in order, each once; a group's list is what RESYNC tells it.
+ * until it is ENDED, and one that finished in its group's other list until upstream_release(); tokens are
+ * appended in order, each once; a group's lists are what RESYNC tells it.
  *
  * Losing a group is not an error: its sequences stay on its list, since its successor has them in the
  * ledger.  Only when it stays away are they taken to another group, with the tokens they have. */
@@ -42,7 +43,7 @@ struct upstream_config {
 
 /* NULL and ERR_SYS. */
 struct upstream *upstream_new(const struct upstream_config *config, struct err *e);
-/* No sequence may be left. */
+/* No sequence may be left, finished ones released. */
 void upstream_free(struct upstream *u);
 
 int upstream_fd(const struct upstream *u, uint32_t group);
@@ -50,10 +51,16 @@ int upstream_fd(const struct upstream *u, uint32_t group);
 /* n consecutive ids, never drawn before; the first of them. */
 uint64_t upstream_draw_ids(struct upstream *u, uint32_t n);
 
-/* Borrows s, whose id, submit and sampling are set, until it is ENDED. */
+/* Borrows s, whose id, submit and sampling are set, until it is ENDED; a finished one until released. */
 void upstream_submit(struct upstream *u, struct sequence *s);
+/* As upstream_submit(), for a sequence of a dead gateway: the group has it in its ledger, most likely, and is
+ * asked for all its tokens by the next RESYNC.  A group that does not know it is no loss. */
+void upstream_adopt(struct upstream *u, struct sequence *s, uint32_t group);
 /* End it without a call to on_progress; the worker is told.  Fine for one that has ended. */
 void upstream_cancel(struct upstream *u, struct sequence *s);
+/* Nothing is wanted of it any more, its tokens neither: the answer is out, or its client gone.  Only now is
+ * a finished one acknowledged, so that until then a successor would find it in the ledger. */
+void upstream_release(struct upstream *u, struct sequence *s);
 
 /* Take in all that has arrived from a group. */
 void upstream_receive(struct upstream *u, uint32_t group);

@@ -4,22 +4,53 @@
 #include <assert.h>
 #include <string.h>
 
-static size_t segment_bytes(uint32_t n_slots)
+static uint64_t owners_offset(uint32_t n_slots)
 {
-    return CONNECTIONS_RECORDS_OFFSET + (size_t)n_slots * sizeof(struct connection_record);
+    return CONNECTIONS_RECORDS_OFFSET + (uint64_t)n_slots * sizeof(struct connection_record);
 }
 
-bool connections_create(struct connections *c, uint32_t n_slots, uint64_t instance, struct err *e)
+static uint64_t blocks_offset(uint32_t n_slots, uint32_t n_blocks)
 {
+    uint64_t end = owners_offset(n_slots) + (uint64_t)n_blocks * sizeof(struct connections_owner);
+
+    return (end + 4095) / 4096 * 4096;
+}
+
+static size_t segment_bytes(uint32_t n_slots, uint32_t n_blocks)
+{
+    return blocks_offset(n_slots, n_blocks) + (size_t)n_blocks * CONNECTIONS_BLOCK_BYTES;
+}
+
+bool connections_create(struct connections *c, uint32_t n_slots, uint64_t journal_bytes,
+                        uint64_t instance, struct err *e)
+{
+    uint32_t n_blocks = (uint32_t)(journal_bytes / CONNECTIONS_BLOCK_BYTES);
+
     assert(n_slots >= 1);
     *c = (struct connections){ .segment.fd = -1 };
     if (!segment_create(&c->segment, SEGMENT_CONNECTIONS, CONNECTIONS_VERSION, "llmd-connections",
-                        segment_bytes(n_slots), instance, e))
+                        segment_bytes(n_slots, n_blocks), instance, e))
         return false;
     c->hdr = (struct connections_hdr *)(void *)c->segment.hdr;
     c->hdr->n_slots = n_slots;
     c->hdr->record_bytes = sizeof(struct connection_record);
+    c->hdr->n_blocks = n_blocks;
+    c->hdr->block_bytes = CONNECTIONS_BLOCK_BYTES;
+    c->hdr->owners_offset = owners_offset(n_slots);
+    c->hdr->blocks_offset = blocks_offset(n_slots, n_blocks);
     return true;
+}
+
+static bool header_fits(const struct connections *c)
+{
+    const struct connections_hdr *h = c->hdr;
+
+    return c->segment.bytes >= CONNECTIONS_RECORDS_OFFSET && h->n_slots > 0 &&
+           h->record_bytes == sizeof(struct connection_record) &&
+           h->block_bytes == CONNECTIONS_BLOCK_BYTES &&
+           h->owners_offset == owners_offset(h->n_slots) &&
+           h->blocks_offset == blocks_offset(h->n_slots, h->n_blocks) &&
+           segment_bytes(h->n_slots, h->n_blocks) <= c->segment.bytes;
 }
 
 bool connections_attach(struct connections *c, int fd, struct err *e)
@@ -28,9 +59,7 @@ bool connections_attach(struct connections *c, int fd, struct err *e)
     if (!segment_attach(&c->segment, fd, SEGMENT_CONNECTIONS, CONNECTIONS_VERSION, true, e))
         return false;
     c->hdr = (struct connections_hdr *)(void *)c->segment.hdr;
-    if (c->segment.bytes < CONNECTIONS_RECORDS_OFFSET || c->hdr->n_slots == 0 ||
-        c->hdr->record_bytes != sizeof(struct connection_record) ||
-        segment_bytes(c->hdr->n_slots) > c->segment.bytes) {
+    if (!header_fits(c)) {
         connections_close(c);
         return err_set(e, ERR_PROTO, 0, "connections segment: its header does not fit its size");
     }
@@ -85,6 +114,64 @@ void connections_release(const struct connections *c, uint32_t slot)
     assert(connection_state(r) != CONNECTION_FREE);
     clear_record(r);
     connection_set_state(r, CONNECTION_FREE);
+}
+
+/* ---- the journal's blocks ---- */
+
+struct connections_owner *connections_owner(const struct connections *c, uint32_t block)
+{
+    assert(block < c->hdr->n_blocks);
+    return (struct connections_owner *)segment_at(
+        &c->segment, c->hdr->owners_offset + block * sizeof(struct connections_owner));
+}
+
+char *connections_block(const struct connections *c, uint32_t block)
+{
+    assert(block < c->hdr->n_blocks);
+    return segment_at(&c->segment,
+                      c->hdr->blocks_offset + (uint64_t)block * CONNECTIONS_BLOCK_BYTES);
+}
+
+uint64_t connections_owner_word(const struct connections *c, uint32_t slot)
+{
+    return (uint64_t)(slot + 1) << 32 | atomic_load(&connections_record(c, slot)->generation);
+}
+
+uint32_t connections_take_block(const struct connections *c, uint32_t hint, uint32_t slot,
+                                uint64_t index)
+{
+    uint64_t word = connections_owner_word(c, slot);
+    uint32_t n = c->hdr->n_blocks;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t block = (hint % n + i) % n;
+        struct connections_owner *o = connections_owner(c, block);
+        uint64_t nobody = 0;
+        if (atomic_load_explicit(&o->owner, memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&o->owner, &nobody, word))
+            continue;
+        atomic_store_explicit(&o->place, index + 1, memory_order_release);
+        return block;
+    }
+    return CONNECTIONS_NO_BLOCK;
+}
+
+/* Its place goes first: who finds an owner without a place knows that nothing was read into it. */
+void connections_free_block(const struct connections *c, uint32_t block)
+{
+    struct connections_owner *o = connections_owner(c, block);
+
+    atomic_store_explicit(&o->place, 0, memory_order_release);
+    atomic_store_explicit(&o->owner, 0, memory_order_release);
+}
+
+uint32_t connections_blocks_used(const struct connections *c)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < c->hdr->n_blocks; i++)
+        n += atomic_load(&connections_owner(c, i)->owner) != 0;
+    return n;
 }
 
 uint32_t connections_count(const struct connections *c)

@@ -9,8 +9,10 @@ struct connections {
     struct connections_hdr *hdr;
 };
 
-/* n_slots >= 1: the setting max_connections.  Sparse: only touched pages cost memory. */
-bool connections_create(struct connections *c, uint32_t n_slots, uint64_t instance, struct err *e);
+/* n_slots >= 1: the setting max_connections; journal_bytes: connection_journal_bytes.  Sparse: only
+ * touched pages cost memory. */
+bool connections_create(struct connections *c, uint32_t n_slots, uint64_t journal_bytes,
+                        uint64_t instance, struct err *e);
 bool connections_attach(struct connections *c, int fd, struct err *e); /* takes fd */
 void connections_close(struct connections *c);
 
@@ -24,6 +26,20 @@ uint32_t connections_claim(const struct connections *c, uint32_t hint, uint32_t 
                            uint64_t now_ns);
 /* The owner gives it back. */
 void connections_release(const struct connections *c, uint32_t slot);
+
+/* ---- the journal's blocks; any gateway thread ---- */
+#define CONNECTIONS_NO_BLOCK UINT32_MAX
+
+/* Take a free block, looking from `hint` on, for part `index` of the input of the connection in `slot`.
+ * CONNECTIONS_NO_BLOCK when none is free.  Its place is set once and for all. */
+uint32_t connections_take_block(const struct connections *c, uint32_t hint, uint32_t slot,
+                                uint64_t index);
+void connections_free_block(const struct connections *c, uint32_t block);
+struct connections_owner *connections_owner(const struct connections *c, uint32_t block);
+char *connections_block(const struct connections *c, uint32_t block);
+/* What stands in the owner word of the blocks of that connection. */
+uint64_t connections_owner_word(const struct connections *c, uint32_t slot);
+uint32_t connections_blocks_used(const struct connections *c); /* a scan */
 
 /* Slots that are not free; a scan. */
 uint32_t connections_count(const struct connections *c);

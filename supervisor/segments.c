@@ -61,7 +61,8 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
 
     make_room(s, c);
     if (!board_create(&s->board, s->n_groups, s->tp_size, instance, e) ||
-        !connections_create(&s->connections, (uint32_t)c->max_connections, instance, e) ||
+        !connections_create(&s->connections, (uint32_t)c->max_connections,
+                            c->connection_journal_bytes, instance, e) ||
         !kvpool_create(&s->kvpool, &shape, instance, e) || !create_groups(s, c, plan, instance, e))
         return false;
     for (uint32_t r = 0; r < s->tp_size; r++)

@@ -1,13 +1,15 @@
 /* http_adopt.c - going on with a connection of a process that died.
  *
- * The answer is made again from its beginning, and as many bytes of it are dropped as the kernel took
- * from the dead process.  So nothing about single writes had to be recorded, and it does not matter
- * whether the process died before, inside or after one. */
+ * The request is read again from its first byte and the answer made again, and as many bytes of it are
+ * dropped as the kernel took from the dead process.  So nothing about single writes had to be recorded,
+ * and it does not matter whether the process died before, inside or after one. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <unistd.h>
 
+#include "common/mem.h"
 #include "gateway/net/http_conn.h"
 #include "gateway/net/tcp_offset.h"
 
@@ -31,71 +33,97 @@ static bool is_connected(int fd, struct err *e)
     return true;
 }
 
-/* How many bytes of the answer are out.  Also: was anything read that we have no record of? */
-static bool check_offsets(int fd, const struct http_resume *resume, uint64_t *skip, struct err *e)
+/* Bytes of the request's output that the kernel has taken. */
+static bool count_taken(int fd, const struct http_mark *mark, uint64_t *n, struct err *e)
 {
-    const struct http_mark *mark = resume->mark;
-    uint64_t taken, bytes_read;
+    uint64_t taken;
 
-    *skip = 0;
-    if (!mark) {
-        if (resume->is_answering)
-            return err_set(e, ERR_PROTO, 0, "adopt connection %d: answering, but without a mark",
-                           fd);
-        return true;
-    }
-    if (!tcp_bytes_read(fd, &bytes_read) || !tcp_bytes_taken(fd, &taken))
+    if (!tcp_bytes_taken(fd, &taken))
         return err_set(e, ERR_PROTO, 0, "adopt connection %d: a mark, but no TCP connection", fd);
-    if (bytes_read != mark->bytes_read)
-        return err_set(e, ERR_PROTO, 0, "adopt connection %d: %llu bytes were read, %llu recorded",
-                       fd, (unsigned long long)bytes_read, (unsigned long long)mark->bytes_read);
-    if (!resume->is_answering)
-        return true;
     if (taken < mark->answer_start)
         return err_set(e, ERR_PROTO, 0, "adopt connection %d: %llu bytes written, answer at %llu",
                        fd, (unsigned long long)taken, (unsigned long long)mark->answer_start);
-    *skip = taken - mark->answer_start;
+    *n = taken - mark->answer_start;
     return true;
 }
 
-static struct http_request *answering_request(struct http_conn *c, const struct http_resume *resume,
-                                              uint64_t skip)
+static bool is_out(const struct http_mark *mark, uint64_t n_taken)
 {
-    const struct http_mark *mark = resume->mark;
-    struct http_request *req = request_new(c);
-
-    req->is_announced = req->is_adopted = req->body_done = true;
-    req->user = resume->user;
-    req->date_s = mark->date_s;
-    req->keep_alive = mark->keep_alive != 0;
-    req->parser.minor_version = mark->minor_version;
-    req->parser.method = mark->is_head ? HTTP_HEAD : HTTP_GET;
-    request_trim(req);
-    c->skip = skip;
-    c->out_base = mark->answer_start;
-    c->has_base = true;
-    return req;
+    return mark->whole_bytes > 0 && n_taken >= mark->whole_bytes;
 }
 
-bool http_server_adopt(struct http_server *s, int fd, const struct http_resume *resume,
-                       struct http_request **req, struct err *e)
+bool http_mark_is_out(const struct http_mark *mark, int fd)
 {
-    struct http_conn *c;
-    uint64_t skip;
+    uint64_t n_taken;
+    struct err e;
 
-    if (!is_connected(fd, e) || !check_offsets(fd, resume, &skip, e)) {
+    return count_taken(fd, mark, &n_taken, &e) && is_out(mark, n_taken);
+}
+
+/* How much is out, and can it be gone on with?  An answer that is not begun, for the kernel, and cannot
+ * be repeated is made anew. */
+static bool weigh(int fd, struct http_resume *resume, uint64_t *n_taken, struct err *e)
+{
+    struct http_mark *mark = &resume->mark;
+    size_t interim = mark->sent_continue ? sizeof HTTP_CONTINUE - 1 : 0;
+
+    *n_taken = 0;
+    if (!resume->has_mark)
+        return true;
+    if (!count_taken(fd, mark, n_taken, e))
+        return false;
+    if (mark->is_repeatable || is_out(mark, *n_taken))
+        return true;
+    if (*n_taken > interim)
+        return err_set(e, ERR_PROTO, 0,
+                       "adopt connection %d: %llu bytes of an answer that cannot be made again", fd,
+                       (unsigned long long)*n_taken);
+    mark->is_begun = false;
+    mark->whole_bytes = 0;
+    return true;
+}
+
+struct http_conn *http_server_adopt(struct http_server *s, int fd, const struct http_resume *resume,
+                                    struct err *e)
+{
+    struct http_resume *own = mem_alloc(sizeof *own);
+    struct http_conn *c;
+    uint64_t n_taken;
+
+    *own = *resume;
+    if (!is_connected(fd, e) || !weigh(fd, own, &n_taken, e)) {
         tcp_abort(fd);
         close(fd);
-        return false;
+        free(own);
+        return NULL;
     }
-    c = conn_new(s, fd, is_tcp(fd));
-    if (!c)
-        return err_set(e, ERR_SYS, errno, "adopt connection %d", fd);
-    if (resume->n_in > 0)
-        stream_add_input(c, resume->in, resume->n_in);
-    if (resume->is_answering)
-        conn_set_answering(c, answering_request(c, resume, skip));
-    *req = c->req;
-    conn_mark_dirty(c); /* runs at the end of the turn: the caller has the request by then */
-    return true;
+    c = conn_new(s, fd, is_tcp(fd), own->user);
+    c->resume = own;
+    c->in_used = c->in_seen = own->in_start;
+    c->has_served = own->in_start > 0;
+    if (c->has_served)
+        deadline_set(c, DL_IDLE);
+    if (own->has_mark) {
+        c->skip = n_taken;
+        c->out_base = own->mark.answer_start;
+        c->has_base = true;
+        c->is_out = is_out(&own->mark, n_taken);
+    }
+    if (c->is_out) {
+        c->skip = own->mark.sent_continue ? sizeof HTTP_CONTINUE - 1 : 0;
+        c->out_base += n_taken - c->skip;
+        if (!own->mark.keep_alive)
+            conn_set_done(c);
+    }
+    return c;
+}
+
+void http_conn_feed(struct http_conn *conn, const void *bytes, size_t n)
+{
+    stream_add_input(conn, bytes, n);
+}
+
+void http_conn_go_on(struct http_conn *conn)
+{
+    conn_run(conn);
 }

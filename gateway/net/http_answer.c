@@ -71,6 +71,40 @@ void answer_put(struct http_conn *c, const void *bytes, size_t n)
         stream_add_output(c, (const char *)bytes + drop, n - drop);
 }
 
+/* ---- what a successor must know ---- */
+
+/* The output of the current request has come so far that it must be noted.  While it is written again,
+ * what the dead process noted is never taken back. */
+static void note_output(struct http_conn *c, bool is_begun, bool is_whole)
+{
+    const struct http_mark *old = c->resume && c->resume->has_mark ? &c->resume->mark : NULL;
+    const struct http_request *req = c->req;
+    struct http_mark mark;
+
+    if (!c->server->handler.on_output || (old && old->is_begun && !is_begun) || !conn_find_base(c))
+        return;
+    mark = (struct http_mark){ .answer_start = c->out_base + c->out_start,
+                               .whole_bytes = is_whole ? c->out_queued - c->out_start : 0,
+                               .date_s = req ? req->date_s : 0,
+                               .is_begun = is_begun,
+                               .is_repeatable = req && req->is_repeatable,
+                               .keep_alive = req && req->keep_alive,
+                               .sent_continue = c->sent_continue };
+    if (old && old->is_begun && !is_whole)
+        mark.whole_bytes = old->whole_bytes;
+    c->server->handler.on_output(c, &mark, c->server->ctx);
+}
+
+void answer_continue(struct http_conn *c)
+{
+    static const char text[] = HTTP_CONTINUE;
+
+    answer_put(c, text, sizeof text - 1);
+    c->req->parser.expects_continue = false;
+    c->sent_continue = true;
+    note_output(c, false, false);
+}
+
 /* ---- heads ---- */
 static bool is_of_the_layer(const char *name)
 {
@@ -153,6 +187,7 @@ static void end_answer(struct http_request *req)
     struct http_conn *c = req->conn;
 
     req->is_ended = true;
+    note_output(c, true, true);
     if (c->skip > 0) { /* written again, it came out shorter than what the client has had */
         log_error("conn=%lu event=adopted_answer_differs surplus_bytes=%lu", (unsigned long)c->id,
                   (unsigned long)c->skip);
@@ -170,8 +205,6 @@ void http_respond(struct http_request *req, int status, const struct http_header
     assert(!req->is_started && req->is_announced);
     if (is_silenced(req))
         return;
-    if (c->phase == CONN_BODY)
-        req->answer_start = c->out_queued;
     req->is_started = true;
     settle_keep_alive(req, false);
     head_begin(c, req, status);
@@ -204,6 +237,7 @@ void http_start(struct http_request *req, int status, const struct http_header *
     if (req->is_chunked)
         buf_add_str(head, "Transfer-Encoding: chunked\r\n");
     head_end(c, req->parser.minor_version, req->keep_alive);
+    note_output(c, true, false);
     conn_mark_dirty(c);
 }
 
@@ -245,6 +279,17 @@ void http_set_close(struct http_request *req)
     assert(!req->is_started);
     if (!req->is_adopted)
         req->keep_alive = false;
+}
+
+void http_set_repeatable(struct http_request *req)
+{
+    assert(!req->is_started);
+    req->is_repeatable = true;
+}
+
+bool http_is_behind(const struct http_request *req)
+{
+    return req->conn->skip > 0;
 }
 
 void http_abort(struct http_request *req)
@@ -291,5 +336,8 @@ void answer_refusal(struct http_conn *c)
     head_end(c, 1, false);
     if (body.n > 0 && !(req && is_head_request(req)))
         answer_put(c, body.data, body.n);
+    if (req)
+        req->keep_alive = req->is_repeatable = false;
+    note_output(c, true, true);
     buf_fini(&body);
 }

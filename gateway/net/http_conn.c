@@ -23,9 +23,9 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/net/tcp_offset.h"
 
 enum { HEAD_STEP_BYTES = 4096 };
 
@@ -71,9 +71,23 @@ static void end_request(struct http_conn *c, enum http_outcome outcome)
     request_free(req);
 }
 
+/* What the client sent so far is dealt with.  Noted before anyone is told that the request is over:
+ * from here on a successor will not look at it again. */
+static void note_used(struct http_conn *c)
+{
+    fault_point("gateway.done");
+    c->out_start = c->out_queued;
+    c->sent_continue = false;
+    free(c->resume);
+    c->resume = NULL;
+    if (c->server->handler.on_used)
+        c->server->handler.on_used(c, c->in_used, c->server->ctx);
+}
+
 /* ---- what happens on the way into a phase ---- */
 static void begin_idle(struct http_conn *c)
 {
+    note_used(c);
     end_request(c, HTTP_SENT);
     c->has_served = true;
     deadline_set(c, DL_IDLE);
@@ -82,16 +96,41 @@ static void begin_idle(struct http_conn *c)
 static void begin_head(struct http_conn *c)
 {
     c->req = request_new(c);
+    if (c->resume && c->resume->started_ns)
+        c->req->started_ns = c->resume->started_ns;
     deadline_set(c, DL_HEAD);
+}
+
+/* The request that the dead process was at: what it has said to the client stands.  True: that was all
+ * there is to say. */
+static bool resume_request(struct http_conn *c)
+{
+    const struct http_mark *mark = &c->resume->mark;
+    struct http_request *req = c->req;
+
+    if (mark->sent_continue)
+        answer_continue(c);
+    if (!mark->is_begun)
+        return false;
+    req->is_adopted = true;
+    req->date_s = mark->date_s;
+    req->keep_alive = mark->keep_alive;
+    req->was_whole = mark->whole_bytes > 0;
+    if (!c->is_out)
+        return false;
+    req->is_started = req->is_ended = true;
+    return true;
 }
 
 static void begin_body(struct http_conn *c)
 {
     struct http_server *s = c->server;
 
-    counter_add(&s->counters->requests, 1);
     deadline_set(c, DL_BODY);
     c->req->keep_alive = c->req->parser.keep_alive && !s->is_draining;
+    if (c->resume && c->resume->has_mark && resume_request(c))
+        return;
+    counter_add(&s->counters->requests, 1);
     c->req->is_announced = true;
     if (s->handler.on_head)
         s->handler.on_head(c->req, s->ctx);
@@ -99,7 +138,6 @@ static void begin_body(struct http_conn *c)
 
 static void begin_answer(struct http_conn *c)
 {
-    c->req->answer_start = c->out_queued;
     c->server->handler.on_request(c->req, c->server->ctx);
     if (!c->req->is_ended)
         request_trim(c->req);
@@ -289,14 +327,6 @@ static enum http_parse read_body(struct http_conn *c)
     return result;
 }
 
-static void send_continue(struct http_conn *c)
-{
-    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-
-    answer_put(c, text, sizeof text - 1);
-    c->req->parser.expects_continue = false;
-}
-
 static bool step_body(struct http_conn *c)
 {
     struct http_request *req = c->req;
@@ -326,7 +356,7 @@ static bool step_body(struct http_conn *c)
         return true;
     }
     if (req->parser.expects_continue && req->parser.body_bytes == 0)
-        send_continue(c);
+        answer_continue(c);
     return false;
 }
 
@@ -334,7 +364,7 @@ static bool step_answer(struct http_conn *c)
 {
     if (c->req->is_ended)
         conn_handle(c, CE_ANSWERED);
-    else if (c->has_eof || c->has_left)
+    else if ((c->has_eof || c->has_left) && !c->req->was_whole)
         conn_lose(c, HTTP_GONE);
     else
         return false;
@@ -469,7 +499,7 @@ void conn_on_peer(void *peer, bool is_dead)
         conn_run(c);
 }
 
-struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp)
+struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp, void *user)
 {
     struct http_conn *c = mem_zalloc(1, sizeof *c);
     struct err err;
@@ -477,15 +507,9 @@ struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp)
     c->server = s;
     c->fd = fd;
     c->is_tcp = is_tcp;
+    c->user = user;
     c->id = ++s->next_conn_id;
     c->deadline = DL_NONE;
-    if (!peer_watch_add(s->peer_watch, fd, c, &err)) {
-        log_warning("event=connection_dropped error=\"%s\"", err.msg);
-        tcp_abort(fd);
-        close(fd);
-        free(c);
-        return NULL;
-    }
     stream_open(c);
     TAILQ_INSERT_TAIL(&s->conns, c, all);
     s->n_conns++;
@@ -493,20 +517,25 @@ struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp)
     deadline_set(c, DL_HEAD);
     if (s->handler.on_open)
         s->handler.on_open(c, s->ctx);
+    if (!peer_watch_add(s->peer_watch, fd, c, &err)) {
+        log_warning("event=connection_dropped error=\"%s\"", err.msg);
+        conn_cut(c, HTTP_SHUTDOWN);
+    }
     return c;
 }
 
-void conn_set_answering(struct http_conn *c, struct http_request *req)
+void conn_set_done(struct http_conn *c)
 {
     assert(c->phase == CONN_IDLE && !c->req);
-    c->req = req;
-    c->phase = CONN_ANSWER;
+    c->phase = CONN_FLUSH;
+    c->must_linger = true;
     deadline_set(c, DL_NONE);
 }
 
 void conn_free(struct http_conn *c)
 {
     assert(c->phase == CONN_CLOSED);
+    free(c->resume);
     free(c);
 }
 

@@ -18,6 +18,8 @@
 #include "gateway/net/peer_watch.h"
 
 struct bufferevent;
+struct evbuffer;
+struct event;
 
 enum conn_phase {
     CONN_IDLE,   /* no byte of a request yet */
@@ -42,6 +44,8 @@ enum conn_event {
     N_CONN_EVENTS
 };
 
+enum { HTTP_READ_BYTES = 16 << 10 };
+
 enum deadline_kind {
     DL_IDLE,
     DL_HEAD,
@@ -65,11 +69,12 @@ struct http_request {
     const char *path; /* inside head; NULL while unknown */
     struct buf body;
     uint64_t started_ns;
-    uint64_t answer_start; /* in bytes of conn->out_queued */
-    int64_t date_s;        /* 0: not decided yet */
+    int64_t date_s; /* 0: not decided yet */
     void *user;
-    bool is_announced; /* on_head was called, so on_done must be */
-    bool is_adopted;
+    bool is_announced;  /* on_head was called, so on_done must be */
+    bool is_adopted;    /* its head may be out: date and keep_alive are settled */
+    bool was_whole;     /* the dead process had completed the answer */
+    bool is_repeatable; /* so is the answer */
     bool body_done;
     bool keep_alive;
     bool is_started;
@@ -82,8 +87,11 @@ struct http_conn {
     TAILQ_ENTRY(http_conn) in_deadline;
     STAILQ_ENTRY(http_conn) in_dirty; /* or in the list of the closed */
     struct http_server *server;
-    struct bufferevent *bev;
-    struct http_request *req; /* from the first byte of a request until its answer is sent */
+    struct bufferevent *bev; /* of the output */
+    struct evbuffer *in;     /* read, and not yet used */
+    struct event *readable;
+    struct http_resume *resume; /* of an adopted connection, during its first request */
+    struct http_request *req;   /* from the first byte of a request until its answer is sent */
     void *user;
     uint64_t id;
     uint64_t deadline_ns;
@@ -91,6 +99,7 @@ struct http_conn {
     uint64_t in_used;      /* bytes taken out of the input */
     uint64_t in_seen;      /* bytes read */
     uint64_t out_queued;   /* bytes put into the output, dropped ones included */
+    uint64_t out_start;    /* of the current request's, in out_queued */
     uint64_t out_counted;  /* of them, those added to the counters */
     uint64_t out_base;     /* kernel's count of bytes taken = out_base + out_queued - waiting */
     uint64_t skip;         /* bytes of an adopted answer that the client has already been sent */
@@ -110,7 +119,9 @@ struct http_conn {
     bool has_eof;      /* the client's last byte was read */
     bool has_left;     /* the client has sent its last byte, read or not */
     bool must_linger;
-    bool has_served; /* a request was answered before */
+    bool sent_continue; /* to the current request */
+    bool has_served;    /* a request was answered before */
+    bool is_out;        /* the answer to the adopted request was all taken */
 };
 
 struct http_listener {
@@ -147,8 +158,9 @@ struct http_server {
     uint64_t periods_ns[N_DEADLINES];
     struct loop_timer *tick;
     uint64_t tick_at_ns;
-    struct buf scratch; /* heads of answers are composed here */
-    int64_t date_s;     /* of date */
+    struct buf scratch;               /* heads of answers are composed here */
+    char in_scratch[HTTP_READ_BYTES]; /* input that no journal has room for */
+    int64_t date_s;                   /* of date */
     char date[32];
     bool is_draining;
     bool is_drained;
@@ -166,7 +178,7 @@ const char *server_date(struct http_server *s, int64_t *date_s);
 
 /* ---- http_conn.c ---- */
 /* Takes fd.  The caller must conn_run() it. */
-struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp);
+struct http_conn *conn_new(struct http_server *s, int fd, bool is_tcp, void *user);
 /* Do all that can be done now.  The connection may be closed (not freed) on return. */
 void conn_run(struct http_conn *c);
 /* End it now with an outcome for its request. */
@@ -181,8 +193,8 @@ bool conn_body_is_at_hand(const struct http_conn *c); /* all of it is in the inp
 void conn_on_peer(void *conn, bool is_dead);          /* peer_watch_fn */
 void conn_free(struct http_conn *c);
 const char *conn_phase_name(enum conn_phase phase);
-/* The stage of an adopted connection, before its first conn_run(). */
-void conn_set_answering(struct http_conn *c, struct http_request *req);
+/* An adopted connection whose last answer is out: end it, before its first conn_run(). */
+void conn_set_done(struct http_conn *c);
 
 /* ---- http_stream.c ---- */
 void stream_open(struct http_conn *c);
@@ -192,8 +204,6 @@ void stream_set_reading(struct http_conn *c, bool on);
 /* The first contiguous bytes of the input, and how many they are. */
 size_t stream_peek(const struct http_conn *c, const char **bytes);
 void stream_use(struct http_conn *c, size_t n); /* they are done with */
-size_t stream_copy_input(const struct http_conn *c, void *out,
-                         size_t cap); /* returns all there is */
 void stream_add_input(struct http_conn *c, const void *bytes,
                       size_t n); /* as if it had been read */
 void stream_add_output(struct http_conn *c, const void *bytes, size_t n);
@@ -211,7 +221,9 @@ void deadline_set(struct http_conn *c, enum deadline_kind kind); /* DL_NONE: non
 uint64_t conn_progress(const struct http_conn *c);
 
 /* ---- http_answer.c ---- */
+#define HTTP_CONTINUE "HTTP/1.1 100 Continue\r\n\r\n"
 void answer_put(struct http_conn *c, const void *bytes, size_t n);
+void answer_continue(struct http_conn *c); /* 100 */
 /* The layer's own answer to c->refusal; the connection closes after it. */
 void answer_refusal(struct http_conn *c);
 
@@ -221,6 +233,8 @@ struct http_request *request_new(struct http_conn *c);
 void request_keep_head(struct http_request *req, const char *bytes, size_t n);
 void request_trim(struct http_request *req);
 void request_free(struct http_request *req);
+/* Find out_base; false: the kernel does not count this connection's bytes. */
+bool conn_find_base(struct http_conn *c);
 
 /* ---- http_listen.c ---- */
 void listeners_resume(void *server);

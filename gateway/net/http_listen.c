@@ -82,6 +82,7 @@ static void accepted(struct http_listener *l, int fd)
 {
     struct http_server *s = l->server;
     struct http_conn *c;
+    void *user;
     bool is_over = s->n_conns >= s->config.conns_max;
 
     s->accept_is_failing = false;
@@ -90,11 +91,11 @@ static void accepted(struct http_listener *l, int fd)
         close(fd);
         return;
     }
-    c = conn_new(s, fd, l->is_tcp);
-    if (c && is_over)
+    user = s->handler.on_accept ? s->handler.on_accept(fd, l->is_tcp, s->ctx) : NULL;
+    c = conn_new(s, fd, l->is_tcp, user);
+    if (is_over)
         conn_refuse(c, HTTP_REFUSED_CONNECTIONS);
-    if (c)
-        conn_run(c);
+    conn_run(c);
 }
 
 static void on_listener(void *arg)
@@ -127,6 +128,8 @@ static void set_tcp_options(const struct http_server *s, int fd)
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on,
+               sizeof on); /* else read bytes cannot be counted */
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &n, sizeof n);

@@ -214,7 +214,7 @@ size_t http_output_waiting(const struct http_request *req)
 /* ---- offsets ---- */
 /* What the kernel has taken and what waits here make up all that was queued, so the origin of the
  * kernel's count is found at any time. */
-static bool find_base(struct http_conn *c)
+bool conn_find_base(struct http_conn *c)
 {
     uint64_t taken;
 
@@ -225,38 +225,6 @@ static bool find_base(struct http_conn *c)
     c->out_base = taken - (c->out_queued - conn_waiting(c));
     c->has_base = true;
     return true;
-}
-
-bool http_request_mark(const struct http_request *req, struct http_mark *mark)
-{
-    struct http_conn *c = req->conn;
-    uint64_t bytes_read;
-
-    if (c->is_cut || !find_base(c) || !tcp_bytes_read(c->fd, &bytes_read))
-        return false;
-    *mark = (struct http_mark){ .answer_start = c->out_base + req->answer_start,
-                                .bytes_read = bytes_read,
-                                .date_s = req->date_s,
-                                .minor_version = req->parser.minor_version,
-                                .keep_alive = req->keep_alive,
-                                .is_head = req->parser.method == HTTP_HEAD };
-    return true;
-}
-
-bool http_conn_mark(const struct http_conn *conn, struct http_mark *mark)
-{
-    uint64_t bytes_read;
-
-    if (!conn->is_tcp || conn->is_cut || conn->phase == CONN_CLOSED ||
-        !tcp_bytes_read(conn->fd, &bytes_read))
-        return false;
-    *mark = (struct http_mark){ .bytes_read = bytes_read };
-    return true;
-}
-
-size_t http_request_surplus(const struct http_request *req, void *out, size_t cap)
-{
-    return stream_copy_input(req->conn, out, cap);
 }
 
 /* ---- the connection ---- */

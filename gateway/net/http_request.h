@@ -4,9 +4,9 @@
  * on_done, which comes exactly once for every request that on_head saw, whatever happens to client
  * or server, and after which the pointer is dead.  What the accessors return is borrowed until then.
  *
- * No function of this file calls back into the handler, and none puts a byte into the kernel: both happen
- * when the handler has returned to the loop.  So a handler may record where an answer stands
- * (http_request_mark) after it called http_start() and before anyone can have seen a byte of it.
+ * No function of this file puts a byte into the kernel, and none but on_output (http_server.h) calls back
+ * into the handler: both happen when the handler has returned to the loop.  on_output comes before anyone
+ * can have seen a byte of the answer.
  *
  * Once the client is gone, or the answer was cut, all answering functions do nothing; on_done is then
  * on its way.  Only on the thread of the server's loop. */
@@ -93,25 +93,23 @@ bool http_is_ended(const struct http_request *req);
 bool http_is_congested(const struct http_request *req);
 size_t http_output_waiting(const struct http_request *req); /* bytes not yet taken by the kernel */
 
-/* ---- where the answer stands; see http_server_adopt() ---- */
-/* Plain data, fit to lie in shared memory.  Offsets count as the kernel does for this connection. */
-struct http_mark {
-    uint64_t answer_start; /* offset of the answer's first byte in all that was written */
-    uint64_t bytes_read;   /* bytes taken from the socket so far */
-    int64_t date_s;        /* of the Date field */
-    uint8_t minor_version;
-    uint8_t keep_alive;
-    uint8_t is_head; /* the answer has no body */
-    uint8_t reserved[5];
-};
+/* Made again from the same request, seed and tokens, the answer has the same bytes; before http_start
+ * or http_respond.  A successor then writes it again and drops what the client has had; of other answers,
+ * which must go by http_respond(), it only knows whether they are out. */
+void http_set_repeatable(struct http_request *req);
+/* The answer of a dead process is being written again and has not come as far as that one's. */
+bool http_is_behind(const struct http_request *req);
 
-/* Take it in on_request, and again right after http_start() or http_respond().  False when the
- * connection cannot be continued by another process (not TCP, or closing); *mark is then
- * untouched. */
-bool http_request_mark(const struct http_request *req, struct http_mark *mark);
-/* Bytes read past the end of this request (pipelined); they stay the same until on_done.  Copies up to
- * cap bytes and returns their true number. */
-size_t http_request_surplus(const struct http_request *req, void *out, size_t cap);
+/* ---- where the answer stands; see http_server_adopt() ---- */
+struct http_mark {
+    uint64_t answer_start; /* of its output, in all that was written, as the kernel counts */
+    uint64_t whole_bytes;  /* of the complete output; 0: not complete yet */
+    int64_t date_s;        /* of the Date field */
+    bool is_begun;         /* more than 100 Continue */
+    bool is_repeatable;
+    bool keep_alive;
+    bool sent_continue;
+};
 
 /* ---- the connection ---- */
 int http_conn_fd(const struct http_conn *conn);

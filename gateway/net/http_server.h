@@ -85,12 +85,21 @@ struct http_handler {
     /* Write the body of an error answer; returns its Content-Type.  Default: JSON,
      * {"error":{"message":...,"type":...,"code":...}}. */
     const char *(*on_error)(const struct http_error *error, struct buf *body, void *ctx);
-    /* A connection begins and ends; its descriptor may be handed on in between. */
+    /* A client was accepted, and nothing else happened yet: the moment to see to it that the descriptor
+     * outlives us.  Returns the connection's user pointer. */
+    void *(*on_accept)(int fd, bool is_tcp, void *ctx);
+    /* A connection begins and ends. */
     void (*on_open)(struct http_conn *conn, void *ctx);
     void (*on_close)(struct http_conn *conn, void *ctx);
-    /* Bytes as they were read, before they are looked at: the journal of a request that a successor
-     * is to finish reading. */
-    void (*on_input)(struct http_conn *conn, const void *bytes, size_t n, void *ctx);
+    /* The journal of what clients send.  Where the next bytes are to be received, *n at most; NULL: nowhere,
+     * they are read all the same.  Then how many came, 0 if none did. */
+    char *(*on_room)(struct http_conn *conn, size_t *n, void *ctx);
+    void (*on_input)(struct http_conn *conn, size_t n, void *ctx);
+    /* The first n bytes that the client sent are answered, and will not be needed again. */
+    void (*on_used)(struct http_conn *conn, uint64_t n, void *ctx);
+    /* The output of the connection's current request has begun, goes on after 100 Continue, or is
+     * complete.  Called inside the answering functions, before the kernel gets a byte of what is new. */
+    void (*on_output)(struct http_conn *conn, const struct http_mark *mark, void *ctx);
     /* After http_server_drain(): the last connection is gone. */
     void (*on_drained)(struct http_server *server, void *ctx);
 };
@@ -115,30 +124,30 @@ void http_server_drain(struct http_server *s);
 bool http_server_is_draining(const struct http_server *s);
 size_t http_server_n_conns(const struct http_server *s);
 
-/* ---- taking over a connection of a process that died ---- */
+/* ---- taking over a connection of a process that died ----
+ *
+ *   http_server_adopt()   http_conn_feed() with all that was read, in pieces   http_conn_go_on()
+ *
+ * What the dead process had read is looked at again from the first byte of the request it was at, then the
+ * socket; callbacks come as for any request.  The answer's bytes that the kernel had already taken are
+ * dropped (is_repeatable), or the whole of it when it was all out (no callback comes then); so the client
+ * reads one unbroken answer, and no answer twice. */
 struct http_resume {
-    const struct http_mark *mark; /* NULL: unknown, and then it cannot have been answering */
-    bool is_answering;
-    /* Bytes the dead process had read that no finished request used: the request so far, or
-     * (answering) what came after the request. */
-    const void *in;
-    size_t n_in;
-    void *user; /* answering: becomes http_request_user() */
+    uint64_t in_start;   /* of that request, in all that the client has sent */
+    uint64_t started_ns; /* of that request; 0: not known */
+    bool has_mark;       /* some output of it may be out */
+    struct http_mark mark;
+    void *user; /* of the connection */
 };
 
-/* Go on with the connection fd (taken, also on failure).
- *
- * Reading: `in` is looked at first, then the socket; callbacks come as for any request.  *req is NULL.
- *
- * Answering: *req is a request without head and body, for which on_done will come.  The handler answers
- * it again from its first byte, with the same status, fields and pieces; the layer drops
- * what the kernel had already taken, so the client reads one unbroken answer.
- *
- * ERR_PROTO when bytes are known to be lost (read by the dead process, but not in `in`'s record), ERR_SYS
- * when the descriptor is no connection; the client is then cut off. */
-bool http_server_adopt(struct http_server *s, int fd, const struct http_resume *resume,
-                       struct http_request **req, struct err *e);
-/* The mark of a connection that is not answering, for its record. */
-bool http_conn_mark(const struct http_conn *conn, struct http_mark *mark);
+/* Takes fd, also on failure; the client is then cut off.  ERR_PROTO: part of an answer is out that cannot
+ * be made again.  ERR_SYS: the descriptor is no connection. */
+struct http_conn *http_server_adopt(struct http_server *s, int fd, const struct http_resume *resume,
+                                    struct err *e);
+void http_conn_feed(struct http_conn *conn, const void *bytes, size_t n);
+/* Outside of callbacks of the server. */
+void http_conn_go_on(struct http_conn *conn);
+/* Whether the whole output that the mark speaks of is in the kernel. */
+bool http_mark_is_out(const struct http_mark *mark, int fd);
 
 #endif

@@ -1,8 +1,8 @@
-/* http_stream.c - the bytes of a connection: its bufferevent, its socket, how they begin and end.
+/* http_stream.c - the bytes of a connection: its socket and buffers, how they begin and end.
  *
  * Output goes to the kernel directly, once per turn and connection; only what the kernel does not take is
  * left to the bufferevent (is_blocked), which saves two system calls for nearly every answer.  Input is
- * read by the bufferevent, and only in phases that want it. */
+ * read by ourselves, straight into the handler's journal, and only in phases that want it. */
 #include <assert.h>
 #include <errno.h>
 #include <event2/buffer.h>
@@ -12,19 +12,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fault_point.h"
 #include "gateway/net/http_conn.h"
 #include "gateway/net/tcp_offset.h"
 
 enum { READ_BYTES_MAX = 64 << 10, WRITE_BYTES_MAX = 256 << 10 };
 
-static struct evbuffer *input_of(const struct http_conn *c)
-{
-    return bufferevent_get_input(c->bev);
-}
-
 size_t conn_unread(const struct http_conn *c)
 {
-    return evbuffer_get_length(input_of(c));
+    return evbuffer_get_length(c->in);
 }
 
 size_t conn_waiting(const struct http_conn *c)
@@ -34,7 +30,7 @@ size_t conn_waiting(const struct http_conn *c)
 
 void stream_use(struct http_conn *c, size_t n)
 {
-    evbuffer_drain(input_of(c), n);
+    evbuffer_drain(c->in, n);
     c->in_used += n;
 }
 
@@ -42,26 +38,16 @@ size_t stream_peek(const struct http_conn *c, const char **bytes)
 {
     struct evbuffer_iovec span = { 0 };
 
-    if (evbuffer_peek(input_of(c), -1, NULL, &span, 1) < 1)
+    if (evbuffer_peek(c->in, -1, NULL, &span, 1) < 1)
         return 0;
     *bytes = span.iov_base;
     return span.iov_len;
 }
 
-size_t stream_copy_input(const struct http_conn *c, void *out, size_t cap)
-{
-    evbuffer_copyout(input_of(c), out, cap);
-    return conn_unread(c);
-}
-
 void stream_add_input(struct http_conn *c, const void *bytes, size_t n)
 {
-    struct evbuffer *in = input_of(c);
-
-    evbuffer_unfreeze(in, 0); /* libevent guards the end of a bufferevent's input */
-    if (evbuffer_add(in, bytes, n))
+    if (evbuffer_add(c->in, bytes, n))
         assert(!"memory for input");
-    evbuffer_freeze(in, 0);
     c->in_seen += n;
 }
 
@@ -81,15 +67,14 @@ void stream_count_output(struct http_conn *c)
 
 void stream_set_reading(struct http_conn *c, bool on)
 {
-    if (c->has_eof)
-        c->is_reading = on = false; /* libevent stopped by itself */
+    on = on && !c->has_eof; /* its end stays readable for ever */
     if (c->is_reading == on)
         return;
     c->is_reading = on;
     if (on)
-        bufferevent_enable(c->bev, EV_READ);
+        event_add(c->readable, NULL);
     else
-        bufferevent_disable(c->bev, EV_READ);
+        event_del(c->readable);
 }
 
 bool stream_put(struct http_conn *c)
@@ -97,10 +82,13 @@ bool stream_put(struct http_conn *c)
     struct evbuffer *out = bufferevent_get_output(c->bev);
     int rc;
 
+    if (evbuffer_get_length(out) > 0)
+        fault_point("gateway.write");
     while (!c->is_blocked && evbuffer_get_length(out) > 0) {
         evbuffer_unfreeze(out, 1); /* libevent guards the front of a bufferevent's output */
         rc = evbuffer_write(out, c->fd);
         evbuffer_freeze(out, 1);
+        fault_point("gateway.written");
         if (rc > 0 || (rc < 0 && errno == EINTR))
             continue;
         if (rc < 0 && errno != EAGAIN) {
@@ -114,34 +102,50 @@ bool stream_put(struct http_conn *c)
     return evbuffer_get_length(out) == 0;
 }
 
-static void report_input(struct http_conn *c, size_t n_new)
+/* One recv(), into the journal where it has room: then the bytes outlive us from the instant at which the
+ * kernel counts them as read.  *asked: how many could have come. */
+static ssize_t receive(struct http_conn *c, size_t *asked)
 {
     struct http_server *s = c->server;
-    struct evbuffer *in = input_of(c);
-    struct evbuffer_ptr at;
-    struct evbuffer_iovec span;
+    char *room = NULL;
+    ssize_t got;
 
-    if (!s->handler.on_input)
-        return;
-    evbuffer_ptr_set(in, &at, evbuffer_get_length(in) - n_new, EVBUFFER_PTR_SET);
-    while (n_new > 0 && evbuffer_peek(in, -1, &at, &span, 1) > 0 && span.iov_len > 0) {
-        s->handler.on_input(c, span.iov_base, span.iov_len, s->ctx);
-        n_new -= span.iov_len;
-        if (evbuffer_ptr_set(in, &at, span.iov_len, EVBUFFER_PTR_ADD))
-            break;
+    *asked = sizeof s->in_scratch;
+    if (s->handler.on_room && c->phase != CONN_LINGER)
+        room = s->handler.on_room(c, asked, s->ctx);
+    if (!room)
+        *asked = sizeof s->in_scratch;
+    do
+        got = recv(c->fd, room ? room : s->in_scratch, *asked, 0);
+    while (got < 0 && errno == EINTR);
+    if (got > 0) {
+        fault_point("gateway.read");
+        stream_add_input(c, room ? room : s->in_scratch, (size_t)got);
+        counter_add(&s->counters->bytes_in, (uint64_t)got);
     }
+    if (s->handler.on_input)
+        s->handler.on_input(c, got > 0 ? (size_t)got : 0, s->ctx);
+    return got;
 }
 
-static void on_readable(struct bufferevent *bev, void *arg)
+static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct http_conn *c = arg;
-    uint64_t seen = c->in_used + evbuffer_get_length(bufferevent_get_input(bev));
+    size_t total = 0, asked;
+    ssize_t got;
 
+    (void)fd, (void)what;
     if (c->phase == CONN_CLOSED)
         return;
-    counter_add(&c->server->counters->bytes_in, seen - c->in_seen);
-    report_input(c, (size_t)(seen - c->in_seen));
-    c->in_seen = seen;
+    do {
+        got = receive(c, &asked);
+        total += got > 0 ? (size_t)got : 0;
+    } while (got > 0 && (size_t)got == asked && total < READ_BYTES_MAX);
+    if (got < 0 && errno != EAGAIN) {
+        conn_lose(c, HTTP_GONE);
+        return;
+    }
+    c->has_eof |= got == 0;
     conn_run(c);
 }
 
@@ -165,14 +169,8 @@ static void on_stream_event(struct bufferevent *bev, short what, void *arg)
     struct http_conn *c = arg;
 
     (void)bev;
-    if (c->phase == CONN_CLOSED)
-        return;
-    if (what & BEV_EVENT_EOF) {
-        c->has_eof = true;
-        conn_run(c);
-    } else if (what & BEV_EVENT_ERROR) {
+    if (c->phase != CONN_CLOSED && (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
         conn_lose(c, HTTP_GONE);
-    }
 }
 
 /* ---- life ---- */
@@ -185,7 +183,11 @@ void stream_close(struct http_conn *c, bool softly)
     else
         tcp_abort(c->fd);
     peer_watch_remove(c->server->peer_watch, c->fd);
+    event_free(c->readable);
+    evbuffer_free(c->in);
     bufferevent_free(c->bev);
+    c->readable = NULL;
+    c->in = NULL;
     c->bev = NULL;
     close(c->fd);
     c->fd = -1;
@@ -211,17 +213,17 @@ static void read_peer(struct http_conn *c)
     }
 }
 
-/* TLS would make an OpenSSL bufferevent here; stream_put() would then leave writing to libevent, as it
- * does while blocked. */
 void stream_open(struct http_conn *c)
 {
-    struct bufferevent *bev = bufferevent_socket_new(loop_base(c->server->loop), c->fd, 0);
+    struct event_base *base = loop_base(c->server->loop);
+    struct bufferevent *bev = bufferevent_socket_new(base, c->fd, 0);
 
-    assert(bev);
-    bufferevent_setcb(bev, on_readable, on_writable, on_stream_event, c);
+    c->in = evbuffer_new();
+    c->readable = event_new(base, c->fd, EV_READ | EV_PERSIST, on_readable, c);
+    assert(bev && c->in && c->readable);
+    bufferevent_setcb(bev, NULL, on_writable, on_stream_event, c);
     bufferevent_disable(bev, EV_READ | EV_WRITE);
     bufferevent_setwatermark(bev, EV_WRITE, c->server->config.out_high_bytes / 2, 0);
-    bufferevent_set_max_single_read(bev, READ_BYTES_MAX);
     bufferevent_set_max_single_write(bev, WRITE_BYTES_MAX);
     c->bev = bev;
     read_peer(c);

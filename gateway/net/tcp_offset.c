@@ -13,12 +13,30 @@
 
 enum { TRIES_MAX = 1000 };
 
+/* States of RFC 9293 as the kernel numbers them; <netinet/tcp.h> has the names, and clashes with
+ * <linux/tcp.h>. */
+enum { TCP_TIME_WAIT = 6, TCP_CLOSE_WAIT = 8, TCP_LAST_ACK = 9, TCP_CLOSING = 11 };
+
 static bool read_info(int fd, struct tcp_info *info)
 {
     socklen_t n = sizeof *info;
 
     memset(info, 0, sizeof *info);
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &n) == 0;
+}
+
+/* The peer's FIN has arrived: it has a number of its own in TCP's count, though it is no byte. */
+static bool has_end(const struct tcp_info *info)
+{
+    switch (info->tcpi_state) {
+    case TCP_CLOSE_WAIT:
+    case TCP_LAST_ACK:
+    case TCP_CLOSING:
+    case TCP_TIME_WAIT:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool tcp_bytes_taken(int fd, uint64_t *bytes)
@@ -51,7 +69,7 @@ bool tcp_bytes_read(int fd, uint64_t *bytes)
         if (before.tcpi_bytes_received == after.tcpi_bytes_received)
             break;
     }
-    *bytes = after.tcpi_bytes_received - (uint64_t)queued;
+    *bytes = after.tcpi_bytes_received - (uint64_t)queued - has_end(&after);
     return true;
 }
 

@@ -13,7 +13,7 @@
 /* Bytes the kernel ever took from writers of fd.  The origin may be off by a constant for a
  * connection: only differences mean something.  False when fd is not TCP. */
 bool tcp_bytes_taken(int fd, uint64_t *bytes);
-/* Bytes ever read from fd; one more once the peer's end has arrived. */
+/* Bytes ever read from fd, exactly, while the connection lives. */
 bool tcp_bytes_read(int fd, uint64_t *bytes);
 /* End the connection at once with a reset, dropping what waits, whoever else holds the descriptor.
  * Other kinds of socket are shut down. */

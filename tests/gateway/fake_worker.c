@@ -189,7 +189,8 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
         s->id = m->sequence_id;
         s->max_tokens = m->max_tokens < FAKE_TOKENS_MAX ? m->max_tokens : FAKE_TOKENS_MAX;
         s->min_tokens = m->min_tokens;
-        s->key = fake_key(m->prompt, m->n_prompt, m->sampling->seed);
+        s->key =
+            fake_key(m->prompt, m->n_prompt, m->sampling->temperature == 0 ? 0 : m->sampling->seed);
         s->ignore_eos = m->ignore_eos;
         s->want_logprobs = m->sampling->want_logprobs;
         s->n_top = m->sampling->top_logprobs;

@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/mem.h"
 #include "proto/control.h"
 
-enum { SETTINGS_MAX = 16 };
+enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20 };
 
 static void die(const char *what)
 {
@@ -58,33 +59,41 @@ static void spawn(struct harness *h)
     close(pair[1]);
 }
 
-static void send_boot(struct harness *h, const struct harness_setting *settings)
+static size_t add_setting(Llmd__Setting *storage, Llmd__Setting **list, size_t n, const char *name,
+                          const char *value)
 {
-    const struct harness_setting defaults[] = {
-        { "model", TEST_SOURCE_DIR "/models/stories-demo" },
-        { "gateway_threads", "2" },
-        { "log_level", getenv("GATEWAY_TEST_LOG") ? getenv("GATEWAY_TEST_LOG") : "error" },
-    };
+    llmd__setting__init(&storage[n]);
+    storage[n].name = (char *)(uintptr_t)name;
+    storage[n].value = (char *)(uintptr_t)value;
+    list[n] = &storage[n];
+    return n + 1;
+}
+
+static size_t list_settings(const struct harness *h, Llmd__Setting *storage, Llmd__Setting **list)
+{
+    size_t n = 0;
+
+    n = add_setting(storage, list, n, "model", TEST_SOURCE_DIR "/models/stories-demo");
+    n = add_setting(storage, list, n, "gateway_threads", "2");
+    n = add_setting(storage, list, n, "log_level",
+                    getenv("GATEWAY_TEST_LOG") ? getenv("GATEWAY_TEST_LOG") : "error");
+    if (h->fault_points)
+        n = add_setting(storage, list, n, "fault_points", h->fault_points);
+    for (const struct harness_setting *s = h->settings; s && s->name; s++)
+        n = add_setting(storage, list, n, s->name, s->value);
+    return n;
+}
+
+static void send_boot(struct harness *h)
+{
     Llmd__Setting storage[SETTINGS_MAX], *list[SETTINGS_MAX];
     Llmd__FdNote notes[3], *note_list[3];
     Llmd__Boot boot = LLMD__BOOT__INIT;
     int fds[3] = { h->board.segment.fd, h->connections.segment.fd, h->listen_fd };
     Llmd__FdKind kinds[3] = { LLMD__FD_KIND__FD_BOARD, LLMD__FD_KIND__FD_CONNECTIONS,
                               LLMD__FD_KIND__FD_LISTEN };
-    size_t n = 0;
     struct err e;
 
-    for (size_t i = 0; i < sizeof defaults / sizeof *defaults + SETTINGS_MAX; i++) {
-        size_t n_defaults = sizeof defaults / sizeof *defaults;
-        const struct harness_setting *s = i < n_defaults ? &defaults[i] : &settings[i - n_defaults];
-        if (i >= n_defaults && (!settings || !s->name))
-            break;
-        llmd__setting__init(&storage[n]);
-        storage[n].name = (char *)(uintptr_t)s->name;
-        storage[n].value = (char *)(uintptr_t)s->value;
-        list[n] = &storage[n];
-        n++;
-    }
     for (int i = 0; i < 3; i++) {
         llmd__fd_note__init(&notes[i]);
         notes[i].kind = kinds[i];
@@ -93,41 +102,118 @@ static void send_boot(struct harness *h, const struct harness_setting *settings)
     boot.slot = BOARD_SLOT_GATEWAY;
     boot.n_groups = h->n_groups;
     boot.tp_size = 1;
-    boot.epoch = 1;
+    boot.epoch = ++h->epoch;
     boot.instance = h->instance;
     boot.settings = list;
-    boot.n_settings = n;
+    boot.n_settings = list_settings(h, storage, list);
     boot.fds = note_list;
     boot.n_fds = 3;
+    boot.n_connections = h->loses_connections ? 0 : h->n_kept;
     if (!control_send(h->control, MSG_BOOT, &boot, fds, 3, &e)) {
         fprintf(stderr, "BOOT: %s\n", e.msg);
         abort();
     }
 }
 
-static void wait_ready(struct harness *h)
+/* ---- client connections ---- */
+
+static void keep(struct harness *h, const Llmd__Connections__Kept *kept, int fd)
 {
+    if (h->n_kept == h->kept_cap) {
+        h->kept_cap = h->kept_cap ? h->kept_cap * 2 : 64;
+        h->kept = mem_realloc(h->kept, h->kept_cap * sizeof *h->kept);
+    }
+    h->kept[h->n_kept++] = (struct harness_kept){ kept->slot, kept->generation, fd };
+}
+
+/* As llmd: the record is another's, or nobody's. */
+static void drop_stale(struct harness *h)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < h->n_kept; i++) {
+        struct harness_kept *k = &h->kept[i];
+        const struct connection_record *r = connections_record(&h->connections, k->slot);
+        if (connection_state(r) == CONNECTION_FREE || atomic_load(&r->generation) != k->generation)
+            close(k->fd);
+        else
+            h->kept[n++] = *k;
+    }
+    h->n_kept = n;
+}
+
+void harness_collect(struct harness *h)
+{
+    struct pollfd p = { .fd = h->control, .events = POLLIN };
     struct control_msg m;
     struct err e;
 
-    if (control_recv(h->control, &m, &e) != CONTROL_OK || m.type != MSG_READY) {
-        fprintf(stderr, "expected READY, got %s\n",
-                m.type == MSG_FATAL ? ((Llmd__Fatal *)m.body)->message : "something else");
-        abort();
+    while (poll(&p, 1, 0) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
+        const Llmd__Connections *body = m.body;
+        for (size_t i = 0; m.type == MSG_CONNECTIONS && i < body->n_kept; i++) {
+            keep(h, body->kept[i], m.fds[i]);
+            m.fds[i] = -1;
+        }
+        control_msg_fini(&m);
     }
-    control_msg_fini(&m);
+    drop_stale(h);
+}
+
+static void send_kept(struct harness *h)
+{
+    Llmd__Connections__Kept kept[FDPASS_FDS_MAX], *list[FDPASS_FDS_MAX];
+    struct err e;
+
+    for (uint32_t at = 0; at < h->n_kept && !h->loses_connections;) {
+        Llmd__Connections m = LLMD__CONNECTIONS__INIT;
+        int fds[FDPASS_FDS_MAX], n = 0;
+        for (; n < FDPASS_FDS_MAX && at < h->n_kept; n++, at++) {
+            llmd__connections__kept__init(&kept[n]);
+            kept[n].slot = h->kept[at].slot;
+            kept[n].generation = h->kept[at].generation;
+            list[n] = &kept[n];
+            fds[n] = h->kept[at].fd;
+        }
+        m.kept = list;
+        m.n_kept = (size_t)n;
+        control_send(h->control, MSG_CONNECTIONS, &m, fds, n, &e); /* it may die early */
+    }
+}
+
+/* ---- start ---- */
+
+static bool wait_ready(struct harness *h)
+{
+    struct control_msg m;
+    struct err e;
+    bool ok;
+
+    do {
+        if (control_recv(h->control, &m, &e) != CONTROL_OK)
+            return false;
+        ok = m.type == MSG_READY;
+        if (m.type == MSG_FATAL) {
+            fprintf(stderr, "expected READY, got: %s\n", ((Llmd__Fatal *)m.body)->message);
+            abort();
+        }
+        control_msg_fini(&m);
+    } while (!ok);
+    return true;
 }
 
 void harness_start(struct harness *h, uint32_t n_groups, const struct harness_setting *settings)
 {
+    const char *fault_points = h->fault_points;
     static int count;
     struct err e;
 
     memset(h, 0, sizeof *h);
     h->n_groups = n_groups;
+    h->settings = settings;
+    h->fault_points = fault_points;
     snprintf(h->instance, sizeof h->instance, "test%d-%d", getpid(), ++count);
     if (!board_create(&h->board, n_groups, 1, 7, &e) ||
-        !connections_create(&h->connections, 512, 7, &e)) {
+        !connections_create(&h->connections, 512, JOURNAL_BYTES, 7, &e)) {
         fprintf(stderr, "%s\n", e.msg);
         abort();
     }
@@ -137,8 +223,37 @@ void harness_start(struct harness *h, uint32_t n_groups, const struct harness_se
                  g);
     open_listener(h);
     spawn(h);
-    send_boot(h, settings);
-    wait_ready(h);
+    send_boot(h);
+    if (!wait_ready(h))
+        die("no READY");
+}
+
+void harness_kill(struct harness *h)
+{
+    kill(h->pid, SIGKILL);
+    harness_wait(h);
+}
+
+bool harness_wait_dead(struct harness *h, uint64_t limit_ms)
+{
+    for (uint64_t i = 0; i < limit_ms; i++) {
+        if (waitpid(h->pid, NULL, WNOHANG) == h->pid) {
+            h->pid = 0;
+            return true;
+        }
+        usleep(1000);
+    }
+    return false;
+}
+
+bool harness_respawn(struct harness *h)
+{
+    harness_collect(h);
+    close(h->control);
+    spawn(h);
+    send_boot(h);
+    send_kept(h);
+    return wait_ready(h);
 }
 
 void harness_start_worker(struct harness *h, uint32_t group)
@@ -203,6 +318,9 @@ void harness_free(struct harness *h)
     }
     for (uint32_t g = 0; g < h->n_groups; g++)
         harness_stop_worker(h, g);
+    for (uint32_t i = 0; i < h->n_kept; i++)
+        close(h->kept[i].fd);
+    free(h->kept);
     board_close(&h->board);
     connections_close(&h->connections);
     close(h->listen_fd);

@@ -15,6 +15,11 @@ struct harness_setting {
     const char *name, *value;
 };
 
+struct harness_kept {
+    uint32_t slot, generation;
+    int fd;
+};
+
 struct harness {
     char instance[64];
     struct board board;
@@ -25,6 +30,12 @@ struct harness {
     uint32_t n_groups;
     struct fake_worker workers[HARNESS_GROUPS_MAX];
     bool has_worker[HARNESS_GROUPS_MAX];
+    const struct harness_setting *settings;
+    const char *fault_points; /* of the next gateway to be started; NULL = none */
+    uint32_t epoch;
+    struct harness_kept *kept; /* as llmd: connections handed over */
+    uint32_t n_kept, kept_cap;
+    bool loses_connections; /* the next gateway is given none of them */
 };
 
 /* Starts the gateway and waits for READY.  settings end with a NULL name and come on top of defaults
@@ -38,6 +49,14 @@ int harness_stop(struct harness *h);
 void harness_drain(struct harness *h, uint64_t limit_ms);
 void harness_restart(struct harness *h, uint64_t limit_ms);
 int harness_wait(struct harness *h);
+/* Take in what the gateway hands over. */
+void harness_collect(struct harness *h);
+/* kill -9; or wait for it to die by itself (a fault point). */
+void harness_kill(struct harness *h);
+bool harness_wait_dead(struct harness *h, uint64_t limit_ms);
+/* The next gateway, with the same segments, sockets and kept connections; waits for READY.  False: it
+ * died before (a fault point in the taking over). */
+bool harness_respawn(struct harness *h);
 void harness_free(struct harness *h);
 
 void harness_say_service(struct harness *h, uint32_t group, bool is_up, const char *cause);

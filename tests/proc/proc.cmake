@@ -5,6 +5,9 @@ add_dependencies(test_gateway_routes llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
+llmd_test(NAME test_gateway_takeover SOURCES proc/test_gateway_takeover.c LIBS gateway_harness
+          TIMEOUT 240 LABELS proc)
+add_dependencies(test_gateway_takeover llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 

@@ -193,9 +193,9 @@ static inline void fixture_on_close(struct http_conn *conn, void *ctx)
     atomic_fetch_add(&((struct fixture *)ctx)->n_closed, 1);
 }
 
-static inline void fixture_on_input(struct http_conn *conn, const void *bytes, size_t n, void *ctx)
+static inline void fixture_on_input(struct http_conn *conn, size_t n, void *ctx)
 {
-    (void)conn, (void)bytes;
+    (void)conn;
     atomic_fetch_add(&((struct fixture *)ctx)->input_bytes, n);
 }
 

@@ -20,7 +20,7 @@ static void connections_are_claimed_once_and_cleared(void **state)
     struct err e;
 
     (void)state;
-    assert_true(connections_create(&c, 3, 7, &e));
+    assert_true(connections_create(&c, 3, 1 << 20, 7, &e));
     for (uint32_t i = 0; i < 3; i++)
         assert_int_equal(connections_claim(&c, 0, i, 100 + i), i);
     assert_int_equal(connections_claim(&c, 0, 9, 1), CONNECTIONS_NO_SLOT);
@@ -45,7 +45,7 @@ static void connections_attach_sees_the_same_records(void **state)
     struct err e;
 
     (void)state;
-    assert_true(connections_create(&a, 10, 7, &e));
+    assert_true(connections_create(&a, 10, 0, 7, &e));
     assert_int_equal(connections_claim(&a, 4, 1, 1), 4);
     assert_true(connections_attach(&b, dup(a.segment.fd), &e));
     assert_int_equal(b.hdr->n_slots, 10);
@@ -90,7 +90,7 @@ static void connections_are_never_shared_by_threads(void **state)
     struct err e;
 
     (void)state;
-    assert_true(connections_create(&c, 2, 7, &e)); /* fewer slots than threads: they must collide */
+    assert_true(connections_create(&c, 2, 0, 7, &e)); /* fewer slots than threads: they must collide */
     for (uint32_t i = 0; i < N_THREADS; i++) {
         claimers[i] = (struct claimer){ .c = &c, .thread = i, .owner = owner };
         assert_int_equal(pthread_create(&threads[i], NULL, claim_and_release, &claimers[i]), 0);

@@ -21,6 +21,7 @@ struct house {
     struct sequence sequences[N_SEQUENCES];
     int32_t prompts[N_SEQUENCES][N_PROMPT];
     uint32_t n_progress;
+    bool keeps_finished; /* answers that are not out yet */
 };
 
 static struct house house;
@@ -45,7 +46,11 @@ static void describe(char *out, size_t n, void *ctx)
 
 static void on_progress(struct sequence *s)
 {
-    ((struct house *)s->owner)->n_progress++;
+    struct house *h = s->owner;
+
+    h->n_progress++;
+    if (s->state == SEQUENCE_ENDED && !h->keeps_finished)
+        upstream_release(h->u, s);
 }
 
 static void open_house(uint32_t n_groups, uint32_t n_workers)
@@ -77,7 +82,7 @@ static void open_house(uint32_t n_groups, uint32_t n_workers)
 static void close_house(void)
 {
     for (int i = 0; i < N_SEQUENCES; i++) {
-        upstream_cancel(house.u, &house.sequences[i]);
+        upstream_release(house.u, &house.sequences[i]);
         sequence_fini(&house.sequences[i]);
     }
     assert_int_equal(upstream_n_sequences(house.u), 0);

@@ -1,0 +1,364 @@
+/* test_gateway_takeover.c - kill -9 of the gateway, at random moments and at each narrow place, with many
+ * clients of every kind: each must read exactly what it would have read without.  A byte lost, doubled or
+ * changed here is a broken answer at some client, seen by nobody else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "tests/gateway/client.h"
+#include "tests/gateway/harness.h"
+#include "tests/gateway/talk.h"
+
+enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_PROMPT = 40000 };
+
+static struct talk talks[TALKS_MAX];
+static struct buf calm[TALKS_MAX]; /* what each reads when nobody dies */
+static int n_talks;
+static char long_prompt[LONG_PROMPT + 1];
+
+/* ---- what clients say ---- */
+
+static struct talk *new_talk(const char *name)
+{
+    struct talk *t = &talks[n_talks++];
+
+    *t = (struct talk){ .name = name, .fd = -1 };
+    return t;
+}
+
+static void add_streams(void)
+{
+    struct talk *t;
+
+    talk_post(new_talk("tgi stream"), "/generate_stream", "",
+              "{\"inputs\":\"Once upon\",\"parameters\":{\"max_new_tokens\":60,\"details\":true,"
+              "\"top_n_tokens\":2,\"do_sample\":true,\"seed\":5}}",
+              "close");
+    talk_post(new_talk("completions stream n=2"), "/v1/completions", "",
+              "{\"prompt\":\"One day\",\"max_tokens\":50,\"seed\":7,\"stream\":true,\"n\":2,"
+              "\"logprobs\":2,\"return_token_ids\":true,"
+              "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}",
+              "close");
+    talk_post(new_talk("chat stream"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"Tell a story\"}],\"seed\":3,"
+              "\"max_tokens\":50,\"stream\":true,\"logprobs\":true,\"top_logprobs\":2}",
+              "close");
+    talk_post(new_talk("chat stream with stop"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"A dog\"}],\"seed\":4,"
+              "\"max_tokens\":80,\"stream\":true,\"stop\":[\"qu\",\"zz\",\"ing\"]}",
+              "close");
+    talk_post(new_talk("oci stream"), "/predict", "",
+              "{\"inputs\":\"Lily saw\",\"parameters\":{\"max_new_tokens\":40,\"temperature\":0},"
+              "\"stream\":true}",
+              "close");
+    talk_post(new_talk("oci events"), "/predict", "Accept: text/event-stream\r\n",
+              "{\"inputs\":\"Lily saw\",\"parameters\":{\"max_new_tokens\":40,\"temperature\":0},"
+              "\"stream\":true}",
+              "close");
+    t = new_talk("slow reader");
+    talk_post(t, "/v1/completions", "",
+              "{\"prompt\":\"Slow\",\"max_tokens\":200,\"seed\":9,\"stream\":true,\"logprobs\":5}",
+              "close");
+    t->recv_max = 700;
+    t->pause_us = 2000;
+    t = new_talk("HTTP/1.0 stream");
+    buf_add_str(&t->request,
+                "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\n"
+                "Content-Length: 63\r\n\r\n"
+                "{\"prompt\":\"Old times\",\"max_tokens\":30,\"seed\":1,\"stream\":true}  ");
+}
+
+static void add_whole_answers(void)
+{
+    struct talk *t;
+
+    talk_post(new_talk("tgi best_of"), "/generate", "",
+              "{\"inputs\":\"Two\",\"parameters\":{\"max_new_tokens\":40,\"details\":true,"
+              "\"best_of\":2,\"do_sample\":true,\"seed\":8,\"top_n_tokens\":3}}",
+              "close");
+    talk_post(new_talk("completions"), "/v1/completions", "",
+              "{\"prompt\":[\"a\",\"b c\"],\"max_tokens\":30,\"seed\":2,\"n\":2,\"logprobs\":1}",
+              "close");
+    t = new_talk("slow reader of a whole answer");
+    talk_post(t, "/v1/completions", "",
+              "{\"prompt\":\"Slow\",\"max_tokens\":300,\"seed\":9,\"logprobs\":20,\"n\":4}",
+              "close");
+    t->recv_max = 2000;
+    t->pause_us = 500;
+    talk_post(new_talk("echo without generation"), "/v1/completions", "",
+              "{\"prompt\":\"only this\",\"max_tokens\":0,\"echo\":true}", "close");
+    talk_post(new_talk("invalid"), "/v1/chat/completions", "", "{\"messages\":1}", "close");
+    t = new_talk("malformed");
+    buf_add_str(&t->request, "POST /generate HTTP/1.1\r\nHost : t\r\n\r\n");
+}
+
+static void add_uploads(void)
+{
+    struct talk *t = new_talk("chunked upload");
+    struct buf body = { 0 };
+
+    buf_add_str(&t->request, "POST /v1/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+                             "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                             "10\r\n{\"prompt\":\"Lily\"\r\n5;x=y\r\n,\"see\r\n"
+                             "19\r\nd\":6,\"stream\":true,\"n\":1}\r\n0\r\nA: b\r\n\r\n");
+    t->send_max = 7;
+    t->pause_us = 800;
+    t = new_talk("long upload");
+    buf_printf(&body,
+               "{\"prompt\":\"%s\",\"truncate_prompt_tokens\":9,\"max_tokens\":20,\"seed\":1}",
+               long_prompt);
+    talk_post(t, "/v1/completions", "", body.data, "close");
+    t->send_max = 1500;
+    t->pause_us = 1000;
+    buf_fini(&body);
+    t = new_talk("100-continue");
+    talk_post(t, "/v1/completions", "Expect: 100-continue\r\n",
+              "{\"prompt\":\"Lily\",\"max_tokens\":20,\"seed\":6,\"stream\":true}", "close");
+    t->send_max = 60;
+    t->pause_us = 4000;
+}
+
+static void add_pipelines(void)
+{
+    struct talk *t = new_talk("pipelined");
+
+    talk_post(t, "/v1/completions", "",
+              "{\"prompt\":\"first\",\"max_tokens\":20,\"seed\":1,\"stream\":true}", "keep-alive");
+    talk_post(t, "/generate", "", "{\"inputs\":\"second\",\"parameters\":{\"max_new_tokens\":9}}",
+              "keep-alive");
+    buf_add_str(&t->request, "GET /version HTTP/1.1\r\nHost: t\r\n\r\n");
+    talk_post(t, "/v1/completions", "", "{\"prompt\":17}", "keep-alive");
+    talk_post(t, "/v1/completions", "", "{\"prompt\":\"last\",\"max_tokens\":20,\"seed\":3}",
+              "close");
+    t = new_talk("one after the other");
+    for (int i = 0; i < 6; i++)
+        talk_post(t, "/v1/completions", "",
+                  "{\"prompt\":\"again\",\"max_tokens\":12,\"seed\":1,\"stream\":true}",
+                  i < 5 ? "keep-alive" : "close");
+    t->send_max = 40;
+    t->pause_us = 300;
+}
+
+/* ---- running them ---- */
+
+static struct harness h;
+
+static void set_points(const char *points)
+{
+    h.fault_points = points;
+}
+
+static void start_all(void)
+{
+    for (int i = 0; i < n_talks; i++)
+        talk_start(&talks[i], h.port);
+}
+
+/* The gateway is dead: the next one, and the one after it if that dies in the taking over. */
+static void next_gateway(void)
+{
+    while (!harness_respawn(&h)) {
+        set_points(NULL);
+        harness_wait(&h);
+    }
+}
+
+static void run_calm(void)
+{
+    uint64_t end_ns = clock_mono_ns() + PATIENCE_S * NS_PER_S;
+
+    start_all();
+    while (talk_turn(talks, n_talks, 10) > 0)
+        assert_true(clock_mono_ns() < end_ns);
+    for (int i = 0; i < n_talks; i++) {
+        if (talks[i].is_broken || talks[i].in.n == 0)
+            fail_msg("'%s' is broken without a kill", talks[i].name);
+        talk_blank(&talks[i].in);
+        calm[i] = talks[i].in;
+        talks[i].in = (struct buf){ 0 };
+        talk_stop(&talks[i]);
+    }
+}
+
+static void open_house(void)
+{
+    n_talks = 0;
+    memset(long_prompt, 'a', LONG_PROMPT);
+    for (int i = 0; i < LONG_PROMPT; i += 5)
+        long_prompt[i] = ' ';
+    add_streams();
+    add_whole_answers();
+    add_uploads();
+    add_pipelines();
+    harness_start(&h, 1, NULL);
+    harness_start_worker(&h, 0);
+    atomic_store(&h.workers[0].step_us, 500);
+    run_calm();
+}
+
+static void expect_balance(void)
+{
+    uint64_t come = harness_stat(&h, STAT_requests_generate), gone = 0;
+
+    for (enum stat_id s = STAT_requests_finished_stop; s <= STAT_requests_refused_unavailable; s++)
+        gone += harness_stat(&h, s);
+    assert_int_equal(come, gone);
+}
+
+static void close_house(void)
+{
+    assert_true(harness_wait_stat(&h, STAT_connections_open, 0));
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    assert_int_equal(harness_stop(&h), 0);
+    assert_int_equal(connections_count(&h.connections), 0);
+    assert_int_equal(connections_blocks_used(&h.connections), 0);
+    expect_balance();
+    harness_free(&h);
+    for (int i = 0; i < n_talks; i++) {
+        talk_fini(&talks[i]);
+        buf_fini(&calm[i]);
+    }
+}
+
+static void show_difference(const struct talk *t, const struct buf *want)
+{
+    size_t at = 0, from;
+
+    while (at < t->in.n && at < want->n && t->in.data[at] == want->data[at])
+        at++;
+    from = at > 60 ? at - 60 : 0;
+    fail_msg("'%s' differs at byte %zu of %zu (wanted %zu)%s:\ngot    '%.120s'\nwanted '%.120s'",
+             t->name, at, t->in.n, want->n, t->is_broken ? ", reset" : "",
+             t->in.n ? t->in.data + from : "", want->data + from);
+}
+
+static void expect_all_equal(int broken_max)
+{
+    int n_broken = 0;
+
+    for (int i = 0; i < n_talks; i++) {
+        struct talk *t = &talks[i];
+        bool is_lost = t->in.n == 0;
+        talk_blank(&t->in);
+        if (!t->is_broken && t->in.n == calm[i].n && memcmp(t->in.data, calm[i].data, t->in.n) == 0)
+            ;
+        else if (is_lost && n_broken < broken_max)
+            n_broken++;
+        else
+            show_difference(t, &calm[i]);
+        talk_stop(t);
+    }
+}
+
+/* All talks at once; the gateway is killed `n_kills` times, `gap_us` apart at most. */
+static void run_with_kills(unsigned *seed, int n_kills, unsigned gap_us)
+{
+    uint64_t end_ns = clock_mono_ns() + PATIENCE_S * NS_PER_S;
+    uint64_t kill_ns = clock_mono_ns() + (uint64_t)rand_r(seed) % gap_us * 1000;
+
+    start_all();
+    while (talk_turn(talks, n_talks, 1) > 0) {
+        assert_true(clock_mono_ns() < end_ns);
+        if (n_kills == 0 || clock_mono_ns() < kill_ns)
+            continue;
+        harness_kill(&h);
+        next_gateway();
+        n_kills--;
+        kill_ns = clock_mono_ns() + (uint64_t)rand_r(seed) % gap_us * 1000;
+    }
+    /* A connection that was accepted and not handed over yet when its gateway died is lost. */
+    expect_all_equal(n_kills == 0 ? 1 : 0);
+}
+
+static void answers_are_the_same_over_random_kills(void **state)
+{
+    const char *given = getenv("LLMD_TEST_SEED"), *rounds = getenv("LLMD_TEST_ROUNDS");
+    unsigned seed = given ? (unsigned)atoi(given) : (unsigned)clock_mono_ns();
+    int n_rounds = rounds ? atoi(rounds) : 6;
+
+    (void)state;
+    print_message("seed %u\n", seed);
+    open_house();
+    for (int i = 0; i < n_rounds; i++)
+        run_with_kills(&seed, 5, 100000);
+    assert_true(harness_stat(&h, STAT_connections_resumed) > 0);
+    close_house();
+}
+
+/* Run all talks with a gateway that dies at a named place. */
+static void run_with_point(const char *points, bool may_lose)
+{
+    uint64_t end_ns = clock_mono_ns() + PATIENCE_S * NS_PER_S;
+    bool has_died = false;
+
+    harness_kill(&h);
+    set_points(points);
+    if (strstr(points, "adopt")) { /* it needs something to take over */
+        set_points(NULL);
+        next_gateway();
+        start_all();
+        while (harness_stat(&h, STAT_requests_active) < 5)
+            talk_turn(talks, n_talks, 1);
+        harness_kill(&h);
+        set_points(points);
+        next_gateway();
+    } else {
+        next_gateway();
+        start_all();
+    }
+    while (talk_turn(talks, n_talks, 1) > 0) {
+        assert_true(clock_mono_ns() < end_ns);
+        if (!harness_wait_dead(&h, 1))
+            continue;
+        has_died = true;
+        set_points(NULL);
+        next_gateway();
+    }
+    set_points(NULL);
+    if (!has_died && !strstr(points, "adopt"))
+        print_message("nobody died at %s\n", points);
+    expect_all_equal(may_lose ? 1 : 0);
+}
+
+static void answers_are_the_same_over_deaths_at_narrow_places(void **state)
+{
+    static const struct {
+        const char *name;
+        int passes[4];
+    } points[] = {
+        { "gateway.accept", { 1, 5 } },           { "gateway.handed", { 1, 7 } },
+        { "gateway.read", { 1, 9, 30, 60 } },     { "gateway.parsed", { 1, 8 } },
+        { "gateway.submit", { 1, 8 } },           { "gateway.tokens", { 1, 50, 300, 700 } },
+        { "gateway.write", { 1, 20, 200, 600 } }, { "gateway.written", { 1, 20, 200, 600 } },
+        { "gateway.done", { 1, 3, 7 } },          { "gateway.adopt", { 1, 3, 5 } },
+    };
+    char text[64];
+
+    (void)state;
+    open_house();
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        for (int k = 0; k < 4 && points[i].passes[k]; k++) {
+            snprintf(text, sizeof text, "%s=kill:%d", points[i].name, points[i].passes[k]);
+            print_message("%s\n", text);
+            run_with_point(text, strcmp(points[i].name, "gateway.accept") == 0);
+        }
+    }
+    close_house();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_are_the_same_over_deaths_at_narrow_places),
+        cmocka_unit_test(answers_are_the_same_over_random_kills),
+    };
+
+    return cmocka_run_group_tests_name("gateway_takeover", tests, NULL, NULL);
+}
