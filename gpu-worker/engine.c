@@ -336,6 +336,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
 
     switch (draw->result) {
     case SAMPLER_NOT_FINITE:
+        runtime_doubt_output(g->boot.runtime);
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
                    "the model's output is not a finite number at this token");
         return;

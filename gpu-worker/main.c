@@ -127,7 +127,8 @@ static bool open_runtime(struct worker *w, struct err *e)
                                  .rank = b->rank,
                                  .tp_size = b->tp_size,
                                  .epoch = b->epoch,
-                                 .pool = &w->pool };
+                                 .pool = &w->pool,
+                                 .stats = &board_slot(&w->board, b->slot)->stats };
     bool loaded = false;
 
     if (!take_fd(w, LLMD__FD_KIND__FD_WEIGHTS, b->rank, "weights", &boot.weights_fd, e))
@@ -165,7 +166,7 @@ static void answer_adoption(struct worker *w)
 
 static bool start_engine(struct worker *w, struct err *e)
 {
-    fault_watch(&w->ledger);
+    fault_watch(&w->ledger, runtime_doubt(w->runtime));
     w->link = link_bind(w->boot->instance, w->boot->group, e);
     if (!w->link)
         return false;
@@ -242,6 +243,7 @@ static bool follow(struct worker *w, struct err *e)
     bool ok;
     int error;
 
+    fault_watch(NULL, runtime_doubt(w->runtime));
     w->follower_done = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->follower_done < 0)
         return err_set(e, ERR_SYS, errno, "make an eventfd");

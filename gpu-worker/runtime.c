@@ -11,18 +11,22 @@
 #include <unistd.h>
 
 #include "common/buf.h"
+#include "common/clock.h"
 #include "common/fault_point.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/host.h"
 #include "gpu-worker/load/model_config.h"
 #include "gpu-worker/load/safetensors.h"
-#include "gpu-worker/load/weights.h"
+#include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
 
 enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
+
+#define CHECK_NS (20 * NS_PER_MS) /* for verifying weights before service */
 
 static_assert((int)MODEL_EOS_MAX == (int)MODEL_CONFIG_EOS_MAX, "model_info holds every EOS id");
 static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
@@ -119,11 +123,14 @@ static struct comm_shape comm_shape_of(const struct model *m, const struct confi
 /* ---- a running rank ---- */
 
 struct runtime {
+    struct config config; /* as it was at the start: a repair opens the model's files again */
+    struct stats *stats;  /* or NULL */
     struct model model;
     struct llama_shard shard;
     struct kvpool *pool;
     struct threads *threads;
     struct weights weights;
+    struct weights_guard *guard;
     struct comm *comm;
     const struct ops *ops;
     struct ops_stream *stream;
@@ -192,6 +199,83 @@ static uint32_t threads_of(const struct config *config, uint32_t tp_size)
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
 }
 
+/* ---- weights that are still what was loaded ---- */
+
+static struct hash128 layout_of(const struct model *m, const struct weights_plan *plan,
+                                struct llama_shard shard)
+{
+    return weights_layout_hash(plan, m->files, m->c.digest, shard.rank, shard.tp_size,
+                               PACKING_PLAIN);
+}
+
+static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, uint32_t chunk,
+                         struct err *e)
+{
+    if (!weights_repair(&rt->weights, plan, chunk, e))
+        return false;
+    log_error("chunk=%u of the weights in memory was corrupt, loaded it again", chunk);
+    if (rt->stats)
+        stat_add(rt->stats, STAT_weights_chunks_reloaded, 1);
+    return true;
+}
+
+/* The guard's repair, on its thread: the files were closed long ago. */
+static bool reopen_and_repair(void *arg, uint32_t chunk, struct err *e)
+{
+    struct runtime *rt = arg;
+    struct weights_plan plan = { 0 };
+    struct model m = { 0 };
+    bool ok = false;
+
+    if (model_open(&m, &rt->config, rt->shard, &plan, e)) {
+        struct hash128 h = layout_of(&m, &plan, rt->shard);
+        ok = (h.low == rt->weights.hdr->layout_hash[0] &&
+              h.high == rt->weights.hdr->layout_hash[1] && repair_chunk(rt, &plan, chunk, e)) ||
+             err_set(
+                 e, ERR_MODEL, 0,
+                 "chunk %u of the weights in memory is corrupt, and the model's files have changed "
+                 "since they were loaded; stop and start llmd to load these",
+                 chunk);
+    }
+    weights_plan_fini(&plan);
+    model_close(&m);
+    return ok;
+}
+
+/* As many chunks as a restart may cost, all when there is doubt; the guard does the rest. */
+static bool check_weights(struct runtime *rt, const struct weights_plan *plan, struct err *e)
+{
+    bool doubt = atomic_load(&rt->weights.shared->doubt) != 0, ok = true;
+    uint64_t deadline = doubt ? UINT64_MAX : clock_mono_ns() + CHECK_NS;
+    struct weights_scan scan;
+
+    if (doubt)
+        log_warning(
+            "a process died of a fault or computed what is no number, verifying the weights");
+    weights_scan(&rt->weights, rt->threads, deadline, &scan);
+    for (uint32_t i = 0; i < scan.n_corrupt && ok; i++)
+        ok = repair_chunk(rt, plan, scan.corrupt[i], e);
+    free(scan.corrupt);
+    if (ok && scan.n_checked < rt->weights.hdr->n_chunks)
+        weights_guard_start(rt->guard, scan.n_checked);
+    else if (ok)
+        atomic_store(&rt->weights.shared->doubt, 0);
+    return ok;
+}
+
+_Atomic uint32_t *runtime_doubt(struct runtime *rt)
+{
+    return &rt->weights.shared->doubt;
+}
+
+void runtime_doubt_output(struct runtime *rt)
+{
+    atomic_store(&rt->weights.shared->doubt, 1);
+    weights_guard_start(rt->guard, 0);
+}
+
+/* ---- open and close ---- */
+
 /* Takes both descriptors of the boot, each exactly once. */
 static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
                        int *group_fd, bool *loaded, struct err *e)
@@ -200,7 +284,6 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     uint32_t n_threads = threads_of(config, boot->tp_size);
     struct weights_plan plan = { 0 };
     struct comm_shape shape;
-    struct hash128 layout;
     bool ok = false;
     int fd = *weights_fd;
 
@@ -208,11 +291,11 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     if (!rt->threads || !model_open(&rt->model, config, rt->shard, &plan, e) ||
         !check_pool(rt->pool, &rt->model, config, e))
         goto out;
-    layout = weights_layout_hash(&plan, rt->model.files, rt->model.c.digest, rt->shard.rank,
-                                 rt->shard.tp_size, PACKING_PLAIN);
     *weights_fd = -1;
-    if (!weights_open(&rt->weights, fd, &plan, layout, PACKING_PLAIN, boot->epoch, rt->threads,
-                      loaded, e))
+    if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
+                      PACKING_PLAIN, boot->epoch, rt->threads, loaded, e))
+        goto out;
+    if (!*loaded && !check_weights(rt, &plan, e))
         goto out;
     model_close(&rt->model); /* the mapped files */
     shape = comm_shape_of(&rt->model, config, boot->tp_size);
@@ -246,7 +329,10 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
 
     assert(boot->tp_size >= 1 && boot->rank < boot->tp_size);
     rt->shard = (struct llama_shard){ boot->rank, boot->tp_size };
+    rt->config = *boot->config;
+    rt->stats = boot->stats;
     rt->pool = boot->pool;
+    rt->guard = weights_guard_new(&rt->weights, reopen_and_repair, rt);
     rt->rows_max = (uint32_t)boot->config->max_num_batched_tokens;
     rt->seqs_max = (uint32_t)boot->config->max_num_seqs;
     if (!open_parts(rt, boot, &weights_fd, &group_fd, loaded, e)) {
@@ -272,6 +358,7 @@ void runtime_close(struct runtime *rt)
     if (rt->ops)
         rt->ops->close(rt->stream);
     comm_close(rt->comm);
+    weights_guard_free(rt->guard);
     weights_close(&rt->weights);
     model_close(&rt->model);
     threads_free(rt->threads);
@@ -305,6 +392,8 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logit
 
     assert(rt->shard.rank == 0);
     check_batch(rt, batch);
+    if (weights_guard_failed(rt->guard, e))
+        return false;
     if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
         return false;
     if (n > 0)
@@ -322,7 +411,7 @@ bool runtime_follow(struct runtime *rt, struct err *e)
         case COMM_STEP:
             check_batch(rt, &b);
             fault_point("follower.step");
-            if (!llama_forward(rt->llama, &b, e))
+            if (weights_guard_failed(rt->guard, e) || !llama_forward(rt->llama, &b, e))
                 return false;
             break;
         case COMM_STOP:

@@ -61,8 +61,8 @@ static int run_worker(char **argv)
                                             .poison_aborts = atoi(argv[5]) != 0 };
     r.epoch = (uint32_t)atoi(argv[3]) - 1;
     ok = ok && fault_points_set(argv[8], r.epoch + 1, &e);
-    fault_watch(&r.ledger);
     rig_start(&r);
+    fault_watch(&r.ledger, runtime_doubt(r.runtime));
     while (ok && !engine_is_drained(r.engine)) {
         struct pollfd fd = { .fd = link_fd(r.link), .events = POLLIN };
         poll(&fd, 1, engine_wake_ns(r.engine) == 0 ? 0 : 5);
