@@ -3,14 +3,14 @@
 #   make run [MODEL=<dir>] [PORT=8080]   build, start, tell a story, serve until Ctrl-C
 #   make test                            build and run every test: release, sanitizers, threads
 #   make build | clean | format          release build; remove builds; clang-format
-#   make chaos [ROUNDS=250] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
+#   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
 PORT    ?= 8080
 SECONDS ?= 60
-ROUNDS  ?= 250
+ROUNDS  ?= 130
 SEED    ?= 1
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -32,7 +32,7 @@ chaos:
 	@exec scripts/chaos.sh '$(ROUNDS)' '$(SEED)'
 
 chaos-1b:
-	@exec scripts/chaos-1b.sh 12 '$(SEED)'
+	@exec scripts/chaos-1b.sh 5 '$(SEED)'
 
 clean:
 	rm -rf build

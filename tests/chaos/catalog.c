@@ -7,7 +7,7 @@
 #include "common/mem.h"
 #include "tests/chaos/random.h"
 
-enum { COPIES = 2, PADDING_BYTES = 100000 };
+enum { PADDING_BYTES = 100000 };
 
 #define JSON "Content-Type: application/json\r\n"
 
@@ -138,11 +138,11 @@ static const struct form large_forms[] = {
 
 static const struct {
     const struct form *forms;
-    uint32_t n, copies;
+    uint32_t n;
 } sets[] = {
-    [CATALOG_ALL] = { all_forms, sizeof all_forms / sizeof *all_forms, COPIES },
-    [CATALOG_PEER] = { peer_forms, sizeof peer_forms / sizeof *peer_forms, 4 },
-    [CATALOG_LARGE] = { large_forms, sizeof large_forms / sizeof *large_forms, 2 },
+    [CATALOG_ALL] = { all_forms, sizeof all_forms / sizeof *all_forms },
+    [CATALOG_PEER] = { peer_forms, sizeof peer_forms / sizeof *peer_forms },
+    [CATALOG_LARGE] = { large_forms, sizeof large_forms / sizeof *large_forms },
 };
 
 /* ---- prompts: short ones, and long ones that begin alike ---- */
@@ -181,7 +181,7 @@ static void put_field(char field, const char *model, struct random *r, struct bu
         buf_printf(out, "%u", random_from(r, 1, 1000000));
         break;
     case 'n':
-        buf_printf(out, "%u", random_below(r, 4) ? random_from(r, 20, 120) : 240);
+        buf_printf(out, "%u", random_below(r, 5) ? random_from(r, 16, 100) : 200);
         break;
     case 't':
         buf_printf(out, "%g", temperatures[random_below(r, 5)]);
@@ -214,11 +214,12 @@ static void fill(struct ask *ask, const struct form *form, const char *model, st
     }
 }
 
-void catalog_init(struct catalog *c, enum catalog_set set, const char *model, uint64_t seed)
+void catalog_init(struct catalog *c, enum catalog_set set, uint32_t copies, const char *model,
+                  uint64_t seed)
 {
     struct random r = random_stream(seed, 1);
 
-    *c = (struct catalog){ .n = sets[set].n * sets[set].copies };
+    *c = (struct catalog){ .n = sets[set].n * copies };
     c->asks = mem_zalloc(c->n, sizeof *c->asks);
     for (uint32_t i = 0; i < c->n; i++)
         fill(&c->asks[i], &sets[set].forms[i % sets[set].n], model, &r);

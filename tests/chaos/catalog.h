@@ -36,8 +36,9 @@ struct catalog {
     bool is_answered; /* every .calm is there: servers of any shape must answer so */
 };
 
-/* `model`: the name that peers want to hear, or NULL. */
-void catalog_init(struct catalog *c, enum catalog_set set, const char *model, uint64_t seed);
+/* Each form `copies` times, filled differently.  `model`: the name that peers want to hear, or NULL. */
+void catalog_init(struct catalog *c, enum catalog_set set, uint32_t copies, const char *model,
+                  uint64_t seed);
 void catalog_fini(struct catalog *c);
 
 /* The whole request as bytes; chunked: the body in chunks of chance sizes. */

@@ -35,7 +35,8 @@ struct chaos_options chaos_defaults(void)
 {
     return (struct chaos_options){ .seed = 1,
                                    .rounds = 12,
-                                   .kills_per_round = 7,
+                                   .kills_per_round = 8,
+                                   .copies = 2,
                                    .n_clients = 32,
                                    .calm_ms = 3000,
                                    .set = CATALOG_ALL,
@@ -128,14 +129,23 @@ static void rest(struct run *run)
         c->leaked += audit_idle(&run->audit, &run->server, run->evidence);
 }
 
+/* The longest pause of a window in which nothing dies. */
+static void measure_window(struct run *run)
+{
+    load_watch(&run->load, clock_mono_ns(), WINDOW_MS);
+    load_watch_end(&run->load, 5000);
+    if (run->load.watch.longest_ns)
+        samples_add(&run->result->calm_windows, (double)run->load.watch.longest_ns / NS_PER_MS);
+}
+
 static bool run_round(struct run *run)
 {
-    uint32_t n = random_from(&run->random, 1, run->o->kills_per_round);
     bool ok = true;
 
     run->load.is_open = true;
     load_run_ms(&run->load, WARM_MS);
-    for (uint32_t i = 0; ok && i < n; i++)
+    measure_window(run);
+    for (uint32_t i = 0; ok && i < run->o->kills_per_round; i++)
         ok = kill_once(run);
     rest(run);
     return ok;
@@ -287,7 +297,7 @@ bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* who loses its parent comes to us, and is seen */
     evidence_init(&evidence, o->seed, o->is_verbose);
-    catalog_init(&catalog, o->set, o->peer_model, o->seed);
+    catalog_init(&catalog, o->set, o->copies, o->peer_model, o->seed);
     *run = (struct run){ .o = o, .result = r, .evidence = &evidence, .catalog = &catalog };
     ok = run_shapes(run, e);
     r->n_defects = evidence.n_defects;

@@ -10,8 +10,9 @@
 
 struct chaos_options {
     uint64_t seed;
-    uint32_t rounds;          /* of all shapes together */
-    uint32_t kills_per_round; /* 1..n */
+    uint32_t rounds; /* of all shapes together */
+    uint32_t kills_per_round;
+    uint32_t copies; /* of each form of request */
     uint32_t n_clients;
     uint64_t calm_ms; /* of load without kills, to compare pauses with */
     enum catalog_set set;

@@ -149,7 +149,7 @@ void client_visit(struct client *c, uint64_t now_ns, uint32_t n_kills)
     struct random *r = &c->random;
 
     c->manner = draw_manner(r);
-    c->n_asks = c->manner == MANNER_KEEP        ? random_from(r, 2, ASKS_MAX)
+    c->n_asks = c->manner == MANNER_KEEP        ? random_from(r, 2, 3)
                 : c->manner == MANNER_PIPELINED ? random_from(r, 2, 3)
                                                 : 1;
     for (uint32_t i = 0; i < c->n_asks; i++)

@@ -1,4 +1,4 @@
-/* client.h - one client of the load: a visit is a connection with one to four requests, made in one of
+/* client.h - one client of the load: a visit is a connection with one to three requests, made in one of
  * the manners clients have.
  *
  * It never blocks.  The load (load.h) polls for all of them and gives each its turn; what a visit found
@@ -10,7 +10,7 @@
 #include "tests/chaos/catalog.h"
 #include "tests/chaos/random.h"
 
-enum { ASKS_MAX = 4 };
+enum { ASKS_MAX = 3 };
 
 enum manner {
     MANNER_PLAIN,       /* one request, one answer, closed */
@@ -53,7 +53,8 @@ struct client {
     uint64_t patience_ns;
 
     /* the visit */
-    int fd; /* -1: between visits */
+    int fd;                 /* -1: between visits */
+    uint64_t rest_until_ns; /* no new visit before: it was refused */
     enum manner manner;
     uint32_t asks[ASKS_MAX], n_asks, n_answered;
     uint64_t begun_ns;

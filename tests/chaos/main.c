@@ -37,7 +37,7 @@ struct arguments {
 static const struct argp_option option_table[] = {
     { "seed", KEY_SEED, "N", 0, "Everything left to chance comes from it (1)", 0 },
     { "rounds", KEY_ROUNDS, "N", 0, "Rounds of kills, all shapes together", 0 },
-    { "kills-per-round", KEY_KILLS, "N", 0, "At most so many", 0 },
+    { "kills-per-round", KEY_KILLS, "N", 0, "So many", 0 },
     { "clients", KEY_CLIENTS, "N", 0, "Clients at once (32)", 0 },
     { "bin", KEY_BIN, "DIR", 0, "Folder of llmd and the others", 0 },
     { "model", KEY_MODEL, "DIR", 0, "Model to serve", 0 },

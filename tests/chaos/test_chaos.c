@@ -14,7 +14,7 @@
 
 #include "tests/chaos/chaos.h"
 
-enum { ROUNDS = 12, KILLS_MIN = 60 };
+enum { ROUNDS = 6, KILLS_PER_ROUND = 12, KILLS_MIN = 60 };
 
 static unsigned long number_from(const char *name, unsigned long otherwise)
 {
@@ -34,7 +34,9 @@ static void killed_processes_lose_no_request_and_change_no_byte(void **state)
     o.model = TEST_SOURCE_DIR "/models/stories-demo";
     o.seed = number_from("LLMD_CHAOS_SEED", 20261128);
     o.rounds = (uint32_t)number_from("LLMD_CHAOS_ROUNDS", ROUNDS);
-    o.calm_ms = 1000;
+    o.kills_per_round = KILLS_PER_ROUND;
+    o.copies = 1;
+    o.calm_ms = 600;
     print_message("seed %lu\n", (unsigned long)o.seed);
     if (!chaos_run(&o, &r, &e))
         fail_msg("%s", e.msg);
