@@ -12,8 +12,8 @@
 #include <limits.h>
 
 #include "supervisor/control_server.h"
-#include "supervisor/hang.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
 #include "supervisor/listeners.h"

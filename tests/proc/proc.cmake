@@ -47,3 +47,13 @@ llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS pro
 add_dependencies(test_llm_init fake_kept llm-init llmd)
 llmd_test(NAME test_hangs SOURCES proc/test_hangs.c proc/llmd_rig.c LIBS proto LABELS proc)
 add_dependencies(test_hangs fake_child llmd)
+
+# The programs and units under a real systemd, booted in namespaces; root only.
+add_test(NAME test_systemd COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_systemd.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_systemd PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS proc)
+llmd_test(NAME test_llmd_kills
+  SOURCES proc/test_llmd_kills.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)

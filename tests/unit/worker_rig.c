@@ -263,6 +263,16 @@ void worker_rig_kill(struct worker_rig *r)
     }
 }
 
+void worker_rig_bury(struct worker_rig *r)
+{
+    for (uint32_t i = 0; i < r->tp_size; i++) {
+        if (r->ranks[i].pid == 0)
+            continue;
+        kill(r->ranks[i].pid, SIGKILL);
+        worker_reap(&r->ranks[i]);
+    }
+}
+
 void worker_rig_fini(struct worker_rig *r)
 {
     worker_rig_kill(r);

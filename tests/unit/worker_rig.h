@@ -43,6 +43,8 @@ void worker_rig_start(struct worker_rig *r);
 void worker_wait_ready(struct worker_rig *r, uint32_t rank);
 /* SIGKILL all ranks and reap them. */
 void worker_rig_kill(struct worker_rig *r);
+/* The same, whatever each of them died of. */
+void worker_rig_bury(struct worker_rig *r);
 void worker_rig_fini(struct worker_rig *r);
 
 /* Start one process; control socket only, no BOOT yet. */
