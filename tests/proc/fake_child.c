@@ -10,9 +10,9 @@
  * The gateway serves a line protocol of its own: to each line it answers "<pid> <line>", and it keeps its
  * connections as the real one does: handed to llmd when accepted, taken over from its predecessor.
  *
- * Words: exit, abort, never-ready, no-weights, slow-ready, slow-drain (until its
- * deadline is now), ignore-drain, ignore-all, orphan-maker, silent,
- * long-step; and for the process "inspect": bad, crash, garbage, empty, hang. */
+ * Words: exit, abort, never-ready, no-weights, slow-ready, slow-drain (until its deadline is now),
+ * ignore-drain, ignore-all, orphan-maker, silent, long-step; and for the process "inspect": bad, crash,
+ * garbage, empty, hang. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
