@@ -72,6 +72,7 @@ static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b
 {
     const Llmd__Boot *m = msg->body;
 
+    s->control = CONTROL_FD;
     b->epoch = m->epoch;
     b->n_connections = m->n_connections;
     if (!apply_settings(s, m, e) || !attach_board(s, msg, m, e) || !attach_connections(s, msg, e) ||

@@ -45,8 +45,10 @@ static bool hand(struct handover *h, const struct batch *b)
     struct err e;
 
     if (send_batch(h, b, &e)) {
-        for (int i = 0; i < b->n; i++)
+        for (int i = 0; i < b->n; i++) {
             b->records[i]->must_hand = false;
+            atomic_store(&b->records[i]->shared->is_handed, 1);
+        }
         h->n_waiting -= (uint32_t)b->n;
         return true;
     }

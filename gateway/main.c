@@ -24,6 +24,7 @@
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 #include "gateway/boot.h"
+#include "gateway/keeper.h"
 #include "gateway/thread.h"
 
 enum { THREADS_AUTO_MAX = 4, DRAIN_LOOK_MS = 20, CLOSING_MS = 2000 };
@@ -33,6 +34,7 @@ enum phase { SERVING, DRAINING, CLOSING };
 struct gateway {
     struct service service;
     struct boot boot;
+    struct keeper keeper;
     struct http_counters counters;
     uint64_t bytes_in, bytes_out; /* of the counters, already on the board */
     struct gateway_thread *threads;
@@ -288,7 +290,6 @@ static bool start_threads(struct gateway *g, struct err *e)
     struct service *s = &g->service;
 
     s->n_threads = count_threads(&s->config);
-    s->control = CONTROL_FD;
     for (uint32_t i = 0; i <= s->n_threads; i++) /* time to start */
         atomic_store(&s->beats_ns[i], clock_mono_ns());
     takeover_match(&g->boot.takeover, s);
@@ -331,8 +332,8 @@ static void take_early(struct gateway *g)
 static bool start(struct gateway *g, struct err *e)
 {
     return catch_signals(g, e) && boot_receive(CONTROL_FD, &g->service, &g->boot, e) &&
-           service_open_model(&g->service, e) && start_main_loop(g, e) && start_threads(g, e) &&
-           say_ready(g, e);
+           keeper_start(&g->keeper, &g->service, e) && service_open_model(&g->service, e) &&
+           start_main_loop(g, e) && start_threads(g, e) && say_ready(g, e);
 }
 
 static void finish(struct gateway *g)
@@ -350,6 +351,7 @@ static void finish(struct gateway *g)
         sync_bytes(g);
     if (g->is_orphan) /* llmd died and nobody took its place: its socket would stay for ever */
         runtime_dir_sweep(g->service.config.runtime_dir);
+    keeper_stop(&g->keeper);
     service_close_model(&g->service);
     boot_fini(&g->boot, &g->service);
     if (g->signal_fd >= 0)

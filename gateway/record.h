@@ -31,7 +31,7 @@ TAILQ_HEAD(record_list, record);
 
 /* NULL: no slot.  `hint`: where to look for one. */
 struct record *record_open(struct service *s, int fd, bool is_tcp, uint32_t hint, uint32_t thread);
-/* After llmd has been told: which descriptor it is, where its bytes begin. */
+/* Which descriptor it is, where its bytes begin. */
 void record_identify(struct record *r);
 /* Of a connection taken over; the slot is not free. */
 struct record *record_adopt(struct service *s, uint32_t slot, int fd, uint32_t thread);

@@ -81,7 +81,8 @@ static void free_records(const struct takeover *t, struct service *s)
         if (t->is_taken[slot] || connection_state(r) == CONNECTION_FREE)
             continue;
         account_lost(s, r, STAT_requests_cancelled);
-        stat_add(s->stats, STAT_connections_lost, 1);
+        if (r->cookie) /* else it never was one */
+            stat_add(s->stats, STAT_connections_lost, 1);
         connections_release(&s->connections, slot);
         n++;
     }

@@ -126,8 +126,7 @@ static const char *on_error(const struct http_error *error, struct buf *body, vo
     return dialect_openai_completions.layer_error(error->status, error->text, body);
 }
 
-/* Nothing is done between accept() and the hand-over that can be done later: a death in between is the
- * one that costs the client its connection. */
+/* Handed over before a byte is read; a death in between is the keeper's business. */
 static void *on_accept(int fd, bool is_tcp, void *ctx)
 {
     struct gateway_thread *t = ctx;
@@ -136,9 +135,9 @@ static void *on_accept(int fd, bool is_tcp, void *ctx)
 
     fault_point("gateway.accept");
     r = record_open(t->service, fd, is_tcp, hint, t->index);
+    record_identify(r);
     handover_add(&t->handover, r, false);
     fault_point("gateway.handed");
-    record_identify(r);
     stat_add(t->service->stats, STAT_connections_accepted, 1);
     return r;
 }

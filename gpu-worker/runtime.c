@@ -23,6 +23,7 @@
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
+#include "proto/ledger.h"
 
 enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
 
@@ -461,38 +462,90 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Pages for all groups of the host; 0 and ERR_CONFIG when not even one full sequence fits. */
+/* Pages for all groups of the host; 0 and ERR_CONFIG when the setting leaves no room for one full sequence.
+ * Without the setting: what all sequences can use, at most half of what is free beside the weights, and never
+ * less than one sequence. */
 static uint32_t size_kvpool(const struct model *m, const struct config *config, uint64_t page_bytes,
-                            uint64_t weights_bytes, struct err *e)
+                            uint64_t weights_bytes, uint64_t available, struct err *e)
 {
     uint32_t pages_a_seq = pages_of(config, m->info.max_model_len);
     uint64_t wanted = config->groups * config->max_num_seqs * pages_a_seq;
-    uint64_t available = host_memory_available(""), budget;
-    uint64_t pages;
+    uint64_t budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
+    uint64_t pages = least(wanted, budget / page_bytes);
 
     if (config->kv_cache_bytes > 0)
         pages = config->kv_cache_bytes / page_bytes;
-    else {
-        budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
-        pages = least(wanted, budget / page_bytes);
-    }
+    else if (pages < config->groups * pages_a_seq)
+        pages = config->groups * pages_a_seq;
     if (pages < pages_a_seq) {
-        err_set(e, ERR_CONFIG, 0,
-                "KV memory for %llu pages of %llu bytes (%s); one sequence of %u tokens needs %u: "
-                "lower max_model_len",
-                (unsigned long long)pages, (unsigned long long)page_bytes,
-                config->kv_cache_bytes > 0 ? "kv_cache_bytes"
-                                           : "half of what is free beside the weights",
-                m->info.max_model_len, pages_a_seq);
+        err_set(
+            e, ERR_CONFIG, 0,
+            "KV memory for %llu pages of %llu bytes (kv_cache_bytes); one sequence of %u tokens "
+            "needs %u: lower max_model_len",
+            (unsigned long long)pages, (unsigned long long)page_bytes, m->info.max_model_len,
+            pages_a_seq);
         return 0;
     }
     return (uint32_t)least(pages, KV_PAGE_NONE - 1);
 }
 
+static uint64_t mib(uint64_t bytes)
+{
+    return bytes >> 20;
+}
+
+/* A memfd has no limit of its own: it could be made and mapped in any size, and the kernel's killer would
+ * come at full load.  So what the segments will come to must be free now. */
+static bool check_memory(const struct config *config, const Llmd__ModelPlan *plan,
+                         uint64_t available, struct err *e)
+{
+    struct ledger_shape shape = { .n_entries =
+                                      (uint32_t)(config->max_num_seqs + config->max_waiting_seqs),
+                                  .tokens_max = plan->max_model_len,
+                                  .page_tokens = plan->kv_page_tokens };
+    uint64_t kv = (uint64_t)plan->kv_pages * plan->kv_page_bytes;
+    uint64_t other = config->groups * (plan->group_bytes +
+                                       ledger_bytes_used(&shape, (uint32_t)config->max_num_seqs));
+    uint64_t needed = plan->weights_bytes + kv + other;
+
+    if (available == 0 || needed <= available) /* 0: nothing can be known */
+        return true;
+    return err_set(
+        e, ERR_CONFIG, 0,
+        "%llu bytes of memory are missing (MiB: weights %llu, KV pages %llu, ledgers %llu, "
+        "free %llu): lower kv_cache_bytes or max_model_len, or raise the container's memory "
+        "limit; SHM_SIZE does not count, memfds are not in /dev/shm",
+        (unsigned long long)(needed - available), (unsigned long long)mib(plan->weights_bytes),
+        (unsigned long long)mib(kv), (unsigned long long)mib(other),
+        (unsigned long long)mib(available));
+}
+
+static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
+                      const struct kvpool_shape *kv, const struct weights_size *weights)
+{
+    llmd__model_plan__init(plan);
+    plan->name = (char *)(uintptr_t)info->name;
+    plan->architecture = (char *)(uintptr_t)info->architecture;
+    plan->max_model_len = info->max_model_len;
+    plan->vocab_size = info->vocab_size;
+    plan->n_layers = info->n_layers;
+    plan->n_kv_heads = info->n_kv_heads;
+    plan->head_dim = info->head_dim;
+    plan->kv_dtype = kv->dtype;
+    plan->kv_page_tokens = kv->page_tokens;
+    plan->kv_page_bytes = kvpool_page_bytes(kv);
+    plan->kv_pages = kv->n_pages;
+    plan->weights_bytes = weights->all;
+    plan->parameters = info->parameters;
+    plan->weights_dtype = (char *)(uintptr_t)info->weights_dtype;
+    plan->weights_shard_bytes = weights->shard_max;
+}
+
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint32_t tp_size = (uint32_t)config->tp_size, kv_pages;
+    uint64_t available = host_memory_available("");
+    uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };
     struct weights_size weights;
@@ -508,8 +561,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
                                    .n_kv_heads = m.c.n_kv_heads,
                                    .head_dim = m.c.head_dim,
                                    .dtype = kv_dtype(config) };
-    kv_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, e);
-    if (kv_pages == 0)
+    shape.n_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, available, e);
+    if (shape.n_pages == 0)
         goto out;
     group = comm_shape_of(&m, config, tp_size);
     if (comm_group_bytes(&group) == UINT64_MAX) {
@@ -518,24 +571,9 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
         goto out;
     }
     *info = m.info;
-    llmd__model_plan__init(plan);
-    plan->name = info->name;
-    plan->architecture = info->architecture;
-    plan->max_model_len = info->max_model_len;
-    plan->vocab_size = info->vocab_size;
-    plan->n_layers = info->n_layers;
-    plan->n_kv_heads = info->n_kv_heads;
-    plan->head_dim = info->head_dim;
-    plan->kv_dtype = shape.dtype;
-    plan->kv_page_tokens = shape.page_tokens;
-    plan->kv_page_bytes = kvpool_page_bytes(&shape);
-    plan->kv_pages = kv_pages;
+    fill_plan(plan, info, &shape, &weights);
     plan->group_bytes = comm_group_bytes(&group);
-    plan->weights_bytes = weights.all;
-    plan->parameters = info->parameters;
-    plan->weights_dtype = info->weights_dtype;
-    plan->weights_shard_bytes = weights.shard_max;
-    ok = true;
+    ok = check_memory(config, plan, available, e);
 out:
     weights_plan_fini(&first);
     model_close(&m);

@@ -97,11 +97,12 @@ struct connection_record {
     _Atomic uint64_t in_start;   /* offset of the first byte of the current or next request */
     _Atomic uint64_t request_at; /* in_start of the request that all below speaks of */
     _Atomic uint8_t has_gap;     /* bytes were read that the journal had no room for */
+    _Atomic uint8_t is_handed;   /* llmd was given the descriptor */
 
     /* the request */
     uint8_t counted; /* CONNECTION_COUNTED_... */
     uint8_t is_stream;
-    uint8_t reserved1[5];
+    uint8_t reserved1[4];
     uint64_t request_started_ns; /* CLOCK_MONOTONIC, first byte seen */
     uint64_t deadline_ns;        /* CLOCK_MONOTONIC */
     uint64_t seed;               /* of its first sequence, drawn or given */

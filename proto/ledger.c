@@ -32,6 +32,16 @@ static void lay_out(struct ledger_hdr *h, const struct ledger_shape *shape)
     h->entry_bytes = (at + 4095) / 4096 * 4096;
 }
 
+uint64_t ledger_bytes_used(const struct ledger_shape *shape, uint32_t n_running)
+{
+    const uint64_t page = 4096; /* header and request lie in one, the first tokens in another */
+    struct ledger_hdr h = { 0 };
+
+    lay_out(&h, shape);
+    return LEDGER_ENTRIES_OFFSET + h.n_entries * 2 * page +
+           (uint64_t)n_running * (h.tokens_max * sizeof(int32_t) + h.pages_max * sizeof(uint32_t));
+}
+
 bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
                    uint64_t instance, struct err *e)
 {

@@ -16,6 +16,10 @@ struct ledger_shape {
     uint32_t top_max;
 };
 
+/* Memory that a ledger comes to: every entry with a request of usual size, n_running of them with all their
+ * tokens.  Log probabilities that requests ask for come on top. */
+uint64_t ledger_bytes_used(const struct ledger_shape *shape, uint32_t n_running);
+
 /* Virtual size: sparse, only touched pages cost memory. */
 bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
                    uint64_t instance, struct err *e);

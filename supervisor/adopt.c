@@ -9,6 +9,7 @@
 #include "supervisor/adopt.h"
 
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -18,6 +19,7 @@
 #include "supervisor/pidfd.h"
 #include "supervisor/runner.h"
 #include "supervisor/state.h"
+#include "supervisor/upgrade.h"
 
 static bool attach(struct llmd *l, const Llmd__Keep *k, struct err *e)
 {
@@ -26,16 +28,19 @@ static bool attach(struct llmd *l, const Llmd__Keep *k, struct err *e)
            listeners_adopt(&l->listeners, &l->passed, e);
 }
 
-/* Processes of a service that cannot be adopted: nothing may go on computing beside the new one. */
-static void end_former(struct llmd *l)
+/* Nothing may go on computing beside the new service; clients see the end of what they had. */
+void adopt_end_former(struct llmd *l)
 {
     for (uint32_t i = 0; i < l->passed.n; i++) {
         const struct passed_fd *p = &l->passed.list[i];
-        if (p->fd < 0 || strncmp(p->name, "llmd-", 5) != 0)
+        bool is_client = strcmp(p->name, "llmd-c") == 0;
+        if (strncmp(p->name, "llmd-", 5) != 0 || strcmp(p->name, "llmd-listen") == 0)
             continue;
-        if (strncmp(p->name, "llmd-pid-", 9) == 0)
+        if (p->fd >= 0 && strncmp(p->name, "llmd-pid-", 9) == 0)
             pidfd_signal(p->fd, SIGKILL);
-        if (strcmp(p->name, "llmd-listen") != 0)
+        if (p->fd >= 0 && is_client)
+            shutdown(p->fd, SHUT_RDWR); /* the store drops it then */
+        if (!is_client)
             fdstore_remove(&l->store, p->name);
     }
 }
@@ -48,30 +53,42 @@ static void take_keep(struct llmd *l, Llmd__Keep *k, int state)
     k->plan = NULL; /* taken */
 }
 
-bool adopt_service(struct llmd *l)
+/* What was taken of it goes; the listening sockets stay where they are. */
+static void back_out(struct llmd *l, const struct config *given)
+{
+    segments_close(&l->segments);
+    listeners_close(&l->listeners);
+    l->config = *given;
+    adopt_end_former(l);
+}
+
+enum adopt_result adopt_service(struct llmd *l)
 {
     int state = passed_take(&l->passed, "llmd-state");
+    enum adopt_result result = ADOPT_NOTHING;
     const struct config given = l->config;
-    Llmd__Keep *k = NULL;
     struct err e = { 0 };
+    Llmd__Keep *k = state >= 0 ? state_read(state, &e) : NULL;
 
-    if (state >= 0 && (k = state_read(state, &e)) && attach(l, k, &e)) {
-        take_keep(l, k, state);
-        frame_free_body(k);
-        return true;
-    }
-    if (state >= 0) {
-        log_warning("cannot adopt what a former llmd left: %s; ending it and starting afresh",
+    if (k && !state_is_ours(k, &e)) {
+        log_warning("a former llmd shares other memory with its processes: %s; they finish first",
                     e.msg);
+        result = ADOPT_FORMER;
+    } else if (k && attach(l, k, &e)) {
+        take_keep(l, k, state);
+        result = ADOPT_SERVICE;
+    } else {
+        if (state >= 0)
+            log_warning("cannot adopt what a former llmd left: %s; ending it and starting afresh",
+                        e.msg);
+        back_out(l, &given);
+    }
+    if (state >= 0 && result != ADOPT_SERVICE) {
         fdstore_remove(&l->store, "llmd-state");
         close(state);
     }
     frame_free_body(k);
-    segments_close(&l->segments);
-    listeners_close(&l->listeners);
-    l->config = given;
-    end_former(l);
-    return false;
+    return result;
 }
 
 bool adopt_children(struct llmd *l, const struct config *fresh, struct err *e)
@@ -93,6 +110,7 @@ bool adopt_children(struct llmd *l, const struct config *fresh, struct err *e)
         runner_adopt(&l->groups[g], &l->passed);
     llmd_take_settings(l, fresh);
     llmd_go_on(l, was);
+    upgrade_answer(passed_take(&l->passed, "llmd-asker"), NULL);
     log_info("event=adopted ms=%.1f epoch=%u connections=%u groups_up=%u of=%u",
              (double)(clock_mono_ns() - l->started_ns) / 1e6, l->epoch, l->kept.n_open,
              llmd_groups_up(l), l->n_groups);

@@ -55,6 +55,8 @@ const char *llmd_state(const struct llmd *l)
         return "draining";
     if (!l->was_ready)
         return "starting";
+    if (upgrade_is_on(l))
+        return "upgrading";
     if (!team_is_up(&l->gateway) || up == 0)
         return "down";
     return up == l->n_groups ? "ready" : "degraded";
@@ -167,6 +169,7 @@ void llmd_team_changed(struct llmd *l, struct team *t)
         close_groups(l);
     if (l->phase == LLMD_CLOSING)
         finish_if_gone(l);
+    upgrade_go_on(l);
     announce(l);
 }
 
@@ -237,7 +240,10 @@ static void begin_drain(struct llmd *l, uint64_t deadline_ns)
 
 void llmd_drain(struct llmd *l)
 {
-    if (l->phase == LLMD_INSPECTING) {
+    if (l->former.by_slot && l->haste++ == 0) {
+        log_info("event=drain, when the former processes have finished");
+        notify_stopping(&l->notify, l->config.drain_timeout_s * NS_PER_S + 5 * NS_PER_S);
+    } else if (l->phase == LLMD_INSPECTING) {
         notify_stopping(&l->notify, 0);
         sd_event_exit(l->event, 0);
     } else if (l->phase == LLMD_SERVING) {
@@ -343,8 +349,10 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *info, vo
 
 static struct child *find_child(struct llmd *l, pid_t pid)
 {
-    if (l->inspect.child.pid == pid)
-        return &l->inspect.child;
+    if (l->inspect.capture.child.pid == pid)
+        return &l->inspect.capture.child;
+    if (l->upgrade.probe.child.pid == pid)
+        return &l->upgrade.probe.child;
     for (uint32_t i = 0; i < l->gateway.n_members; i++)
         if (l->gateway.members[i].child.pid == pid)
             return &l->gateway.members[i].child;
@@ -566,47 +574,69 @@ static bool inspect_model(struct llmd *l, struct err *e)
     return ok;
 }
 
-static bool start_fresh(struct llmd *l, struct err *e)
+/* The processes of another build are gone. */
+static void on_former_gone(void *arg)
 {
-    return listeners_open(&l->listeners, &l->config, &l->passed, e) &&
-           control_server_open(&l->control, l, l->config.runtime_dir, e) && inspect_model(l, e);
+    struct llmd *l = arg;
+    struct err e = { 0 };
+
+    adopt_end_former(l);
+    passed_fini(&l->passed);
+    if (l->haste)
+        sd_event_exit(l->event, 0);
+    else if (!inspect_model(l, &e))
+        give_up(l, &e);
+}
+
+static bool start_fresh(struct llmd *l, bool has_former, struct err *e)
+{
+    if (!listeners_open(&l->listeners, &l->config, &l->passed, e) ||
+        !control_server_open(&l->control, l, l->config.runtime_dir, e))
+        return false;
+    upgrade_answer(passed_take(&l->passed, "llmd-asker"), NULL);
+    if (has_former && former_start(&l->former, l->event, &l->passed,
+                                   l->config.drain_timeout_s * NS_PER_S, on_former_gone, l))
+        return true;
+    adopt_end_former(l);
+    passed_fini(&l->passed);
+    return inspect_model(l, e);
 }
 
 /* With the settings that are in force: of the service that is adopted, if one is. */
 static bool begin(struct llmd *l, struct err *e)
 {
-    struct config *fresh = mem_zalloc(1, sizeof *fresh);
-    bool is_adopting, ok;
+    struct config *given = mem_zalloc(1, sizeof *given);
+    enum adopt_result found;
+    bool ok;
 
-    *fresh = l->config;
-    is_adopting = adopt_service(l);
+    *given = l->config;
+    found = adopt_service(l);
     ok = open_runtime_dir(l, e);
-    if (ok && is_adopting)
+    if (ok && found == ADOPT_SERVICE) {
         ok = control_server_open(&l->control, l, l->config.runtime_dir, e) &&
-             adopt_children(l, fresh, e);
-    else if (ok)
-        ok = start_fresh(l, e);
-    free(fresh);
+             adopt_children(l, given, e);
+        passed_fini(&l->passed);
+    } else if (ok) {
+        ok = start_fresh(l, found == ADOPT_FORMER, e);
+    }
+    free(given);
     return ok;
 }
 
 static bool bring_up(struct llmd *l, struct err *e)
 {
-    bool ok;
-
     raise_descriptor_limit();
     close_range(CONTROL_FD, ~0u, CLOSE_RANGE_CLOEXEC); /* what llmd was given is not for children */
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (getrandom(&l->instance, sizeof l->instance, 0) != sizeof l->instance)
         return err_set(e, ERR_SYS, errno, "draw a random number");
-    if (!make_loop(l, e) || !spawn_find("llm-gateway", l->gateway_path, PATH_MAX, e) ||
+    if (!make_loop(l, e) || !spawn_find_self(l->self_path, PATH_MAX, e) ||
+        !spawn_find("llm-gateway", l->gateway_path, PATH_MAX, e) ||
         !spawn_find("llm-worker", l->worker_path, PATH_MAX, e))
         return false;
     fdstore_open(&l->store, &l->notify, l->event);
     passed_init(&l->passed);
-    ok = begin(l, e);
-    passed_fini(&l->passed);
-    return ok;
+    return begin(l, e);
 }
 
 /* ---- down ---- */
@@ -615,6 +645,9 @@ static void take_down(struct llmd *l)
 {
     inspect_stop(&l->inspect);
     hang_close(&l->hang);
+    upgrade_stop(&l->upgrade);
+    former_stop(&l->former);
+    passed_fini(&l->passed);
     holdings_forget(l);
     kept_fini(&l->kept);
     runner_fini(&l->gateway);
@@ -654,7 +687,8 @@ int llmd_run(struct llmd *l)
         for (uint32_t i = 0; i < l->listeners.n; i++)
             log_info("event=listen address=%s", l->listeners.name[i]);
         if (l->phase == LLMD_INSPECTING)
-            notify_status(&l->notify, "starting: reading the model");
+            notify_status(&l->notify, l->former.by_slot ? "starting: former processes finish"
+                                                        : "starting: reading the model");
         code = sd_event_loop(l->event);
     } else {
         log_error("cannot start: %s", e.msg);

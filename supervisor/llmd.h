@@ -13,6 +13,7 @@
 
 #include "supervisor/control_server.h"
 #include "supervisor/fdstore.h"
+#include "supervisor/former.h"
 #include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
@@ -22,9 +23,10 @@
 #include "supervisor/rate.h"
 #include "supervisor/segments.h"
 #include "supervisor/team.h"
+#include "supervisor/upgrade.h"
 
 enum llmd_phase {
-    LLMD_INSPECTING, /* no child but --inspect, no segment */
+    LLMD_INSPECTING, /* no child but --inspect or those of another build, no segment */
     LLMD_SERVING,
     LLMD_DRAINING, /* the gateway finishes; the workers still compute for it */
     LLMD_CLOSING,  /* the workers finish */
@@ -42,10 +44,12 @@ struct llmd {
     int state_fd;        /* state.h; -1 = no service yet */
     int runtime_dir_fd;  /* its lock; -1 = not ours */
     bool on_terminal;    /* stderr is one, or was at the start */
-    char gateway_path[PATH_MAX], worker_path[PATH_MAX];
+    char self_path[PATH_MAX], gateway_path[PATH_MAX], worker_path[PATH_MAX];
     struct notify notify;
     struct fdstore store;
-    struct passed passed; /* at the start only */
+    struct passed passed; /* until service begins */
+    struct former former;
+    struct upgrade upgrade;
     struct kept kept;
     struct inspect inspect;
     Llmd__ModelPlan *plan; /* NULL until inspected */
@@ -86,7 +90,7 @@ bool llmd_make_teams(struct llmd *l, struct err *e);
 void llmd_on_board(struct llmd *l);
 void llmd_go_on(struct llmd *l, enum process_state was);
 
-/* "starting", "ready", "degraded", "down", "draining". */
+/* "starting", "ready", "degraded", "down", "upgrading", "draining". */
 const char *llmd_state(const struct llmd *l);
 uint32_t llmd_groups_up(const struct llmd *l);
 

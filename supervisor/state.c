@@ -77,10 +77,14 @@ static bool read_all(int fd, struct buf *b, struct err *e)
     return true;
 }
 
+bool state_is_ours(const Llmd__Keep *k, struct err *e)
+{
+    return strcmp(k->layouts, layouts_line()) == 0 ||
+           err_set(e, ERR_PROTO, 0, "it has '%s', this build '%s'", k->layouts, layouts_line());
+}
+
 static bool is_usable(const Llmd__Keep *k, struct err *e)
 {
-    if (strcmp(k->layouts, layouts_line()) != 0)
-        return err_set(e, ERR_PROTO, 0, "it has '%s', this build '%s'", k->layouts, layouts_line());
     if (!k->plan || k->n_settings == 0)
         return err_set(e, ERR_PROTO, 0, "the state has no plan or no settings");
     return true;

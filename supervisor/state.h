@@ -15,9 +15,11 @@ enum { STATE_VERSION = 1 };
 int state_make(const struct config *c, const Llmd__ModelPlan *plan, uint64_t instance,
                struct err *e);
 
-/* fd: borrowed.  NULL and ERR_PROTO when it is not whole, or made by a build with other layouts.  Returned:
- * frame_free_body(). */
+/* fd: borrowed.  NULL and ERR_PROTO when it is not whole.  Returned: frame_free_body(). */
 Llmd__Keep *state_read(int fd, struct err *e);
+
+/* It was made by a build with these layouts.  False: *e names both. */
+bool state_is_ours(const Llmd__Keep *k, struct err *e);
 
 /* The settings as they were in force. */
 bool state_settings(const Llmd__Keep *k, struct config *c, struct err *e);

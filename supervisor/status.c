@@ -131,7 +131,8 @@ Llmd__Status *status_make(const struct llmd *l, struct arena *a)
     config_served_name(&l->config, served, sizeof served);
     s->version = arena_strdup(a, LLMD_VERSION);
     s->state = arena_strdup(a, llmd_state(l));
-    s->uptime_ns = age_ns(l->started_ns, clock_mono_ns());
+    s->uptime_ns = age_ns(l->segments.board.hdr ? l->segments.board.hdr->started_ns : l->started_ns,
+                          clock_mono_ns()); /* of the service, whichever llmd it has */
     s->model = arena_strdup(a, l->config.model);
     s->served_model_name = arena_strdup(a, served);
     s->listen = arena_alloc(a, (l->listeners.n + 1) * sizeof *s->listen);

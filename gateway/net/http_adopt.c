@@ -54,7 +54,7 @@ static bool is_out(const struct http_mark *mark, uint64_t n_taken)
 
 bool http_mark_is_out(const struct http_mark *mark, int fd)
 {
-    uint64_t n_taken;
+    uint64_t n_taken = 0;
     struct err e;
 
     return count_taken(fd, mark, &n_taken, &e) && is_out(mark, n_taken);

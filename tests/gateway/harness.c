@@ -18,7 +18,7 @@
 #include "common/mem.h"
 #include "proto/control.h"
 
-enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20 };
+enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20, COLLECT_MS = 5000 };
 
 static void die(const char *what)
 {
@@ -126,6 +126,16 @@ static void keep(struct harness *h, const Llmd__Connections__Kept *kept, int fd)
     h->kept[h->n_kept++] = (struct harness_kept){ kept->slot, kept->generation, fd };
 }
 
+static void keep_all(struct harness *h, struct control_msg *m)
+{
+    const Llmd__Connections *body = m->body;
+
+    for (size_t i = 0; m->type == MSG_CONNECTIONS && i < body->n_kept; i++) {
+        keep(h, body->kept[i], m->fds[i]);
+        m->fds[i] = -1;
+    }
+}
+
 /* As llmd: the record is another's, or nobody's. */
 static void drop_stale(struct harness *h)
 {
@@ -148,15 +158,13 @@ void harness_collect(struct harness *h)
     struct control_msg m;
     struct err e;
 
-    while (poll(&p, 1, 0) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
-        const Llmd__Connections *body = m.body;
-        for (size_t i = 0; m.type == MSG_CONNECTIONS && i < body->n_kept; i++) {
-            keep(h, body->kept[i], m.fds[i]);
-            m.fds[i] = -1;
-        }
+    while (poll(&p, 1, COLLECT_MS) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
+        keep_all(h, &m);
         control_msg_fini(&m);
     }
     drop_stale(h);
+    while (waitpid(-1, NULL, WNOHANG | __WALL) > 0) { /* its keeper, which we have inherited */
+    }
 }
 
 static void send_kept(struct harness *h)
@@ -192,6 +200,7 @@ static bool wait_ready(struct harness *h)
         if (control_recv(h->control, &m, &e) != CONTROL_OK)
             return false;
         ok = m.type == MSG_READY;
+        keep_all(h, &m); /* its threads accept before it says READY */
         if (m.type == MSG_FATAL) {
             fprintf(stderr, "expected READY, got: %s\n", ((Llmd__Fatal *)m.body)->message);
             abort();
@@ -207,6 +216,7 @@ void harness_start(struct harness *h, uint32_t n_groups, const struct harness_se
     static int count;
     struct err e;
 
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
     memset(h, 0, sizeof *h);
     h->n_groups = n_groups;
     h->settings = settings;

@@ -49,7 +49,7 @@ int harness_stop(struct harness *h);
 void harness_drain(struct harness *h, uint64_t limit_ms);
 void harness_restart(struct harness *h, uint64_t limit_ms);
 int harness_wait(struct harness *h);
-/* Take in what the gateway hands over. */
+/* Take in all that a dead gateway has handed over, to the end of its socket. */
 void harness_collect(struct harness *h);
 /* kill -9; or wait for it to die by itself (a fault point). */
 void harness_kill(struct harness *h);

@@ -48,7 +48,7 @@ static struct {
     struct board board;          /* .hdr is NULL when it could not be attached */
     struct connections connections;
     int listener;
-    bool is_ready;
+    bool is_ready, is_service_draining;
     struct client {
         int fd; /* 0 = none */
         uint32_t slot, generation;
@@ -396,10 +396,13 @@ static void take_message(const struct control_msg *m)
         for (size_t i = 0; i < s->n_groups; i++)
             snprintf(text + strlen(text), sizeof text - strlen(text), " %s",
                      s->groups[i]->up ? "up" : s->groups[i]->cause);
+        me.is_service_draining = s->draining;
         note("service%s%s", s->draining ? " draining" : "", text);
     } else if (m->type == MSG_DRAIN) {
         bool is_now = ((const Llmd__Drain *)m->body)->deadline_ns <= clock_mono_ns();
         note(is_now ? "drain now" : "drain");
+        if (!me.is_service_draining)
+            me.listener = -1; /* a successor comes, who connects now is its client */
         if (is("slow-drain") ? is_now : !is("ignore-drain") && !is("ignore-all"))
             exit(0);
     } else if (m->type == MSG_ADOPT) {

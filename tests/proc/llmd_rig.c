@@ -137,7 +137,8 @@ static void run_llmd(const struct rig *r, char **argv)
     dup2(log, STDERR_FILENO);
     close(log);
     put_path(r, "notify", path);
-    setenv("NOTIFY_SOCKET", path, 1);
+    if (!getenv("RIG_NO_NOTIFY"))
+        setenv("NOTIFY_SOCKET", path, 1);
     unsetenv("JOURNAL_STREAM");
     pass_descriptors(r);
     put_path(r, "bin/llmd", path);
@@ -499,7 +500,7 @@ int rig_connect(const struct rig *r)
     struct sockaddr_un at = { .sun_family = AF_UNIX };
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 },
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = PATIENCE_MS / 1000 },
                sizeof(struct timeval));
     runtime_dir_control_path(r->run, at.sun_path, sizeof at.sun_path);
     for (int ms = 0; connect(fd, (struct sockaddr *)&at, sizeof at) < 0; ms += 5) {
@@ -554,6 +555,18 @@ pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t resta
     }
     fail_waiting((struct rig *)(uintptr_t)r, process);
     return 0;
+}
+
+int rig_settled_fds(const struct rig *r)
+{
+    int n, before;
+
+    do {
+        before = rig_count_fds(r);
+        nap_ms(30);
+        n = rig_count_fds(r);
+    } while (n != before);
+    return n;
 }
 
 int rig_count_fds(const struct rig *r)

@@ -81,6 +81,7 @@ pid_t rig_pid_of(const struct rig *r, const char *process);
 /* Until the process is ready with at least this many restarts; its pid. */
 pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t restarts);
 int rig_count_fds(const struct rig *r);
+int rig_settled_fds(const struct rig *r); /* when it has closed what we have left */
 /* Until llmd has that many: what it wants to tell its manager may wait in copies. */
 void rig_expect_fds(struct rig *r, int n);
 

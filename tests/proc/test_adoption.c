@@ -2,6 +2,7 @@
  * breaks, the death of the supervisor is the death of the service. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -9,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -71,7 +74,7 @@ static int connect_client(uint16_t to)
                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 10 },
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 30 },
                sizeof(struct timeval));
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
     return fd;
@@ -109,7 +112,7 @@ static void a_new_llmd_takes_the_same_children_over(void **state)
         rig_kill_and_restart(&rig);
         wait_adopted(i);
         if (i == 1)
-            fds = rig_count_fds(&rig);
+            fds = rig_settled_fds(&rig);
     }
     rig_expect_fds(&rig, fds);
     assert_int_equal(rig_pid_of(&rig, "gateway"), gateway);
@@ -414,7 +417,7 @@ static void closed_connections_are_let_go(void **state)
     (void)state;
     start_and_wait();
     to = port();
-    fds = rig_count_fds(&rig);
+    fds = rig_settled_fds(&rig);
     for (int i = 0; i < 300; i++) {
         client = connect_client(to);
         if (i % 3)
@@ -470,6 +473,202 @@ static void death_while_connections_come_and_go_is_survived(void **state)
     }
 }
 
+/* ---- llmd is replaced by itself, or by what is installed ---- */
+
+static void expect_reply(Llmd__CtlCommand command, bool ok, const char *error)
+{
+    Llmd__CtlReply *reply = rig_ask(&rig, command, 0);
+
+    if (reply->ok != ok || !strstr(reply->error, error))
+        fail_msg("ok=%d error='%s', expected ok=%d '%s'", reply->ok, reply->error, ok, error);
+    frame_free_body(reply);
+}
+
+static void restart_llmd_needs_no_service_manager(void **state)
+{
+    pid_t llmd, gateway, worker;
+    int fds = 0;
+
+    (void)state;
+    setenv("RIG_NO_NOTIFY", "1", 1);
+    rig_start(&rig, BASE, NULL);
+    unsetenv("RIG_NO_NOTIFY");
+    gateway = rig_pid_of(&rig, "gateway");
+    worker = rig_pid_of(&rig, "worker 0.0");
+    llmd = rig.pid;
+    for (int i = 1; i <= 20; i++) {
+        int client = connect_client(port());
+        assert_int_equal(ask_client(client), gateway);
+        expect_reply(LLMD__CTL_COMMAND__CTL_RESTART_LLMD, true, "");
+        wait_adopted(i);
+        assert_int_equal(ask_client(client), gateway);
+        close(client);
+        if (i == 1)
+            fds = rig_settled_fds(&rig);
+    }
+    rig_expect_fds(&rig, fds);
+    assert_int_equal(rig.pid, llmd);
+    assert_int_equal(rig_pid_of(&rig, "gateway"), gateway);
+    assert_int_equal(rig_pid_of(&rig, "worker 0.0"), worker);
+    assert_int_equal(rig_count_events(&rig, "orphaned"), 0);
+    rig_stop(&rig);
+}
+
+static void wait_upgraded(int n)
+{
+    while (rig_count_log(&rig, "event=upgraded") < n)
+        nap_ms(5);
+}
+
+static void upgrade_replaces_everybody_one_at_a_time(void **state)
+{
+    pid_t gateway, worker[2];
+    Llmd__CtlReply *reply;
+    int client;
+
+    (void)state;
+    rig_start(&rig, BASE, "--groups", "2", NULL);
+    rig_wait_told(&rig, "STATUS=ready: 2 of 2");
+    client = connect_client(port());
+    gateway = ask_client(client);
+    worker[0] = rig_pid_of(&rig, "worker 0.0");
+    worker[1] = rig_pid_of(&rig, "worker 1.0");
+    expect_reply(LLMD__CTL_COMMAND__CTL_UPGRADE, true, "");
+    wait_upgraded(1);
+    assert_int_not_equal(ask_client(client), gateway);
+    assert_int_not_equal(rig_wait_restarts(&rig, "worker 0.0", 1), worker[0]);
+    assert_int_not_equal(rig_wait_restarts(&rig, "worker 1.0", 1), worker[1]);
+    assert_int_equal(rig_count_events(&rig, "start epoch=2"), 3);
+    assert_int_equal(rig_count_told(&rig, "STATUS=upgrading: 0 of 2"), 0);
+    assert_true(rig_count_told(&rig, "STATUS=upgrading: 1 of 2") > 0);
+    assert_int_equal(rig_count_log(&rig, "event=died"), 0);
+    reply = rig_ask(&rig, LLMD__CTL_COMMAND__CTL_STATUS, 0);
+    assert_string_equal(reply->status->state, "ready");
+    frame_free_body(reply);
+    close(client);
+    rig_stop(&rig);
+    assert_int_equal(rig_count_stored(&rig, "llmd-"), 0);
+}
+
+static void an_llmd_that_dies_while_upgrading_goes_on_upgrading(void **state)
+{
+    (void)state;
+    rig_start(&rig, BASE, "--fault-points", "llmd.spawned=kill@2,llmd.spawned=kill@3", NULL);
+    rig_wait_told(&rig, "READY=1");
+    rig_wait_stored(&rig, "llmd-pid-", 2);
+    expect_reply(LLMD__CTL_COMMAND__CTL_UPGRADE, true, "");
+    assert_int_equal(rig_wait_exit(&rig), -SIGKILL); /* the gateway was being replaced */
+    rig_restart(&rig);
+    assert_int_equal(rig_wait_exit(&rig), -SIGKILL);
+    rig_restart(&rig);
+    wait_upgraded(1);
+    rig_wait_restarts(&rig, "gateway", 1);
+    rig_wait_restarts(&rig, "worker 0.0", 1);
+    one_of_each_is_left("llmd.spawned");
+}
+
+/* What is installed does not run, does not know the question, or does not like the settings. */
+static void a_bad_llmd_is_not_become(void **state)
+{
+    static const struct {
+        const char *script, *error;
+    } bad[] = {
+        { "#!/bin/sh\nexit 3\n", "exit code 3" },
+        { "#!/bin/sh\necho hello\n", "does not know --layouts" },
+        { "#!/bin/sh\nkill -SEGV $$\n", "signal 11" },
+        { "no program", "" },
+    };
+    char path[128], good[128];
+    pid_t gateway, first;
+    FILE *f;
+
+    (void)state;
+    start_and_wait();
+    gateway = rig_pid_of(&rig, "gateway");
+    first = rig.pid;
+    snprintf(path, sizeof path, "%s/bin/llmd", rig.base);
+    snprintf(good, sizeof good, "%s/bin/good", rig.base);
+    assert_int_equal(rename(path, good), 0);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        f = fopen(path, "w");
+        fputs(bad[i].script, f);
+        fclose(f);
+        chmod(path, 0700);
+        expect_reply(LLMD__CTL_COMMAND__CTL_UPGRADE, false, bad[i].error);
+        expect_reply(LLMD__CTL_COMMAND__CTL_RESTART_LLMD, false, bad[i].error);
+    }
+    /* it answers the question and cannot be run: found when it is too late, and survived */
+    f = fopen(path, "w");
+    fprintf(f, "#!/bin/sh\nrm $0\nexec %s \"$@\"\n", good);
+    fclose(f);
+    expect_reply(LLMD__CTL_COMMAND__CTL_UPGRADE, false, "No such file");
+    assert_int_equal(rename(good, path), 0);
+    assert_int_equal(rig.pid, first);
+    assert_int_equal(rig_pid_of(&rig, "gateway"), gateway);
+    expect_reply(LLMD__CTL_COMMAND__CTL_RESTART_LLMD, true, "");
+    wait_adopted(1);
+    rig_stop(&rig);
+}
+
+/* The state in the store, as a build with other layouts would have left it. */
+static void make_state_foreign(void)
+{
+    struct buf b = { 0 };
+    Llmd__Keep *k;
+    struct frame f;
+    struct err e = { 0 };
+    char bytes[65536];
+    int *fd = NULL, other = memfd_create("llmd-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    ssize_t n;
+
+    for (int i = 0; i < rig.store->n; i++)
+        if (strcmp(rig.store->list[i].name, "llmd-state") == 0)
+            fd = &rig.store->list[i].fd;
+    assert_non_null(fd);
+    n = pread(*fd, bytes, sizeof bytes, 0);
+    assert_true(frame_parse(&f, (uint8_t *)bytes, (size_t)n, &e));
+    k = (Llmd__Keep *)frame_unpack(&f, &e);
+    k->layouts[strlen(k->layouts) - 1] = '0';
+    frame_pack(&b, MSG_KEEP, k);
+    assert_int_equal(write(other, b.data, b.n), b.n);
+    fcntl(other, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    close(*fd);
+    *fd = other;
+    frame_free_body(k);
+    buf_fini(&b);
+}
+
+static void other_layouts_are_drained_and_nobody_is_refused(void **state)
+{
+    char *events;
+    uint16_t to;
+    int client;
+
+    (void)state;
+    rig_behave(&rig, "gateway: slow-drain");
+    rig_start(&rig, BASE, "--drain-timeout-s", "1", NULL);
+    rig_wait_told(&rig, "READY=1");
+    rig_wait_stored(&rig, "llmd-pid-", 2);
+    to = port();
+    kill(rig.pid, SIGKILL);
+    assert_int_equal(rig_wait_exit(&rig), -SIGKILL);
+    make_state_foreign();
+    rig_behave(&rig, "");
+    rig_restart(&rig);
+    rig_wait_event(&rig, "drain\n");
+    assert_int_equal(rig_count_events(&rig, "start epoch=1"), 2); /* they finish first */
+    client = connect_client(to); /* and nobody is refused meanwhile */
+    rig_wait_events(&rig, "start epoch=1", 4);
+    ask_client(client);
+    close(client);
+    events = rig_read(&rig, "model/events");
+    assert_null(strstr(events, "service draining"));
+    free(events);
+    rig_wait_stored(&rig, "llmd-pid-", 2);
+    rig_stop(&rig);
+    assert_int_equal(rig_count_stored(&rig, "llmd-"), 0);
+}
+
 int main(void)
 {
 #define STORY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -489,6 +688,11 @@ int main(void)
         STORY(what_comes_while_no_llmd_lives_is_kept_by_the_next),
         STORY(closed_connections_are_let_go),
         STORY(death_while_connections_come_and_go_is_survived),
+        STORY(restart_llmd_needs_no_service_manager),
+        STORY(upgrade_replaces_everybody_one_at_a_time),
+        STORY(an_llmd_that_dies_while_upgrading_goes_on_upgrading),
+        STORY(a_bad_llmd_is_not_become),
+        STORY(other_layouts_are_drained_and_nobody_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

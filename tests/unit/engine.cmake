@@ -9,6 +9,6 @@ llmd_test(NAME test_engine LIBS engine LABELS unit
   SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
 llmd_test(NAME test_recovery LIBS engine LABELS unit
   SOURCES unit/test_recovery.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
-llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 300
+llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 600
   SOURCES unit/test_worker_process.c unit/worker_rig.c unit/gateway_client.c)
 add_dependencies(test_worker_process llm-worker)

@@ -476,6 +476,8 @@ static void inspect_refuses_with_numbers(void **state)
     (void)state;
     refuse(SETTINGS("max_model_len", "513"), "512 tokens the model was made for");
     refuse(SETTINGS("kv_cache_bytes", "1M"), "needs 32");
+    refuse(SETTINGS("kv_cache_bytes", "1T"), "bytes of memory are missing");
+    refuse(SETTINGS("kv_cache_bytes", "1T"), "SHM_SIZE does not count");
     refuse(SETTINGS("tp_size", "3"), "tp_size 3 does not divide the model's 4");
     assert_false(inspect("/nonexistent", SETTINGS("port", "1"), &info, &p, &e));
     assert_non_null(strstr(e.msg, "/nonexistent"));
