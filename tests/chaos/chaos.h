@@ -19,7 +19,7 @@ struct chaos_options {
     const char *bin, *model;
     const char *shape; /* only this one; NULL: all */
     const char *only;  /* kinds of kills, separated by commas; NULL: all that the server can take */
-    uint32_t hang_step_ms;
+    uint32_t hang_step_ms, hang_timeout_s;
     const char *peer_command, *peer_model;
     uint16_t peer_port;
     bool is_verbose;

@@ -135,6 +135,8 @@ void killer_init(struct killer *k, struct server *s, struct load *l, uint64_t se
 
 /* ---- victims ---- */
 
+enum { SLOT_KEEPER = INT32_MAX }; /* it has none */
+
 struct victims {
     uint32_t slots[VICTIMS_MAX];
     pid_t pids[VICTIMS_MAX];
@@ -145,6 +147,8 @@ static pid_t pid_of_slot(const struct server *s, uint32_t slot)
 {
     if (s->config.peer_command)
         return server_peer(s);
+    if (slot == SLOT_KEEPER)
+        return pid_child_named(server_slot_pid(s, BOARD_SLOT_GATEWAY), "llm-keeper");
     return slot == BOARD_SLOT_LLMD ? server_llmd(s) : server_slot_pid(s, slot);
 }
 
@@ -166,6 +170,8 @@ static void choose_victims(struct killer *k, unsigned victims, struct victims *v
     *v = (struct victims){ .n = 0 };
     if (victims & (VICTIM_LLMD | VICTIM_PEER))
         add_victim(s, v, BOARD_SLOT_LLMD);
+    if (victims & VICTIM_KEEPER)
+        add_victim(s, v, SLOT_KEEPER);
     if (victims & VICTIM_GATEWAY)
         add_victim(s, v, BOARD_SLOT_GATEWAY);
     if (victims & VICTIM_WORKER)
@@ -178,6 +184,8 @@ static const char *name_of_slot(const struct server *s, uint32_t slot)
 {
     if (s->config.peer_command)
         return "peer";
+    if (slot == SLOT_KEEPER)
+        return "keeper";
     return slot == BOARD_SLOT_LLMD ? "llmd" : board_slot(&s->board, slot)->name;
 }
 
@@ -355,7 +363,7 @@ bool killer_wait_whole(struct killer *k)
 {
     uint64_t end_ns = clock_mono_ns() + k->patience_ms * NS_PER_MS;
 
-    while (clock_mono_ns() < end_ns) {
+    while (clock_mono_ns() < end_ns && pid_runs(k->server->root)) {
         if (server_is_whole(k->server))
             return true;
         load_turn(k->load, 5);
@@ -376,8 +384,8 @@ static bool come_back(struct killer *k, enum kill_id id, const struct victims *v
     if (killer_wait_whole(k))
         return true;
     k->load->counts.failed++;
-    evidence_defect(k->evidence, NULL, NULL, "after %s the server is not whole for %lu ms",
-                    kinds[id].name, (unsigned long)k->patience_ms);
+    evidence_defect(k->evidence, NULL, NULL, "after %s the server %s", kinds[id].name,
+                    pid_runs(k->server->root) ? "is not whole again" : "has ended");
     end_stopped(v);
     return killer_wait_whole(k);
 }

@@ -15,7 +15,8 @@ enum victim {
     VICTIM_ALL_WORKERS = 1 << 1,
     VICTIM_GATEWAY = 1 << 2,
     VICTIM_LLMD = 1 << 3,
-    VICTIM_PEER = 1 << 4,
+    VICTIM_KEEPER = 1 << 4, /* the small process beside the gateway */
+    VICTIM_PEER = 1 << 5,
 };
 
 enum kill_way {

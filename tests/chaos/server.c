@@ -59,9 +59,10 @@ static int add_words(const char **argv, int n, const char *const *words)
 static void exec_llmd(const struct server *s)
 {
     const struct server_config *c = &s->config;
-    char init[256], llmd[256], settings[96], groups[16], tp_size[16], hang_step[16];
+    char init[256], llmd[256], settings[96], groups[16], tp_size[16];
+    char hang_step[16], hang_timeout[16];
     const char *argv[ARGS_MAX] = { NULL };
-    const char *const of_init[] = { init, "--watchdog-s", "1", "--", NULL };
+    const char *const of_init[] = { init, "--watchdog-s", hang_timeout, "--", NULL };
     const char *const of_llmd[] = { llmd,        "--config",
                                     settings,    "--model",
                                     c->model,    "--host",
@@ -84,6 +85,7 @@ static void exec_llmd(const struct server *s)
     snprintf(groups, sizeof groups, "%u", c->groups);
     snprintf(tp_size, sizeof tp_size, "%u", c->tp_size);
     snprintf(hang_step, sizeof hang_step, "%u", c->hang_step_ms);
+    snprintf(hang_timeout, sizeof hang_timeout, "%u", c->hang_timeout_s);
     if (s->has_init)
         n = add_words(argv, n, of_init);
     n = add_words(argv, n, of_llmd);

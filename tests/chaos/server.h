@@ -21,7 +21,7 @@ struct server_config {
     uint32_t groups, tp_size;
     const char *bin;   /* folder of the programs */
     const char *model; /* directory */
-    uint32_t hang_step_ms;
+    uint32_t hang_step_ms, hang_timeout_s;
     const char *const *args;  /* further ones of llmd, NULL-terminated, or NULL */
     const char *peer_command; /* a peer instead, NULL: llmd */
     uint16_t peer_port;
