@@ -48,6 +48,7 @@ void adopt_end_former(struct llmd *l)
 static void take_keep(struct llmd *l, Llmd__Keep *k, int state)
 {
     l->state_fd = state;
+    l->state_serial = k->serial;
     l->instance = k->instance;
     l->plan = k->plan;
     k->plan = NULL; /* taken */
@@ -62,13 +63,36 @@ static void back_out(struct llmd *l, const struct config *given)
     adopt_end_former(l);
 }
 
+/* The newest state that can be read; *fd: owned by the caller, -1 when there is none at all. */
+static Llmd__Keep *find_state(struct llmd *l, int *fd, struct err *e)
+{
+    Llmd__Keep *best = NULL;
+    int one;
+
+    *fd = -1;
+    while ((one = passed_take(&l->passed, "llmd-state")) >= 0) {
+        Llmd__Keep *k = state_read(one, e);
+        if (*fd >= 0 && (!k || (best && k->serial < best->serial))) {
+            frame_free_body(k);
+            close(one);
+            continue;
+        }
+        frame_free_body(best);
+        if (*fd >= 0)
+            close(*fd);
+        best = k;
+        *fd = one;
+    }
+    return best;
+}
+
 enum adopt_result adopt_service(struct llmd *l)
 {
-    int state = passed_take(&l->passed, "llmd-state");
+    int state;
     enum adopt_result result = ADOPT_NOTHING;
     const struct config given = l->config;
     struct err e = { 0 };
-    Llmd__Keep *k = state >= 0 ? state_read(state, &e) : NULL;
+    Llmd__Keep *k = find_state(l, &state, &e);
 
     if (k && !state_is_ours(k, &e)) {
         log_warning("a former llmd shares other memory with its processes: %s; they finish first",

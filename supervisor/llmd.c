@@ -291,6 +291,26 @@ static void send_reload(struct llmd *l, struct boot_settings *changed)
         runner_send(&l->groups[g], MSG_RELOAD, &reload);
 }
 
+/* Made and put first, so that there is always one; the older ones stay in the store. */
+static bool write_state(struct llmd *l, struct err *e)
+{
+    const struct state state = { .instance = l->instance,
+                                 .serial = l->state_serial + 1,
+                                 .config = &l->config,
+                                 .plan = l->plan };
+    int fd = state_make(&state, e);
+
+    if (fd < 0)
+        return false;
+    if (l->state_fd >= 0) {
+        fdstore_put(&l->store, "llmd-state", fd, false);
+        close(l->state_fd);
+    }
+    l->state_fd = fd;
+    l->state_serial++;
+    return true;
+}
+
 void llmd_take_settings(struct llmd *l, const struct config *fresh)
 {
     struct boot_settings *changed = mem_zalloc(1, sizeof *changed);
@@ -301,6 +321,8 @@ void llmd_take_settings(struct llmd *l, const struct config *fresh)
     if (!fault_points_set(l->config.fault_points, l->epoch, &e))
         log_warning("%s, arming none", e.msg);
     send_reload(l, changed);
+    if (changed->n > 0 && l->state_fd >= 0 && !write_state(l, &e))
+        log_warning("%s, the old one stays", e.msg);
     free(changed);
 }
 
@@ -456,8 +478,7 @@ static bool start_service(struct llmd *l, struct err *e)
     if (!fault_points_set(l->config.fault_points, l->epoch, e))
         return false;
     kept_init(&l->kept, &l->segments.connections, &l->store, l->event);
-    l->state_fd = state_make(&l->config, l->plan, l->instance, e);
-    if (l->state_fd < 0 || !llmd_make_teams(l, e))
+    if (!write_state(l, e) || !llmd_make_teams(l, e))
         return false;
     holdings_store(l);
     l->phase = LLMD_SERVING;

@@ -42,8 +42,9 @@ struct llmd {
     uint64_t started_ns; /* of this llmd */
     uint32_t epoch;      /* counts the llmds of this service, from 1 */
     int state_fd;        /* state.h; -1 = no service yet */
-    int runtime_dir_fd;  /* its lock; -1 = not ours */
-    bool on_terminal;    /* stderr is one, or was at the start */
+    uint32_t state_serial;
+    int runtime_dir_fd; /* its lock; -1 = not ours */
+    bool on_terminal;   /* stderr is one, or was at the start */
     char self_path[PATH_MAX], gateway_path[PATH_MAX], worker_path[PATH_MAX];
     struct notify notify;
     struct fdstore store;

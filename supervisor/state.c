@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/arena.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "supervisor/layouts.h"
 
@@ -37,8 +38,7 @@ static bool write_all(int fd, const struct buf *b)
     return write(fd, b->data, b->n) == (ssize_t)b->n && fcntl(fd, F_ADD_SEALS, STATE_SEALS) == 0;
 }
 
-int state_make(const struct config *c, const Llmd__ModelPlan *plan, uint64_t instance,
-               struct err *e)
+int state_make(const struct state *s, struct err *e)
 {
     int fd = memfd_create("llmd-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     Llmd__Keep keep = LLMD__KEEP__INIT;
@@ -46,9 +46,10 @@ int state_make(const struct config *c, const Llmd__ModelPlan *plan, uint64_t ins
     struct buf b = { 0 };
 
     keep.layouts = (char *)(uintptr_t)layouts_line();
-    keep.instance = instance;
-    keep.plan = (Llmd__ModelPlan *)(uintptr_t)plan;
-    add_settings(&keep, c, &a);
+    keep.instance = s->instance;
+    keep.serial = s->serial;
+    keep.plan = (Llmd__ModelPlan *)(uintptr_t)s->plan;
+    add_settings(&keep, s->config, &a);
     frame_pack(&b, MSG_KEEP, &keep);
     if (fd < 0 || !write_all(fd, &b)) {
         err_set(e, ERR_SYS, errno, "write the state for the next llmd");
@@ -113,8 +114,12 @@ Llmd__Keep *state_read(int fd, struct err *e)
 bool state_settings(const Llmd__Keep *k, struct config *c, struct err *e)
 {
     config_init(c);
-    for (size_t i = 0; i < k->n_settings; i++)
-        if (!config_set(c, k->settings[i]->name, k->settings[i]->value, k->settings[i]->source, e))
+    for (size_t i = 0; i < k->n_settings; i++) {
+        const Llmd__Keep__KeptSetting *one = k->settings[i];
+        if (config_find(one->name) < 0)
+            log_warning("setting=%s of a former llmd is not known here, ignoring it", one->name);
+        else if (!config_set(c, one->name, one->value, one->source, e))
             return false;
+    }
     return true;
 }
