@@ -112,16 +112,26 @@ static void compare_processes(struct surplus *out, const struct server *s, struc
         compare(out, "keepers", n_keepers, 1);
 }
 
+static void compare_fds(struct surplus *out, const char *what, pid_t pid, int at_first,
+                        struct buf *lines)
+{
+    int n = pid_count_fds(pid);
+
+    if (out->what || n <= at_first + FDS_SLACK)
+        return;
+    compare(out, what, n, at_first);
+    pid_list_fds(pid, lines);
+}
+
 enum { N_LOOKS = 5 };
 
 /* One kind of thing at a time, so that one that stays wrong does not hide the others. */
 static struct surplus look(const struct audit *a, const struct server *s, int which,
-                           struct buf *processes)
+                           struct buf *lines)
 {
     struct surplus out = { 0 };
-    int fds;
 
-    buf_clear(processes);
+    buf_clear(lines);
     switch (which) {
     case 0:
         compare_gauges(&out, s);
@@ -135,15 +145,12 @@ static struct surplus look(const struct audit *a, const struct server *s, int wh
                 server_stat(s, STAT_sequences_accepted));
         break;
     case 3:
-        compare_processes(&out, s, processes);
+        compare_processes(&out, s, lines);
         break;
     case 4:
-        fds = pid_count_fds(server_llmd(s));
-        if (fds > a->llmd_fds + FDS_SLACK)
-            compare(&out, "descriptors of llmd", fds, a->llmd_fds);
-        fds = s->has_init ? pid_count_fds(s->root) : 0;
-        if (fds > a->init_fds + FDS_SLACK)
-            compare(&out, "descriptors of llm-init", fds, a->init_fds);
+        compare_fds(&out, "descriptors of llmd", server_llmd(s), a->llmd_fds, lines);
+        if (s->has_init)
+            compare_fds(&out, "descriptors of llm-init", s->root, a->init_fds, lines);
         break;
     }
     return out;
@@ -152,21 +159,21 @@ static struct surplus look(const struct audit *a, const struct server *s, int wh
 uint32_t audit_idle(const struct audit *a, struct server *s, struct evidence *v)
 {
     uint64_t end_ns = clock_mono_ns() + (uint64_t)SETTLE_MS * NS_PER_MS;
-    struct buf processes = { 0 };
+    struct buf lines = { 0 };
     uint32_t n_wrong = 0;
 
     for (int i = 0; i < N_LOOKS; i++) {
         struct surplus left;
-        while ((left = look(a, s, i, &processes)).what && clock_mono_ns() < end_ns)
+        while ((left = look(a, s, i, &lines)).what && clock_mono_ns() < end_ns)
             usleep(LOOK_MS * 1000);
         if (!left.what)
             continue;
         n_wrong++;
-        evidence_defect(v, NULL, processes.n ? &processes : NULL,
+        evidence_defect(v, NULL, lines.n ? &lines : NULL,
                         "left behind by an idle server: %s %lld, wanted %lld", left.what,
                         (long long)left.found, (long long)left.wanted);
     }
-    buf_fini(&processes);
+    buf_fini(&lines);
     return n_wrong;
 }
 

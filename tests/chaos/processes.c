@@ -129,6 +129,25 @@ int pid_count_fds(pid_t pid)
     return n - 2;
 }
 
+void pid_list_fds(pid_t pid, struct buf *lines)
+{
+    char path[300], to[128];
+    struct dirent *entry;
+    ssize_t n;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    dir = opendir(path);
+    while (dir && (entry = readdir(dir))) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%s", (int)pid, entry->d_name);
+        n = readlink(path, to, sizeof to - 1);
+        if (n > 0)
+            buf_printf(lines, "%s %.*s\n", entry->d_name, (int)n, to);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 int loopback_connect(uint16_t port)
 {
     struct sockaddr_in to = { .sin_family = AF_INET,

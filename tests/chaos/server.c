@@ -62,7 +62,8 @@ static void exec_llmd(const struct server *s)
     char init[256], llmd[256], settings[96], groups[16], tp_size[16];
     char hang_step[16], hang_timeout[16];
     const char *argv[ARGS_MAX] = { NULL };
-    const char *const of_init[] = { init, "--watchdog-s", hang_timeout, "--", NULL };
+    const char *const of_init[] = { init, "--watchdog-s", hang_timeout, "--pause-max-ms",
+                                    "50", "--",           NULL };
     const char *const of_llmd[] = { llmd,        "--config",
                                     settings,    "--model",
                                     c->model,    "--host",
