@@ -156,13 +156,19 @@ void fdstore_open(struct fdstore *s, struct notify *notify, sd_event *event)
     *s = (struct fdstore){ .notify = notify, .event = event };
 }
 
-void fdstore_close(struct fdstore *s)
+bool fdstore_sync(struct fdstore *s)
 {
     for (int ms = 0; s->n_queued > 0 && ms < CLOSE_PATIENCE_MS; ms += 10) {
         struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
         poll(&p, 1, 10);
         fdstore_flush(s);
     }
+    return s->n_queued == 0;
+}
+
+void fdstore_close(struct fdstore *s)
+{
+    fdstore_sync(s);
     for (uint32_t i = 0; i < s->n_queued; i++)
         if (s->queue[i].fd >= 0)
             close(s->queue[i].fd);

@@ -111,7 +111,10 @@ static void on_probed(void *arg, const struct buf *out, const struct err *why)
         log_info("event=%s program=\"%s\"", u->is_for_all ? "upgrade" : "restart", l->self_path);
         if (u->is_for_all)
             atomic_store(mark(l), clock_mono_ns());
-        successor_exec(l, u->asker, &e);
+        successor_exec(l,
+                       &(struct successor){
+                           .fill = successor_fill_all, .argv = l->options.argv, .asker = u->asker },
+                       &e);
         atomic_store(mark(l), 0);
     }
     give_up(u, e.msg);

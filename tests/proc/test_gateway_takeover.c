@@ -16,12 +16,12 @@
 #include "tests/gateway/harness.h"
 #include "tests/gateway/talk.h"
 
-enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_PROMPT = 40000 };
+enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_TEXT = 40000 };
 
 static struct talk talks[TALKS_MAX];
 static struct buf calm[TALKS_MAX]; /* what each reads when nobody dies */
 static int n_talks;
-static char long_prompt[LONG_PROMPT + 1];
+static char long_text[LONG_TEXT + 1];
 
 /* ---- what clients say ---- */
 
@@ -111,9 +111,8 @@ static void add_uploads(void)
     t->send_max = 7;
     t->pause_us = 800;
     t = new_talk("long upload");
-    buf_printf(&body,
-               "{\"prompt\":\"%s\",\"truncate_prompt_tokens\":9,\"max_tokens\":20,\"seed\":1}",
-               long_prompt);
+    buf_printf(&body, "{\"user\":\"%s\",\"prompt\":\"Big\",\"max_tokens\":20,\"seed\":1}",
+               long_text);
     talk_post(t, "/v1/completions", "", body.data, "close");
     t->send_max = 1500;
     t->pause_us = 1000;
@@ -190,9 +189,9 @@ static void run_calm(void)
 static void open_house(void)
 {
     n_talks = 0;
-    memset(long_prompt, 'a', LONG_PROMPT);
-    for (int i = 0; i < LONG_PROMPT; i += 5)
-        long_prompt[i] = ' ';
+    memset(long_text, 'a', LONG_TEXT);
+    for (int i = 0; i < LONG_TEXT; i += 5)
+        long_text[i] = ' ';
     add_streams();
     add_whole_answers();
     add_uploads();
