@@ -39,7 +39,7 @@ const struct kill_kind *kill_kind(enum kill_id id)
 
 /* ---- fault points ---- */
 
-enum point_when { AT_WORK, AT_START };
+enum point_when { AT_WORK, AT_START, AT_CHILD };
 
 static const struct point {
     enum victim victim;
@@ -71,14 +71,13 @@ static bool program_holds(const struct server *s, const char *program, const cha
 
 static const struct point *draw_point(struct killer *k, unsigned victims)
 {
-    uint32_t from = random_below(&k->random, N_POINTS);
+    const struct point *fit[N_POINTS];
+    uint32_t n = 0;
 
-    for (uint32_t i = 0; i < N_POINTS; i++) {
-        const struct point *p = &points[(from + i) % N_POINTS];
-        if (p->victim & victims && k->knows_point[(from + i) % N_POINTS])
-            return p;
-    }
-    return NULL;
+    for (uint32_t i = 0; i < N_POINTS; i++)
+        if (points[i].victim & victims && k->knows_point[i])
+            fit[n++] = &points[i];
+    return n > 0 ? fit[random_below(&k->random, n)] : NULL;
 }
 
 /* ---- orders ---- */
@@ -285,17 +284,31 @@ static bool wait_struck(struct killer *k, const struct victims *v)
     return false;
 }
 
+/* llmd has read the fault points by then, and if not: a plain death of the gateway. */
+static void kill_child(struct killer *k)
+{
+    struct victims child;
+
+    load_run_ms(k->load, 30);
+    choose_victims(k, VICTIM_GATEWAY, &child);
+    if (child.n > 0)
+        signal_victims(k, &child, SIGKILL);
+}
+
 static void kill_at_point(struct killer *k, const struct kill_kind *kind, const struct victims *v)
 {
+    static const uint32_t passes_max[] = { [AT_WORK] = 12, [AT_START] = 2, [AT_CHILD] = 1 };
     const struct point *p = draw_point(k, kind->victims);
     uint32_t epoch = server_slot_epoch(k->server, v->slots[0]) + (p->when == AT_START);
     char spec[128];
 
     snprintf(spec, sizeof spec, "%s=%s:%u@%u", p->name, draw_action(k, p),
-             random_from(&k->random, 1, p->when == AT_START ? 2 : 12), epoch);
+             random_from(&k->random, 1, passes_max[p->when]), epoch);
     evidence_note(k->evidence, "fault_points: %s for %s, pid %d", spec,
                   name_of_slot(k->server, v->slots[0]), (int)v->pids[0]);
     server_set_fault_points(k->server, spec);
+    if (p->when == AT_CHILD)
+        kill_child(k);
     if (p->when == AT_START) {
         load_run_ms(k->load, 20); /* llmd has read it by then, and if not: a plain kill */
         watch(k, kind);
