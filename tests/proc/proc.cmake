@@ -40,11 +40,6 @@ add_test(NAME verify_units
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_SOURCE_DIR}/systemd)
 set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)
 
-llmd_test(NAME test_kills
-  SOURCES proc/test_kills.c proc/system.c proc/http_client.c
-  LIBS proto
-  TIMEOUT 400 LABELS proc)
-
 add_executable(fake_kept proc/fake_kept.c)
 llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
 add_dependencies(test_llm_init fake_kept llm-init llmd)
