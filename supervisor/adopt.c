@@ -82,7 +82,8 @@ static Llmd__Keep *find_state(struct llmd *l, int *fd, struct err *e)
     int one;
 
     *fd = -1;
-    while ((one = passed_take(&l->passed, "llmd-state")) >= 0) {
+    while ((one = passed_take(&l->passed, state_name(1))) >= 0 ||
+           (one = passed_take(&l->passed, state_name(0))) >= 0) {
         Llmd__Keep *k = state_read(one, e);
         if (*fd >= 0 && (!k || (best && k->serial < best->serial))) {
             frame_free_body(k);
@@ -120,7 +121,8 @@ enum adopt_result adopt_service(struct llmd *l)
         back_out(l, &given);
     }
     if (state >= 0 && result != ADOPT_SERVICE) {
-        fdstore_remove(&l->store, "llmd-state");
+        for (uint32_t i = 0; i < STATE_NAMES; i++)
+            fdstore_remove(&l->store, state_name(i));
         close(state);
     }
     frame_free_body(k);

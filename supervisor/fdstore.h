@@ -5,7 +5,7 @@
  *
  *   llmd-board, llmd-connections, llmd-kvpool, llmd-ledger-G, llmd-group-G, llmd-weights-R   segments
  *   llmd-listen                  listening sockets that llmd made itself
- *   llmd-state                   state.h; put last, it makes the set complete
+ *   llmd-state, llmd-state-even  state.h; put last, it makes the set complete
  *   llmd-ctl-SLOT, llmd-pid-SLOT llmd's end of a child's control socket, and its pidfd
  *   llmd-c                       client connections, all of them
  *   llmd-park-in, llmd-park-out  park.h: those that have come just now

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "supervisor/llmd.h"
+#include "supervisor/state.h"
 
 void holdings_control_name(uint32_t slot, char *out, unsigned long n)
 {
@@ -26,7 +27,7 @@ void holdings_of_service(const struct llmd *l, holdings_visit_fn *visit, void *a
         visit(arg, "llmd-park-in", l->kept.park.in);
         visit(arg, "llmd-park-out", l->kept.park.out);
     }
-    visit(arg, "llmd-state", l->state_fd);
+    visit(arg, state_name(l->state_serial), l->state_fd);
 }
 
 static void visit_team(const struct team *t, holdings_visit_fn *visit, void *arg)
@@ -79,7 +80,8 @@ void holdings_forget(struct llmd *l)
 {
     if (l->state_fd < 0)
         return;
-    fdstore_remove(&l->store, "llmd-state"); /* first: from here on the set is not complete */
+    for (uint32_t i = 0; i < STATE_NAMES; i++) /* first: from here on the set is not complete */
+        fdstore_remove(&l->store, state_name(i));
     segments_each(&l->segments, forget, &l->store);
     fdstore_remove(&l->store, "llmd-listen");
     fdstore_remove(&l->store, "llmd-c");

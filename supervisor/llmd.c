@@ -309,7 +309,7 @@ static void send_reload(struct llmd *l, struct boot_settings *changed)
         runner_send(&l->groups[g], MSG_RELOAD, &reload);
 }
 
-/* Made and put first, so that there is always one; the older ones stay in the store. */
+/* Put before the older one is removed, so that there is always one. */
 static bool write_state(struct llmd *l, struct err *e)
 {
     const struct state state = { .instance = l->instance,
@@ -321,7 +321,8 @@ static bool write_state(struct llmd *l, struct err *e)
     if (fd < 0)
         return false;
     if (l->state_fd >= 0) {
-        fdstore_put(&l->store, "llmd-state", fd, false);
+        fdstore_put(&l->store, state_name(state.serial), fd, false);
+        fdstore_remove(&l->store, state_name(l->state_serial));
         close(l->state_fd);
     }
     l->state_fd = fd;

@@ -38,6 +38,11 @@ static bool write_all(int fd, const struct buf *b)
     return write(fd, b->data, b->n) == (ssize_t)b->n && fcntl(fd, F_ADD_SEALS, STATE_SEALS) == 0;
 }
 
+const char *state_name(uint32_t serial)
+{
+    return serial % STATE_NAMES ? "llmd-state" : "llmd-state-even";
+}
+
 int state_make(const struct state *s, struct err *e)
 {
     int fd = memfd_create("llmd-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);

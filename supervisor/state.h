@@ -11,8 +11,12 @@
 /* How llmd uses Keep, the .kept words of the board and the names of fdstore.h. */
 enum { STATE_VERSION = 1 };
 
-/* Of several in the store, the one with the highest serial counts: the store can add and it can remove all of
- * a name, but it cannot exchange, and a moment without a state would be the end of the service. */
+/* The store can add, and it can remove all of a name, but it cannot exchange, and a moment without a state
+ * would be the end of the service.  So there are two names in turn: a new state is added under one, then the
+ * old one is removed under the other.  Of two found, the one with the higher serial counts. */
+enum { STATE_NAMES = 2 };
+const char *state_name(uint32_t serial);
+
 struct state {
     uint64_t instance;
     uint32_t serial;
