@@ -82,6 +82,8 @@ static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b
         return false;
     log_set_tap(board_log_line, s->slot);
     s->gateway_epoch = m->epoch;
+    if (m->epoch > 1) /* there was service, and the groups say HELLO in a moment */
+        atomic_store(&s->unserved_since_ns, clock_mono_ns());
     s->n_groups = m->n_groups;
     snprintf(s->instance, sizeof s->instance, "%s", m->instance);
     for (uint32_t g = 0; g < s->n_groups; g++)

@@ -6,16 +6,31 @@
 #include "gateway/pages.h"
 
 /* TGI's and vLLM's probe: 200 and nothing, or 503.  vLLM's 503 is empty, TGI's says so in JSON; the
- * body is TGI's, since vLLM's clients look at the status only. */
+ * body is TGI's, since vLLM's clients look at the status only.  There a 503 means that all is lost, and
+ * orchestrators restart the container for it: so none is given for a pause that clients only wait through. */
 void page_health(struct service *s, const struct http_request *http, struct reply *r)
 {
     (void)http;
-    if (service_groups_ready(s) > 0 || service_is_draining(s)) {
-        reply_set(r, 200, NULL); /* alive: a draining server still finishes what it has */
+    if (service_is_alive(s)) {
+        reply_set(r, 200, NULL);
         return;
     }
     reply_set(r, 503, REPLY_JSON);
     buf_add_str(&r->body, "{\"error\":\"unhealthy\",\"error_type\":\"healthcheck\"}");
+}
+
+/* This process answers; nothing else is claimed. */
+void page_live(struct service *s, const struct http_request *http, struct reply *r)
+{
+    struct json_writer w = { .out = &r->body };
+
+    (void)s;
+    (void)http;
+    reply_set(r, 200, REPLY_JSON);
+    jw_object(&w);
+    jw_key(&w, "status");
+    jw_str(&w, "live");
+    jw_object_end(&w);
 }
 
 /* For load balancers: should new work come here?  Says why not. */

@@ -9,6 +9,7 @@ struct http_request;
 
 /* health.c */
 void page_health(struct service *s, const struct http_request *http, struct reply *r);
+void page_live(struct service *s, const struct http_request *http, struct reply *r);
 void page_ready(struct service *s, const struct http_request *http, struct reply *r);
 void page_version(struct service *s, const struct http_request *http, struct reply *r);
 void page_load(struct service *s, const struct http_request *http, struct reply *r);

@@ -21,6 +21,7 @@ static const struct route predict = { .dialect = &dialect_oci, .generates = true
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
 static const struct route health = { .serve = page_health };
+static const struct route live = { .serve = page_live };
 static const struct route ready = { .serve = page_ready };
 static const struct route version = { .serve = page_version };
 static const struct route load = { .serve = page_load };
@@ -40,6 +41,7 @@ static const struct http_route table[] = {
     { "/v1/models", GET, &models },
     { "/info", GET, &info },
     { "/health", GET, &health },
+    { "/health/live", GET, &live },
     { "/health/ready", GET, &ready },
     { "/ping", GET | POST, &health },
     { "/version", GET, &version },

@@ -91,6 +91,14 @@ static void lower_to(_Atomic uint32_t *value, uint32_t limit)
     }
 }
 
+static void note_served(struct service *s, bool was_served)
+{
+    if (service_groups_ready(s) > 0)
+        atomic_store(&s->unserved_since_ns, 0);
+    else if (was_served)
+        atomic_store(&s->unserved_since_ns, clock_mono_ns());
+}
+
 void service_note_hello(struct service *s, const Llmd__Hello *hello)
 {
     if (hello->group >= s->n_groups)
@@ -100,13 +108,17 @@ void service_note_hello(struct service *s, const Llmd__Hello *hello)
         atomic_store(&s->logprobs_max, hello->logprobs_max);
     atomic_store(&s->group_kv_pages[hello->group], hello->kv_pages);
     atomic_store(&s->group_hello[hello->group], 1);
+    note_served(s, false);
 }
 
 void service_note_group(struct service *s, uint32_t group, bool is_up, const char *cause)
 {
+    bool was_served = service_groups_ready(s) > 0;
+
     if (group >= s->n_groups)
         return;
     atomic_store(&s->group_up[group], is_up);
+    note_served(s, was_served);
     pthread_mutex_lock(&s->causes_lock);
     snprintf(s->causes[group], sizeof s->causes[group], "%s", cause ? cause : "");
     pthread_mutex_unlock(&s->causes_lock);
@@ -132,6 +144,15 @@ uint32_t service_groups_ready(const struct service *s)
     for (uint32_t g = 0; g < s->n_groups; g++)
         n += atomic_load(&s->group_up[g]) && atomic_load(&s->group_hello[g]);
     return n;
+}
+
+bool service_is_alive(const struct service *s)
+{
+    uint64_t since_ns = atomic_load(&s->unserved_since_ns);
+    uint64_t wait_ns = atomic_load(&s->unavailable_wait_s) * NS_PER_S;
+
+    return service_groups_ready(s) > 0 || service_is_draining(s) ||
+           (since_ns > 0 && clock_mono_ns() - since_ns < wait_ns);
 }
 
 bool service_is_ready(const struct service *s)

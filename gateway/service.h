@@ -66,6 +66,7 @@ struct service {
     _Atomic uint32_t group_up[UPSTREAM_GROUPS_MAX];    /* llmd's word */
     _Atomic uint32_t group_hello[UPSTREAM_GROUPS_MAX]; /* it has spoken to us */
     _Atomic uint32_t group_kv_pages[UPSTREAM_GROUPS_MAX];
+    _Atomic uint64_t unserved_since_ns; /* no group; 0 = there is one, or never was */
     pthread_mutex_t causes_lock;
     char causes[UPSTREAM_GROUPS_MAX][SERVICE_CAUSE_BYTES];
 };
@@ -87,7 +88,10 @@ void service_note_group(struct service *s, uint32_t group, bool is_up, const cha
 void service_beat(struct service *s, uint32_t index);
 
 uint32_t service_groups_ready(const struct service *s);
-/* Draining, or no group in service. */
+/* A probe that restarts what it finds dead must leave this one alone: it serves, or finishes, or has been
+ * without a group for no longer than requests wait for one. */
+bool service_is_alive(const struct service *s);
+/* Takes work: not draining, and a group is in service. */
 bool service_is_ready(const struct service *s);
 /* One sentence on why it is not. */
 void service_describe(struct service *s, char *out, size_t n);

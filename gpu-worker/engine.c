@@ -392,6 +392,15 @@ static void update_gauges(struct engine *g)
     stat_set(s, STAT_ledger_entries_used, g->table.n_used);
 }
 
+/* The link's descriptor tells only after it was emptied again. */
+static void publish(struct engine *g)
+{
+    if (delivery_publish(&g->delivery, clock_mono_ns()))
+        g->is_busy = true;
+}
+
+/* Published before the step too: HELLO, and what a RESYNC has just asked for, must not wait for a step that
+ * may be long. */
 bool engine_turn(struct engine *g, struct err *e)
 {
     uint64_t now = clock_mono_ns();
@@ -401,11 +410,11 @@ bool engine_turn(struct engine *g, struct err *e)
     watch_deadlines(g, now);
     watch_drain(g, now);
     sweep_unclaimed(g, now);
+    publish(g);
     if (!run_step(g, e))
         return false;
     fault_point("worker.publish");
-    if (delivery_publish(&g->delivery, clock_mono_ns()))
-        g->is_busy = true; /* the link's descriptor tells only after it was emptied again */
+    publish(g);
     update_gauges(g);
     return true;
 }

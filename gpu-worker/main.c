@@ -164,12 +164,18 @@ static void answer_adoption(struct worker *w)
 
 /* ---- rank 0 ---- */
 
+/* Before the weights are there: gateways look for us from the moment our predecessor died, and connect while
+ * we load or map.  What they send waits; HELLO leaves with the engine's first turn. */
+static bool bind_link(struct worker *w, struct err *e)
+{
+    if (w->boot->rank == 0)
+        w->link = link_bind(w->boot->instance, w->boot->group, e);
+    return w->boot->rank != 0 || w->link;
+}
+
 static bool start_engine(struct worker *w, struct err *e)
 {
     fault_watch(&w->ledger, runtime_doubt(w->runtime));
-    w->link = link_bind(w->boot->instance, w->boot->group, e);
-    if (!w->link)
-        return false;
     w->engine = engine_new(&(struct engine_boot){ .config = &w->config,
                                                   .group = w->boot->group,
                                                   .n_groups = w->boot->n_groups,
@@ -270,7 +276,7 @@ static bool follow(struct worker *w, struct err *e)
 static bool serve(struct worker *w, struct err *e)
 {
     if (!check_boot(w->boot, e) || !fault_points_set(w->config.fault_points, w->boot->epoch, e) ||
-        !attach_segments(w, e) || !open_runtime(w, e))
+        !attach_segments(w, e) || !bind_link(w, e) || !open_runtime(w, e))
         return false;
     return w->boot->rank == 0 ? lead(w, e) : follow(w, e);
 }

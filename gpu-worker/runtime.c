@@ -132,6 +132,7 @@ struct runtime {
     struct threads *threads;
     struct weights weights;
     struct weights_guard *guard;
+    uint32_t n_checked; /* chunks of the weights, before service */
     struct comm *comm;
     const struct ops *ops;
     struct ops_stream *stream;
@@ -257,10 +258,9 @@ static bool check_weights(struct runtime *rt, const struct weights_plan *plan, s
     for (uint32_t i = 0; i < scan.n_corrupt && ok; i++)
         ok = repair_chunk(rt, plan, scan.corrupt[i], e);
     free(scan.corrupt);
-    if (ok && scan.n_checked < rt->weights.hdr->n_chunks)
-        weights_guard_start(rt->guard, scan.n_checked);
-    else if (ok)
+    if (ok && scan.n_checked == rt->weights.hdr->n_chunks)
         atomic_store(&rt->weights.shared->doubt, 0);
+    rt->n_checked = scan.n_checked;
     return ok;
 }
 
@@ -296,6 +296,7 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
                       PACKING_PLAIN, boot->epoch, rt->threads, loaded, e))
         goto out;
+    rt->n_checked = rt->weights.hdr->n_chunks;
     if (!*loaded && !check_weights(rt, &plan, e))
         goto out;
     model_close(&rt->model); /* the mapped files */
@@ -348,6 +349,8 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
     rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
                            rt->rows_max, rt->seqs_max);
+    if (rt->n_checked < rt->weights.hdr->n_chunks)
+        weights_guard_start(rt->guard, rt->n_checked);
     return rt;
 }
 

@@ -112,7 +112,8 @@ int reload_command(int argc, char **argv, struct globals g)
 
     command_parse(&argp, argc, argv, &o);
     if (o.model[0])
-        return give(&o, "loading the model; requests go to it when it is ready");
+        return give(
+            &o, "new requests go to the new model; those that ran before finish on the old one");
     return give(&o, "configuration reloaded");
 }
 

@@ -78,6 +78,10 @@ static void put_load(struct buf *out, const Llmd__Status *s, bool colours)
     buf_printf(out, "%llu requests, %llu prompt tokens, %llu generated tokens\n",
                (unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
                (unsigned long long)s->generated_tokens);
+    if (s->note[0]) {
+        add_line(out, "note", colours);
+        buf_printf(out, "%s\n", s->note);
+    }
 }
 
 static void put_processes(struct buf *out, const Llmd__Status *s, bool colours, unsigned width)

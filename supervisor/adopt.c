@@ -8,12 +8,14 @@
  * stored is known by its control socket, which is stored before the program runs. */
 #include "supervisor/adopt.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/fault_point.h"
+#include "common/mem.h"
 #include "supervisor/holdings.h"
 #include "supervisor/llmd.h"
 #include "supervisor/pidfd.h"
@@ -21,10 +23,20 @@
 #include "supervisor/state.h"
 #include "supervisor/upgrade.h"
 
+/* The runtime folder is where this llmd is asked for. */
+static bool take_settings(struct llmd *l, const Llmd__Keep *k, struct err *e)
+{
+    char *dir = mem_strdup(l->config.runtime_dir);
+    bool ok = state_settings(k, &l->config, e) &&
+              config_set(&l->config, "runtime_dir", dir, "command line", e);
+
+    free(dir);
+    return ok;
+}
+
 static bool attach(struct llmd *l, const Llmd__Keep *k, struct err *e)
 {
-    return state_settings(k, &l->config, e) &&
-           segments_attach(&l->segments, &l->config, &l->passed, e) &&
+    return take_settings(l, k, e) && segments_attach(&l->segments, &l->config, &l->passed, e) &&
            listeners_adopt(&l->listeners, &l->passed, e);
 }
 

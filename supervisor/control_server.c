@@ -54,13 +54,19 @@ static void restart(struct llmd *l, struct team *t, Llmd__CtlReply *reply, struc
     team_handle(t, TEAM_EV_RESTART);
 }
 
-static void reload(struct llmd *l, Llmd__CtlReply *reply, struct arena *a)
+/* With a model the answer comes when it serves (model_switch.h): true then. */
+static bool reload(struct llmd *l, const char *model, int asker, Llmd__CtlReply *reply,
+                   struct arena *a)
 {
     struct err e = { 0 };
 
-    reply->ok = llmd_reload(l, &e);
+    if (model[0])
+        reply->ok = model_switch_start(&l->model_switch, l, model, asker, &e);
+    else
+        reply->ok = llmd_reload(l, &e);
     if (!reply->ok)
         reply->error = arena_strdup(a, e.msg);
+    return reply->ok && model[0];
 }
 
 static void restart_group(struct llmd *l, uint32_t group, Llmd__CtlReply *reply, struct arena *a)
@@ -102,8 +108,7 @@ static bool answer(struct llmd *l, int asker, const Llmd__CtlRequest *request,
         llmd_drain(l);
         break;
     case LLMD__CTL_COMMAND__CTL_RELOAD:
-        reload(l, reply, a);
-        break;
+        return !reload(l, request->model, asker, reply, a);
     case LLMD__CTL_COMMAND__CTL_RESTART_GATEWAY:
         restart(l, &l->gateway, reply, a);
         break;

@@ -2,6 +2,7 @@
  * frame says its own (proto/frame.h), and a child that does not understand it is killed in the end. */
 #include "supervisor/former.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,8 +22,21 @@ static bool is_gateway(const struct former_process *p)
     return p == &p->former->by_slot[BOARD_SLOT_GATEWAY];
 }
 
+static void forget(const struct former_process *p, const char *what)
+{
+    const struct former *f = p->former;
+    char name[FDSTORE_NAME_BYTES];
+
+    snprintf(name, sizeof name, "%s%s%u", f->prefix, what, (unsigned)(p - f->by_slot));
+    fdstore_remove(f->store, name);
+}
+
 static void close_process(struct former_process *p)
 {
+    if (p->control >= 0)
+        forget(p, "ctl-");
+    if (p->pidfd >= 0)
+        forget(p, "pid-");
     p->exit_source = sd_event_source_disable_unref(p->exit_source);
     if (p->control >= 0)
         close(p->control);
@@ -91,13 +105,16 @@ static int on_exit_seen(sd_event_source *source, int fd, uint32_t revents, void 
 
 static void take_one(struct former *f, struct passed_fd *p)
 {
-    bool is_control = strncmp(p->name, "llmd-ctl-", 9) == 0;
+    size_t n = strlen(f->prefix);
+    const char *what = p->name + n;
+    bool is_control = strncmp(what, "ctl-", 4) == 0;
     struct former_process *to;
     unsigned long slot;
 
-    if (p->fd < 0 || (!is_control && strncmp(p->name, "llmd-pid-", 9) != 0))
+    if (p->fd < 0 || strncmp(p->name, f->prefix, n) != 0 ||
+        (!is_control && strncmp(what, "pid-", 4) != 0))
         return;
-    slot = strtoul(p->name + 9, NULL, 10);
+    slot = strtoul(what + 4, NULL, 10);
     if (slot >= f->n_slots)
         return;
     to = &f->by_slot[slot];
@@ -122,14 +139,17 @@ static void watch(struct former *f, struct former_process *p)
     f->n_alive++;
 }
 
-bool former_start(struct former *f, sd_event *event, struct passed *from, uint64_t timeout_ns,
-                  void (*done)(void *arg), void *arg)
+bool former_start(struct former *f, const struct former_call *call)
 {
+    struct passed *from = call->from;
+
     *f = (struct former){ .n_slots = FORMER_SLOTS_MAX,
-                          .event = event,
-                          .timeout_ns = timeout_ns,
-                          .done = done,
-                          .arg = arg };
+                          .event = call->event,
+                          .prefix = call->prefix,
+                          .store = call->store,
+                          .timeout_ns = call->timeout_ns,
+                          .done = call->done,
+                          .arg = call->arg };
     f->by_slot = mem_zalloc(f->n_slots, sizeof *f->by_slot);
     for (uint32_t i = 0; i < f->n_slots; i++)
         f->by_slot[i] = (struct former_process){ .former = f, .control = -1, .pidfd = -1 };
@@ -144,6 +164,14 @@ bool former_start(struct former *f, sd_event *event, struct passed *from, uint64
     log_info("event=former_processes n=%u, they finish first", f->n_alive);
     ask_next(f);
     return true;
+}
+
+void former_hasten(struct former *f)
+{
+    if (!f->by_slot)
+        return;
+    f->timeout_ns = 0;
+    ask_next(f);
 }
 
 void former_stop(struct former *f)

@@ -2,6 +2,7 @@
 #include "supervisor/holdings.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "supervisor/llmd.h"
 
@@ -84,4 +85,22 @@ void holdings_forget(struct llmd *l)
     fdstore_remove(&l->store, "llmd-c");
     fdstore_remove(&l->store, "llmd-park-in");
     fdstore_remove(&l->store, "llmd-park-out");
+}
+
+/* Connections are dropped by the store when their clients have gone. */
+static void put_child(void *arg, const char *name, int fd)
+{
+    fdstore_put(arg, name, fd, strcmp(name, "llmd-c") == 0);
+}
+
+void holdings_store_all(struct llmd *l)
+{
+    holdings_of_children(l, put_child, &l->store);
+    holdings_store(l);
+}
+
+void holdings_forget_all(struct llmd *l)
+{
+    holdings_forget(l);
+    holdings_of_children(l, forget, &l->store);
 }

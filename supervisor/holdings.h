@@ -20,6 +20,10 @@ void holdings_store(struct llmd *l);
 /* The end of service: the next start is a first one. */
 void holdings_forget(struct llmd *l);
 
+/* The same with all children and connections. */
+void holdings_store_all(struct llmd *l);
+void holdings_forget_all(struct llmd *l);
+
 /* "llmd-ctl-SLOT", "llmd-pid-SLOT". */
 void holdings_control_name(uint32_t slot, char *out, unsigned long n);
 void holdings_pidfd_name(uint32_t slot, char *out, unsigned long n);

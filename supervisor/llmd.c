@@ -120,6 +120,13 @@ static void start_followers(struct llmd *l)
             team_handle(&l->groups[g], TEAM_EV_START);
 }
 
+/* With --gateway-last it has not been started yet. */
+static void start_gateway(struct llmd *l)
+{
+    if (team_is_down(&l->gateway) && llmd_groups_up(l) > 0)
+        team_handle(&l->gateway, TEAM_EV_START);
+}
+
 static void stop_team(struct llmd *l, struct team *t, uint64_t deadline_ns)
 {
     t->drain_deadline_ns = deadline_ns;
@@ -156,6 +163,8 @@ static void finish_if_gone(struct llmd *l)
             return;
         forced = forced || was_forced(&l->groups[g]);
     }
+    if (l->former.by_slot)
+        return; /* llmd_former_gone() comes back here */
     sd_event_exit(l->event, forced ? 1 : 0);
 }
 
@@ -163,14 +172,22 @@ void llmd_team_changed(struct llmd *l, struct team *t)
 {
     if (t != &l->gateway)
         tell_gateway(l);
-    if (l->phase == LLMD_SERVING)
+    if (l->phase == LLMD_SERVING) {
         start_followers(l);
+        start_gateway(l);
+    }
     if (l->phase == LLMD_DRAINING && team_is_down(&l->gateway))
         close_groups(l);
     if (l->phase == LLMD_CLOSING)
         finish_if_gone(l);
     upgrade_go_on(l);
     announce(l);
+}
+
+void llmd_former_gone(struct llmd *l)
+{
+    if (l->phase == LLMD_CLOSING)
+        finish_if_gone(l);
 }
 
 void llmd_weights_ready(struct llmd *l, const struct process *p)
@@ -219,6 +236,7 @@ static void hasten(struct llmd *l)
     l->haste++;
     log_warning("event=drain_hastened, %s",
                 l->haste == 1 ? "what runs is ended now" : "killing what is left");
+    former_hasten(&l->former);
     team_handle(&l->gateway, ev);
     for (uint32_t g = 0; l->phase == LLMD_CLOSING && g < l->n_groups; g++)
         team_handle(&l->groups[g], ev);
@@ -240,7 +258,7 @@ static void begin_drain(struct llmd *l, uint64_t deadline_ns)
 
 void llmd_drain(struct llmd *l)
 {
-    if (l->former.by_slot && l->haste++ == 0) {
+    if (l->phase == LLMD_INSPECTING && l->former.by_slot && l->haste++ == 0) {
         log_info("event=drain, when the former processes have finished");
         notify_stopping(&l->notify, l->config.drain_timeout_s * NS_PER_S + 5 * NS_PER_S);
     } else if (l->phase == LLMD_INSPECTING) {
@@ -483,7 +501,8 @@ static bool start_service(struct llmd *l, struct err *e)
     holdings_store(l);
     l->phase = LLMD_SERVING;
     team_handle(&l->groups[0], TEAM_EV_START); /* the slower one first */
-    team_handle(&l->gateway, TEAM_EV_START);
+    if (!l->options.gateway_last)
+        team_handle(&l->gateway, TEAM_EV_START);
     return true;
 }
 
@@ -611,12 +630,19 @@ static void on_former_gone(void *arg)
 
 static bool start_fresh(struct llmd *l, bool has_former, struct err *e)
 {
+    const struct former_call call = { .event = l->event,
+                                      .from = &l->passed,
+                                      .prefix = "llmd-",
+                                      .store = &l->store,
+                                      .timeout_ns = l->config.drain_timeout_s * NS_PER_S,
+                                      .done = on_former_gone,
+                                      .arg = l };
+
     if (!listeners_open(&l->listeners, &l->config, &l->passed, e) ||
         !control_server_open(&l->control, l, l->config.runtime_dir, e))
         return false;
     upgrade_answer(passed_take(&l->passed, "llmd-asker"), NULL);
-    if (has_former && former_start(&l->former, l->event, &l->passed,
-                                   l->config.drain_timeout_s * NS_PER_S, on_former_gone, l))
+    if (has_former && former_start(&l->former, &call))
         return true;
     adopt_end_former(l);
     passed_fini(&l->passed);
@@ -636,6 +662,7 @@ static bool begin(struct llmd *l, struct err *e)
     if (ok && found == ADOPT_SERVICE) {
         ok = control_server_open(&l->control, l, l->config.runtime_dir, e) &&
              adopt_children(l, given, e);
+        model_switch_finish(l);
         passed_fini(&l->passed);
     } else if (ok) {
         ok = start_fresh(l, found == ADOPT_FORMER, e);
@@ -668,6 +695,7 @@ static void take_down(struct llmd *l)
     hang_close(&l->hang);
     upgrade_stop(&l->upgrade);
     former_stop(&l->former);
+    model_switch_stop(&l->model_switch);
     passed_fini(&l->passed);
     holdings_forget(l);
     kept_fini(&l->kept);

@@ -18,6 +18,7 @@
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
 #include "supervisor/listeners.h"
+#include "supervisor/model_switch.h"
 #include "supervisor/notify.h"
 #include "supervisor/options.h"
 #include "supervisor/rate.h"
@@ -50,6 +51,7 @@ struct llmd {
     struct fdstore store;
     struct passed passed; /* until service begins */
     struct former former;
+    struct model_switch model_switch;
     struct upgrade upgrade;
     struct kept kept;
     struct inspect inspect;
@@ -84,6 +86,9 @@ void llmd_weights_ready(struct llmd *l, const struct process *p);
 void llmd_spawned(struct llmd *l, struct process *p);
 void llmd_ended(struct llmd *l, const struct process *p);
 void llmd_writable(struct llmd *l, struct process *p);
+
+/* The processes of the model before this one are gone. */
+void llmd_former_gone(struct llmd *l);
 
 /* For adopt.c: tables for the children, all down; this llmd on the board; and, when all is adopted, go on with
  * what the board says was going on. */

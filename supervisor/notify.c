@@ -100,7 +100,7 @@ bool notify_open(struct notify *n, sd_event *event, struct err *e)
     }
     if (sd_watchdog_enabled(0, &n->watchdog_us) <= 0)
         return true;
-    send_lines(n, "WATCHDOG=1"); /* after an exec the manager's time runs on */
+    send_lines(n, "WATCHDOG=1"); /* an exec in place may follow upon another */
     r = sd_event_add_time_relative(event, &n->watchdog, CLOCK_MONOTONIC, n->watchdog_us / 2,
                                    n->watchdog_us / 10, on_watchdog, n);
     return r >= 0 || err_set(e, ERR_SYS, -r, "feed the watchdog");

@@ -125,7 +125,7 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
 Llmd__Status *status_make(const struct llmd *l, struct arena *a)
 {
     Llmd__Status *s = arena_alloc(a, sizeof *s);
-    char served[CONFIG_TEXT_BYTES];
+    char served[CONFIG_TEXT_BYTES], note[CONFIG_TEXT_BYTES];
 
     llmd__status__init(s);
     config_served_name(&l->config, served, sizeof served);
@@ -138,6 +138,8 @@ Llmd__Status *status_make(const struct llmd *l, struct arena *a)
     s->listen = arena_alloc(a, (l->listeners.n + 1) * sizeof *s->listen);
     for (uint32_t i = 0; i < l->listeners.n; i++)
         s->listen[s->n_listen++] = arena_strdup(a, l->listeners.name[i]);
+    model_switch_describe(l, note, sizeof note);
+    s->note = arena_strdup(a, note);
     if (l->plan)
         add_plan(l, s, a);
     return s;

@@ -20,17 +20,15 @@
  * again anyway. */
 enum { ROW_START = 3, ROW_MAX = 12000 };
 
-struct row {
+struct successor_row {
     int fd[ROW_MAX];  /* what is to lie at ROW_START + i */
     int was[ROW_MAX]; /* copy of what lay there; -1 = nothing did */
     struct buf names;
     int n;
 };
 
-static void add(void *arg, const char *name, int fd)
+void successor_add(struct successor_row *row, const char *name, int fd)
 {
-    struct row *row = arg;
-
     if (fd < 0 || row->n == ROW_MAX)
         return;
     buf_printf(&row->names, "%s%s", row->n ? ":" : "", name);
@@ -38,15 +36,19 @@ static void add(void *arg, const char *name, int fd)
     row->fd[row->n++] = fd;
 }
 
-static void fill(struct row *row, const struct llmd *l, int asker)
+static void add(void *row, const char *name, int fd)
+{
+    successor_add(row, name, fd);
+}
+
+void successor_fill_all(const struct llmd *l, struct successor_row *row)
 {
     holdings_of_service(l, add, row);
     holdings_of_activation(l, add, row);
-    add(row, "llmd-asker", asker);
     holdings_of_children(l, add, row);
 }
 
-static bool copy_away(struct row *row, struct err *e)
+static bool copy_away(struct successor_row *row, struct err *e)
 {
     for (int i = 0; i < row->n; i++) {
         row->was[i] = fcntl(ROW_START + i, F_DUPFD_CLOEXEC, ROW_START + row->n);
@@ -56,7 +58,7 @@ static bool copy_away(struct row *row, struct err *e)
     return true;
 }
 
-static void lay(const struct row *row)
+static void lay(const struct successor_row *row)
 {
     for (int i = 0; i < row->n; i++) {
         int at = row->fd[i] - ROW_START;
@@ -65,7 +67,7 @@ static void lay(const struct row *row)
     }
 }
 
-static void put_back(const struct row *row, bool was_laid)
+static void put_back(const struct successor_row *row, bool was_laid)
 {
     for (int i = 0; i < row->n; i++) {
         if (row->was[i] >= 0) {
@@ -78,7 +80,7 @@ static void put_back(const struct row *row, bool was_laid)
     }
 }
 
-static void set_environment(const struct row *row)
+static void set_environment(const struct successor_row *row)
 {
     char text[32];
 
@@ -96,17 +98,18 @@ static void clear_environment(void)
     unsetenv("LISTEN_FDNAMES");
 }
 
-void successor_exec(const struct llmd *l, int asker, struct err *e)
+void successor_exec(const struct llmd *l, const struct successor *s, struct err *e)
 {
-    struct row *row = mem_zalloc(1, sizeof *row);
+    struct successor_row *row = mem_zalloc(1, sizeof *row);
     bool was_laid;
 
-    fill(row, l, asker);
+    successor_add(row, "llmd-asker", s->asker);
+    s->fill(l, row);
     was_laid = copy_away(row, e);
     if (was_laid) {
         lay(row);
         set_environment(row);
-        execv(l->self_path, l->options.argv);
+        execv(l->self_path, s->argv);
         err_set(e, ERR_SYS, errno, "run '%s'", l->self_path);
         clear_environment();
     }

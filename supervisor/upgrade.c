@@ -14,7 +14,6 @@
 #include "supervisor/successor.h"
 
 #define PROBE_TIMEOUT_NS (10 * NS_PER_S)
-enum { DRAIN_PATIENCE_MS = 300 };
 
 /* ---- one team after the other ---- */
 
@@ -105,7 +104,7 @@ static bool may_take_over(const struct upgrade *u, struct err *e)
 static bool settle(struct llmd *l, struct err *e)
 {
     kept_store_all(&l->kept);
-    return fdstore_drain(&l->store, DRAIN_PATIENCE_MS) ||
+    return fdstore_sync(&l->store) ||
            err_set(e, ERR_TIMEOUT, 0, "the service manager does not read what it is to keep");
 }
 
@@ -120,7 +119,10 @@ static void on_probed(void *arg, const struct buf *out, const struct err *why)
         log_info("event=%s program=\"%s\"", u->is_for_all ? "upgrade" : "restart", l->self_path);
         if (u->is_for_all)
             atomic_store(mark(l), clock_mono_ns());
-        successor_exec(l, u->asker, &e);
+        successor_exec(l,
+                       &(struct successor){
+                           .fill = successor_fill_all, .argv = l->options.argv, .asker = u->asker },
+                       &e);
         atomic_store(mark(l), 0);
     }
     give_up(u, e.msg);

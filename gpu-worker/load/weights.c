@@ -17,6 +17,7 @@
 #include "common/buf.h"
 #include "common/fault_point.h"
 #include "common/mem.h"
+#include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/ops/half.h"
 
 static_assert(sizeof(struct weights_hdr) <= WEIGHTS_TENSORS_OFFSET, "the table follows the header");
@@ -291,6 +292,7 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
 
     if (!attach_copy(&s, fd, true, e))
         return false;
+    huge_pages_reserve(s.hdr, s.bytes, threads);
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
     return true;

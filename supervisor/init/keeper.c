@@ -23,17 +23,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,7 +38,7 @@
 #include "supervisor/init/launch.h"
 #include "supervisor/init/notice.h"
 
-enum { EVENTS_PER_TURN = 64, NOTICES_PER_TURN = 1024, SCM_FDS_MAX = 253, FDS_FOR_OURSELVES = 64 };
+enum { EVENTS_PER_TURN = 64, NOTICES_PER_TURN = 1024, FDS_FOR_OURSELVES = 64 };
 
 #define ABORT_PATIENCE_NS    (1 * NS_PER_S) /* from SIGABRT to SIGKILL */
 #define KILL_PATIENCE_NS     (5 * NS_PER_S)
@@ -121,7 +117,7 @@ static void act_start(struct keeper *k)
     const struct launch launch = { .path = k->path,
                                    .argv = k->options->argv,
                                    .store = &k->store,
-                                   .notify_address = k->notify_address,
+                                   .notify_address = k->notify.address,
                                    .watchdog_us = k->options->watchdog_s * 1000000 };
     struct err e = { 0 };
     pid_t pid = launch_start(&launch, &e);
@@ -224,22 +220,16 @@ static void keeper_handle(struct keeper *k, enum keeper_event ev)
 
 /* ---- what llmd says ---- */
 
-static void close_fds(const int *fds, int n)
-{
-    for (int i = 0; i < n; i++)
-        close(fds[i]);
-}
-
-static void take_fds(struct keeper *k, const struct notice *n, const int *fds, int n_fds)
+static void take_fds(struct keeper *k, const struct notice *n, struct datagram *d)
 {
     if (n->removes_fds && n->has_name)
         fd_store_remove(&k->store, n->fd_name);
     if (!n->stores_fds) { /* a barrier, or nothing we know */
-        close_fds(fds, n_fds);
+        datagram_close_fds(d);
         return;
     }
-    for (int i = 0; i < n_fds; i++)
-        fd_store_add(&k->store, fds[i], n->fd_name, n->polls_fds);
+    for (int i = 0; i < d->n_fds; i++)
+        fd_store_add(&k->store, d->fds[i], n->fd_name, n->polls_fds);
 }
 
 static void take_notice(struct keeper *k, const struct notice *n)
@@ -271,69 +261,19 @@ static void refuse_stranger(struct keeper *k, pid_t pid)
     log_warning("event=stranger pid=%d llmd_pid=%d, ignoring what it says", (int)pid, (int)k->pid);
 }
 
-struct datagram {
-    char bytes[NOTICE_BYTES_MAX];
-    ssize_t n;
-    pid_t pid; /* of the sender, by the kernel's word */
-    int fds[SCM_FDS_MAX], n_fds;
-    bool is_whole;
-};
-
-static void take_control(struct datagram *d, struct msghdr *msg)
-{
-    struct ucred sender;
-
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-        if (c->cmsg_level != SOL_SOCKET)
-            continue;
-        if (c->cmsg_type == SCM_RIGHTS) {
-            d->n_fds = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-            memcpy(d->fds, CMSG_DATA(c), sizeof(int) * (size_t)d->n_fds);
-        } else if (c->cmsg_type == SCM_CREDENTIALS) {
-            memcpy(&sender, CMSG_DATA(c), sizeof sender);
-            d->pid = sender.pid;
-        }
-    }
-}
-
-/* False: there is none. */
-static bool receive(int fd, struct datagram *d)
-{
-    union {
-        char bytes[CMSG_SPACE(sizeof(int) * SCM_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
-        struct cmsghdr align;
-    } control;
-    struct iovec iov = { .iov_base = d->bytes, .iov_len = sizeof d->bytes };
-    struct msghdr msg = { .msg_iov = &iov,
-                          .msg_iovlen = 1,
-                          .msg_control = control.bytes,
-                          .msg_controllen = sizeof control.bytes };
-
-    d->pid = 0;
-    d->n_fds = 0;
-    do
-        d->n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    while (d->n < 0 && errno == EINTR);
-    if (d->n < 0)
-        return false;
-    take_control(d, &msg);
-    d->is_whole = !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
-    return true;
-}
-
 static void read_notices(struct keeper *k)
 {
     struct datagram d;
     struct notice n;
 
-    for (int i = 0; i < NOTICES_PER_TURN && receive(k->notify, &d); i++) {
+    for (int i = 0; i < NOTICES_PER_TURN && notify_socket_receive(&k->notify, &d); i++) {
         bool is_llmd = k->pid > 0 && d.pid == k->pid;
         if (is_llmd && d.is_whole && notice_parse(&n, d.bytes, (size_t)d.n)) {
-            take_fds(k, &n, d.fds, d.n_fds);
+            take_fds(k, &n, &d);
             take_notice(k, &n);
             continue;
         }
-        close_fds(d.fds, d.n_fds);
+        datagram_close_fds(&d);
         if (!is_llmd)
             refuse_stranger(k, d.pid);
         else
@@ -502,7 +442,7 @@ static void turn(struct keeper *k)
     bool has_notices = false, has_signals = false;
 
     for (int i = 0; i < n; i++) {
-        if (events[i].data.fd == k->notify)
+        if (events[i].data.fd == k->notify.fd)
             has_notices = true;
         else if (events[i].data.fd == k->signals)
             has_signals = true;
@@ -593,23 +533,7 @@ static bool open_signals(struct keeper *k, struct err *e)
 /* An abstract address that nobody can guess: who may send there could fill its queue. */
 static bool open_notify(struct keeper *k, struct err *e)
 {
-    struct sockaddr_un at = { .sun_family = AF_UNIX };
-    uint64_t word[2];
-    size_t length;
-
-    if (getrandom(word, sizeof word, 0) != sizeof word)
-        return err_set(e, ERR_SYS, errno, "draw a random number");
-    length =
-        (size_t)snprintf(k->notify_address, sizeof k->notify_address, "@llm-init-%016llx%016llx",
-                         (unsigned long long)word[0], (unsigned long long)word[1]);
-    memcpy(at.sun_path + 1, k->notify_address + 1, length - 1);
-    k->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (k->notify < 0 ||
-        setsockopt(k->notify, SOL_SOCKET, SO_PASSCRED, &(int){ 1 }, sizeof(int)) < 0 ||
-        bind(k->notify, (struct sockaddr *)&at,
-             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-        return err_set(e, ERR_SYS, errno, "make the notify socket");
-    return watch(k, k->notify, e);
+    return notify_socket_open(&k->notify, e) && watch(k, k->notify.fd, e);
 }
 
 static bool bring_up(struct keeper *k, struct err *e)
@@ -630,7 +554,7 @@ int keeper_run(struct keeper *k, const struct keeper_options *options)
 {
     struct err e = { 0 };
 
-    *k = (struct keeper){ .options = options, .epoll = -1, .signals = -1, .notify = -1 };
+    *k = (struct keeper){ .options = options, .epoll = -1, .signals = -1, .notify.fd = -1 };
     k->row.pause_max_ms = options->pause_max_ms;
     if (!bring_up(k, &e)) {
         log_error("cannot start: %s", e.msg);
@@ -641,7 +565,7 @@ int keeper_run(struct keeper *k, const struct keeper_options *options)
     while (k->state != KEEPER_ENDED)
         turn(k);
     fd_store_fini(&k->store);
-    close(k->notify);
+    notify_socket_close(&k->notify);
     close(k->signals);
     close(k->epoll);
     return k->exit_code;

@@ -7,6 +7,7 @@
 
 #include "supervisor/init/after_death.h"
 #include "supervisor/init/fd_store.h"
+#include "supervisor/init/notify_socket.h"
 
 enum keeper_state {
     KEEPER_PAUSED,   /* no llmd runs; one is started when the pause is over */
@@ -48,8 +49,8 @@ struct keeper {
     const struct keeper_options *options; /* borrowed */
     enum keeper_state state;
     char path[PATH_MAX]; /* of llmd */
-    char notify_address[64];
-    int epoll, signals, notify;
+    int epoll, signals;
+    struct notify_socket notify;
     struct fd_store store;
     pid_t pid;               /* of llmd; 0 = none runs */
     uint64_t ready_ns;       /* since when it serves; 0 = not */

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -104,6 +105,8 @@ static void become(const struct launch *l) __attribute__((noreturn));
 static void become(const struct launch *l)
 {
     setpgid(0, 0); /* Ctrl-C comes to llm-init, which passes it on: once is enough */
+    if (l->death_signal)
+        prctl(PR_SET_PDEATHSIG, l->death_signal);
     set_environment(l);
     if (!place_fds(l->store))
         log_error("cannot hand over %u descriptors: %s", l->store->n, strerror(errno));

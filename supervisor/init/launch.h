@@ -13,6 +13,7 @@ struct launch {
     const struct fd_store *store; /* becomes LISTEN_FDS, in any order */
     const char *notify_address;   /* becomes NOTIFY_SOCKET */
     uint64_t watchdog_us;         /* becomes WATCHDOG_USEC; 0 = none */
+    int death_signal;             /* what it gets when its parent dies; 0 = nothing */
 };
 
 /* The pid of the new process; -1: none runs, and *e says why.  A program that cannot be executed is

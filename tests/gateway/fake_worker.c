@@ -167,15 +167,25 @@ static void send_unknown(struct fake_worker *w, uint32_t peer, uint64_t id)
 
 /* ---- receiving ---- */
 
+static bool is_full(struct fake_worker *w)
+{
+    uint32_t live_max = atomic_load(&w->live_max);
+
+    if (atomic_load(&w->refuse_first) > 0) {
+        w->refuse_first--;
+        return true;
+    }
+    return live_max > 0 && atomic_load(&w->n_live) >= live_max;
+}
+
 static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit *m)
 {
     Llmd__Accepted accepted = LLMD__ACCEPTED__INIT;
     struct fake_sequence *s = find(w, m->sequence_id);
 
     w->n_submits++;
-    if (atomic_load(&w->refuse_first) > 0) {
+    if (!s && is_full(w)) {
         Llmd__Refused refused = LLMD__REFUSED__INIT;
-        w->refuse_first--;
         refused.sequence_id = m->sequence_id;
         refused.reason = LLMD__REFUSE_REASON__REFUSE_FULL;
         link_send(w->link, peer, MSG_REFUSED, &refused);

@@ -39,6 +39,7 @@ struct fake_worker {
     _Atomic uint32_t step_us;      /* pause between steps */
     _Atomic uint32_t eos_at;       /* every sequence ends there by EOS; 0 = never */
     _Atomic uint32_t refuse_first; /* so many SUBMITs are refused as FULL */
+    _Atomic uint32_t live_max;     /* with so many in the ledger it is FULL; 0 = never */
     _Atomic uint32_t fail_at;      /* every sequence ends there with FINISH_ERROR; 0 = never */
     _Atomic bool sends_twice;      /* each message of tokens, again */
     _Atomic bool is_silent;        /* answers nothing at all */

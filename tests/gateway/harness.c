@@ -123,6 +123,7 @@ static void keep(struct harness *h, const Llmd__Connections__Kept *kept, int fd)
         h->kept_cap = h->kept_cap ? h->kept_cap * 2 : 64;
         h->kept = mem_realloc(h->kept, h->kept_cap * sizeof *h->kept);
     }
+    h->n_taken++;
     h->kept[h->n_kept++] = (struct harness_kept){ kept->slot, kept->generation, fd };
 }
 
@@ -158,6 +159,7 @@ void harness_collect(struct harness *h)
     struct control_msg m;
     struct err e;
 
+    h->n_taken = 0;
     while (poll(&p, 1, COLLECT_MS) > 0 && control_recv(h->control, &m, &e) == CONTROL_OK) {
         keep_all(h, &m);
         control_msg_fini(&m);
@@ -165,6 +167,25 @@ void harness_collect(struct harness *h)
     drop_stale(h);
     while (waitpid(-1, NULL, WNOHANG | __WALL) > 0) { /* its keeper, which we have inherited */
     }
+}
+
+bool harness_take(struct harness *h, uint32_t n)
+{
+    struct pollfd p = { .fd = h->control, .events = POLLIN };
+    struct control_msg m;
+    struct err e;
+
+    while (h->n_taken < n) {
+        if (poll(&p, 1, COLLECT_MS) <= 0 || control_recv(h->control, &m, &e) != CONTROL_OK)
+            return false;
+        if (m.type == MSG_READY) {
+            h->n_ready++;
+            h->ready_pid = ((Llmd__Ready *)m.body)->pid;
+        }
+        keep_all(h, &m);
+        control_msg_fini(&m);
+    }
+    return true;
 }
 
 static void send_kept(struct harness *h)
@@ -213,6 +234,7 @@ static bool wait_ready(struct harness *h)
 void harness_start(struct harness *h, uint32_t n_groups, const struct harness_setting *settings)
 {
     const char *fault_points = h->fault_points;
+    uint64_t journal_bytes = h->journal_bytes ? h->journal_bytes : JOURNAL_BYTES;
     static int count;
     struct err e;
 
@@ -223,7 +245,7 @@ void harness_start(struct harness *h, uint32_t n_groups, const struct harness_se
     h->fault_points = fault_points;
     snprintf(h->instance, sizeof h->instance, "test%d-%d", getpid(), ++count);
     if (!board_create(&h->board, n_groups, 1, 7, &e) ||
-        !connections_create(&h->connections, 512, JOURNAL_BYTES, 7, &e)) {
+        !connections_create(&h->connections, 512, journal_bytes, 7, &e)) {
         fprintf(stderr, "%s\n", e.msg);
         abort();
     }
@@ -336,6 +358,26 @@ void harness_free(struct harness *h)
     close(h->listen_fd);
     if (h->control >= 0)
         close(h->control);
+}
+
+void harness_adopt(struct harness *h)
+{
+    Llmd__Adopt adopt = LLMD__ADOPT__INIT;
+
+    adopt.pid = (uint32_t)getpid();
+    control_send(h->control, MSG_ADOPT, &adopt, NULL, 0, NULL);
+}
+
+void harness_reload(struct harness *h, const char *name, const char *value)
+{
+    Llmd__Setting setting = LLMD__SETTING__INIT, *list[1] = { &setting };
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+
+    setting.name = (char *)(uintptr_t)name;
+    setting.value = (char *)(uintptr_t)value;
+    reload.settings = list;
+    reload.n_settings = 1;
+    control_send(h->control, MSG_RELOAD, &reload, NULL, 0, NULL);
 }
 
 void harness_say_service(struct harness *h, uint32_t group, bool is_up, const char *cause)

@@ -32,13 +32,15 @@ struct harness {
     bool has_worker[HARNESS_GROUPS_MAX];
     const struct harness_setting *settings;
     const char *fault_points; /* of the next gateway to be started; NULL = none */
+    uint64_t journal_bytes;   /* may be set before harness_start(); 0 = plenty */
     uint32_t epoch;
     struct harness_kept *kept; /* as llmd: connections handed over */
-    uint32_t n_kept, kept_cap;
-    bool loses_connections; /* the next gateway is given none of them */
+    uint32_t n_kept, kept_cap, n_taken;
+    bool loses_connections;      /* the next gateway is given none of them */
+    uint32_t n_ready, ready_pid; /* READY messages seen by harness_take() */
 };
 
-/* Starts the gateway and waits for READY.  settings end with a NULL name and come on top of defaults
+/* h is zeroed, but for fields that may be set before.  Starts the gateway and waits for READY.  settings end with a NULL name and come on top of defaults
  * (demo model, 2 threads, quiet log). */
 void harness_start(struct harness *h, uint32_t n_groups, const struct harness_setting *settings);
 void harness_start_worker(struct harness *h, uint32_t group);
@@ -49,6 +51,8 @@ int harness_stop(struct harness *h);
 void harness_drain(struct harness *h, uint64_t limit_ms);
 void harness_restart(struct harness *h, uint64_t limit_ms);
 int harness_wait(struct harness *h);
+/* Take in what a living gateway hands over, until there are n, for up to 5 s. */
+bool harness_take(struct harness *h, uint32_t n);
 /* Take in all that a dead gateway has handed over, to the end of its socket. */
 void harness_collect(struct harness *h);
 /* kill -9; or wait for it to die by itself (a fault point). */
@@ -59,6 +63,10 @@ bool harness_wait_dead(struct harness *h, uint64_t limit_ms);
 bool harness_respawn(struct harness *h);
 void harness_free(struct harness *h);
 
+/* A new llmd has come. */
+void harness_adopt(struct harness *h);
+/* A LIVE setting has changed. */
+void harness_reload(struct harness *h, const char *name, const char *value);
 void harness_say_service(struct harness *h, uint32_t group, bool is_up, const char *cause);
 
 struct stats *harness_stats(struct harness *h);

@@ -8,6 +8,9 @@ add_dependencies(test_gateway_life llm-gateway)
 llmd_test(NAME test_gateway_takeover SOURCES proc/test_gateway_takeover.c LIBS gateway_harness
           TIMEOUT 240 LABELS proc)
 add_dependencies(test_gateway_takeover llm-gateway)
+llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
+          TIMEOUT 120 LABELS proc)
+add_dependencies(test_gateway_handover llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 
@@ -57,3 +60,8 @@ llmd_test(NAME test_llmd_kills
   LIBS proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
+
+llmd_test(NAME test_model_switch
+  SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)

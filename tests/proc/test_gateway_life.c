@@ -194,6 +194,99 @@ static void no_group_is_503_with_the_cause(void **state)
     close_house(&h);
 }
 
+/* Each in the words of its dialect, and with the time to come back. */
+static void every_dialect_says_why_nobody_serves(void **state)
+{
+    static const struct harness_setting settings[] = { { "unavailable_wait_s", "1" }, { 0 } };
+    static const char *const requests[][2] = {
+        { "/generate", "{\"inputs\":\"One\"}" },
+        { "/generate_stream", "{\"inputs\":\"One\"}" },
+        { "/", "{\"inputs\":\"One\",\"stream\":true}" },
+        { "/v1/completions", "{\"prompt\":\"One\"}" },
+        { "/v1/chat/completions", "{\"messages\":[{\"role\":\"user\",\"content\":\"One\"}]}" },
+        { "/v1/chat/completions",
+          "{\"messages\":[{\"role\":\"user\",\"content\":\"One\"}],\"stream\":true}" },
+        { "/predict", "{\"inputs\":\"One\"}" },
+        { "/predict", "{\"inputs\":\"One\",\"stream\":true}" },
+    };
+    enum { N = sizeof requests / sizeof *requests };
+    static struct harness h;
+    int fds[N];
+
+    (void)state;
+    harness_start(&h, 1, settings);
+    harness_say_service(&h, 0, false, "exit code 1: cannot read the model");
+    for (int i = 0; i < N; i++) {
+        fds[i] = client_connect(h.port);
+        client_post(fds[i], requests[i][0], "", requests[i][1]);
+    }
+    for (int i = 0; i < N; i++) {
+        struct answer a = { 0 };
+        client_read(fds[i], &a);
+        if (a.status != 503 || !answer_header(&a, "Retry-After") ||
+            !strstr(answer_body(&a), "group 0: exit code 1: cannot read the model"))
+            fail_msg("%s %s: %d %s", requests[i][0], requests[i][1], a.status, answer_body(&a));
+        close(fds[i]);
+        answer_fini(&a);
+    }
+    assert_int_equal(harness_stat(&h, STAT_requests_refused_unavailable), N);
+    close_house(&h);
+}
+
+/* A worker that says nothing, and as many waiting requests as you like: no probe looks at either. */
+static void probes_answer_while_workers_are_silent(void **state)
+{
+    static struct harness h;
+    struct answer a = { 0 };
+    uint64_t worst_ns = 0;
+    int fds[32];
+
+    (void)state;
+    open_house(&h, 1, NULL);
+    atomic_store(&h.workers[0].is_silent, true);
+    for (int i = 0; i < 32; i++) {
+        fds[i] = client_connect(h.port);
+        client_post(fds[i], "/v1/completions", "", STREAM_BODY);
+    }
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 32));
+    for (int i = 0; i < 100; i++) {
+        static const char *const paths[] = { "/health", "/health/live", "/health/ready", "/ping" };
+        uint64_t from_ns = clock_mono_ns();
+        client_get(h.port, paths[i % 4], &a);
+        assert_int_equal(a.status, 200);
+        worst_ns = clock_mono_ns() - from_ns > worst_ns ? clock_mono_ns() - from_ns : worst_ns;
+    }
+    print_message("slowest probe of 100: %.1f ms\n", (double)worst_ns / 1e6);
+    for (int i = 0; i < 32; i++)
+        close(fds[i]);
+    answer_fini(&a);
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    close_house(&h);
+}
+
+/* A pause that clients only wait through must not make an orchestrator kill the container. */
+static void health_outlasts_a_pause(void **state)
+{
+    static struct harness h;
+    struct answer a = { 0 };
+
+    (void)state;
+    open_house(&h, 1, NULL);
+    harness_say_service(&h, 0, false, "signal 9 (Killed)");
+    do
+        client_get(h.port, "/health/ready", &a);
+    while (a.status == 200);
+    assert_int_equal(a.status, 503);
+    client_get(h.port, "/health", &a);
+    assert_int_equal(a.status, 200);
+    harness_say_service(&h, 0, true, "");
+    do
+        client_get(h.port, "/health/ready", &a);
+    while (a.status == 503);
+    answer_fini(&a);
+    close_house(&h);
+}
+
 static void request_waits_for_a_late_group(void **state)
 {
     static struct harness h;
@@ -594,6 +687,9 @@ int main(void)
         cmocka_unit_test(full_group_is_asked_again),
         cmocka_unit_test(worker_error_is_an_answer),
         cmocka_unit_test(no_group_is_503_with_the_cause),
+        cmocka_unit_test(every_dialect_says_why_nobody_serves),
+        cmocka_unit_test(probes_answer_while_workers_are_silent),
+        cmocka_unit_test(health_outlasts_a_pause),
         cmocka_unit_test(request_waits_for_a_late_group),
         cmocka_unit_test(lost_group_hands_its_streams_over),
         cmocka_unit_test(leaving_client_cancels),

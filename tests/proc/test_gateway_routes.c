@@ -567,6 +567,7 @@ static void pages_answer(void **state)
         { "/health", 200, "" },
         { "/", 200, "" },
         { "/ping", 200, "" },
+        { "/health/live", 200, "{\"status\":\"live\"}" },
         { "/health/ready", 200, "{\"status\":\"ready\",\"groups_ready\":1,\"groups\":1}" },
         { "/version", 200, "{\"version\":\"" LLMD_VERSION "\"}" },
         { "/load", 200, "{\"server_load\":0}" },

@@ -16,12 +16,12 @@
 #include "tests/gateway/harness.h"
 #include "tests/gateway/talk.h"
 
-enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_PROMPT = 40000 };
+enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_TEXT = 40000 };
 
 static struct talk talks[TALKS_MAX];
 static struct buf calm[TALKS_MAX]; /* what each reads when nobody dies */
 static int n_talks;
-static char long_prompt[LONG_PROMPT + 1];
+static char long_text[LONG_TEXT + 1];
 
 /* ---- what clients say ---- */
 
@@ -111,9 +111,8 @@ static void add_uploads(void)
     t->send_max = 7;
     t->pause_us = 800;
     t = new_talk("long upload");
-    buf_printf(&body,
-               "{\"prompt\":\"%s\",\"truncate_prompt_tokens\":9,\"max_tokens\":20,\"seed\":1}",
-               long_prompt);
+    buf_printf(&body, "{\"user\":\"%s\",\"prompt\":\"Big\",\"max_tokens\":20,\"seed\":1}",
+               long_text);
     talk_post(t, "/v1/completions", "", body.data, "close");
     t->send_max = 1500;
     t->pause_us = 1000;
@@ -190,9 +189,9 @@ static void run_calm(void)
 static void open_house(void)
 {
     n_talks = 0;
-    memset(long_prompt, 'a', LONG_PROMPT);
-    for (int i = 0; i < LONG_PROMPT; i += 5)
-        long_prompt[i] = ' ';
+    memset(long_text, 'a', LONG_TEXT);
+    for (int i = 0; i < LONG_TEXT; i += 5)
+        long_text[i] = ' ';
     add_streams();
     add_whole_answers();
     add_uploads();
@@ -250,6 +249,49 @@ static void expect_all_equal(void)
     }
 }
 
+/* ---- how long it takes: kill to the next byte at each client that was being answered ---- */
+
+enum { PAUSES_MAX = 4096 };
+
+static double pauses_ms[PAUSES_MAX];
+static int n_pauses;
+static uint64_t killed_ns;
+static size_t n_in_at_kill[TALKS_MAX];
+
+static void note_kill(void)
+{
+    killed_ns = clock_mono_ns();
+    for (int i = 0; i < n_talks; i++)
+        n_in_at_kill[i] = talks[i].is_done || talks[i].pause_us ? 0 : talks[i].in.n;
+}
+
+static void note_progress(void)
+{
+    for (int i = 0; i < n_talks; i++) {
+        if (n_in_at_kill[i] == 0 || talks[i].in.n == n_in_at_kill[i])
+            continue;
+        if (n_pauses < PAUSES_MAX)
+            pauses_ms[n_pauses++] = (double)(clock_mono_ns() - killed_ns) / 1e6;
+        n_in_at_kill[i] = 0;
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void print_pauses(void)
+{
+    if (n_pauses == 0)
+        return;
+    qsort(pauses_ms, (size_t)n_pauses, sizeof *pauses_ms, by_value);
+    print_message("kill to next byte, %d times: p50 %.1f ms, p99 %.1f ms, max %.1f ms\n", n_pauses,
+                  pauses_ms[n_pauses / 2], pauses_ms[n_pauses * 99 / 100], pauses_ms[n_pauses - 1]);
+}
+
 /* All talks at once; the gateway is killed `n_kills` times, `gap_us` apart at most. */
 static void run_with_kills(unsigned *seed, int n_kills, unsigned gap_us)
 {
@@ -259,8 +301,10 @@ static void run_with_kills(unsigned *seed, int n_kills, unsigned gap_us)
     start_all();
     while (talk_turn(talks, n_talks, 1) > 0) {
         assert_true(clock_mono_ns() < end_ns);
+        note_progress();
         if (n_kills == 0 || clock_mono_ns() < kill_ns)
             continue;
+        note_kill();
         harness_kill(&h);
         next_gateway();
         n_kills--;
@@ -281,6 +325,7 @@ static void answers_are_the_same_over_random_kills(void **state)
     for (int i = 0; i < n_rounds; i++)
         run_with_kills(&seed, 5, 100000);
     assert_true(harness_stat(&h, STAT_connections_resumed) > 0);
+    print_pauses();
     close_house();
 }
 

@@ -178,7 +178,7 @@ static void llmctl_reload_names_the_model_from_the_root(void **state)
     fake_llmd_start(&f);
     assert_int_equal(run(&f, "reload", "--model", "/models/a"), 0);
     assert_int_equal(run(&f, "reload", "-m", "models/b"), 0);
-    expect_contains(result.out, "loading the model");
+    expect_contains(result.out, "new requests go to the new model");
     snprintf(expected, sizeof expected,
              "CTL_RELOAD 0 model /models/a\nCTL_RELOAD 0 model %s/models/b\n", here);
     assert_string_equal(fake_llmd_asked(&f), expected);

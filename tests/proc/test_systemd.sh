@@ -76,12 +76,17 @@ is_another_llmd() {
     [[ $now != 0 && $now != "$main" ]] && is_ready
 }
 
+# Since $gateway.
+is_another_service() {
+    has_other_pid gateway "$gateway" && is_ready
+}
+
 is_ready() {
     [[ $(inside llmctl status --json 2>/dev/null) == *'"state":"ready","uptime_ns"'* ]]
 }
 
 count_processes() {
-    inside pgrep -c 'llm-(gateway|worker)|^llmd$' || true
+    inside pgrep -c '^llm(d|-)' || true
 }
 
 none_left() {
@@ -97,7 +102,7 @@ step() {
 # One answer after the other, compared with the first one; "ok", "wrong" or "lost" a line each.
 client() {
     local url=http://127.0.0.1:8080/generate_stream body
-    body="{\"inputs\":\"Once upon a time\",\"parameters\":{\"max_new_tokens\":200,\"seed\":$1,\"do_sample\":true}}"
+    body="{\"inputs\":\"Once upon a time\",\"parameters\":{\"max_new_tokens\":120,\"seed\":$1,\"do_sample\":true}}"
     ask() { inside curl -sS -N --max-time 60 "$url" -H 'Content-Type: application/json' -d "$body"; }
     ask >"$box/want.$1" 2>>"$box/errors"
     [[ $(wc -l <"$box/want.$1") -gt 100 ]] || echo lost
@@ -135,7 +140,7 @@ has_answers() {
 # Some more answers have come since.
 let_them_stream() {
     local n
-    n=$(($(count_answers ok) + 12))
+    n=$(($(count_answers ok) + 8))
     wait_for "answer $n" has_answers "$n"
 }
 
@@ -214,8 +219,22 @@ is_ready || fail 'not ready after a restart'
 [[ $(count_processes) == 3 ]] || fail "$(count_processes) processes after a restart"
 inside curl -sSf http://127.0.0.1:8080/health
 
+step 'restart whose llmd is killed in its drain ends with a fresh service too'
+main=$(property MainPID) gateway=$(pid_of gateway)
+inside curl -sS -N http://127.0.0.1:8080/generate_stream -H 'Content-Type: application/json' \
+    -d '{"inputs":"Once","parameters":{"max_new_tokens":240}}' >"$box/last" &
+clients=($!)
+wait_for 'the stream' grep -q token "$box/last"
+inside systemctl restart --no-block llmd
+inside kill -KILL "$main"
+wait "${clients[@]}" || fail 'the stream was cut off'
+clients=()
+wait_for 'a fresh service' is_another_service
+[[ $(count_processes) == 3 ]] || fail "$(count_processes) processes"
+inside curl -sSf http://127.0.0.1:8080/health
+
 step 'stop leaves nothing'
-inside systemctl stop llmd
+inside systemctl stop llmd.socket llmd.service
 [[ $(property Result) == success ]] || fail "Result=$(property Result)"
 none_left || fail "processes are left: $(inside pgrep -a llm)"
 is NFileDescriptorStore 0 || fail 'descriptors are left'

@@ -12,3 +12,10 @@ llmd_test(NAME test_recovery LIBS engine LABELS unit
 llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 600
   SOURCES unit/test_worker_process.c unit/worker_rig.c unit/gateway_client.c)
 add_dependencies(test_worker_process llm-worker)
+
+# A measurement, here because it is the tests' rig that runs the worker.
+add_executable(bench-recovery ${CMAKE_SOURCE_DIR}/bench/recovery.c unit/worker_rig.c
+  unit/gateway_client.c)
+target_link_libraries(bench-recovery PRIVATE proto PkgConfig::cmocka)
+target_compile_definitions(bench-recovery PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+add_dependencies(bench-recovery llm-worker)

@@ -90,7 +90,8 @@ static void connections_are_never_shared_by_threads(void **state)
     struct err e;
 
     (void)state;
-    assert_true(connections_create(&c, 2, 0, 7, &e)); /* fewer slots than threads: they must collide */
+    assert_true(
+        connections_create(&c, 2, 0, 7, &e)); /* fewer slots than threads: they must collide */
     for (uint32_t i = 0; i < N_THREADS; i++) {
         claimers[i] = (struct claimer){ .c = &c, .thread = i, .owner = owner };
         assert_int_equal(pthread_create(&threads[i], NULL, claim_and_release, &claimers[i]), 0);
@@ -103,12 +104,75 @@ static void connections_are_never_shared_by_threads(void **state)
     connections_close(&c);
 }
 
+/* ---- the journal's blocks ---- */
+
+static _Atomic uint32_t owners[8];
+
+static void *take_and_free(void *arg)
+{
+    const struct connections *c = arg;
+    static _Atomic uint32_t next_slot;
+    uint32_t slot = atomic_fetch_add(&next_slot, 1) % N_THREADS;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        uint32_t block = connections_take_block(c, (uint32_t)i, slot, (uint64_t)i);
+        if (block == CONNECTIONS_NO_BLOCK)
+            continue;
+        if (atomic_fetch_add(&owners[block], 1) != 0 ||
+            atomic_load(&connections_owner(c, block)->place) != (uint64_t)i + 1)
+            abort();
+        connections_block(c, block)[0] = (char)i;
+        atomic_fetch_sub(&owners[block], 1);
+        connections_free_block(c, block);
+    }
+    return NULL;
+}
+
+static void blocks_are_never_shared_by_threads(void **state)
+{
+    pthread_t threads[N_THREADS];
+    struct connections c;
+    struct err e;
+
+    (void)state;
+    assert_true(connections_create(&c, N_THREADS, 2 * CONNECTIONS_BLOCK_BYTES, 7, &e));
+    for (int i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, take_and_free, &c), 0);
+    for (int i = 0; i < N_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(connections_blocks_used(&c), 0);
+    connections_close(&c);
+}
+
+/* The owner's number of lives is in its word: what a dead client has left is nobody's. */
+static void blocks_of_an_earlier_life_have_another_owner(void **state)
+{
+    struct connections c;
+    struct err e;
+    uint32_t block;
+
+    (void)state;
+    assert_true(connections_create(&c, 1, 1 << 20, 7, &e));
+    assert_int_equal(connections_claim(&c, 0, 0, 1), 0);
+    block = connections_take_block(&c, 60, 0, 5);
+    assert_int_equal(block, 60);
+    assert_int_equal(atomic_load(&connections_owner(&c, block)->owner),
+                     connections_owner_word(&c, 0));
+    connections_release(&c, 0);
+    assert_int_equal(connections_claim(&c, 0, 0, 1), 0);
+    assert_int_not_equal(atomic_load(&connections_owner(&c, block)->owner),
+                         connections_owner_word(&c, 0));
+    connections_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(connections_are_claimed_once_and_cleared),
         cmocka_unit_test(connections_attach_sees_the_same_records),
         cmocka_unit_test(connections_are_never_shared_by_threads),
+        cmocka_unit_test(blocks_are_never_shared_by_threads),
+        cmocka_unit_test(blocks_of_an_earlier_life_have_another_owner),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,6 +21,8 @@ struct house {
     struct sequence sequences[N_SEQUENCES];
     int32_t prompts[N_SEQUENCES][N_PROMPT];
     uint32_t n_progress;
+    struct upstream_config config;
+    char instance[64];
     bool keeps_finished; /* answers that are not out yet */
 };
 
@@ -66,15 +68,15 @@ static void open_house(uint32_t n_groups, uint32_t n_workers)
                                       .describe = describe,
                                       .ctx = &house,
                                       .gateway_epoch = 3 };
-    char instance[64];
     struct err e;
 
     memset(&house, 0, sizeof house);
-    snprintf(instance, sizeof instance, "up%d-%d", getpid(), ++count);
+    snprintf(house.instance, sizeof house.instance, "up%d-%d", getpid(), ++count);
     house.n_groups = n_groups;
     for (uint32_t g = 0; g < n_workers; g++)
-        assert_ok(fake_worker_open(&house.workers[g], instance, g, &e), e);
-    config.instance = instance;
+        assert_ok(fake_worker_open(&house.workers[g], house.instance, g, &e), e);
+    config.instance = house.instance;
+    house.config = config;
     house.u = upstream_new(&config, &e);
     assert_non_null(house.u);
 }
@@ -129,6 +131,7 @@ static void submit(int i)
     s->submit.n_prompt = N_PROMPT;
     s->submit.max_tokens = MAX_TOKENS;
     s->sampling.seed = (uint64_t)i;
+    s->sampling.temperature = 1;
     s->sampling.want_logprobs = i % 2;
     s->sampling.top_logprobs = i % 2 ? 2 : 0;
     s->on_progress = on_progress;
@@ -309,6 +312,123 @@ static void cancelled_sequences_are_forgotten_everywhere(void **state)
     close_house();
 }
 
+/* ---- sequences that outlive a gateway ---- */
+
+/* A successor would look for them in the ledger: until the answer is out they stay there, over the
+ * restart of the worker too. */
+static void finished_sequences_are_acknowledged_when_released(void **state)
+{
+    struct fake_worker *w = &house.workers[0];
+    uint32_t n_resyncs;
+
+    (void)state;
+    open_house(1, 1);
+    house.keeps_finished = true;
+    submit_all();
+    turn_until(all_ended());
+    for (int i = 0; i < 100; i++)
+        turn();
+    assert_int_equal(atomic_load(&w->n_acks), 0);
+    assert_int_equal(atomic_load(&w->n_live), N_SEQUENCES);
+    assert_int_equal(upstream_n_sequences(house.u), N_SEQUENCES);
+    n_resyncs = atomic_load(&w->n_resyncs);
+    atomic_store(&w->restart, 1);
+    turn_until(atomic_load(&w->n_resyncs) > n_resyncs);
+    for (int i = 0; i < 100; i++)
+        turn();
+    assert_int_equal(atomic_load(&w->n_live), N_SEQUENCES);
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        assert_int_equal(house.sequences[i].n_tokens, MAX_TOKENS);
+        upstream_release(house.u, &house.sequences[i]);
+    }
+    turn_until(atomic_load(&w->n_acks) == N_SEQUENCES);
+    turn_until(atomic_load(&w->n_live) == 0);
+    close_house();
+}
+
+/* Else requests whose sequences are half finished would wait for each other's room for ever. */
+static void a_full_group_is_acknowledged_early(void **state)
+{
+    struct fake_worker *w = &house.workers[0];
+
+    (void)state;
+    open_house(1, 1);
+    house.keeps_finished = true;
+    upstream_set_wait(house.u, 10 * NS_PER_S);
+    atomic_store(&w->live_max, 3);
+    submit_all();
+    turn_until(all_ended());
+    expect_exact_tokens();
+    assert_true(atomic_load(&w->n_acks) >= N_SEQUENCES - 3);
+    close_house();
+}
+
+enum { N_ADOPTED = 4 };
+
+static void adopt(struct sequence *s, int i, uint64_t id, uint32_t group)
+{
+    sequence_init(s);
+    s->id = id;
+    s->submit.prompt = house.prompts[i];
+    s->submit.n_prompt = N_PROMPT;
+    s->submit.max_tokens = MAX_TOKENS;
+    s->sampling.seed = (uint64_t)i;
+    s->sampling.temperature = 1;
+    s->sampling.want_logprobs = i % 2;
+    s->sampling.top_logprobs = i % 2 ? 2 : 0;
+    s->on_progress = on_progress;
+    s->owner = &house;
+    upstream_adopt(house.u, s, group);
+}
+
+static bool all_adopted_ended(const struct sequence *adopted)
+{
+    for (int i = 0; i < N_ADOPTED; i++)
+        if (adopted[i].state != SEQUENCE_ENDED)
+            return false;
+    return true;
+}
+
+/* Those of a dead gateway: all their tokens from the first; what no group knows is made again, and comes out
+ * the same. */
+static void adopted_sequences_come_whole(void **state)
+{
+    struct sequence adopted[N_ADOPTED] = { 0 };
+    struct upstream *dead;
+    struct err e;
+
+    (void)state;
+    open_house(1, 1);
+    house.keeps_finished = true;
+    submit_all();
+    turn_until(all_ended());
+    dead = house.u;
+    house.config.gateway_epoch++;
+    house.config.instance = house.instance;
+    house.u =
+        upstream_new(&house.config, &e); /* the same peer: the worker speaks with this one now */
+    assert_non_null(house.u);
+    adopt(&adopted[0], 0, house.sequences[0].id, 0);
+    adopt(&adopted[1], 1, house.sequences[1].id, 0);
+    adopt(&adopted[2], 2, 0x7777, 0);                        /* lost by the worker */
+    adopt(&adopted[3], 3, 0x8888, UPSTREAM_GROUPS_MAX + 10); /* never submitted */
+    assert_int_equal(atomic_load(&house.load[0]), 3);
+    turn_until(all_adopted_ended(adopted));
+    assert_int_equal(atomic_load(&house.workers[0].n_submits), N_SEQUENCES + 2);
+    assert_int_equal(stat_get(&house.stats, STAT_sequences_resubmitted), 1);
+    for (int i = 0; i < N_ADOPTED; i++) {
+        assert_int_equal(adopted[i].n_tokens, MAX_TOKENS);
+        assert_memory_equal(adopted[i].tokens, house.sequences[i].tokens,
+                            MAX_TOKENS * sizeof *adopted[i].tokens);
+        upstream_release(house.u, &adopted[i]);
+        sequence_fini(&adopted[i]);
+    }
+    turn_until(atomic_load(&house.workers[0].n_live) == 0);
+    upstream_free(house.u);
+    house.u = dead;
+    close_house();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +441,9 @@ int main(void)
         cmocka_unit_test(full_group_keeps_the_order),
         cmocka_unit_test(nobody_in_service_ends_in_a_fault),
         cmocka_unit_test(cancelled_sequences_are_forgotten_everywhere),
+        cmocka_unit_test(finished_sequences_are_acknowledged_when_released),
+        cmocka_unit_test(a_full_group_is_acknowledged_early),
+        cmocka_unit_test(adopted_sequences_come_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
