@@ -141,16 +141,6 @@ void fdstore_settle(struct fdstore *s)
     }
 }
 
-bool fdstore_drain(struct fdstore *s, int patience_ms)
-{
-    for (int ms = 0; s->n_queued > 0 && ms < patience_ms; ms++) {
-        struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
-        poll(&p, 1, 1);
-        fdstore_flush(s);
-    }
-    return s->n_queued == 0;
-}
-
 bool fdstore_is_there(const struct fdstore *s)
 {
     return s->notify && s->notify->fd > 0;
@@ -166,9 +156,19 @@ void fdstore_open(struct fdstore *s, struct notify *notify, sd_event *event)
     *s = (struct fdstore){ .notify = notify, .event = event };
 }
 
+bool fdstore_sync(struct fdstore *s)
+{
+    for (int ms = 0; s->n_queued > 0 && ms < CLOSE_PATIENCE_MS; ms += 10) {
+        struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
+        poll(&p, 1, 10);
+        fdstore_flush(s);
+    }
+    return s->n_queued == 0;
+}
+
 void fdstore_close(struct fdstore *s)
 {
-    fdstore_drain(s, CLOSE_PATIENCE_MS);
+    fdstore_sync(s);
     for (uint32_t i = 0; i < s->n_queued; i++)
         if (s->queue[i].fd >= 0)
             close(s->queue[i].fd);

@@ -54,8 +54,8 @@ void fdstore_remove(struct fdstore *s, const char *name);
  * milliseconds to take what must not be lost with llmd. */
 void fdstore_settle(struct fdstore *s);
 
-/* All of it, within this time.  False: it does not read. */
-bool fdstore_drain(struct fdstore *s, int patience_ms);
+/* Send all that waits, for at most a second.  False: the manager does not read. */
+bool fdstore_sync(struct fdstore *s);
 
 /* Try again what waits; called now and then. */
 void fdstore_flush(struct fdstore *s);

@@ -27,7 +27,7 @@
 #include "supervisor/pidfd.h"
 #include "supervisor/successor.h"
 
-enum { FDS_MAX = 16384, NOTICES_PER_TURN = 256, STORE_PATIENCE_MS = 1000 };
+enum { FDS_MAX = 16384, NOTICES_PER_TURN = 256 };
 
 static const char former_prefix[] = "llmd-former-";
 
@@ -180,7 +180,7 @@ static void switch_now(struct model_switch *m)
     log_info("event=model_switch model=\"%s\"", m->model);
     sweep_runtime_dir(m);
     holdings_forget_all(l);
-    if (fdstore_drain(&l->store, STORE_PATIENCE_MS)) /* else the next llmd would find two sets under the same names */
+    if (fdstore_sync(&l->store)) /* else the next llmd would find two sets under the same names */
         successor_exec(l, &next, &e);
     else
         err_set(&e, ERR_TIMEOUT, 0, "the service manager does not read what it is told");

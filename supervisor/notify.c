@@ -3,7 +3,7 @@
  * The datagrams are sent here and not by sd_notify(), which waits when the manager does not read: a
  * service manager that is busy (a reload of a large system, a debugger) must not stop the recovery of
  * ours.  What it has no room for is kept and sent with the next line, or at the next tick; a sign of
- * life is tried again. */
+ * life that cannot be delivered is dropped. */
 #include "supervisor/notify.h"
 
 #include <errno.h>
@@ -55,14 +55,13 @@ static void say(struct notify *n, const char *fmt, ...)
         log_warning("event=manager_does_not_read line=\"%s\", dropping it", line);
 }
 
-/* A sign of life that finds no room is tried again soon: two that are lost would cost our life. */
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *arg)
 {
     struct notify *n = arg;
-    bool is_sent = send_lines(n, "WATCHDOG=1");
 
     (void)usec;
-    sd_event_source_set_time_relative(source, n->watchdog_us / (is_sent ? 2 : 100));
+    send_lines(n, "WATCHDOG=1");
+    sd_event_source_set_time_relative(source, n->watchdog_us / 2);
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     return 0;
 }
@@ -101,7 +100,7 @@ bool notify_open(struct notify *n, sd_event *event, struct err *e)
     }
     if (sd_watchdog_enabled(0, &n->watchdog_us) <= 0)
         return true;
-    send_lines(n, "WATCHDOG=1"); /* after an exec the manager's time runs on */
+    send_lines(n, "WATCHDOG=1"); /* an exec in place may follow upon another */
     r = sd_event_add_time_relative(event, &n->watchdog, CLOCK_MONOTONIC, n->watchdog_us / 2,
                                    n->watchdog_us / 10, on_watchdog, n);
     return r >= 0 || err_set(e, ERR_SYS, -r, "feed the watchdog");

@@ -14,7 +14,6 @@
 #include "supervisor/successor.h"
 
 #define PROBE_TIMEOUT_NS (10 * NS_PER_S)
-enum { DRAIN_PATIENCE_MS = 300 };
 
 /* ---- one team after the other ---- */
 
@@ -105,7 +104,7 @@ static bool may_take_over(const struct upgrade *u, struct err *e)
 static bool settle(struct llmd *l, struct err *e)
 {
     kept_store_all(&l->kept);
-    return fdstore_drain(&l->store, DRAIN_PATIENCE_MS) ||
+    return fdstore_sync(&l->store) ||
            err_set(e, ERR_TIMEOUT, 0, "the service manager does not read what it is to keep");
 }
 
