@@ -3,16 +3,20 @@
 #   make run [MODEL=<dir>] [PORT=8080]   build, start, tell a story, serve until Ctrl-C
 #   make test                            build and run every test: release, sanitizers, threads
 #   make build | clean | format          release build; remove builds; clang-format
+#   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
+#   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
 PORT    ?= 8080
 SECONDS ?= 60
+ROUNDS  ?= 130
+SEED    ?= 1
 PREFIX  ?= /usr/local
 DESTDIR ?=
 WERROR  ?= OFF
 
-.PHONY: build run test clean format fuzz install
+.PHONY: build run test chaos chaos-1b clean format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -23,6 +27,12 @@ run:
 
 test:
 	@exec scripts/test.sh '$(WERROR)'
+
+chaos:
+	@exec scripts/chaos.sh '$(ROUNDS)' '$(SEED)'
+
+chaos-1b:
+	@exec scripts/chaos-1b.sh 5 '$(SEED)'
 
 clean:
 	rm -rf build

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/engine_state.h"
@@ -85,6 +86,20 @@ static void start_step(struct engine *g)
                                      .n_threads = (uint32_t)threads });
 }
 
+/* From here on the pages that the ledger lists are of this runtime's making, and so are the times. */
+static void claim_ledger(struct engine *g)
+{
+    struct hash128 identity = runtime_kv_identity(g->boot.runtime);
+    struct ledger_hdr *l = g->boot.ledger->hdr;
+
+    if (l->kv_identity[0] != identity.low || l->kv_identity[1] != identity.high)
+        for (uint32_t i = 0; i < LEDGER_STEP_SIZES; i++)
+            atomic_store_explicit(&l->step_ns[i], 0, memory_order_relaxed);
+    l->kv_identity[0] = identity.low;
+    l->kv_identity[1] = identity.high;
+    g->history.took_ns = l->step_ns;
+}
+
 struct engine *engine_new(const struct engine_boot *boot, struct err *e)
 {
     const struct model_info *info = runtime_info(boot->runtime);
@@ -110,6 +125,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
     start_delivery(g);
     if (boot->epoch > 1)
         engine_recover(g);
+    claim_ledger(g);
     return g;
 }
 
@@ -238,6 +254,20 @@ static void watch_drain(struct engine *g, uint64_t now)
                    "the server was shut down before this request had begun");
 }
 
+/* Prompt tokens among the rows of a plan, before any of them is committed. */
+static uint64_t count_prompt_rows(const struct plan *plan)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct sequence *q = plan->items[i].sequence;
+        uint32_t begin = q->n_computed, end = begin + plan->items[i].n_rows;
+        if (begin < q->n_prompt)
+            n += (end < q->n_prompt ? end : q->n_prompt) - begin;
+    }
+    return n;
+}
+
 static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t now)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
@@ -251,37 +281,54 @@ static void note_scheduled(struct engine *g, const struct plan *plan, uint64_t n
     }
 }
 
-static bool forward(struct engine *g, const struct plan *plan, struct err *e)
+/* The limit first: who sees a step that has started sees the limit of this one. */
+static void note_step_begin(struct engine *g, uint64_t work, uint64_t now)
 {
     struct board_slot *slot = g->boot.slot;
-    uint64_t start = clock_mono_ns(), took, average;
+    uint64_t limit = step_history_limit_ns(&g->history, work, g->boot.config);
 
-    note_scheduled(g, plan, start);
-    atomic_store_explicit(&slot->step_started_ns, start, memory_order_relaxed);
-    if (!step_forward(&g->step, plan, e))
-        return false;
-    took = clock_mono_ns() - start;
-    average = atomic_load_explicit(&slot->step_average_ns, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_limit_ns, limit, memory_order_relaxed);
+    atomic_store_explicit(&slot->step_started_ns, now, memory_order_release);
+}
+
+static void note_step_end(struct engine *g, uint64_t work, uint64_t took)
+{
+    struct board_slot *slot = g->boot.slot;
+    uint64_t average = atomic_load_explicit(&slot->step_average_ns, memory_order_relaxed);
+
     average = average == 0 ? took : average - average / AVERAGE_OF_STEPS + took / AVERAGE_OF_STEPS;
     atomic_store_explicit(&slot->step_average_ns, average, memory_order_relaxed);
-    atomic_store_explicit(&slot->step_started_ns, 0, memory_order_relaxed);
+    /* who sees no step any more must not find the heartbeat from before it */
+    atomic_store_explicit(&slot->heartbeat_ns, clock_mono_ns(), memory_order_relaxed);
+    atomic_store_explicit(&slot->step_started_ns, 0, memory_order_release);
+    atomic_store_explicit(&slot->step_limit_ns, 0, memory_order_release);
+    step_history_learn(&g->history, work, took);
+}
+
+static bool forward(struct engine *g, const struct plan *plan, struct err *e)
+{
+    uint64_t start = clock_mono_ns(), work = step_work(plan);
+
+    note_scheduled(g, plan, start);
+    note_step_begin(g, work, start);
+    fault_point("worker.forward");
+    if (!step_forward(&g->step, plan, e))
+        return false;
+    note_step_end(g, work, clock_mono_ns() - start);
     return true;
 }
 
-/* KV of these rows is computed, and this sequence got through a step that others may have died in. */
+/* KV of these rows is computed, and this sequence got through a step that others may have died in.  After
+ * the draws, so that committed KV never covers all tokens in the ledger: who takes over after a death in
+ * between computes a row or two again and has the logits it needs. */
 static void commit_rows(struct engine *g, const struct plan *plan)
 {
-    uint64_t n_prompt = 0;
-
     for (uint32_t i = 0; i < plan->n_items; i++) {
         struct sequence *q = plan->items[i].sequence;
-        uint32_t begin = q->n_computed, end = begin + plan->items[i].n_rows;
-        if (begin < q->n_prompt)
-            n_prompt += (end < q->n_prompt ? end : q->n_prompt) - begin;
-        kvcache_commit(&g->cache, q, end);
+        if (sequence_is_live(q)) /* else the draw ended it, and its pages are gone */
+            kvcache_commit(&g->cache, q, q->n_computed + plan->items[i].n_rows);
         atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
-    stat_add(engine_stats(g), STAT_prompt_tokens, n_prompt);
 }
 
 static void commit_draw(struct engine *g, const struct step_draw *draw)
@@ -291,6 +338,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
 
     switch (draw->result) {
     case SAMPLER_NOT_FINITE:
+        runtime_doubt_output(g->boot.runtime);
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
                    "the model's output is not a finite number at this token");
         return;
@@ -301,6 +349,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         break;
     }
     sequence_append(q, g->boot.ledger, &draw->out);
+    fault_point("worker.commit");
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
     q->entry->crashes = q->entry->kills = 0; /* it got past what it may have died of */
     scheduler_acquit(&g->scheduler, q);
@@ -326,9 +375,10 @@ static bool run_step(struct engine *g, struct err *e)
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
     }
     step_sample(&g->step);
-    commit_rows(g, plan);
+    stat_add(stats, STAT_prompt_tokens, count_prompt_rows(plan));
     for (uint32_t i = 0; i < g->step.n_draws; i++)
         commit_draw(g, &g->step.draws[i]);
+    commit_rows(g, plan);
     stat_add(stats, STAT_steps, 1);
     hist_observe(stats, HIST_step_tokens, plan->n_rows);
     hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);
@@ -344,6 +394,15 @@ static void update_gauges(struct engine *g)
     stat_set(s, STAT_ledger_entries_used, g->table.n_used);
 }
 
+/* The link's descriptor tells only after it was emptied again. */
+static void publish(struct engine *g)
+{
+    if (delivery_publish(&g->delivery, clock_mono_ns()))
+        g->is_busy = true;
+}
+
+/* Published before the step too: HELLO, and what a RESYNC has just asked for, must not wait for a step that
+ * may be long. */
 bool engine_turn(struct engine *g, struct err *e)
 {
     uint64_t now = clock_mono_ns();
@@ -353,10 +412,11 @@ bool engine_turn(struct engine *g, struct err *e)
     watch_deadlines(g, now);
     watch_drain(g, now);
     sweep_unclaimed(g, now);
+    publish(g);
     if (!run_step(g, e))
         return false;
-    if (delivery_publish(&g->delivery, clock_mono_ns()))
-        g->is_busy = true; /* the link's descriptor tells only after it was emptied again */
+    fault_point("worker.publish");
+    publish(g);
     update_gauges(g);
     return true;
 }

@@ -6,6 +6,7 @@
 #include "gpu-worker/engine.h"
 #include "gpu-worker/scheduler.h"
 #include "gpu-worker/step.h"
+#include "gpu-worker/step_history.h"
 #include "gpu-worker/submit_check.h"
 
 struct engine {
@@ -16,6 +17,7 @@ struct engine {
     struct kvcache cache;
     struct scheduler scheduler;
     struct step step;
+    struct step_history history;
     struct delivery delivery;
     uint64_t next_order;
     uint64_t next_deadline_ns; /* no live sequence has an earlier one; UINT64_MAX = none */

@@ -8,8 +8,9 @@
 static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT };
 enum { N_SIGNALS = sizeof signals / sizeof *signals };
 
-/* A signal handler has no argument of its own: the one ledger of this process. */
+/* A signal handler has no argument of its own: what this one process has one of. */
 static const struct ledger *watched;
+static _Atomic uint32_t *watched_doubt;
 static struct sigaction previous[N_SIGNALS];
 
 void fault_note(const struct ledger *l)
@@ -26,15 +27,18 @@ void fault_note(const struct ledger *l)
 static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)context;
-    if (info->si_code > 0 || info->si_pid == getpid())
-        fault_note(watched);
+    if (info->si_code > 0 || info->si_pid == getpid()) {
+        atomic_store_explicit(watched_doubt, 1, memory_order_relaxed);
+        if (watched)
+            fault_note(watched);
+    }
     for (int i = 0; i < N_SIGNALS; i++)
         if (signals[i] == number)
             sigaction(number, &previous[i], NULL);
     raise(number);
 }
 
-void fault_watch(const struct ledger *l)
+void fault_watch(const struct ledger *l, _Atomic uint32_t *doubt)
 {
     struct sigaction action;
 
@@ -42,6 +46,7 @@ void fault_watch(const struct ledger *l)
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO;
     watched = l;
+    watched_doubt = doubt;
     for (int i = 0; i < N_SIGNALS; i++)
         sigaction(signals[i], &action, &previous[i]);
 }

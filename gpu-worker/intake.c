@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/log.h"
 #include "gpu-worker/engine_state.h"
 
@@ -75,6 +76,7 @@ static void take_submit(struct engine *g, uint32_t peer, const Llmd__Submit *sub
         abort();
     }
     stat_add(engine_stats(g), STAT_sequences_accepted, 1);
+    fault_point("worker.accept");
     accept(g, q);
     engine_add(g, q);
 }

@@ -1,7 +1,12 @@
-/* kvcache.c - lease, pin, commit and give back the pages of a sequence. */
+/* kvcache.c - lease, pin, commit, seal, take over and give back the pages of a sequence.
+ *
+ * TODO(prefix cache): sealed pages have all that a look-up by hash needs, and release still frees them: a
+ * page that may be found again is unpinned instead, and freed when pages run out.  Comes with the look-up. */
 #include "gpu-worker/kvcache.h"
 
 #include <assert.h>
+
+#include "common/fault_point.h"
 
 void kvcache_init(struct kvcache *c, struct kvpool *pool, struct stats *stats, uint32_t group,
                   uint32_t n_groups, uint32_t epoch)
@@ -45,6 +50,12 @@ bool kvcache_grow(struct kvcache *c, struct sequence *s, uint32_t n_tokens)
     return true;
 }
 
+static void seal(struct kvcache *c, const struct sequence *s, uint32_t k)
+{
+    fault_point("worker.seal");
+    kvpool_seal(c->pool, s->pages[k], k > 0 ? s->pages[k - 1] : KV_PAGE_NONE);
+}
+
 void kvcache_commit(struct kvcache *c, struct sequence *s, uint32_t n_tokens)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens;
@@ -55,9 +66,35 @@ void kvcache_commit(struct kvcache *c, struct sequence *s, uint32_t n_tokens)
         uint32_t end = n_tokens < begin + page_tokens ? n_tokens : begin + page_tokens;
         kvpool_commit(c->pool, s->pages[page], end - begin, s->tokens + s->n_computed);
         s->n_computed = end;
-        /* TODO(prefix cache): a page that is full now is sealed here, under the chained hash of all
-         * tokens up to `end`; that comes with the look-up that uses it. */
+        if (end == begin + page_tokens)
+            seal(c, s, page);
     }
+}
+
+/* A page that was full when its worker died, and not yet sealed, is sealed now. */
+static void adopt_page(struct kvcache *c, struct sequence *s, uint32_t k)
+{
+    struct kv_page_desc *d = &c->pool->descs[s->pages[k]];
+
+    assert(atomic_load_explicit(&d->lease, memory_order_relaxed) == c->lease);
+    atomic_store_explicit(&d->pins, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&d->n_tokens, memory_order_relaxed) == c->pool->hdr->page_tokens &&
+        !atomic_load_explicit(&d->sealed, memory_order_relaxed))
+        seal(c, s, k);
+}
+
+void kvcache_adopt(struct kvcache *c, struct sequence *s, uint32_t n_pages, uint32_t n_tokens)
+{
+    assert(s->n_pages == 0 && n_pages == kvcache_pages_for(c, n_tokens));
+    assert(n_pages <= kvcache_n_free(c));
+    for (uint32_t k = 0; k < n_pages; k++)
+        adopt_page(c, s, k);
+    s->n_pages = n_pages;
+    s->n_computed = n_tokens;
+    s->entry->epoch = c->epoch;
+    c->n_leased += n_pages;
+    stat_add(c->stats, STAT_kv_pages_leased, n_pages);
+    stat_add(c->stats, STAT_kv_pages_pinned, n_pages);
 }
 
 void kvcache_release(struct kvcache *c, struct sequence *s)

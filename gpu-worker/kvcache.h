@@ -48,8 +48,12 @@ static inline uint32_t kvcache_n_free(const struct kvcache *c)
  * not enough. */
 bool kvcache_grow(struct kvcache *c, struct sequence *s, uint32_t n_tokens);
 
-/* KV of tokens n_computed..n_tokens-1 is written: commit it. */
+/* KV of tokens n_computed..n_tokens-1 is written, by every rank: commit it, and seal what is full now. */
 void kvcache_commit(struct kvcache *c, struct sequence *s, uint32_t n_tokens);
+
+/* The sequence, just loaded, goes on with the first n_pages pages its entry lists: they are leased to this
+ * epoch, unpinned, and hold the KV of its first n_tokens tokens. */
+void kvcache_adopt(struct kvcache *c, struct sequence *s, uint32_t n_pages, uint32_t n_tokens);
 
 /* Give all pages of the sequence back; its KV must be computed again. */
 void kvcache_release(struct kvcache *c, struct sequence *s);

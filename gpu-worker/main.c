@@ -18,6 +18,8 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
+#include "common/log.h"
 #include "gpu-worker/engine.h"
 #include "gpu-worker/fault.h"
 #include "gpu-worker/supervision.h"
@@ -100,11 +102,21 @@ static bool attach_segments(struct worker *w, struct err *e)
     if (b->slot >= w->board.hdr->n_slots)
         return err_set(e, ERR_PROTO, 0, "BOOT gives board slot %u of %u", b->slot,
                        w->board.hdr->n_slots);
+    log_set_tap(board_log_line, board_slot(&w->board, b->slot));
     if (!take_fd(w, LLMD__FD_KIND__FD_KVPOOL, 0, "KV pool", &fd, e) ||
         !kvpool_attach(&w->pool, fd, e))
         return false;
     return b->rank != 0 || (take_fd(w, LLMD__FD_KIND__FD_LEDGER, b->group, "ledger", &fd, e) &&
                             ledger_attach(&w->ledger, fd, true, e));
+}
+
+/* In every epoch, loaded or mapped: the one who loaded may have died before it could say so. */
+static bool say_weights_ready(struct worker *w, struct err *e)
+{
+    Llmd__WeightsReady ready = LLMD__WEIGHTS_READY__INIT;
+
+    ready.rank = w->boot->rank;
+    return control_send(CONTROL_FD, MSG_WEIGHTS_READY, &ready, NULL, 0, e);
 }
 
 static bool open_runtime(struct worker *w, struct err *e)
@@ -115,8 +127,8 @@ static bool open_runtime(struct worker *w, struct err *e)
                                  .rank = b->rank,
                                  .tp_size = b->tp_size,
                                  .epoch = b->epoch,
-                                 .pool = &w->pool };
-    Llmd__WeightsReady ready = LLMD__WEIGHTS_READY__INIT;
+                                 .pool = &w->pool,
+                                 .stats = &board_slot(&w->board, b->slot)->stats };
     bool loaded = false;
 
     if (!take_fd(w, LLMD__FD_KIND__FD_WEIGHTS, b->rank, "weights", &boot.weights_fd, e))
@@ -126,9 +138,7 @@ static bool open_runtime(struct worker *w, struct err *e)
         return false;
     }
     w->runtime = runtime_open(&boot, &loaded, e);
-    ready.rank = b->rank;
-    return w->runtime &&
-           (!loaded || control_send(CONTROL_FD, MSG_WEIGHTS_READY, &ready, NULL, 0, e));
+    return w->runtime && say_weights_ready(w, e);
 }
 
 static bool say_ready(struct worker *w, struct err *e)
@@ -136,17 +146,36 @@ static bool say_ready(struct worker *w, struct err *e)
     Llmd__Ready ready = LLMD__READY__INIT;
 
     ready.epoch = w->boot->epoch;
+    ready.pid = (uint32_t)getpid();
     return control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, e);
+}
+
+/* A new llmd has asked what we are. */
+static void answer_adoption(struct worker *w)
+{
+    struct err e;
+
+    if (!w->supervision.is_adopted)
+        return;
+    w->supervision.is_adopted = false;
+    if (!say_weights_ready(w, &e) || !say_ready(w, &e))
+        log_warning("%s; the new llmd does not know that this rank is ready", e.msg);
 }
 
 /* ---- rank 0 ---- */
 
+/* Before the weights are there: gateways look for us from the moment our predecessor died, and connect while
+ * we load or map.  What they send waits; HELLO leaves with the engine's first turn. */
+static bool bind_link(struct worker *w, struct err *e)
+{
+    if (w->boot->rank == 0)
+        w->link = link_bind(w->boot->instance, w->boot->group, e);
+    return w->boot->rank != 0 || w->link;
+}
+
 static bool start_engine(struct worker *w, struct err *e)
 {
-    fault_watch(&w->ledger);
-    w->link = link_bind(w->boot->instance, w->boot->group, e);
-    if (!w->link)
-        return false;
+    fault_watch(&w->ledger, runtime_doubt(w->runtime));
     w->engine = engine_new(&(struct engine_boot){ .config = &w->config,
                                                   .group = w->boot->group,
                                                   .n_groups = w->boot->n_groups,
@@ -166,7 +195,7 @@ static bool lead(struct worker *w, struct err *e)
 
     if (!start_engine(w, e) ||
         !supervision_open(s, CONTROL_FD, link_fd(w->link), &w->config,
-                          board_slot(&w->board, w->boot->slot), e) ||
+                          board_slot(&w->board, w->boot->slot), w->boot->epoch, e) ||
         !say_ready(w, e))
         return false;
     log_info("ready group=%u epoch=%u model=%s", w->boot->group, w->boot->epoch,
@@ -174,6 +203,7 @@ static bool lead(struct worker *w, struct err *e)
     while (!engine_is_drained(w->engine)) {
         if (!supervision_wait(s, engine_wake_ns(w->engine), e))
             return false;
+        answer_adoption(w);
         if (s->is_draining)
             engine_drain(w->engine, s->drain_deadline_ns);
         if (!engine_turn(w->engine, e))
@@ -205,6 +235,7 @@ static bool stay_with_llmd(struct worker *w, struct err *e)
     while (eventfd_read(w->follower_done, &n) < 0) {
         if (!supervision_wait(s, UINT64_MAX, e))
             return false;
+        answer_adoption(w);
         if (s->is_draining && clock_mono_ns() > s->drain_deadline_ns + grace_ns)
             runtime_stop(w->runtime);
     }
@@ -218,11 +249,13 @@ static bool follow(struct worker *w, struct err *e)
     bool ok;
     int error;
 
+    fault_watch(NULL, runtime_doubt(w->runtime));
     w->follower_done = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->follower_done < 0)
         return err_set(e, ERR_SYS, errno, "make an eventfd");
     stats_zero_gauges(&slot->stats);
-    if (!supervision_open(&w->supervision, CONTROL_FD, w->follower_done, &w->config, slot, e))
+    if (!supervision_open(&w->supervision, CONTROL_FD, w->follower_done, &w->config, slot,
+                          w->boot->epoch, e))
         return false;
     error = pthread_create(&thread, NULL, follow_thread, w);
     if (error != 0)
@@ -242,7 +275,8 @@ static bool follow(struct worker *w, struct err *e)
 
 static bool serve(struct worker *w, struct err *e)
 {
-    if (!check_boot(w->boot, e) || !attach_segments(w, e) || !open_runtime(w, e))
+    if (!check_boot(w->boot, e) || !fault_points_set(w->config.fault_points, w->boot->epoch, e) ||
+        !attach_segments(w, e) || !bind_link(w, e) || !open_runtime(w, e))
         return false;
     return w->boot->rank == 0 ? lead(w, e) : follow(w, e);
 }
@@ -283,6 +317,7 @@ static void worker_fini(struct worker *w)
     runtime_close(w->runtime);
     kvpool_close(&w->pool);
     ledger_close(&w->ledger);
+    log_set_tap(NULL, NULL);
     board_close(&w->board);
     supervision_close(&w->supervision);
     if (w->follower_done >= 0)

@@ -10,17 +10,24 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/buf.h"
+#include "common/clock.h"
+#include "common/fault_point.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/host.h"
 #include "gpu-worker/load/model_config.h"
 #include "gpu-worker/load/safetensors.h"
-#include "gpu-worker/load/weights.h"
+#include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
+#include "proto/ledger.h"
 
 enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
+
+#define CHECK_NS (20 * NS_PER_MS) /* for verifying weights before service */
 
 static_assert((int)MODEL_EOS_MAX == (int)MODEL_CONFIG_EOS_MAX, "model_info holds every EOS id");
 static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
@@ -117,15 +124,20 @@ static struct comm_shape comm_shape_of(const struct model *m, const struct confi
 /* ---- a running rank ---- */
 
 struct runtime {
+    struct config config; /* as it was at the start: a repair opens the model's files again */
+    struct stats *stats;  /* or NULL */
     struct model model;
     struct llama_shard shard;
     struct kvpool *pool;
     struct threads *threads;
     struct weights weights;
+    struct weights_guard *guard;
+    uint32_t n_checked; /* chunks of the weights, before service */
     struct comm *comm;
     const struct ops *ops;
     struct ops_stream *stream;
     struct llama *llama;
+    struct hash128 kv_identity;
     uint32_t rows_max, seqs_max;
 };
 
@@ -189,6 +201,82 @@ static uint32_t threads_of(const struct config *config, uint32_t tp_size)
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
 }
 
+/* ---- weights that are still what was loaded ---- */
+
+static struct hash128 layout_of(const struct model *m, const struct weights_plan *plan,
+                                struct llama_shard shard)
+{
+    return weights_layout_hash(plan, m->files, m->c.digest, shard.rank, shard.tp_size,
+                               PACKING_PLAIN);
+}
+
+static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, uint32_t chunk,
+                         struct err *e)
+{
+    if (!weights_repair(&rt->weights, plan, chunk, e))
+        return false;
+    log_error("chunk=%u of the weights in memory was corrupt, loaded it again", chunk);
+    if (rt->stats)
+        stat_add(rt->stats, STAT_weights_chunks_reloaded, 1);
+    return true;
+}
+
+/* The guard's repair, on its thread: the files were closed long ago. */
+static bool reopen_and_repair(void *arg, uint32_t chunk, struct err *e)
+{
+    struct runtime *rt = arg;
+    struct weights_plan plan = { 0 };
+    struct model m = { 0 };
+    bool ok = false;
+
+    if (model_open(&m, &rt->config, rt->shard, &plan, e)) {
+        struct hash128 h = layout_of(&m, &plan, rt->shard);
+        ok = (h.low == rt->weights.hdr->layout_hash[0] &&
+              h.high == rt->weights.hdr->layout_hash[1] && repair_chunk(rt, &plan, chunk, e)) ||
+             err_set(
+                 e, ERR_MODEL, 0,
+                 "chunk %u of the weights in memory is corrupt, and the model's files have changed "
+                 "since they were loaded; stop and start llmd to load these",
+                 chunk);
+    }
+    weights_plan_fini(&plan);
+    model_close(&m);
+    return ok;
+}
+
+/* As many chunks as a restart may cost, all when there is doubt; the guard does the rest. */
+static bool check_weights(struct runtime *rt, const struct weights_plan *plan, struct err *e)
+{
+    bool doubt = atomic_load(&rt->weights.shared->doubt) != 0, ok = true;
+    uint64_t deadline = doubt ? UINT64_MAX : clock_mono_ns() + CHECK_NS;
+    struct weights_scan scan;
+
+    if (doubt)
+        log_warning(
+            "a process died of a fault or computed what is no number, verifying the weights");
+    weights_scan(&rt->weights, rt->threads, deadline, &scan);
+    for (uint32_t i = 0; i < scan.n_corrupt && ok; i++)
+        ok = repair_chunk(rt, plan, scan.corrupt[i], e);
+    free(scan.corrupt);
+    if (ok && scan.n_checked == rt->weights.hdr->n_chunks)
+        atomic_store(&rt->weights.shared->doubt, 0);
+    rt->n_checked = scan.n_checked;
+    return ok;
+}
+
+_Atomic uint32_t *runtime_doubt(struct runtime *rt)
+{
+    return &rt->weights.shared->doubt;
+}
+
+void runtime_doubt_output(struct runtime *rt)
+{
+    atomic_store(&rt->weights.shared->doubt, 1);
+    weights_guard_start(rt->guard, 0);
+}
+
+/* ---- open and close ---- */
+
 /* Takes both descriptors of the boot, each exactly once. */
 static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
                        int *group_fd, bool *loaded, struct err *e)
@@ -197,7 +285,6 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     uint32_t n_threads = threads_of(config, boot->tp_size);
     struct weights_plan plan = { 0 };
     struct comm_shape shape;
-    struct hash128 layout;
     bool ok = false;
     int fd = *weights_fd;
 
@@ -205,11 +292,12 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     if (!rt->threads || !model_open(&rt->model, config, rt->shard, &plan, e) ||
         !check_pool(rt->pool, &rt->model, config, e))
         goto out;
-    layout = weights_layout_hash(&plan, rt->model.files, rt->model.c.digest, rt->shard.rank,
-                                 rt->shard.tp_size, PACKING_PLAIN);
     *weights_fd = -1;
-    if (!weights_open(&rt->weights, fd, &plan, layout, PACKING_PLAIN, boot->epoch, rt->threads,
-                      loaded, e))
+    if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
+                      PACKING_PLAIN, boot->epoch, rt->threads, loaded, e))
+        goto out;
+    rt->n_checked = rt->weights.hdr->n_chunks;
+    if (!*loaded && !check_weights(rt, &plan, e))
         goto out;
     model_close(&rt->model); /* the mapped files */
     shape = comm_shape_of(&rt->model, config, boot->tp_size);
@@ -222,6 +310,20 @@ out:
     return ok;
 }
 
+static struct hash128 identity_of(const struct runtime *rt)
+{
+    struct buf text = { 0 };
+    struct hash128 h;
+
+    buf_printf(&text, "weights %llx %llx ops %s kv %u",
+               (unsigned long long)rt->weights.hdr->layout_hash[0],
+               (unsigned long long)rt->weights.hdr->layout_hash[1], rt->ops->name,
+               rt->pool->hdr->dtype);
+    h = hash128(text.data, text.n, 0);
+    buf_fini(&text);
+    return h;
+}
+
 struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e)
 {
     struct runtime *rt = mem_zalloc(1, sizeof *rt);
@@ -229,7 +331,10 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
 
     assert(boot->tp_size >= 1 && boot->rank < boot->tp_size);
     rt->shard = (struct llama_shard){ boot->rank, boot->tp_size };
+    rt->config = *boot->config;
+    rt->stats = boot->stats;
     rt->pool = boot->pool;
+    rt->guard = weights_guard_new(&rt->weights, reopen_and_repair, rt);
     rt->rows_max = (uint32_t)boot->config->max_num_batched_tokens;
     rt->seqs_max = (uint32_t)boot->config->max_num_seqs;
     if (!open_parts(rt, boot, &weights_fd, &group_fd, loaded, e)) {
@@ -241,8 +346,11 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
         return NULL;
     }
     open_ops(rt, boot->config);
+    rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
                            rt->rows_max, rt->seqs_max);
+    if (rt->n_checked < rt->weights.hdr->n_chunks)
+        weights_guard_start(rt->guard, rt->n_checked);
     return rt;
 }
 
@@ -254,6 +362,7 @@ void runtime_close(struct runtime *rt)
     if (rt->ops)
         rt->ops->close(rt->stream);
     comm_close(rt->comm);
+    weights_guard_free(rt->guard);
     weights_close(&rt->weights);
     model_close(&rt->model);
     threads_free(rt->threads);
@@ -263,6 +372,11 @@ void runtime_close(struct runtime *rt)
 const struct model_info *runtime_info(const struct runtime *rt)
 {
     return &rt->model.info;
+}
+
+struct hash128 runtime_kv_identity(const struct runtime *rt)
+{
+    return rt->kv_identity;
 }
 
 /* The engine checks what clients send; a bad batch here is a bug of ours. */
@@ -282,6 +396,8 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logit
 
     assert(rt->shard.rank == 0);
     check_batch(rt, batch);
+    if (weights_guard_failed(rt->guard, e))
+        return false;
     if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
         return false;
     if (n > 0)
@@ -298,7 +414,8 @@ bool runtime_follow(struct runtime *rt, struct err *e)
         switch (comm_follow(rt->comm, &b, e)) {
         case COMM_STEP:
             check_batch(rt, &b);
-            if (!llama_forward(rt->llama, &b, e))
+            fault_point("follower.step");
+            if (weights_guard_failed(rt->guard, e) || !llama_forward(rt->llama, &b, e))
                 return false;
             break;
         case COMM_STOP:
@@ -348,38 +465,90 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Pages for all groups of the host; 0 and ERR_CONFIG when not even one full sequence fits. */
+/* Pages for all groups of the host; 0 and ERR_CONFIG when the setting leaves no room for one full sequence.
+ * Without the setting: what all sequences can use, at most half of what is free beside the weights, and never
+ * less than one sequence. */
 static uint32_t size_kvpool(const struct model *m, const struct config *config, uint64_t page_bytes,
-                            uint64_t weights_bytes, struct err *e)
+                            uint64_t weights_bytes, uint64_t available, struct err *e)
 {
     uint32_t pages_a_seq = pages_of(config, m->info.max_model_len);
     uint64_t wanted = config->groups * config->max_num_seqs * pages_a_seq;
-    uint64_t available = host_memory_available(""), budget;
-    uint64_t pages;
+    uint64_t budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
+    uint64_t pages = least(wanted, budget / page_bytes);
 
     if (config->kv_cache_bytes > 0)
         pages = config->kv_cache_bytes / page_bytes;
-    else {
-        budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
-        pages = least(wanted, budget / page_bytes);
-    }
+    else if (pages < config->groups * pages_a_seq)
+        pages = config->groups * pages_a_seq;
     if (pages < pages_a_seq) {
-        err_set(e, ERR_CONFIG, 0,
-                "KV memory for %llu pages of %llu bytes (%s); one sequence of %u tokens needs %u: "
-                "lower max_model_len",
-                (unsigned long long)pages, (unsigned long long)page_bytes,
-                config->kv_cache_bytes > 0 ? "kv_cache_bytes"
-                                           : "half of what is free beside the weights",
-                m->info.max_model_len, pages_a_seq);
+        err_set(
+            e, ERR_CONFIG, 0,
+            "KV memory for %llu pages of %llu bytes (kv_cache_bytes); one sequence of %u tokens "
+            "needs %u: lower max_model_len",
+            (unsigned long long)pages, (unsigned long long)page_bytes, m->info.max_model_len,
+            pages_a_seq);
         return 0;
     }
     return (uint32_t)least(pages, KV_PAGE_NONE - 1);
 }
 
+static uint64_t mib(uint64_t bytes)
+{
+    return bytes >> 20;
+}
+
+/* A memfd has no limit of its own: it could be made and mapped in any size, and the kernel's killer would
+ * come at full load.  So what the segments will come to must be free now. */
+static bool check_memory(const struct config *config, const Llmd__ModelPlan *plan,
+                         uint64_t available, struct err *e)
+{
+    struct ledger_shape shape = { .n_entries =
+                                      (uint32_t)(config->max_num_seqs + config->max_waiting_seqs),
+                                  .tokens_max = plan->max_model_len,
+                                  .page_tokens = plan->kv_page_tokens };
+    uint64_t kv = (uint64_t)plan->kv_pages * plan->kv_page_bytes;
+    uint64_t other = config->groups * (plan->group_bytes +
+                                       ledger_bytes_used(&shape, (uint32_t)config->max_num_seqs));
+    uint64_t needed = plan->weights_bytes + kv + other;
+
+    if (available == 0 || needed <= available) /* 0: nothing can be known */
+        return true;
+    return err_set(
+        e, ERR_CONFIG, 0,
+        "%llu bytes of memory are missing (MiB: weights %llu, KV pages %llu, ledgers %llu, "
+        "free %llu): lower kv_cache_bytes or max_model_len, or raise the container's memory "
+        "limit; SHM_SIZE does not count, memfds are not in /dev/shm",
+        (unsigned long long)(needed - available), (unsigned long long)mib(plan->weights_bytes),
+        (unsigned long long)mib(kv), (unsigned long long)mib(other),
+        (unsigned long long)mib(available));
+}
+
+static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
+                      const struct kvpool_shape *kv, const struct weights_size *weights)
+{
+    llmd__model_plan__init(plan);
+    plan->name = (char *)(uintptr_t)info->name;
+    plan->architecture = (char *)(uintptr_t)info->architecture;
+    plan->max_model_len = info->max_model_len;
+    plan->vocab_size = info->vocab_size;
+    plan->n_layers = info->n_layers;
+    plan->n_kv_heads = info->n_kv_heads;
+    plan->head_dim = info->head_dim;
+    plan->kv_dtype = kv->dtype;
+    plan->kv_page_tokens = kv->page_tokens;
+    plan->kv_page_bytes = kvpool_page_bytes(kv);
+    plan->kv_pages = kv->n_pages;
+    plan->weights_bytes = weights->all;
+    plan->parameters = info->parameters;
+    plan->weights_dtype = (char *)(uintptr_t)info->weights_dtype;
+    plan->weights_shard_bytes = weights->shard_max;
+}
+
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint32_t tp_size = (uint32_t)config->tp_size, kv_pages;
+    uint64_t available = host_memory_available("");
+    uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };
     struct weights_size weights;
@@ -395,8 +564,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
                                    .n_kv_heads = m.c.n_kv_heads,
                                    .head_dim = m.c.head_dim,
                                    .dtype = kv_dtype(config) };
-    kv_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, e);
-    if (kv_pages == 0)
+    shape.n_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, available, e);
+    if (shape.n_pages == 0)
         goto out;
     group = comm_shape_of(&m, config, tp_size);
     if (comm_group_bytes(&group) == UINT64_MAX) {
@@ -405,24 +574,9 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
         goto out;
     }
     *info = m.info;
-    llmd__model_plan__init(plan);
-    plan->name = info->name;
-    plan->architecture = info->architecture;
-    plan->max_model_len = info->max_model_len;
-    plan->vocab_size = info->vocab_size;
-    plan->n_layers = info->n_layers;
-    plan->n_kv_heads = info->n_kv_heads;
-    plan->head_dim = info->head_dim;
-    plan->kv_dtype = shape.dtype;
-    plan->kv_page_tokens = shape.page_tokens;
-    plan->kv_page_bytes = kvpool_page_bytes(&shape);
-    plan->kv_pages = kv_pages;
+    fill_plan(plan, info, &shape, &weights);
     plan->group_bytes = comm_group_bytes(&group);
-    plan->weights_bytes = weights.all;
-    plan->parameters = info->parameters;
-    plan->weights_dtype = info->weights_dtype;
-    plan->weights_shard_bytes = weights.shard_max;
-    ok = true;
+    ok = check_memory(config, plan, available, e);
 out:
     weights_plan_fini(&first);
     model_close(&m);

@@ -10,9 +10,11 @@
 #define LLMD_GPU_WORKER_RUNTIME_H
 
 #include "common/config.h"
+#include "common/hash.h"
 #include "gpu-worker/batch.h"
 #include "proto/frame.h"
 #include "proto/kvpool.h"
+#include "proto/stats.h"
 
 enum { MODEL_EOS_MAX = 16 };
 
@@ -33,18 +35,23 @@ struct runtime_boot {
     const struct config *config; /* borrowed during runtime_open() */
     uint32_t group, rank, tp_size, epoch;
     struct kvpool *pool; /* borrowed for the runtime's life */
+    struct stats *stats; /* the same; NULL = nothing is counted */
     int weights_fd;      /* taken */
     int group_fd;        /* taken */
 };
 
 struct runtime;
 
-/* Load or map the weights and get ready.  *loaded: this call filled the weights segment (say
- * WEIGHTS_READY).  NULL and ERR_MODEL, ERR_PROTO or ERR_SYS. */
+/* Load or map the weights and get ready.  *loaded: this call filled the weights segment.  Mapped weights are
+ * verified for a moment, or as a whole when there is doubt, and the rest in the background.  NULL and ERR_MODEL, ERR_PROTO or ERR_SYS. */
 struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e);
 void runtime_close(struct runtime *rt); /* NULL is fine */
 
 const struct model_info *runtime_info(const struct runtime *rt);
+
+/* Names everything that decides the bits of a KV page: weights, kernels, number format.  Pages of another
+ * identity are another model's. */
+struct hash128 runtime_kv_identity(const struct runtime *rt);
 
 /* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written.  Returns when every rank is
  * done with the step.  ERR_DEVICE or ERR_PROTO (a peer is gone): the worker must exit. */
@@ -55,6 +62,13 @@ bool runtime_follow(struct runtime *rt, struct err *e);
 
 /* End runtime_follow() of this rank (any thread) and, on rank 0, of all ranks. */
 void runtime_stop(struct runtime *rt);
+
+/* The word that makes the next one who maps these weights verify all of them first.  Set it to 1 in the
+ * handler of a fatal signal. */
+_Atomic uint32_t *runtime_doubt(struct runtime *rt);
+
+/* The logits of a step are no numbers: have all weights verified, in the background. */
+void runtime_doubt_output(struct runtime *rt);
 
 /* Run fn(arg, i) for i in 0..n-1 on the compute threads, the caller included; returns when all are done. */
 void runtime_parallel(struct runtime *rt, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n);

@@ -68,9 +68,15 @@ static void take_out(struct sequence **list, uint32_t *n, const struct sequence 
 void scheduler_add(struct scheduler *s, struct sequence *q)
 {
     assert(q->state == SEQUENCE_WAITING && s->n_waiting < s->sequences_max);
-    assert(q->n_pages == 0 && q->n_computed == 0);
-    insert(s->waiting, &s->n_waiting, q);
     s->n_suspects += q->suspect;
+    if (q->n_pages == 0) {
+        assert(q->n_computed == 0);
+        insert(s->waiting, &s->n_waiting, q);
+        return;
+    }
+    assert(!q->suspect && s->n_running < s->running_max);
+    q->state = SEQUENCE_RUNNING;
+    insert(s->running, &s->n_running, q);
 }
 
 void scheduler_acquit(struct scheduler *s, struct sequence *q)

@@ -58,7 +58,8 @@ void scheduler_init(struct scheduler *s, const struct scheduler_limits *limits,
                     struct kvcache *cache);
 void scheduler_fini(struct scheduler *s);
 
-/* Put a WAITING sequence in the queue. */
+/* Put a WAITING sequence in the queue; one that has KV pages (adopted from a dead predecessor) runs at
+ * once, since only the running set may hold pages. */
 void scheduler_add(struct scheduler *s, struct sequence *q);
 
 /* Take a live sequence out, finished or cancelled, and give its pages back.  Its state is the caller's. */

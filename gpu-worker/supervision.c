@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/runtime_dir.h"
 
 enum source { SOURCE_CONTROL, SOURCE_SIGNALS, SOURCE_TIMER, SOURCE_OWN, N_SOURCES };
@@ -35,14 +36,16 @@ static bool add(struct supervision *s, int fd, enum source source)
 }
 
 bool supervision_open(struct supervision *s, int control, int own_fd, struct config *config,
-                      struct board_slot *slot, struct err *e)
+                      struct board_slot *slot, uint32_t epoch, struct err *e)
 {
     const struct itimerspec second = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
     sigset_t set;
 
-    *s = (struct supervision){
-        .control = control, .config = config, .slot = slot, .orphan_deadline_ns = UINT64_MAX
-    };
+    *s = (struct supervision){ .control = control,
+                               .config = config,
+                               .slot = slot,
+                               .epoch = epoch,
+                               .orphan_deadline_ns = UINT64_MAX };
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -102,13 +105,22 @@ static void reload(struct supervision *s, const Llmd__Reload *m)
             log_warning("setting=%s takes effect at the next start, ignoring it now", set->name);
         else if (!config_set(s->config, set->name, set->value, "reload", &e))
             log_warning("%s, keeping the old value", e.msg);
+        else if (strcmp(set->name, "fault_points") == 0 &&
+                 !fault_points_set(s->config->fault_points, s->epoch, &e))
+            log_warning("%s, none is armed", e.msg);
     }
     log_set_level(config_log_level(s->config));
     log_info("reloaded settings=%zu", m->n_settings);
 }
 
-/* TODO(adoption): a new llmd takes over here: it hands us a fresh control socket, which replaces the dead
- * one and clears orphan_deadline_ns.  Comes with the supervisor's own recovery. */
+static void be_adopted(struct supervision *s, const Llmd__Adopt *m)
+{
+    log_info("adopted by llmd pid=%u", m->pid);
+    s->is_orphan = false;
+    s->orphan_deadline_ns = UINT64_MAX;
+    s->is_adopted = true;
+}
+
 static void lose_llmd(struct supervision *s)
 {
     log_warning("llmd is gone, serving on for %llu s unless adopted",
@@ -129,6 +141,9 @@ static void take_message(struct supervision *s, const struct control_msg *m)
         break;
     case MSG_RELOAD:
         reload(s, m->body);
+        break;
+    case MSG_ADOPT:
+        be_adopted(s, m->body);
         break;
     default:
         log_warning("llmd sent %s, which is not for a worker, ignoring", msg_name(m->type));

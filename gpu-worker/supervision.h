@@ -1,7 +1,8 @@
 /* supervision.h - what a rank owes llmd: a heartbeat, obedience on the control socket, a graceful end.
  *
- *   control socket   DRAIN, RELOAD; its end means that llmd is gone: go on, wait to be adopted, and
- *                    drain when nobody has come after orphan_timeout_s
+ *   control socket   DRAIN, RELOAD; ADOPT: a new llmd holds the other end (the old one's end lay in a fd
+ *                    store, so its death was not even noticed here); its end means that llmd is gone for
+ *                    good: go on, and drain when orphan_timeout_s has passed
  *   SIGTERM          drain within drain_timeout_s; a second one ends what is left at once
  *   timer            the heartbeat on the board, once a second: an idle rank's only wakeup
  *
@@ -20,9 +21,11 @@ struct supervision {
     int control;             /* -1 once llmd is gone */
     struct config *config;   /* borrowed; RELOAD changes LIVE settings */
     struct board_slot *slot; /* borrowed */
+    uint32_t epoch;          /* of BOOT */
     int epoll, signals, timer;
     uint64_t orphan_deadline_ns; /* UINT64_MAX = llmd is there */
     bool is_orphan;              /* llmd is gone */
+    bool is_adopted;             /* a new llmd asks what we are; the caller answers and clears it */
     bool is_draining;
     uint64_t drain_deadline_ns;
 };
@@ -34,7 +37,7 @@ void supervision_take_signals(void);
 /* control is borrowed, switched to non-blocking, and -1 is allowed.  own_fd: another descriptor to wake
  * for.  ERR_SYS. */
 bool supervision_open(struct supervision *s, int control, int own_fd, struct config *config,
-                      struct board_slot *slot, struct err *e);
+                      struct board_slot *slot, uint32_t epoch, struct err *e);
 void supervision_close(struct supervision *s);
 
 /* Wait until something happens or wake_ns (CLOCK_MONOTONIC; 0 = look only) has come, and do what llmd

@@ -70,7 +70,7 @@ int answer_find_server(const struct globals *g, struct server *s)
 {
     struct control_msg reply;
     const Llmd__Status *status;
-    int code = command_ask(g, LLMD__CTL_COMMAND__CTL_STATUS, 0, &reply);
+    int code = command_ask_plain(g, LLMD__CTL_COMMAND__CTL_STATUS, &reply);
 
     if (code != CTL_EXIT_OK)
         return code;

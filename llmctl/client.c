@@ -16,7 +16,7 @@
 
 #include "common/runtime_dir.h"
 
-enum { ANSWER_TIMEOUT_S = 10, ENVIRONMENT_MAX = 8 };
+enum { ANSWER_TIMEOUT_S = 10, MODEL_TIMEOUT_S = 3600, ENVIRONMENT_MAX = 8 };
 
 /* Only the variables that concern the folder: a PORT that is no number is llmd's business. */
 static bool read_environment(struct config *config, struct err *e)
@@ -71,10 +71,16 @@ static bool peer_is_trusted(int sock, const char *path, struct err *e)
                    (unsigned)peer.uid, path, (unsigned)geteuid());
 }
 
-static int connect_to(const char *path, struct err *e)
+/* Loading a model takes as long as it takes; llmd gives up after its start_timeout_s. */
+static int patience_s(const Llmd__CtlRequest *request)
+{
+    return request->model[0] ? MODEL_TIMEOUT_S : ANSWER_TIMEOUT_S;
+}
+
+static int connect_to(const char *path, int timeout_s, struct err *e)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
+    struct timeval limit = { .tv_sec = timeout_s };
     int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
     if (sock < 0) {
@@ -95,21 +101,18 @@ static int connect_to(const char *path, struct err *e)
     return sock;
 }
 
-static enum client_result exchange(int sock, Llmd__CtlCommand command, uint32_t group,
+static enum client_result exchange(int sock, const Llmd__CtlRequest *request,
                                    struct control_msg *reply, struct err *e)
 {
-    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
     const Llmd__CtlReply *r;
 
-    request.command = command;
-    request.group = group;
-    if (!control_send(sock, MSG_CTL_REQUEST, &request, NULL, 0, e))
+    if (!control_send(sock, MSG_CTL_REQUEST, request, NULL, 0, e))
         return CLIENT_UNREACHABLE;
     switch (control_recv(sock, reply, e)) {
     case CONTROL_OK:
         break;
     case CONTROL_EMPTY:
-        err_set(e, ERR_TIMEOUT, 0, "llmd gave no answer within %d s", ANSWER_TIMEOUT_S);
+        err_set(e, ERR_TIMEOUT, 0, "llmd gave no answer within %d s", patience_s(request));
         return CLIENT_UNREACHABLE;
     case CONTROL_CLOSED:
         err_set(e, ERR_PROTO, 0, "llmd closed the connection without an answer");
@@ -129,16 +132,25 @@ static enum client_result exchange(int sock, Llmd__CtlCommand command, uint32_t 
     return CLIENT_REFUSED;
 }
 
-enum client_result client_call(const struct client *c, Llmd__CtlCommand command, uint32_t group,
+enum client_result client_call(const struct client *c, const Llmd__CtlRequest *request,
                                struct control_msg *reply, struct err *e)
 {
     enum client_result result = CLIENT_UNREACHABLE;
-    int sock = connect_to(c->path, e);
+    int sock = connect_to(c->path, patience_s(request), e);
 
     if (sock < 0)
         return CLIENT_UNREACHABLE;
     if (peer_is_trusted(sock, c->path, e))
-        result = exchange(sock, command, group, reply, e);
+        result = exchange(sock, request, reply, e);
     close(sock);
     return result;
+}
+
+enum client_result client_ask_status(const struct client *c, struct control_msg *reply,
+                                     struct err *e)
+{
+    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
+
+    request.command = LLMD__CTL_COMMAND__CTL_STATUS;
+    return client_call(c, &request, reply, e);
 }

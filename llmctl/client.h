@@ -20,7 +20,11 @@ enum client_result {
 
 /* One question, one answer.  On CLIENT_OK *reply holds a CTL_REPLY for the caller to free with
  * control_msg_fini(); else *e says why, and what to do. */
-enum client_result client_call(const struct client *c, Llmd__CtlCommand command, uint32_t group,
+enum client_result client_call(const struct client *c, const Llmd__CtlRequest *request,
                                struct control_msg *reply, struct err *e);
+
+/* The same, for STATUS. */
+enum client_result client_ask_status(const struct client *c, struct control_msg *reply,
+                                     struct err *e);
 
 #endif

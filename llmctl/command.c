@@ -41,8 +41,7 @@ void command_complain(const struct err *e)
     fprintf(stderr, "llmctl: %s\n", e->msg);
 }
 
-int command_ask(const struct globals *g, Llmd__CtlCommand command, uint32_t group,
-                struct control_msg *reply)
+int command_ask(const struct globals *g, const Llmd__CtlRequest *request, struct control_msg *reply)
 {
     struct client c;
     struct err e;
@@ -51,7 +50,7 @@ int command_ask(const struct globals *g, Llmd__CtlCommand command, uint32_t grou
         command_complain(&e);
         return CTL_EXIT_USAGE;
     }
-    switch (client_call(&c, command, group, reply, &e)) {
+    switch (client_call(&c, request, reply, &e)) {
     case CLIENT_OK:
         return CTL_EXIT_OK;
     case CLIENT_REFUSED:
@@ -62,6 +61,14 @@ int command_ask(const struct globals *g, Llmd__CtlCommand command, uint32_t grou
         return CTL_EXIT_UNREACHABLE;
     }
     return CTL_EXIT_UNREACHABLE;
+}
+
+int command_ask_plain(const struct globals *g, Llmd__CtlCommand command, struct control_msg *reply)
+{
+    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
+
+    request.command = command;
+    return command_ask(g, &request, reply);
 }
 
 uint64_t command_number(struct argp_state *state, const char *what, const char *text, uint64_t min,

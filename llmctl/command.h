@@ -29,16 +29,19 @@ extern const struct argp_child global_options[];
 /* argv[0] is "llmctl NAME".  Returns an exit code. */
 typedef int command_fn(int argc, char **argv, struct globals g);
 
-command_fn status_command, config_command, drain_command, restart_command, reload_command,
-    wait_command, generate_command, chat_command, version_command;
+command_fn status_command, requests_command, logs_command, config_command, drain_command,
+    restart_command, reload_command, upgrade_command, wait_command, generate_command, chat_command,
+    version_command;
 
 /* Parse with `argp`, whose input begins with a struct globals. */
 void command_parse(const struct argp *argp, int argc, char **argv, void *input);
 
 /* Ask llmd; on failure say why on stderr.  The exit code; on CTL_EXIT_OK *reply is the caller's, to be
  * given back with control_msg_fini(). */
-int command_ask(const struct globals *g, Llmd__CtlCommand command, uint32_t group,
+int command_ask(const struct globals *g, const Llmd__CtlRequest *request,
                 struct control_msg *reply);
+/* The same for a command without arguments. */
+int command_ask_plain(const struct globals *g, Llmd__CtlCommand command, struct control_msg *reply);
 
 /* "llmctl: <msg>" on stderr. */
 void command_complain(const struct err *e);

@@ -21,15 +21,23 @@ _llmctl()
         mapfile -t COMPREPLY < <(compgen -d -- "$current")
         return
         ;;
+    -m | --model)
+        if [[ $command == reload ]]; then
+            mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            return
+        fi
+        ;;
     esac
     case $command in
-    '') options='status generate chat wait config drain restart reload version --help' ;;
+    '') options='status requests logs generate chat wait config drain restart reload upgrade version --help' ;;
     status) options='--json --watch' ;;
-    config) options='--json' ;;
+    config | requests) options='--json' ;;
+    logs) options='--json --lines llmd gateway worker' ;;
+    reload) options='--model' ;;
     wait) options='--timeout --pid --quiet' ;;
     restart)
         if [[ $previous == restart ]]; then
-            options='gateway group'
+            options='gateway group llmd'
         fi
         ;;
     generate) options='--max-tokens --temperature --seed --model --raw --stats' ;;

@@ -80,7 +80,7 @@ int config_command(int argc, char **argv, struct globals g)
     int code;
 
     command_parse(&argp, argc, argv, &o);
-    code = command_ask(&o.globals, LLMD__CTL_COMMAND__CTL_CONFIG, 0, &reply);
+    code = command_ask_plain(&o.globals, LLMD__CTL_COMMAND__CTL_CONFIG, &reply);
     if (code != CTL_EXIT_OK)
         return code;
     if (o.json)

@@ -11,13 +11,17 @@ static const struct {
     command_fn *run;
 } commands[] = {
     { "status", "[--json] [--watch S]", "processes, groups, model, load", status_command },
+    { "requests", "[--json]", "sequences in the ledgers, and poisoned ones", requests_command },
+    { "logs", "[PROCESS] [-n N] [--json]", "last lines of each process", logs_command },
     { "generate", "PROMPT", "continue a text, streaming", generate_command },
     { "chat", "[MESSAGE]", "one message, or a conversation", chat_command },
     { "wait", "[--timeout S]", "until the server is ready", wait_command },
     { "config", "[--json]", "every setting and where it came from", config_command },
     { "drain", "", "finish what runs, take nothing new, exit", drain_command },
-    { "restart", "gateway | group N", "end one part; llmd starts it again", restart_command },
-    { "reload", "", "read the configuration again (as SIGHUP)", reload_command },
+    { "restart", "gateway | group N | llmd", "end one part and start it again", restart_command },
+    { "reload", "[--model DIR]", "read the configuration again, or serve another model",
+      reload_command },
+    { "upgrade", "", "replace every process by the installed programs", upgrade_command },
     { "version", "", "of llmctl and of the server", version_command },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -78,6 +78,10 @@ static void put_load(struct buf *out, const Llmd__Status *s, bool colours)
     buf_printf(out, "%llu requests, %llu prompt tokens, %llu generated tokens\n",
                (unsigned long long)s->requests, (unsigned long long)s->prompt_tokens,
                (unsigned long long)s->generated_tokens);
+    if (s->note[0]) {
+        add_line(out, "note", colours);
+        buf_printf(out, "%s\n", s->note);
+    }
 }
 
 static void put_processes(struct buf *out, const Llmd__Status *s, bool colours, unsigned width)
@@ -188,7 +192,7 @@ static int show(const struct status_options *o)
     bool clear = o->watch_s && !o->json && isatty(STDOUT_FILENO);
     struct control_msg reply;
     struct buf out = { 0 };
-    int code = command_ask(&o->globals, LLMD__CTL_COMMAND__CTL_STATUS, 0, &reply);
+    int code = command_ask_plain(&o->globals, LLMD__CTL_COMMAND__CTL_STATUS, &reply);
     const Llmd__Status *s;
 
     if (code != CTL_EXIT_OK)

@@ -131,7 +131,7 @@ static enum verdict ask(const struct client *c, struct progress *p, struct err *
     enum verdict verdict = NOT_YET;
     struct control_msg reply;
 
-    if (client_call(c, LLMD__CTL_COMMAND__CTL_STATUS, 0, &reply, e) != CLIENT_OK) {
+    if (client_ask_status(c, &reply, e) != CLIENT_OK) {
         progress_show(p, "waiting for llmd to start");
         return NOT_YET;
     }

@@ -7,15 +7,18 @@
  *   rank r of group g has slot 2 + g * tp_size + r
  *
  * Writers.  llmd fills board_hdr before it starts anything.  Of each slot it writes
- * .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, and while
- * no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the rest:
- * heartbeat, step times, its statistics and its last log lines.  Everybody maps the board; llmctl does not (it asks llmd).
+ * .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, what .kept says, and
+ * while no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the
+ * rest: heartbeat, step times, its statistics and its last log lines.  Everybody maps the board; llmctl
+ * does not (it asks llmd).
  *
  * Order.  Every field that changes is one aligned word, written and read atomically (relaxed is enough).
  * Nothing on the board orders anything else.
  *
  * Crash.  Counters and histograms stay and go on: a restart does not reset a metric.  Gauges are set
- * to 0 by the successor, and step_started_ns by llmd before it starts the successor.
+ * to 0 by the successor, and step_started_ns by llmd before it starts the successor.  The successor of a
+ * dead llmd finds here what each process and its group were doing (supervisor/adopt.c): .state is written
+ * before the act that it names, so what the board says may not have been done yet, and is done then.
  *
  * Version.  Any change of size, order or meaning is a new BOARD_VERSION.  So is a new statistic that is
  * not the last of stats.def: it renumbers those behind it.  STATS_CAP and HISTS_CAP leave room, so that a
@@ -46,7 +49,9 @@ struct board_hdr {
     uint32_t n_groups;
     uint32_t tp_size;
     uint64_t started_ns; /* CLOCK_MONOTONIC, start of service */
-    uint64_t reserved;
+    _Atomic uint64_t
+        upgrade_ns; /* llmd: processes started before this are to be replaced, one group
+                                    after the other; 0 = no upgrade goes on */
 };
 
 /* The last lines a process logged: line i of all (from 0) lies in lines[i % BOARD_LOG_LINES], cut to fit
@@ -58,6 +63,18 @@ struct board_log {
     _Atomic uint32_t n_lines;
     uint8_t pad[60];
     char lines[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES];
+};
+
+/* What llmd knows of a process besides its state, for the llmd after it. */
+struct board_kept {
+    _Atomic uint64_t ready_ns;    /* since when in service; 0 = not */
+    _Atomic uint64_t died_ns;     /* newest death */
+    _Atomic uint64_t deadline_ns; /* DRAINING: of the drain; BACKOFF: when its group starts again */
+    _Atomic uint32_t deaths;      /* of its group, in this row */
+    _Atomic uint32_t pause_ms;    /* newest one of its group */
+    _Atomic uint32_t log_start;   /* board_log.n_lines when it was started */
+    _Atomic uint32_t
+        control_inode; /* of its end of the control socket: who has it open is the process */
 };
 
 struct board_slot {
@@ -74,10 +91,12 @@ struct board_slot {
     _Atomic uint64_t
         step_limit_ns; /* worker: the running step is hung when it is older than this, by
                                           the history of steps of its size; 0 = not known */
-    uint8_t reserved[40];
+    struct board_kept kept;
     struct stats stats;
     struct board_log log;
+    char last_exit[320]; /* of its newest end, for people; "" = never ended */
 };
+static_assert(sizeof(struct board_kept) == 40, "fits the cache line of the words before it");
 static_assert(offsetof(struct board_slot, stats) == 128, "two cache lines, then statistics");
 static_assert(sizeof(struct board_hdr) <= BOARD_SLOTS_OFFSET, "header fits its page");
 

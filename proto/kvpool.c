@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "common/hash.h"
+
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape)
 {
     return dtype_bytes(shape->dtype, (size_t)shape->n_layers * 2 * shape->n_kv_heads *
@@ -131,6 +133,38 @@ void kvpool_commit(struct kvpool *p, uint32_t page, uint32_t n_tokens, const int
     assert(!atomic_load_explicit(&d->sealed, memory_order_relaxed));
     memcpy(kvpool_token_ids(p, page) + have, ids, (n_tokens - have) * sizeof *ids);
     atomic_store_explicit(&d->n_tokens, n_tokens, memory_order_release);
+}
+
+uint64_t kvpool_prefix_hash(uint64_t parent, const int32_t *ids, uint32_t n)
+{
+    return hash64(ids, n * sizeof *ids, parent);
+}
+
+static uint64_t checksum_of(const struct kvpool *p, uint32_t page)
+{
+    return hash64(kvpool_page(p, page), p->hdr->page_bytes, 0);
+}
+
+void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent)
+{
+    struct kv_page_desc *d = &p->descs[page];
+    const struct kv_page_desc *before = parent == KV_PAGE_NONE ? NULL : &p->descs[parent];
+
+    assert(atomic_load_explicit(&d->n_tokens, memory_order_relaxed) == p->hdr->page_tokens);
+    assert(!atomic_load_explicit(&d->sealed, memory_order_relaxed));
+    assert(!before || atomic_load_explicit(&before->sealed, memory_order_relaxed));
+    d->prefix_hash = kvpool_prefix_hash(before ? before->prefix_hash : 0, kvpool_token_ids(p, page),
+                                        p->hdr->page_tokens);
+    d->checksum = checksum_of(p, page);
+    d->parent = parent;
+    d->parent_generation =
+        before ? atomic_load_explicit(&before->generation, memory_order_relaxed) : 0;
+    atomic_store_explicit(&d->sealed, 1, memory_order_release);
+}
+
+bool kvpool_is_intact(const struct kvpool *p, uint32_t page)
+{
+    return checksum_of(p, page) == p->descs[page].checksum;
 }
 
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,

@@ -40,6 +40,16 @@ void kvpool_free(struct kvpool *p, uint64_t lease, uint32_t page);
 /* Tokens 0..n_tokens-1 of the page are written; release.  ids: n_tokens - (committed so far) of them. */
 void kvpool_commit(struct kvpool *p, uint32_t page, uint32_t n_tokens, const int32_t *ids);
 
+/* Chained: of a page's ids and all before them.  parent: the hash of the page before, 0 for the first. */
+uint64_t kvpool_prefix_hash(uint64_t parent, const int32_t *ids, uint32_t n);
+
+/* A full page becomes immutable.  parent: the sealed page before it in its sequence, KV_PAGE_NONE for the
+ * first.  Reads the whole page. */
+void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent);
+
+/* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
+bool kvpool_is_intact(const struct kvpool *p, uint32_t page);
+
 /* Free every page leased to `group` under an epoch other than `epoch`, whatever its pins, except
  * those keep(page) wants; those are re-leased to `epoch` with 0 pins.  Returns how many were freed. */
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,

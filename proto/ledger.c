@@ -2,6 +2,7 @@
 #include "proto/ledger.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { REQUEST_BYTES_MAX = 64 << 10, ALIGN = 64 };
 
@@ -29,6 +30,16 @@ static void lay_out(struct ledger_hdr *h, const struct ledger_shape *shape)
     h->pages_offset = take(&at, h->pages_max * sizeof(uint32_t));
     h->top_offset = take(&at, n * shape->top_max * sizeof(struct ledger_top));
     h->entry_bytes = (at + 4095) / 4096 * 4096;
+}
+
+uint64_t ledger_bytes_used(const struct ledger_shape *shape, uint32_t n_running)
+{
+    const uint64_t page = 4096; /* header and request lie in one, the first tokens in another */
+    struct ledger_hdr h = { 0 };
+
+    lay_out(&h, shape);
+    return LEDGER_ENTRIES_OFFSET + h.n_entries * 2 * page +
+           (uint64_t)n_running * (h.tokens_max * sizeof(int32_t) + h.pages_max * sizeof(uint32_t));
 }
 
 bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
@@ -96,4 +107,40 @@ struct ledger_entry *ledger_entry(const struct ledger *l, uint32_t i)
 {
     assert(i < l->hdr->n_entries);
     return segment_at(&l->segment, LEDGER_ENTRIES_OFFSET + i * l->hdr->entry_bytes);
+}
+
+void ledger_add_suspect(struct ledger *l, const struct ledger_suspect *s)
+{
+    uint32_t n = atomic_load_explicit(&l->hdr->n_suspects, memory_order_relaxed);
+
+    l->hdr->suspects[n % LEDGER_SUSPECTS] = *s;
+    atomic_store_explicit(&l->hdr->n_suspects, n + 1, memory_order_release);
+}
+
+uint32_t ledger_read_suspects(const struct ledger *l, struct ledger_suspect out[LEDGER_SUSPECTS])
+{
+    uint32_t end, n;
+
+    do {
+        end = atomic_load_explicit(&l->hdr->n_suspects, memory_order_acquire);
+        n = end < LEDGER_SUSPECTS ? end : LEDGER_SUSPECTS;
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = l->hdr->suspects[(end - n + i) % LEDGER_SUSPECTS];
+        atomic_thread_fence(memory_order_acquire);
+    } while (atomic_load_explicit(&l->hdr->n_suspects, memory_order_relaxed) != end);
+    return n;
+}
+
+bool ledger_peek(const struct ledger *l, uint32_t i, struct ledger_entry *out)
+{
+    const struct ledger_entry *entry = ledger_entry(l, i);
+    uint32_t state = atomic_load_explicit(&entry->state, memory_order_acquire);
+
+    if (state != LEDGER_LIVE && state != LEDGER_DONE)
+        return false;
+    memcpy(out, entry, sizeof *out);
+    out->error[sizeof out->error - 1] = '\0';
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&entry->state, memory_order_relaxed) == state &&
+           entry->sequence_id == out->sequence_id;
 }

@@ -16,6 +16,10 @@ struct ledger_shape {
     uint32_t top_max;
 };
 
+/* Memory that a ledger comes to: every entry with a request of usual size, n_running of them with all their
+ * tokens.  Log probabilities that requests ask for come on top. */
+uint64_t ledger_bytes_used(const struct ledger_shape *shape, uint32_t n_running);
+
 /* Virtual size: sparse, only touched pages cost memory. */
 bool ledger_create(struct ledger *l, const struct ledger_shape *shape, uint32_t group,
                    uint64_t instance, struct err *e);
@@ -23,6 +27,14 @@ bool ledger_attach(struct ledger *l, int fd, bool writable, struct err *e); /* t
 void ledger_close(struct ledger *l);
 
 struct ledger_entry *ledger_entry(const struct ledger *l, uint32_t i);
+
+/* Rank 0: remember a sequence that was ended because of the deaths it was running at. */
+void ledger_add_suspect(struct ledger *l, const struct ledger_suspect *s);
+/* Anyone: the last of them, oldest first; returns how many. */
+uint32_t ledger_read_suspects(const struct ledger *l, struct ledger_suspect out[LEDGER_SUSPECTS]);
+
+/* Anyone: copy the header of entry i.  False when it is free, or changes hands just now. */
+bool ledger_peek(const struct ledger *l, uint32_t i, struct ledger_entry *out);
 
 static inline void *ledger_part(const struct ledger_entry *entry, uint64_t offset)
 {

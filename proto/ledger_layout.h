@@ -14,21 +14,29 @@
  *   ranks[i] and top[i] belong to generated token i.  The memory is sparse: what a sequence does not use
  *   is never touched.
  *
- * Writers.  llmd fills ledger_hdr before it starts the group.  Everything else is written by rank 0 of
- * the group alone, on its engine thread; only the handler of its own fatal signal, on whichever thread,
- * turns .running from RUNS into FAULTED.  Nobody else reads it: status comes from the board.
+ * Writers.  llmd fills the first part of ledger_hdr before it starts the group.  Everything else is written
+ * by rank 0 of the group alone, on its engine thread; only the handler of its own fatal signal, on whichever
+ * thread, turns .running from RUNS into FAULTED.  llmd reads too, for `llmctl requests`: the 256 bytes at the
+ * start of each entry and the ring of suspects, never what lies behind them, and it writes nothing.
  *
  * Order.  A new entry: all its fields first, then .state = LEDGER_LIVE with release; only then may
  * ACCEPTED leave.  A token: tokens[n_prompt + i], logprobs, ranks, top first, then .n_generated = i + 1 with
  * release; only then may it leave in TOKENS.  The end: .finish and its reasons first, then .state =
- * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.
+ * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.  The page table: a page is leased, then
+ * written to pages[], then counted by .n_pages with release; it is taken out of the count before it is freed.
+ * So whatever .n_pages lists is leased to this group and holds tokens of this sequence and of no other.
+ * A reader of entry headers loads .state with acquire, copies, and loads .state and .sequence_id again: when
+ * they are what they were, the copy is of one sequence (its counts may be a step old).  The ring: the suspect
+ * first, then .n_suspects with release; what a reader copies it checks by loading .n_suspects again.
  *
  * Crash.  There is nothing to undo: an entry not LIVE or DONE was never acknowledged and is free; a
  * token past n_generated was never sent and is sampled again with the same counter (same draw).  The
- * successor scans once: LIVE entries go back to the queue as prompt + generated tokens, DONE ones are
+ * successor scans once: LIVE entries go on with prompt + generated tokens and the KV pages they list
+ * (kvpool_layout.h; not when .kv_identity says that the KV is another model's), DONE ones are
  * delivered again until acknowledged, or freed when nobody has claimed them for longer than a request may
  * take.  .crashes and .kills count the deaths that found the sequence
  * running since its last token: those by a fault of the worker itself, and those from outside.
+ * .step_ns and the ring of suspects stay as they are and go on.
  *
  * Version.  Any change of size, order or meaning is a new LEDGER_VERSION. */
 #ifndef LLMD_PROTO_LEDGER_LAYOUT_H
@@ -38,11 +46,21 @@
 
 #include "proto/segment.h"
 
-enum { LEDGER_VERSION = 2, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_VERSION = 3, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_SUSPECTS = 16, LEDGER_STEP_SIZES = 48, LEDGER_ERROR_BYTES = 128 };
 
 enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
 
 enum ledger_running { LEDGER_RESTS, LEDGER_RUNS, LEDGER_FAULTED };
+
+/* A sequence that was ended because it was running at the deaths of its worker. */
+struct ledger_suspect {
+    uint64_t sequence_id;
+    uint64_t when_ns; /* CLOCK_MONOTONIC */
+    uint32_t crashes, kills;
+    uint32_t n_prompt, n_generated;
+    char error[LEDGER_ERROR_BYTES];
+};
 
 struct ledger_hdr {
     struct segment_hdr segment;
@@ -59,7 +77,16 @@ struct ledger_hdr {
     uint64_t ranks_offset;    /* uint32_t[tokens_max] */
     uint64_t pages_offset;    /* uint32_t[pages_max] */
     uint64_t top_offset;      /* struct ledger_top[tokens_max][top_max] */
+    /* from here on rank 0's */
+    uint64_t
+        kv_identity[2]; /* of the weights, kernels and number format that the listed pages are of */
+    _Atomic uint64_t
+        step_ns[LEDGER_STEP_SIZES]; /* how long steps of each size take (step_history.h) */
+    _Atomic uint32_t n_suspects;    /* ever; number i is suspects[i % LEDGER_SUSPECTS] */
+    uint32_t reserved1;
+    struct ledger_suspect suspects[LEDGER_SUSPECTS];
 };
+static_assert(sizeof(struct ledger_hdr) <= LEDGER_ENTRIES_OFFSET, "header fits its page");
 
 struct ledger_top {
     int32_t token;
@@ -85,7 +112,7 @@ struct ledger_entry {
     uint32_t epoch;           /* of the worker that wrote pages[] */
     uint32_t n_top;           /* alternatives really stored per token */
     uint32_t kills;           /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
-    char error[128];          /* of FINISH_ERROR */
+    char error[LEDGER_ERROR_BYTES]; /* of FINISH_ERROR */
     uint8_t reserved[48];
 };
 static_assert(sizeof(struct ledger_entry) == LEDGER_ENTRY_HDR_BYTES, "fixed entry header");

@@ -15,7 +15,7 @@
 
 #include "common/mem.h"
 
-enum { QUEUE_MESSAGES_MAX = 4096, RECONNECT_MS = 5, RECONNECT_MS_MAX = 100, ID_BYTES = 5 };
+enum { QUEUE_MESSAGES_MAX = 4096, RECONNECT_MS = 5, RECONNECT_MS_MAX = 20, ID_BYTES = 5 };
 
 struct link {
     void *context, *socket;

@@ -1,23 +1,30 @@
 /* weights_layout.h - the weights of one tensor-parallel shard, packed for one backend, byte for byte.
  *
- *   0              4096                            data_offset (2 MiB aligned)
- *   +--------------+-------------------------------+------------------------------+
- *   | weights_hdr  | weights_tensor[n_tensors]     | tensor data, 64-byte aligned |
- *   +--------------+-------------------------------+------------------------------+
+ *   0              4096                        checksums_offset    data_offset (2 MiB aligned)
+ *   +--------------+---------------------------+-------------------+------------------------------+
+ *   | weights_hdr  | weights_tensor[n_tensors] | uint64[n_chunks]  | tensor data, 64-byte aligned |
+ *   +--------------+---------------------------+-------------------+------------------------------+
  *   a tensor of this shard is [rows, cols] of dtype, rows one after the other unless .packing says that
- *   the backend reordered them
+ *   the backend reordered them; bytes between tensors are 0.  Checksum i is the XXH3-64 of data bytes
+ *   i * WEIGHTS_CHUNK_BYTES up to the next chunk or the end.
  *
  * Writers.  llmd makes the segment, empty, with its size.  The first worker of the shard that finds
  * .state not COMMITTED loads: it alone writes, in LOADING under its epoch; llmd starts the other groups
- * only when the shard is complete (WEIGHTS_READY), so there are never two loaders.
+ * only when the shard is complete (WEIGHTS_READY), so there are never two loaders.  Later a worker that finds
+ * a chunk which its checksum denies writes that chunk again, from the model's files: the same bytes that
+ * were there, so readers beside it see nothing but the damage going away, and two who repair the same
+ * chunk do each other no harm.  Any worker may set .doubt.
  *
- * Order.  Tensor table, data and checksum first, then .state = WEIGHTS_COMMITTED with release.  After
- * that nobody writes: every mapping of a worker is read-only, and F_SEAL_FUTURE_WRITE, set by the loader
- * after COMMITTED, makes the kernel refuse new writable ones.
+ * Order.  Tensor table, data and checksums first, then .state = WEIGHTS_COMMITTED with release.  Mappings
+ * that compute are read-only, so a stray write of a worker faults at the culprit; the segment is not
+ * sealed against writing (F_SEAL_FUTURE_WRITE), because a seal is for ever and would forbid the repair.
  *
- * Crash.  A loader that dies leaves LOADING: the next one starts over.  COMMITTED weights are mapped
- * again, not loaded, after the layout hash (model files' names, sizes and times, configuration, shard,
- * tensor table, packing and this version) was compared.
+ * Crash.  A loader that dies leaves LOADING: the next one starts over, and so does one that finds the
+ * checksums' own checksum wrong.  COMMITTED weights are mapped again, not loaded, after the layout hash
+ * (model files' names, sizes and times, configuration, shard, tensor table, packing and this version) was
+ * compared.  Chunks are verified for a moment before service and by a slow thread after; all of them
+ * before, when .doubt says that a process died of its own fault or computed what is no number.  A repair
+ * that dies half-way leaves a chunk that its checksum denies.
  *
  * Version.  Any change of size, order or meaning, packing included, is a new WEIGHTS_VERSION. */
 #ifndef LLMD_PROTO_WEIGHTS_LAYOUT_H
@@ -28,8 +35,9 @@
 #include "proto/dtype.h"
 #include "proto/segment.h"
 
-enum { WEIGHTS_VERSION = 1, WEIGHTS_TENSORS_OFFSET = 4096, WEIGHTS_NAME_BYTES = 96 };
-#define WEIGHTS_DATA_ALIGN ((size_t)2 << 20)
+enum { WEIGHTS_VERSION = 2, WEIGHTS_TENSORS_OFFSET = 4096, WEIGHTS_NAME_BYTES = 96 };
+#define WEIGHTS_DATA_ALIGN  ((size_t)2 << 20)
+#define WEIGHTS_CHUNK_BYTES ((size_t)1 << 20)
 
 enum weights_state { WEIGHTS_EMPTY, WEIGHTS_LOADING, WEIGHTS_COMMITTED };
 
@@ -42,8 +50,11 @@ struct weights_hdr {
     uint64_t layout_hash[2];
     uint64_t data_offset;
     uint64_t data_bytes;
-    uint64_t checksum;   /* XXH3-64 over the data */
-    uint64_t parameters; /* of the whole model */
+    uint64_t checksums_offset;
+    uint64_t checksums_checksum; /* XXH3-64 of the checksums */
+    uint64_t parameters;         /* of the whole model */
+    uint32_t n_chunks;
+    _Atomic uint32_t doubt; /* 1: verify all before they are used again */
 };
 
 struct weights_tensor {

@@ -1,7 +1,7 @@
 /* boot.c - settings and descriptors for one child.
  *
  * What each child is given, and nothing else:
- *   gateway        board, connections, listening sockets
+ *   gateway        board, connections, listening sockets; client connections follow (kept.h)
  *   worker g.r     board, ledger of g, kvpool, weights shard r, group segment of g */
 #include "supervisor/boot.h"
 
@@ -54,7 +54,7 @@ static void add_fds(struct boot *b, const struct llmd *l, const struct process *
     add_fd(b, LLMD__FD_KIND__FD_GROUP, group, s->groups[group].fd);
 }
 
-struct boot *boot_new(const struct llmd *l, const struct process *p)
+struct boot *boot_new(struct llmd *l, const struct process *p)
 {
     struct boot *b = mem_zalloc(1, sizeof *b);
 
@@ -68,6 +68,8 @@ struct boot *boot_new(const struct llmd *l, const struct process *p)
         b->message.group = p->team->group;
         b->message.rank = p->rank;
         b->message.epoch = p->team->epoch;
+        if (p->team->kind == TEAM_GATEWAY)
+            b->message.n_connections = kept_begin_handing(&l->kept);
     }
     b->message.tp_size = (uint32_t)l->config.tp_size;
     b->message.n_groups = (uint32_t)l->config.groups;

@@ -26,7 +26,7 @@ struct boot {
 };
 
 /* For one start of p; p == NULL: settings only, for `llm-worker --inspect`.  Caller frees. */
-struct boot *boot_new(const struct llmd *l, const struct process *p);
+struct boot *boot_new(struct llmd *l, const struct process *p);
 void boot_free(struct boot *b);
 
 /* Add one setting, as it is in c. */

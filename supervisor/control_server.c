@@ -16,6 +16,8 @@
 #include "common/runtime_dir.h"
 #include "proto/control.h"
 #include "supervisor/llmd.h"
+#include "supervisor/logs.h"
+#include "supervisor/requests.h"
 #include "supervisor/status.h"
 
 static void drop_client(struct control_client *c)
@@ -49,16 +51,22 @@ static void restart(struct llmd *l, struct team *t, Llmd__CtlReply *reply, struc
         reply->error = arena_printf(a, "cannot restart: llmd is %s", llmd_state(l));
         return;
     }
-    llmd_restart(l, t);
+    team_handle(t, TEAM_EV_RESTART);
 }
 
-static void reload(struct llmd *l, Llmd__CtlReply *reply, struct arena *a)
+/* With a model the answer comes when it serves (model_switch.h): true then. */
+static bool reload(struct llmd *l, const char *model, int asker, Llmd__CtlReply *reply,
+                   struct arena *a)
 {
     struct err e = { 0 };
 
-    reply->ok = llmd_reload(l, &e);
+    if (model[0])
+        reply->ok = model_switch_start(&l->model_switch, l, model, asker, &e);
+    else
+        reply->ok = llmd_reload(l, &e);
     if (!reply->ok)
         reply->error = arena_strdup(a, e.msg);
+    return reply->ok && model[0];
 }
 
 static void restart_group(struct llmd *l, uint32_t group, Llmd__CtlReply *reply, struct arena *a)
@@ -72,8 +80,21 @@ static void restart_group(struct llmd *l, uint32_t group, Llmd__CtlReply *reply,
     restart(l, &l->groups[group], reply, a);
 }
 
-static void answer(struct llmd *l, const Llmd__CtlRequest *request, Llmd__CtlReply *reply,
-                   struct arena *a)
+/* True: it began, and the answer comes when it is done (upgrade.h). */
+static bool upgrade(struct llmd *l, bool is_for_all, int asker, Llmd__CtlReply *reply,
+                    struct arena *a)
+{
+    struct err e = { 0 };
+
+    reply->ok = upgrade_start(&l->upgrade, l, is_for_all, asker, &e);
+    if (!reply->ok)
+        reply->error = arena_strdup(a, e.msg);
+    return reply->ok;
+}
+
+/* False: it is answered later, on a copy of `asker`. */
+static bool answer(struct llmd *l, int asker, const Llmd__CtlRequest *request,
+                   Llmd__CtlReply *reply, struct arena *a)
 {
     reply->ok = true;
     switch (request->command) {
@@ -87,19 +108,29 @@ static void answer(struct llmd *l, const Llmd__CtlRequest *request, Llmd__CtlRep
         llmd_drain(l);
         break;
     case LLMD__CTL_COMMAND__CTL_RELOAD:
-        reload(l, reply, a);
-        break;
+        return !reload(l, request->model, asker, reply, a);
     case LLMD__CTL_COMMAND__CTL_RESTART_GATEWAY:
         restart(l, &l->gateway, reply, a);
         break;
     case LLMD__CTL_COMMAND__CTL_RESTART_GROUP:
         restart_group(l, request->group, reply, a);
         break;
+    case LLMD__CTL_COMMAND__CTL_REQUESTS:
+        requests_answer(l, reply, a);
+        break;
+    case LLMD__CTL_COMMAND__CTL_LOGS:
+        logs_answer(l, request->process, reply, a);
+        break;
+    case LLMD__CTL_COMMAND__CTL_UPGRADE:
+        return !upgrade(l, true, asker, reply, a);
+    case LLMD__CTL_COMMAND__CTL_RESTART_LLMD:
+        return !upgrade(l, false, asker, reply, a);
     default:
         reply->ok = false;
         reply->error = arena_printf(a, "llmd %s does not know command %d", LLMD_VERSION,
                                     (int)request->command);
     }
+    return true;
 }
 
 static int on_request(sd_event_source *source, int fd, uint32_t revents, void *arg)
@@ -126,8 +157,8 @@ static int on_request(sd_event_source *source, int fd, uint32_t revents, void *a
         return 0;
     }
     if (m.type == MSG_CTL_REQUEST) {
-        answer(c->server->llmd, m.body, &reply, &arena);
-        if (!control_send(fd, MSG_CTL_REPLY, &reply, NULL, 0, &e))
+        if (answer(c->server->llmd, fd, m.body, &reply, &arena) &&
+            !control_send(fd, MSG_CTL_REPLY, &reply, NULL, 0, &e))
             drop_client(c);
     } else {
         drop_client(c);

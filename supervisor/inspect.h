@@ -2,18 +2,14 @@
 #ifndef LLMD_SUPERVISOR_INSPECT_H
 #define LLMD_SUPERVISOR_INSPECT_H
 
-#include "common/buf.h"
-#include "supervisor/child.h"
+#include "supervisor/capture.h"
+
+/* Called once: plan (taken by the callee) or NULL and why. */
+typedef void inspect_done_fn(void *arg, Llmd__ModelPlan *plan, const struct err *why);
 
 struct inspect {
-    struct child child;
-    int out;           /* its stdout; -1 = none */
-    struct buf answer; /* one MODEL_PLAN frame */
-    char words[240];   /* its FATAL message */
-    bool is_late;
-    sd_event_source *on_out, *timer;
-    /* Called once: plan (taken by the callee) or NULL and why. */
-    void (*done)(void *arg, Llmd__ModelPlan *plan, const struct err *why);
+    struct capture capture;
+    inspect_done_fn *done;
     void *arg;
 };
 
@@ -21,7 +17,7 @@ struct inspect_call {
     const char *worker_path;
     const Llmd__Boot *boot; /* settings only; borrowed during the call */
     uint64_t timeout_ns;
-    void (*done)(void *arg, Llmd__ModelPlan *plan, const struct err *why);
+    inspect_done_fn *done;
     void *arg;
 };
 

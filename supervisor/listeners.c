@@ -12,8 +12,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "supervisor/notify.h"
-
 enum { BACKLOG = 4096 };
 
 static void name_socket(int fd, char *out)
@@ -40,29 +38,46 @@ static void name_socket(int fd, char *out)
                  a.local.sun_path);
 }
 
-static void add(struct listeners *l, int fd)
+static void add(struct listeners *l, int fd, bool is_activated)
 {
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     name_socket(fd, l->name[l->n]);
+    l->is_activated[l->n] = is_activated;
     l->fd[l->n++] = fd;
 }
 
-static bool take_passed(struct listeners *l, int n, struct err *e)
+/* Takes fd. */
+static bool take_passed(struct listeners *l, int fd, bool is_activated, struct err *e)
 {
-    if (n > LISTENERS_MAX)
-        return err_set(e, ERR_CONFIG, 0, "%d sockets were passed, at most %d can be used", n,
-                       LISTENERS_MAX);
-    for (int i = 0; i < n; i++) {
-        int fd = notify_passed_fd(i), type = 0, listens = 0;
-        socklen_t bytes = sizeof(int);
-        if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) < 0 || type != SOCK_STREAM ||
-            getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) < 0 || !listens)
-            return err_set(e, ERR_CONFIG, 0,
-                           "passed descriptor %d is not a listening stream socket", fd);
-        add(l, fd);
+    int type = 0, listens = 0;
+    socklen_t bytes = sizeof(int);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) < 0 || type != SOCK_STREAM ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &bytes) < 0 || !listens)
+        err_set(e, ERR_CONFIG, 0, "passed descriptor %d is not a listening stream socket", fd);
+    else if (l->n == LISTENERS_MAX)
+        err_set(e, ERR_CONFIG, 0, "more than %d sockets were passed", LISTENERS_MAX);
+    else {
+        add(l, fd, is_activated);
+        return true;
     }
-    return true;
+    close(fd);
+    return false;
+}
+
+bool listeners_adopt(struct listeners *l, struct passed *from, struct err *e)
+{
+    int fd;
+
+    *l = (struct listeners){ .n = 0 };
+    while ((fd = passed_take_activated(from)) >= 0)
+        if (!take_passed(l, fd, true, e))
+            return false;
+    while ((fd = passed_take(from, "llmd-listen")) >= 0)
+        if (!take_passed(l, fd, false, e))
+            return false;
+    return l->n > 0 || err_set(e, ERR_PROTO, 0, "no listening socket is there");
 }
 
 static uint16_t port_of(int fd)
@@ -98,7 +113,7 @@ static bool bind_one(struct listeners *l, struct addrinfo *to, const char *host,
         close(fd);
         return false;
     }
-    add(l, fd);
+    add(l, fd, false);
     return true;
 }
 
@@ -146,13 +161,26 @@ static bool listen_on(struct listeners *l, const char *host, uint64_t port, stru
     return ok;
 }
 
-bool listeners_open(struct listeners *l, const struct config *c, struct err *e)
+/* A former llmd's own, where the settings have not moved since. */
+static bool are_wanted(const struct listeners *l, const struct config *c)
 {
-    int n_passed = notify_n_passed_fds();
+    for (uint32_t i = 0; i < l->n; i++)
+        if (!l->is_activated[i] && c->port != 0 && port_of(l->fd[i]) != c->port)
+            return false;
+    return l->n > 0;
+}
 
-    *l = (struct listeners){ .n = 0 };
-    if (n_passed > 0)
-        return take_passed(l, n_passed, e);
+bool listeners_open(struct listeners *l, const struct config *c, struct passed *from, struct err *e)
+{
+    struct err why = { 0 };
+
+    if (listeners_adopt(l, from, &why) && are_wanted(l, c))
+        return true;
+    if (why.code == ERR_CONFIG) {
+        *e = why;
+        return false;
+    }
+    listeners_close(l);
     return listen_on(l, c->host, c->port, e);
 }
 

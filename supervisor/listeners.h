@@ -10,17 +10,23 @@
 
 #include "common/config.h"
 #include "common/err.h"
+#include "supervisor/passed.h"
 
 enum { LISTENERS_MAX = 16, LISTENER_NAME_BYTES = 108 };
 
 struct listeners {
     int fd[LISTENERS_MAX];
+    bool is_activated[LISTENERS_MAX]; /* the service manager's: it passes them at each start */
     char name[LISTENERS_MAX][LISTENER_NAME_BYTES]; /* "127.0.0.1:8080", "[::1]:8080", "unix:PATH" */
     uint32_t n;
 };
 
-/* Take the sockets of socket activation when there are any, else listen on config host and port. */
-bool listeners_open(struct listeners *l, const struct config *c, struct err *e);
+/* Take what was passed: the sockets of socket activation, and those a former llmd listened on, if they have
+ * the port that is wanted.  Else listen on config host and port. */
+bool listeners_open(struct listeners *l, const struct config *c, struct passed *from,
+                    struct err *e);
+/* Take over a running service's, whatever the settings say now. */
+bool listeners_adopt(struct listeners *l, struct passed *from, struct err *e);
 void listeners_close(struct listeners *l);
 
 #endif

@@ -21,10 +21,14 @@
 
 #include "common/arena.h"
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "common/mem.h"
 #include "common/runtime_dir.h"
+#include "supervisor/adopt.h"
 #include "supervisor/boot.h"
+#include "supervisor/holdings.h"
 #include "supervisor/runner.h"
+#include "supervisor/state.h"
 #include "supervisor/status.h"
 
 #define TICK_NS            (900 * NS_PER_MS) /* with the loop's slack less than a second */
@@ -51,6 +55,8 @@ const char *llmd_state(const struct llmd *l)
         return "draining";
     if (!l->was_ready)
         return "starting";
+    if (upgrade_is_on(l))
+        return "upgrading";
     if (!team_is_up(&l->gateway) || up == 0)
         return "down";
     return up == l->n_groups ? "ready" : "degraded";
@@ -63,6 +69,8 @@ static void tell_gateway(struct llmd *l)
     Llmd__Service service = LLMD__SERVICE__INIT;
     struct arena a = { 0 };
 
+    if (kept_is_handing(&l->kept))
+        return; /* behind the connections, which it waits for */
     service.draining = l->phase != LLMD_SERVING;
     service.n_groups = l->n_groups;
     service.groups = arena_alloc(&a, l->n_groups * sizeof *service.groups);
@@ -108,16 +116,24 @@ static void start_followers(struct llmd *l)
     if (l->weights_ready != all)
         return;
     for (uint32_t g = 1; g < l->n_groups; g++)
-        if (l->groups[g].epoch == 0)
+        if (team_is_down(&l->groups[g]))
             team_handle(&l->groups[g], TEAM_EV_START);
+}
+
+/* With --gateway-last it has not been started yet. */
+static void start_gateway(struct llmd *l)
+{
+    if (team_is_down(&l->gateway) && llmd_groups_up(l) > 0)
+        team_handle(&l->gateway, TEAM_EV_START);
 }
 
 static void stop_team(struct llmd *l, struct team *t, uint64_t deadline_ns)
 {
     t->drain_deadline_ns = deadline_ns;
-    team_handle(t, TEAM_EV_STOP);
-    if (l->is_hasty) /* the first STOP asked, the second one kills */
+    if (t->state != TEAM_DRAINING)
         team_handle(t, TEAM_EV_STOP);
+    if (l->haste > 1)
+        team_handle(t, TEAM_EV_STOP); /* the first STOP asked, this one kills */
 }
 
 static bool was_forced(const struct team *t)
@@ -132,9 +148,10 @@ static bool was_forced(const struct team *t)
 static void close_groups(struct llmd *l)
 {
     l->phase = LLMD_CLOSING;
+    kept_drop_all(&l->kept);
     listeners_close(&l->listeners);
     for (uint32_t g = 0; g < l->n_groups; g++)
-        stop_team(l, &l->groups[g], clock_mono_ns() + CLOSE_TIMEOUT_NS);
+        stop_team(l, &l->groups[g], clock_mono_ns() + (l->haste ? 0 : CLOSE_TIMEOUT_NS));
 }
 
 static void finish_if_gone(struct llmd *l)
@@ -146,6 +163,8 @@ static void finish_if_gone(struct llmd *l)
             return;
         forced = forced || was_forced(&l->groups[g]);
     }
+    if (l->former.by_slot)
+        return; /* llmd_former_gone() comes back here */
     sd_event_exit(l->event, forced ? 1 : 0);
 }
 
@@ -153,13 +172,22 @@ void llmd_team_changed(struct llmd *l, struct team *t)
 {
     if (t != &l->gateway)
         tell_gateway(l);
-    if (l->phase == LLMD_SERVING)
+    if (l->phase == LLMD_SERVING) {
         start_followers(l);
+        start_gateway(l);
+    }
     if (l->phase == LLMD_DRAINING && team_is_down(&l->gateway))
         close_groups(l);
     if (l->phase == LLMD_CLOSING)
         finish_if_gone(l);
+    upgrade_go_on(l);
     announce(l);
+}
+
+void llmd_former_gone(struct llmd *l)
+{
+    if (l->phase == LLMD_CLOSING)
+        finish_if_gone(l);
 }
 
 void llmd_weights_ready(struct llmd *l, const struct process *p)
@@ -170,50 +198,78 @@ void llmd_weights_ready(struct llmd *l, const struct process *p)
     start_followers(l);
 }
 
-void llmd_spawned(struct llmd *l, const struct process *p)
+/* What a new gateway is told behind BOOT, in this order: connections, then SERVICE. */
+static void tell_new_gateway(struct llmd *l, struct process *p)
 {
-    if (p->team == &l->gateway)
+    if (!kept_is_handing(&l->kept) || kept_hand(&l->kept, &p->child))
         tell_gateway(l);
 }
 
-void llmd_writable(struct llmd *l, const struct process *p)
+void llmd_spawned(struct llmd *l, struct process *p)
 {
     if (p->team == &l->gateway)
-        tell_gateway(l);
+        tell_new_gateway(l, p);
+}
+
+void llmd_writable(struct llmd *l, struct process *p)
+{
+    if (p->team == &l->gateway)
+        tell_new_gateway(l, p);
+}
+
+void llmd_ended(struct llmd *l, const struct process *p)
+{
+    if (p->team != &l->gateway)
+        return;
+    kept_end_handing(&l->kept);
+    kept_store_all(&l->kept);
 }
 
 /* ---- orders ---- */
 
-void llmd_drain(struct llmd *l)
+static void hasten(struct llmd *l)
 {
-    if (l->phase == LLMD_INSPECTING) {
-        notify_stopping(&l->notify, 0);
-        sd_event_exit(l->event, 0);
+    enum team_event ev = l->haste == 0 ? TEAM_EV_HASTEN : TEAM_EV_STOP;
+
+    if (l->haste == 2)
         return;
-    }
-    if (l->phase == LLMD_SERVING) {
-        uint64_t timeout_ns = l->config.drain_timeout_s * NS_PER_S;
-        log_info("event=drain timeout_s=%llu", (unsigned long long)l->config.drain_timeout_s);
-        l->phase = LLMD_DRAINING;
-        atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_DRAINING);
-        notify_stopping(&l->notify, timeout_ns + 2 * CLOSE_TIMEOUT_NS + 5 * NS_PER_S);
-        tell_gateway(l);
-        stop_team(l, &l->gateway, clock_mono_ns() + timeout_ns);
-        return;
-    }
-    if (l->is_hasty)
-        return;
-    log_warning("event=drain_hastened, killing what is left");
-    l->is_hasty = true;
-    team_handle(&l->gateway, TEAM_EV_STOP);
+    l->haste++;
+    log_warning("event=drain_hastened, %s",
+                l->haste == 1 ? "what runs is ended now" : "killing what is left");
+    former_hasten(&l->former);
+    team_handle(&l->gateway, ev);
     for (uint32_t g = 0; l->phase == LLMD_CLOSING && g < l->n_groups; g++)
-        team_handle(&l->groups[g], TEAM_EV_STOP);
+        team_handle(&l->groups[g], ev);
 }
 
-void llmd_restart(struct llmd *l, struct team *t)
+static void begin_drain(struct llmd *l, uint64_t deadline_ns)
 {
-    t->drain_deadline_ns = clock_mono_ns() + l->config.drain_timeout_s * NS_PER_S;
-    team_handle(t, TEAM_EV_RESTART);
+    struct board_slot *slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
+    uint64_t now = clock_mono_ns();
+
+    l->phase = LLMD_DRAINING;
+    atomic_store(&slot->kept.deadline_ns, deadline_ns);
+    atomic_store(&slot->state, PROCESS_DRAINING);
+    notify_stopping(&l->notify, (deadline_ns > now ? deadline_ns - now : 0) + 2 * CLOSE_TIMEOUT_NS +
+                                    5 * NS_PER_S);
+    tell_gateway(l);
+    stop_team(l, &l->gateway, deadline_ns);
+}
+
+void llmd_drain(struct llmd *l)
+{
+    if (l->phase == LLMD_INSPECTING && l->former.by_slot && l->haste++ == 0) {
+        log_info("event=drain, when the former processes have finished");
+        notify_stopping(&l->notify, l->config.drain_timeout_s * NS_PER_S + 5 * NS_PER_S);
+    } else if (l->phase == LLMD_INSPECTING) {
+        notify_stopping(&l->notify, 0);
+        sd_event_exit(l->event, 0);
+    } else if (l->phase == LLMD_SERVING) {
+        log_info("event=drain timeout_s=%llu", (unsigned long long)l->config.drain_timeout_s);
+        begin_drain(l, clock_mono_ns() + l->config.drain_timeout_s * NS_PER_S);
+    } else {
+        hasten(l);
+    }
 }
 
 /* Take over the LIVE settings of `fresh` that differ, noting them in *changed; name the others. */
@@ -253,25 +309,55 @@ static void send_reload(struct llmd *l, struct boot_settings *changed)
         runner_send(&l->groups[g], MSG_RELOAD, &reload);
 }
 
+/* Made and put first, so that there is always one; the older ones stay in the store. */
+static bool write_state(struct llmd *l, struct err *e)
+{
+    const struct state state = { .instance = l->instance,
+                                 .serial = l->state_serial + 1,
+                                 .config = &l->config,
+                                 .plan = l->plan };
+    int fd = state_make(&state, e);
+
+    if (fd < 0)
+        return false;
+    if (l->state_fd >= 0) {
+        fdstore_put(&l->store, "llmd-state", fd, false);
+        close(l->state_fd);
+    }
+    l->state_fd = fd;
+    l->state_serial++;
+    return true;
+}
+
+void llmd_take_settings(struct llmd *l, const struct config *fresh)
+{
+    struct boot_settings *changed = mem_zalloc(1, sizeof *changed);
+    struct err e = { 0 };
+
+    take_live(l, fresh, changed);
+    log_set_level(config_log_level(&l->config));
+    if (!fault_points_set(l->config.fault_points, l->epoch, &e))
+        log_warning("%s, arming none", e.msg);
+    send_reload(l, changed);
+    if (changed->n > 0 && l->state_fd >= 0 && !write_state(l, &e))
+        log_warning("%s, the old one stays", e.msg);
+    free(changed);
+}
+
 bool llmd_reload(struct llmd *l, struct err *e)
 {
     struct config *fresh = mem_zalloc(1, sizeof *fresh);
-    struct boot_settings *changed = mem_zalloc(1, sizeof *changed);
     bool ok;
 
     if (l->was_ready)
         notify_reloading(&l->notify);
     ok = options_apply(&l->options, fresh, e);
-    if (ok) {
-        take_live(l, fresh, changed);
-        log_set_level(config_log_level(&l->config));
-        send_reload(l, changed);
-    } else {
+    if (ok)
+        llmd_take_settings(l, fresh);
+    else
         log_error("event=reload_failed error=\"%s\", keeping the old settings", e->msg);
-    }
     if (l->was_ready)
         notify_ready(&l->notify);
-    free(changed);
     free(fresh);
     return ok;
 }
@@ -303,8 +389,10 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *info, vo
 
 static struct child *find_child(struct llmd *l, pid_t pid)
 {
-    if (l->inspect.child.pid == pid)
-        return &l->inspect.child;
+    if (l->inspect.capture.child.pid == pid)
+        return &l->inspect.capture.child;
+    if (l->upgrade.probe.child.pid == pid)
+        return &l->upgrade.probe.child;
     for (uint32_t i = 0; i < l->gateway.n_members; i++)
         if (l->gateway.members[i].child.pid == pid)
             return &l->gateway.members[i].child;
@@ -357,18 +445,21 @@ static int on_tick(sd_event_source *source, uint64_t usec, void *arg)
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     extend_start(l);
     notify_flush(&l->notify);
+    fdstore_flush(&l->store);
     if (!l->segments.board.hdr)
         return 0;
     atomic_store_explicit(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->heartbeat_ns, now,
                           memory_order_relaxed);
+    hang_look(&l->hang, l);
     for (uint32_t g = 0; g < l->n_groups; g++)
         rate_sample(&l->rates[g], now, status_generated_tokens(l, g));
+    kept_sweep(&l->kept);
     return 0;
 }
 
 /* ---- up ---- */
 
-static bool make_teams(struct llmd *l, struct err *e)
+bool llmd_make_teams(struct llmd *l, struct err *e)
 {
     uint32_t n = (uint32_t)l->config.groups;
 
@@ -383,24 +474,56 @@ static bool make_teams(struct llmd *l, struct err *e)
     return true;
 }
 
-static bool start_service(struct llmd *l, struct err *e)
+void llmd_on_board(struct llmd *l)
 {
-    struct board_slot *slot;
+    struct board_slot *slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
 
-    if (!segments_create(&l->segments, &l->config, l->plan, l->instance, e))
-        return false;
-    slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
     strcpy(slot->name, "llmd");
+    l->epoch = atomic_fetch_add(&slot->epoch, 1) + 1;
+    atomic_store(&slot->restarts, l->epoch - 1);
     atomic_store(&slot->pid, (uint32_t)getpid());
     atomic_store(&slot->started_ns, l->started_ns);
     atomic_store(&slot->heartbeat_ns, clock_mono_ns());
-    atomic_store(&slot->state, PROCESS_STARTING);
-    if (!make_teams(l, e))
+    log_set_tap(board_log_line, slot);
+}
+
+static bool start_service(struct llmd *l, struct err *e)
+{
+    if (!segments_create(&l->segments, &l->config, l->plan, l->instance, e))
         return false;
+    llmd_on_board(l);
+    atomic_store(&board_slot(&l->segments.board, BOARD_SLOT_LLMD)->state, PROCESS_STARTING);
+    if (!fault_points_set(l->config.fault_points, l->epoch, e))
+        return false;
+    if (!kept_init(&l->kept, &l->segments.connections, &l->store, l->event, e) ||
+        !write_state(l, e) || !llmd_make_teams(l, e))
+        return false;
+    holdings_store(l);
     l->phase = LLMD_SERVING;
     team_handle(&l->groups[0], TEAM_EV_START); /* the slower one first */
-    team_handle(&l->gateway, TEAM_EV_START);
+    if (!l->options.gateway_last)
+        team_handle(&l->gateway, TEAM_EV_START);
     return true;
+}
+
+/* It may have died between any two steps of start_service(), llmd_drain() and close_groups(). */
+void llmd_go_on(struct llmd *l, enum process_state was)
+{
+    l->phase = LLMD_SERVING;
+    l->was_ready = was != PROCESS_STARTING;
+    if (was == PROCESS_DRAINING) {
+        const struct board_slot *slot = board_slot(&l->segments.board, BOARD_SLOT_LLMD);
+        begin_drain(l, atomic_load(&slot->kept.deadline_ns));
+    } else {
+        if (l->was_ready)
+            notify_ready(&l->notify);
+        tell_gateway(l);
+        if (team_is_down(&l->groups[0]))
+            team_handle(&l->groups[0], TEAM_EV_START);
+        if (team_is_down(&l->gateway))
+            team_handle(&l->gateway, TEAM_EV_START);
+    }
+    llmd_team_changed(l, &l->gateway);
 }
 
 /* Say why where the operator looks: log, and `systemctl status`. */
@@ -449,7 +572,7 @@ static bool make_loop(struct llmd *l, struct err *e)
         sd_event_add_time_relative(l->event, &l->tick, CLOCK_MONOTONIC, TICK_NS / 1000,
                                    TICK_SLACK_US, on_tick, l) < 0)
         return err_set(e, ERR_SYS, errno, "make the event loop");
-    return notify_open(&l->notify, l->event, e);
+    return notify_open(&l->notify, l->event, e) && hang_open(&l->hang, l, e);
 }
 
 /* The gateway holds a descriptor per client; systemd's soft limit of 1024 is for programs that use
@@ -491,6 +614,63 @@ static bool inspect_model(struct llmd *l, struct err *e)
     return ok;
 }
 
+/* The processes of another build are gone. */
+static void on_former_gone(void *arg)
+{
+    struct llmd *l = arg;
+    struct err e = { 0 };
+
+    adopt_end_former(l);
+    passed_fini(&l->passed);
+    if (l->haste)
+        sd_event_exit(l->event, 0);
+    else if (!inspect_model(l, &e))
+        give_up(l, &e);
+}
+
+static bool start_fresh(struct llmd *l, bool has_former, struct err *e)
+{
+    const struct former_call call = { .event = l->event,
+                                      .from = &l->passed,
+                                      .prefix = "llmd-",
+                                      .store = &l->store,
+                                      .timeout_ns = l->config.drain_timeout_s * NS_PER_S,
+                                      .done = on_former_gone,
+                                      .arg = l };
+
+    if (!listeners_open(&l->listeners, &l->config, &l->passed, e) ||
+        !control_server_open(&l->control, l, l->config.runtime_dir, e))
+        return false;
+    upgrade_answer(passed_take(&l->passed, "llmd-asker"), NULL);
+    if (has_former && former_start(&l->former, &call))
+        return true;
+    adopt_end_former(l);
+    passed_fini(&l->passed);
+    return inspect_model(l, e);
+}
+
+/* With the settings that are in force: of the service that is adopted, if one is. */
+static bool begin(struct llmd *l, struct err *e)
+{
+    struct config *given = mem_zalloc(1, sizeof *given);
+    enum adopt_result found;
+    bool ok;
+
+    *given = l->config;
+    found = adopt_service(l);
+    ok = open_runtime_dir(l, e);
+    if (ok && found == ADOPT_SERVICE) {
+        ok = control_server_open(&l->control, l, l->config.runtime_dir, e) &&
+             adopt_children(l, given, e);
+        model_switch_finish(l);
+        passed_fini(&l->passed);
+    } else if (ok) {
+        ok = start_fresh(l, found == ADOPT_FORMER, e);
+    }
+    free(given);
+    return ok;
+}
+
 static bool bring_up(struct llmd *l, struct err *e)
 {
     raise_descriptor_limit();
@@ -498,10 +678,13 @@ static bool bring_up(struct llmd *l, struct err *e)
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     if (getrandom(&l->instance, sizeof l->instance, 0) != sizeof l->instance)
         return err_set(e, ERR_SYS, errno, "draw a random number");
-    return make_loop(l, e) && spawn_find("llm-gateway", l->gateway_path, PATH_MAX, e) &&
-           spawn_find("llm-worker", l->worker_path, PATH_MAX, e) && open_runtime_dir(l, e) &&
-           listeners_open(&l->listeners, &l->config, e) &&
-           control_server_open(&l->control, l, l->config.runtime_dir, e) && inspect_model(l, e);
+    if (!make_loop(l, e) || !spawn_find_self(l->self_path, PATH_MAX, e) ||
+        !spawn_find("llm-gateway", l->gateway_path, PATH_MAX, e) ||
+        !spawn_find("llm-worker", l->worker_path, PATH_MAX, e))
+        return false;
+    fdstore_open(&l->store, &l->notify, l->event);
+    passed_init(&l->passed);
+    return begin(l, e);
 }
 
 /* ---- down ---- */
@@ -509,6 +692,13 @@ static bool bring_up(struct llmd *l, struct err *e)
 static void take_down(struct llmd *l)
 {
     inspect_stop(&l->inspect);
+    hang_close(&l->hang);
+    upgrade_stop(&l->upgrade);
+    former_stop(&l->former);
+    model_switch_stop(&l->model_switch);
+    passed_fini(&l->passed);
+    holdings_forget(l);
+    kept_fini(&l->kept);
     runner_fini(&l->gateway);
     for (uint32_t g = 0; g < l->config.groups && l->groups; g++)
         runner_fini(&l->groups[g]);
@@ -516,8 +706,12 @@ static void take_down(struct llmd *l)
     free(l->rates);
     control_server_close(&l->control);
     listeners_close(&l->listeners);
+    log_set_tap(NULL, NULL); /* it writes to the board */
     segments_close(&l->segments);
+    if (l->state_fd >= 0)
+        close(l->state_fd);
     frame_free_body(l->plan);
+    fdstore_close(&l->store);
     notify_close(&l->notify);
     sd_event_source_disable_unref(l->tick);
     sd_event_unref(l->event);
@@ -532,7 +726,7 @@ int llmd_run(struct llmd *l)
     struct err e = { 0 };
     int code = 1;
 
-    l->runtime_dir_fd = -1;
+    l->runtime_dir_fd = l->state_fd = -1;
     l->on_terminal = isatty(STDERR_FILENO);
     l->started_ns = clock_mono_ns();
     log_info("event=start version=%s model=\"%s\" groups=%llu tp_size=%llu runtime_dir=\"%s\"",
@@ -541,7 +735,9 @@ int llmd_run(struct llmd *l)
     if (bring_up(l, &e)) {
         for (uint32_t i = 0; i < l->listeners.n; i++)
             log_info("event=listen address=%s", l->listeners.name[i]);
-        notify_status(&l->notify, "starting: reading the model");
+        if (l->phase == LLMD_INSPECTING)
+            notify_status(&l->notify, l->former.by_slot ? "starting: former processes finish"
+                                                        : "starting: reading the model");
         code = sd_event_loop(l->event);
     } else {
         log_error("cannot start: %s", e.msg);

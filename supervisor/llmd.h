@@ -2,6 +2,8 @@
  *
  *   INSPECTING --plan--> SERVING --SIGTERM, drain--> DRAINING --gateway gone--> CLOSING --all gone--> end
  *
+ * An llmd that finds what a dead one left with the service manager goes on from there: adopt.c.
+ *
  * One thread on sd-event.  llmd touches no tensor, parses no client's byte and loads no CUDA: it owns
  * descriptors, and starts, watches and replaces the processes that work on them. */
 #ifndef LLMD_SUPERVISOR_LLMD_H
@@ -10,16 +12,22 @@
 #include <limits.h>
 
 #include "supervisor/control_server.h"
+#include "supervisor/fdstore.h"
+#include "supervisor/former.h"
+#include "supervisor/hang.h"
 #include "supervisor/inspect.h"
+#include "supervisor/kept.h"
 #include "supervisor/listeners.h"
+#include "supervisor/model_switch.h"
 #include "supervisor/notify.h"
 #include "supervisor/options.h"
 #include "supervisor/rate.h"
 #include "supervisor/segments.h"
 #include "supervisor/team.h"
+#include "supervisor/upgrade.h"
 
 enum llmd_phase {
-    LLMD_INSPECTING, /* no child but --inspect, no segment */
+    LLMD_INSPECTING, /* no child but --inspect or those of another build, no segment */
     LLMD_SERVING,
     LLMD_DRAINING, /* the gateway finishes; the workers still compute for it */
     LLMD_CLOSING,  /* the workers finish */
@@ -31,24 +39,34 @@ struct llmd {
     enum llmd_phase phase;
     sd_event *event;
     sd_event_source *tick;
-    uint64_t instance; /* random; part of the queue's addresses */
-    uint64_t started_ns;
+    uint64_t instance;   /* random; part of the queue's addresses */
+    uint64_t started_ns; /* of this llmd */
+    uint32_t epoch;      /* counts the llmds of this service, from 1 */
+    int state_fd;        /* state.h; -1 = no service yet */
+    uint32_t state_serial;
     int runtime_dir_fd; /* its lock; -1 = not ours */
     bool on_terminal;   /* stderr is one, or was at the start */
-    char gateway_path[PATH_MAX], worker_path[PATH_MAX];
+    char self_path[PATH_MAX], gateway_path[PATH_MAX], worker_path[PATH_MAX];
     struct notify notify;
+    struct fdstore store;
+    struct passed passed; /* until service begins */
+    struct former former;
+    struct model_switch model_switch;
+    struct upgrade upgrade;
+    struct kept kept;
     struct inspect inspect;
     Llmd__ModelPlan *plan; /* NULL until inspected */
     struct segments segments;
     struct listeners listeners;
     struct control_server control;
+    struct hang_watch hang;
     struct team gateway;
     struct team *groups;    /* [n_groups] */
     struct rate *rates;     /* [n_groups], generated tokens */
     uint32_t n_groups;      /* 0 until the plan is there */
     uint64_t weights_ready; /* bit r: shard r is complete, said by a rank of group 0 */
     bool was_ready;         /* READY=1 was said */
-    bool is_hasty;          /* asked a second time to stop */
+    uint32_t haste;         /* how often it was asked again to stop */
 };
 
 /* Run until asked to end.  Returns the exit code: 0 after a clean drain; 1 when llmd could not start,
@@ -56,18 +74,29 @@ struct llmd {
 int llmd_run(struct llmd *l);
 
 /* Orders of the operator: signals and llmctl. */
-void llmd_drain(struct llmd *l);                 /* finish and end; a second time: at once */
+/* Finish and end; a second time: the deadline is now; a third time: kill what is left. */
+void llmd_drain(struct llmd *l);
 bool llmd_reload(struct llmd *l, struct err *e); /* read all sources again */
-void llmd_restart(struct llmd *l,
-                  struct team *t); /* drain and start anew; a second time: at once */
+/* Take over the LIVE settings of `fresh`, name the others, and tell all children. */
+void llmd_take_settings(struct llmd *l, const struct config *fresh);
 
 /* News from the runner. */
 void llmd_team_changed(struct llmd *l, struct team *t);
 void llmd_weights_ready(struct llmd *l, const struct process *p);
-void llmd_spawned(struct llmd *l, const struct process *p);
-void llmd_writable(struct llmd *l, const struct process *p);
+void llmd_spawned(struct llmd *l, struct process *p);
+void llmd_ended(struct llmd *l, const struct process *p);
+void llmd_writable(struct llmd *l, struct process *p);
 
-/* "starting", "ready", "degraded", "down", "draining". */
+/* The processes of the model before this one are gone. */
+void llmd_former_gone(struct llmd *l);
+
+/* For adopt.c: tables for the children, all down; this llmd on the board; and, when all is adopted, go on with
+ * what the board says was going on. */
+bool llmd_make_teams(struct llmd *l, struct err *e);
+void llmd_on_board(struct llmd *l);
+void llmd_go_on(struct llmd *l, enum process_state was);
+
+/* "starting", "ready", "degraded", "down", "upgrading", "draining". */
 const char *llmd_state(const struct llmd *l);
 uint32_t llmd_groups_up(const struct llmd *l);
 

@@ -1,9 +1,9 @@
-/* notify.c - the sd_notify(3) protocol and sd_listen_fds(3).
+/* notify.c - the sd_notify(3) protocol; its descriptors are in fdstore.c, what comes back in passed.c.
  *
  * The datagrams are sent here and not by sd_notify(), which waits when the manager does not read: a
  * service manager that is busy (a reload of a large system, a debugger) must not stop the recovery of
  * ours.  What it has no room for is kept and sent with the next line, or at the next tick; a sign of
- * life that cannot be delivered is dropped. */
+ * life is tried again. */
 #include "supervisor/notify.h"
 
 #include <errno.h>
@@ -55,13 +55,14 @@ static void say(struct notify *n, const char *fmt, ...)
         log_warning("event=manager_does_not_read line=\"%s\", dropping it", line);
 }
 
+/* A sign of life that finds no room is tried again soon: two that are lost would cost our life. */
 static int on_watchdog(sd_event_source *source, uint64_t usec, void *arg)
 {
     struct notify *n = arg;
+    bool is_sent = send_lines(n, "WATCHDOG=1");
 
     (void)usec;
-    send_lines(n, "WATCHDOG=1");
-    sd_event_source_set_time_relative(source, n->watchdog_us / 2);
+    sd_event_source_set_time_relative(source, n->watchdog_us / (is_sent ? 2 : 100));
     sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
     return 0;
 }
@@ -77,7 +78,7 @@ static bool connect_to(struct notify *n, const char *path, struct err *e)
     memcpy(at.sun_path, path, length);
     if (path[0] == '@')
         at.sun_path[0] = '\0';
-    n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (n->fd < 0 || connect(n->fd, (struct sockaddr *)&at,
                              (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
         return err_set(e, ERR_SYS, errno, "connect to NOTIFY_SOCKET '%s'", path);
@@ -100,6 +101,7 @@ bool notify_open(struct notify *n, sd_event *event, struct err *e)
     }
     if (sd_watchdog_enabled(0, &n->watchdog_us) <= 0)
         return true;
+    send_lines(n, "WATCHDOG=1"); /* after an exec the manager's time runs on */
     r = sd_event_add_time_relative(event, &n->watchdog, CLOCK_MONOTONIC, n->watchdog_us / 2,
                                    n->watchdog_us / 10, on_watchdog, n);
     return r >= 0 || err_set(e, ERR_SYS, -r, "feed the watchdog");
@@ -142,14 +144,4 @@ void notify_status(struct notify *n, const char *line)
 void notify_extend(struct notify *n, uint64_t ns)
 {
     say(n, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)(ns / 1000));
-}
-
-int notify_n_passed_fds(void)
-{
-    return sd_listen_fds(1);
-}
-
-int notify_passed_fd(int i)
-{
-    return SD_LISTEN_FDS_START + i;
 }

@@ -1,4 +1,4 @@
-/* notify.h - what llmd tells the service manager, and what that gives it: the door to sd-daemon.
+/* notify.h - what llmd tells the service manager in words.
  *
  * Without a service manager every call does nothing. */
 #ifndef LLMD_SUPERVISOR_NOTIFY_H
@@ -32,9 +32,5 @@ void notify_status(struct notify *n, const char *line);
 void notify_extend(struct notify *n, uint64_t ns);
 /* Try again what could not be sent; called now and then. */
 void notify_flush(struct notify *n);
-
-/* Sockets of socket activation; asked once, before any child is started. */
-int notify_n_passed_fds(void);
-int notify_passed_fd(int i);
 
 #endif

@@ -10,7 +10,7 @@
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 
-enum { KEY_FIRST_SETTING = 0x100, KEY_CONFIG_FILE = 'c' };
+enum { KEY_FIRST_SETTING = 0x100, KEY_CONFIG_FILE = 'c', KEY_LAYOUTS = 'L' << 8, KEY_GATEWAY_LAST };
 
 const char *argp_program_version = "llmd " LLMD_VERSION;
 
@@ -20,6 +20,10 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
 
     if (key == KEY_CONFIG_FILE)
         o->config_file = arg;
+    else if (key == KEY_LAYOUTS)
+        o->wants_layouts = true;
+    else if (key == KEY_GATEWAY_LAST)
+        o->gateway_last = true;
     else if (key >= KEY_FIRST_SETTING && key < KEY_FIRST_SETTING + N_CONFIG)
         o->value[key - KEY_FIRST_SETTING] = arg;
     else if (key == ARGP_KEY_ARG && !o->value[CONFIG_model])
@@ -54,7 +58,7 @@ static char *option_help(enum config_id id)
 /* The table lives as long as the process: argp prints from it. */
 static const struct argp_option *make_options(void)
 {
-    static struct argp_option table[N_CONFIG + 2];
+    static struct argp_option table[N_CONFIG + 4];
 
     for (int i = 0; i < N_CONFIG; i++)
         table[i] = (struct argp_option){ .name = option_name(config_name((enum config_id)i)),
@@ -63,6 +67,16 @@ static const struct argp_option *make_options(void)
                                          .doc = option_help((enum config_id)i) };
     table[N_CONFIG] = (struct argp_option){
         .name = "config", .key = KEY_CONFIG_FILE, .arg = "FILE", .doc = "YAML file of settings"
+    };
+    table[N_CONFIG + 1] = (struct argp_option){
+        .name = "layouts",
+        .key = KEY_LAYOUTS,
+        .doc = "Print the versions of what processes share, check the settings, and end"
+    };
+    table[N_CONFIG + 2] = (struct argp_option){
+        .name = "gateway-last",
+        .key = KEY_GATEWAY_LAST,
+        .doc = "Take connections when a group can serve them, not before (llmctl reload --model)"
     };
     return table;
 }
@@ -80,7 +94,7 @@ void options_parse(struct options *o, int argc, char **argv)
                "SIGTERM finishes what runs and ends.",
     };
 
-    *o = (struct options){ 0 };
+    *o = (struct options){ .argv = argv };
     argp_parse(&argp, argc, argv, 0, NULL, o);
 }
 

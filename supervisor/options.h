@@ -5,6 +5,9 @@
 #include "common/config.h"
 
 struct options {
+    char **argv;                 /* all of it; borrowed */
+    bool wants_layouts;          /* --layouts */
+    bool gateway_last;           /* --gateway-last */
     const char *config_file;     /* NULL = none; borrowed from argv */
     const char *value[N_CONFIG]; /* NULL = not given */
 };

@@ -11,9 +11,10 @@
 enum process_event {
     PROCESS_EV_START, /* its team starts */
     PROCESS_EV_READY,
-    PROCESS_EV_EXIT,  /* it ended, or could not be started */
-    PROCESS_EV_TIMER, /* the deadline armed last has passed */
-    PROCESS_EV_STOP,  /* finish; a second time: at once */
+    PROCESS_EV_EXIT,   /* it ended, or could not be started */
+    PROCESS_EV_TIMER,  /* the deadline armed last has passed */
+    PROCESS_EV_STOP,   /* finish; a second time: killed */
+    PROCESS_EV_HASTEN, /* the deadline of the drain is now */
     N_PROCESS_EVENTS
 };
 
@@ -51,6 +52,8 @@ struct process {
     char words[240];            /* its newest FATAL message; "" = none */
     char last_exit[320];        /* of its newest end, for people; "" = never ended */
     bool was_forced;            /* it was in service, was asked to finish, and had to be killed */
+    bool is_replaced;           /* killed so that a new one takes over: its end is no death */
+    bool owes_adopt;            /* ADOPT is to be sent when its socket has room; for ops */
     struct child child;         /* for ops */
     sd_event_source *timer;
 };
@@ -71,6 +74,13 @@ void process_exited(struct process *p, const siginfo_t *info);
 
 /* Kill it in whatever state, keeping the reason for status; PROCESS_EV_EXIT follows. */
 void process_kill(struct process *p, const char *why);
+
+/* The same, in order to have a successor: its end is not counted as a death. */
+void process_replace(struct process *p, const char *why);
+
+/* Take over what the board says of it: a former llmd left it in that state.  After process_init(), and
+ * after the child was adopted, if there is one. */
+void process_adopt(struct process *p);
 
 bool process_is_running(const struct process *p);
 

@@ -4,27 +4,72 @@
  * of the loop has been recorded: see team_look(). */
 #include "supervisor/runner.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/fault_point.h"
 #include "common/mem.h"
 #include "supervisor/boot.h"
+#include "supervisor/holdings.h"
 #include "supervisor/llmd.h"
+#include "supervisor/pidfd.h"
 
 /* ---- a member ---- */
 
-static void on_message(void *arg, const struct control_msg *m)
+/* For the next llmd, should this one die: the child's descriptors lie in the store while it runs. */
+static void store_pidfd(struct process *p)
+{
+    char name[FDSTORE_NAME_BYTES];
+
+    holdings_pidfd_name(p->slot_index, name, sizeof name);
+    fdstore_put(&p->team->llmd->store, name, p->child.pidfd, false);
+}
+
+static void forget_child(struct process *p)
+{
+    char name[FDSTORE_NAME_BYTES];
+
+    holdings_control_name(p->slot_index, name, sizeof name);
+    fdstore_remove(&p->team->llmd->store, name);
+    holdings_pidfd_name(p->slot_index, name, sizeof name);
+    fdstore_remove(&p->team->llmd->store, name);
+}
+
+static void note_pid(struct process *p)
+{
+    atomic_store_explicit(&p->slot->pid, (uint32_t)p->child.pid, memory_order_relaxed);
+}
+
+static void take_ready(struct process *p, const Llmd__Ready *ready)
+{
+    if (ready->epoch != p->team->epoch) {
+        log_warning("process=\"%s\" event=ready epoch=%u, expected %u, ignoring", p->slot->name,
+                    ready->epoch, p->team->epoch);
+        return;
+    }
+    fault_point("llmd.ready");
+    if (child_learn_pid(&p->child, (pid_t)ready->pid)) {
+        note_pid(p);
+        store_pidfd(p);
+    }
+    process_handle(p, PROCESS_EV_READY);
+}
+
+static void on_message(void *arg, struct control_msg *m)
 {
     struct process *p = arg;
 
     switch (m->type) {
     case MSG_READY:
-        if (((const Llmd__Ready *)m->body)->epoch == p->team->epoch)
-            process_handle(p, PROCESS_EV_READY);
-        else
-            log_warning("process=\"%s\" event=ready epoch=%u, expected %u, ignoring", p->slot->name,
-                        ((const Llmd__Ready *)m->body)->epoch, p->team->epoch);
+        take_ready(p, m->body);
+        break;
+    case MSG_CONNECTIONS:
+        fault_point("llmd.connections");
+        if (p->team->kind == TEAM_GATEWAY)
+            kept_take(&p->team->llmd->kept, m);
         break;
     case MSG_WEIGHTS_READY:
         llmd_weights_ready(p->team->llmd, p);
@@ -40,19 +85,60 @@ static void on_message(void *arg, const struct control_msg *m)
 
 static void on_exited(void *arg, const siginfo_t *info)
 {
-    process_exited(arg, info);
+    struct process *p = arg;
+
+    p->owes_adopt = false;
+    forget_child(p);
+    llmd_ended(p->team->llmd, p);
+    process_exited(p, info);
+}
+
+/* It says again what the dead llmd may have heard and not kept. */
+static void send_adopt(struct process *p)
+{
+    Llmd__Adopt adopt = LLMD__ADOPT__INIT;
+    struct err e = { 0 };
+
+    adopt.pid = (uint32_t)getpid();
+    p->owes_adopt = !child_send(&p->child, MSG_ADOPT, &adopt, &e) && e.sys == EAGAIN;
 }
 
 static void on_writable(void *arg)
 {
     struct process *p = arg;
 
+    if (p->owes_adopt)
+        send_adopt(p);
     llmd_writable(p->team->llmd, p);
+}
+
+/* Before the program runs: should llmd die now, the next one finds a socket, whose other end is closed or
+ * is the child's. */
+static void on_starting(void *arg, int control, unsigned long peer_inode)
+{
+    struct process *p = arg;
+    char name[FDSTORE_NAME_BYTES];
+
+    atomic_store(&p->slot->kept.control_inode, (uint32_t)peer_inode);
+    holdings_control_name(p->slot_index, name, sizeof name);
+    fdstore_put(&p->team->llmd->store, name, control, false);
+    fdstore_settle(&p->team->llmd->store);
+    fault_point("llmd.spawn");
+}
+
+static void on_message_lost(void *arg)
+{
+    struct process *p = arg;
+
+    if (p->team->kind == TEAM_GATEWAY)
+        kept_sweep(&p->team->llmd->kept); /* too many descriptors are open: make room */
 }
 
 static const struct child_events child_events = { .message = on_message,
                                                   .exited = on_exited,
-                                                  .writable = on_writable };
+                                                  .writable = on_writable,
+                                                  .starting = on_starting,
+                                                  .message_lost = on_message_lost };
 
 static bool do_spawn(struct process *p, struct err *e)
 {
@@ -64,11 +150,16 @@ static bool do_spawn(struct process *p, struct err *e)
                           &child_events, p, e);
 
     boot_free(boot);
-    if (ok) {
-        atomic_store_explicit(&p->slot->pid, (uint32_t)p->child.pid, memory_order_relaxed);
-        llmd_spawned(l, p);
+    if (!ok) {
+        forget_child(p);
+        return false;
     }
-    return ok;
+    fault_point("llmd.spawned");
+    note_pid(p);
+    store_pidfd(p);
+    fault_point("llmd.store");
+    llmd_spawned(l, p);
+    return true;
 }
 
 static void do_signal(struct process *p, int sig)
@@ -190,6 +281,69 @@ bool runner_init(struct team *t, struct llmd *l, enum team_kind kind, uint32_t g
         return err_set(e, ERR_SYS, -r, "watch the processes of %s", name);
     sd_event_source_set_enabled(t->look, SD_EVENT_OFF);
     return true;
+}
+
+/* What is left of the member's program; false when there is nothing. */
+static bool adopt_child(struct process *p, struct passed *from)
+{
+    int control = passed_take_numbered(from, "llmd-ctl-", p->slot_index);
+    int pidfd = passed_take_numbered(from, "llmd-pid-", p->slot_index);
+    bool is_stored = pidfd >= 0;
+    struct err e = { 0 };
+
+    if (control < 0 && pidfd < 0)
+        return false;
+    if (pidfd < 0)
+        pidfd = pidfd_of_holder(CONTROL_FD, atomic_load(&p->slot->kept.control_inode));
+    if (!child_adopt(&p->child, p->team->llmd->event, control, pidfd, &child_events, p, &e)) {
+        log_error("process=\"%s\" error=\"%s\"", p->slot->name, e.msg);
+        return false;
+    }
+    if (pidfd >= 0 && !is_stored)
+        store_pidfd(p);
+    return true;
+}
+
+/* A starting gateway waits for the connections of its predecessor, and how many of them it was given only
+ * the dead llmd knew. */
+static bool is_half_told(const struct process *p)
+{
+    return p->team->kind == TEAM_GATEWAY && p->state == PROCESS_STARTING && p->slot->epoch > 1;
+}
+
+static void adopt_member(struct process *p, struct passed *from)
+{
+    bool has_child = adopt_child(p, from);
+
+    process_adopt(p);
+    if (!process_is_running(p)) {
+        if (has_child) { /* its end was noted, its descriptors not yet taken back */
+            child_signal(&p->child, SIGKILL);
+            child_close(&p->child);
+            forget_child(p);
+        }
+        return;
+    }
+    if (!has_child) {
+        process_exited(p, &(siginfo_t){ 0 });
+        return;
+    }
+    if (p->child.pidfd >= 0)
+        note_pid(p);
+    if (p->child.control < 0)
+        process_kill(p, "it cannot be spoken to");
+    else if (!is_half_told(p))
+        send_adopt(p);
+}
+
+void runner_adopt(struct team *t, struct passed *from)
+{
+    for (uint32_t i = 0; i < t->n_members; i++)
+        adopt_member(&t->members[i], from);
+    team_adopt(t);
+    if (is_half_told(&t->members[0]))
+        team_handle(t, TEAM_EV_RESTART);
+    sd_event_source_set_enabled(t->look, SD_EVENT_ONESHOT);
 }
 
 void runner_fini(struct team *t)

@@ -39,6 +39,14 @@ static bool create_groups(struct segments *s, const struct config *c, const Llmd
     return true;
 }
 
+static void make_room(struct segments *s, const struct config *c)
+{
+    *s = (struct segments){ .n_groups = (uint32_t)c->groups, .tp_size = (uint32_t)c->tp_size };
+    s->ledgers = mem_zalloc(s->n_groups, sizeof *s->ledgers);
+    s->groups = mem_zalloc(s->n_groups, sizeof *s->groups);
+    s->weights = mem_zalloc(s->tp_size, sizeof *s->weights);
+}
+
 bool segments_create(struct segments *s, const struct config *c, const Llmd__ModelPlan *plan,
                      uint64_t instance, struct err *e)
 {
@@ -51,10 +59,7 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
         .dtype = (enum dtype)plan->kv_dtype,
     };
 
-    *s = (struct segments){ .n_groups = (uint32_t)c->groups, .tp_size = (uint32_t)c->tp_size };
-    s->ledgers = mem_zalloc(s->n_groups, sizeof *s->ledgers);
-    s->groups = mem_zalloc(s->n_groups, sizeof *s->groups);
-    s->weights = mem_zalloc(s->tp_size, sizeof *s->weights);
+    make_room(s, c);
     if (!board_create(&s->board, s->n_groups, s->tp_size, instance, e) ||
         !connections_create(&s->connections, (uint32_t)c->max_connections,
                             c->connection_journal_bytes, instance, e) ||
@@ -65,6 +70,76 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
                           plan->weights_shard_bytes, instance, e))
             return false;
     return true;
+}
+
+static bool is_missing(int fd, const char *name, uint32_t number, struct err *e)
+{
+    return fd < 0 && !err_set(e, ERR_PROTO, 0, "segment '%s' is missing (number %u)", name, number);
+}
+
+/* To hold it and hand it on; llmd reads no byte past its header. */
+static bool attach_numbered(struct segment *s, struct passed *from, const char *name,
+                            uint32_t number, enum segment_kind kind, uint32_t version,
+                            struct err *e)
+{
+    int fd = passed_take_numbered(from, name, number);
+
+    return !is_missing(fd, name, number, e) && segment_attach(s, fd, kind, version, false, e);
+}
+
+static bool attach_single(struct segments *s, struct passed *from, struct err *e)
+{
+    int board = passed_take(from, "llmd-board");
+    int pool = -1, connections = -1;
+
+    if (is_missing(board, "llmd-board", 0, e) || !board_attach(&s->board, board, e))
+        return false;
+    pool = passed_take(from, "llmd-kvpool");
+    if (is_missing(pool, "llmd-kvpool", 0, e) || !kvpool_attach(&s->kvpool, pool, e))
+        return false;
+    connections = passed_take(from, "llmd-connections");
+    return !is_missing(connections, "llmd-connections", 0, e) &&
+           connections_attach(&s->connections, connections, e);
+}
+
+bool segments_attach(struct segments *s, const struct config *c, struct passed *from, struct err *e)
+{
+    make_room(s, c);
+    if (!attach_single(s, from, e))
+        return false;
+    for (uint32_t g = 0; g < s->n_groups; g++) {
+        int ledger = passed_take_numbered(from, "llmd-ledger-", g);
+        if (is_missing(ledger, "llmd-ledger-", g, e) ||
+            !ledger_attach(&s->ledgers[g], ledger, true, e) ||
+            !attach_numbered(&s->groups[g], from, "llmd-group-", g, SEGMENT_GROUP, GROUP_VERSION,
+                             e))
+            return false;
+    }
+    for (uint32_t r = 0; r < s->tp_size; r++)
+        if (!attach_numbered(&s->weights[r], from, "llmd-weights-", r, SEGMENT_WEIGHTS,
+                             WEIGHTS_VERSION, e))
+            return false;
+    return true;
+}
+
+void segments_each(const struct segments *s, void (*visit)(void *arg, const char *name, int fd),
+                   void *arg)
+{
+    char name[FDSTORE_NAME_BYTES];
+
+    visit(arg, "llmd-board", s->board.segment.fd);
+    visit(arg, "llmd-connections", s->connections.segment.fd);
+    visit(arg, "llmd-kvpool", s->kvpool.segment.fd);
+    for (uint32_t g = 0; g < s->n_groups; g++) {
+        snprintf(name, sizeof name, "llmd-ledger-%u", g);
+        visit(arg, name, s->ledgers[g].segment.fd);
+        snprintf(name, sizeof name, "llmd-group-%u", g);
+        visit(arg, name, s->groups[g].fd);
+    }
+    for (uint32_t r = 0; r < s->tp_size; r++) {
+        snprintf(name, sizeof name, "llmd-weights-%u", r);
+        visit(arg, name, s->weights[r].fd);
+    }
 }
 
 void segments_close(struct segments *s)

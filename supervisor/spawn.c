@@ -75,7 +75,7 @@ static int set_descriptors(posix_spawn_file_actions_t *actions, const struct spa
 
 bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e)
 {
-    char *argv[] = { (char *)(uintptr_t)s->path, (char *)(uintptr_t)s->arg, NULL };
+    char *const alone[] = { (char *)(uintptr_t)s->path, NULL };
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     char **environment = child_environment();
@@ -87,7 +87,7 @@ bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e)
     if (r == 0)
         r = set_descriptors(&actions, s);
     if (r == 0)
-        r = posix_spawn(pid, s->path, &actions, &attr, argv, environment);
+        r = posix_spawn(pid, s->path, &actions, &attr, s->argv ? s->argv : alone, environment);
     posix_spawnattr_destroy(&attr);
     posix_spawn_file_actions_destroy(&actions);
     free(environment);
@@ -102,14 +102,27 @@ bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e)
     return true;
 }
 
-bool spawn_find(const char *name, char *out, size_t n, struct err *e)
+bool spawn_find_self(char *out, size_t n, struct err *e)
 {
-    char self[PATH_MAX];
-    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    static const char deleted[] = " (deleted)";
+    ssize_t len = readlink("/proc/self/exe", out, n - 1);
+    char *mark;
 
     if (len < 0)
         return err_set(e, ERR_SYS, errno, "read /proc/self/exe");
-    self[len] = '\0';
+    out[len] = '\0';
+    mark = strrchr(out, ' ');
+    if (mark && strcmp(mark, deleted) == 0)
+        *mark = '\0'; /* another was installed in this moment; that one is meant */
+    return true;
+}
+
+bool spawn_find(const char *name, char *out, size_t n, struct err *e)
+{
+    char self[PATH_MAX];
+
+    if (!spawn_find_self(self, sizeof self, e))
+        return false;
     *strrchr(self, '/') = '\0';
     if ((size_t)snprintf(out, n, "%s/%s", self, name) >= n)
         return err_set(e, ERR_CONFIG, 0, "the path of '%s' is too long", name);

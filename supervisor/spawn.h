@@ -8,10 +8,10 @@
 #include "common/err.h"
 
 struct spawn {
-    const char *path; /* of the program */
-    const char *arg;  /* its one argument, or NULL */
-    int control_fd;   /* becomes CONTROL_FD in the child; borrowed */
-    int stdout_fd;    /* becomes 1; -1 = the same as 2; borrowed */
+    const char *path;  /* of the program */
+    char *const *argv; /* NULL = the path alone; borrowed */
+    int control_fd;    /* becomes CONTROL_FD in the child; borrowed */
+    int stdout_fd;     /* becomes 1; -1 = the same as 2; borrowed */
 };
 
 /* Start it.  *pid, and *pidfd (owned by the caller, close-on-exec).  ERR_SYS.
@@ -21,6 +21,10 @@ struct spawn {
  * (Ctrl-C on the terminal reaches llmd alone), and the environment without what systemd meant for
  * llmd. */
 bool spawn_start(const struct spawn *s, pid_t *pid, int *pidfd, struct err *e);
+
+/* Where llmd itself was started from; asked at the start, since a program that is replaced later loses its
+ * name. */
+bool spawn_find_self(char *out, size_t n, struct err *e);
 
 /* Path of a program in llmd's own folder: "<folder of /proc/self/exe>/<name>". */
 bool spawn_find(const char *name, char *out, size_t n, struct err *e);

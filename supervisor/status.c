@@ -41,7 +41,7 @@ static Llmd__ProcessStatus *describe(const struct llmd *l, const char *name, uin
     p->name = arena_strdup(a, name);
     p->state = arena_strdup(a, state);
     p->last_exit = arena_strdup(a, last_exit);
-    p->pid = (uint32_t)pid;
+    p->pid = pid > 0 ? (uint32_t)pid : 0; /* of an adopted one it may not be known yet */
     p->restarts = atomic_load(&b->restarts);
     if (pid > 0) {
         p->uptime_ns = age_ns(atomic_load(&b->started_ns), now_ns);
@@ -125,18 +125,21 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
 Llmd__Status *status_make(const struct llmd *l, struct arena *a)
 {
     Llmd__Status *s = arena_alloc(a, sizeof *s);
-    char served[CONFIG_TEXT_BYTES];
+    char served[CONFIG_TEXT_BYTES], note[CONFIG_TEXT_BYTES];
 
     llmd__status__init(s);
     config_served_name(&l->config, served, sizeof served);
     s->version = arena_strdup(a, LLMD_VERSION);
     s->state = arena_strdup(a, llmd_state(l));
-    s->uptime_ns = age_ns(l->started_ns, clock_mono_ns());
+    s->uptime_ns = age_ns(l->segments.board.hdr ? l->segments.board.hdr->started_ns : l->started_ns,
+                          clock_mono_ns()); /* of the service, whichever llmd it has */
     s->model = arena_strdup(a, l->config.model);
     s->served_model_name = arena_strdup(a, served);
     s->listen = arena_alloc(a, (l->listeners.n + 1) * sizeof *s->listen);
     for (uint32_t i = 0; i < l->listeners.n; i++)
         s->listen[s->n_listen++] = arena_strdup(a, l->listeners.name[i]);
+    model_switch_describe(l, note, sizeof note);
+    s->note = arena_strdup(a, note);
     if (l->plan)
         add_plan(l, s, a);
     return s;

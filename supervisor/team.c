@@ -8,12 +8,11 @@
  *    | |  STOP            |  FALLING <---------+
  *    | +-------------- BACKOFF <--+ GONE: all have exited
  *    |
- *    | GONE               STOP from STARTING, UP, FALLING, RESTARTING
+ *    | GONE               STOP from STARTING, UP, FALLING
  *    +-- DRAINING <------
- *                         RESTART from STARTING, UP                    GONE
- *        RESTARTING <----                        RESTARTING ----------------> STARTING
  *
- *   RESTART in BACKOFF: STARTING at once.   STOP in DRAINING, RESTART in RESTARTING: kill them all now.
+ *   RESTART in STARTING, UP: FALLING, but no pause follows.   RESTART in BACKOFF: STARTING at once.
+ *   STOP in DRAINING: kill them all now.   HASTEN in DRAINING: the deadline is now.
  *
  * A rank never restarts alone: it shares memory phases (and on GPUs a communicator) with its peers, and
  * those die with it.  Each start is a new epoch, by which everything a dead epoch left behind is known.
@@ -81,37 +80,57 @@ static void act_fall(struct team *t)
         process_kill(&t->members[i], why);
 }
 
+/* For the llmd after this one. */
+static void note_pause(const struct team *t)
+{
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        struct board_kept *kept = &t->members[i].slot->kept;
+        atomic_store_explicit(&kept->deaths, t->backoff.deaths, memory_order_relaxed);
+        atomic_store_explicit(&kept->pause_ms, (uint32_t)t->backoff.pause_ms, memory_order_relaxed);
+        atomic_store_explicit(&kept->deadline_ns, t->retry_ns, memory_order_relaxed);
+    }
+}
+
 static void act_pause(struct team *t)
 {
     uint64_t now = clock_mono_ns();
     const struct process *dead = first_dead(t);
     uint64_t died = dead && dead->died_ns > t->up_ns ? dead->died_ns : now;
     uint64_t served_ns = t->up_ns ? died - t->up_ns + 1 : 0;
-    uint64_t pause_ms = backoff_next_ms(&t->backoff, t->config, served_ns);
+    uint64_t pause_ms = t->is_replaced ? 0 : backoff_next_ms(&t->backoff, t->config, served_ns);
 
     t->up_ns = 0;
+    t->is_replaced = false;
     t->retry_ns = now + pause_ms * NS_PER_MS;
+    note_pause(t);
     t->ops->arm(t, t->retry_ns);
     log_info("team=\"%s\" event=backoff pause_ms=%llu cause=\"%s\"", t->name,
              (unsigned long long)pause_ms, t->cause);
+}
+
+static void act_replace(struct team *t)
+{
+    t->is_replaced = true;
+    snprintf(t->cause, sizeof t->cause, "restarting, as asked");
+    for (uint32_t i = 0; i < t->n_members; i++)
+        process_replace(&t->members[i], "restarted, as asked");
 }
 
 static void act_stop(struct team *t)
 {
     t->ops->arm(t, 0);
     if (!t->cause[0] || t->epoch <= 1)
-        snprintf(t->cause, sizeof t->cause, "%s, as asked",
-                 t->state == TEAM_RESTARTING ? "restarting" : "stopped");
+        snprintf(t->cause, sizeof t->cause, "stopped, as asked");
     for (uint32_t i = 0; i < t->n_members; i++) {
         t->members[i].drain_deadline_ns = t->drain_deadline_ns;
         process_handle(&t->members[i], PROCESS_EV_STOP);
     }
 }
 
-/* They are finishing already; only where that leads has changed. */
-static void act_stay(struct team *t)
+static void act_hasten(struct team *t)
 {
-    (void)t;
+    for (uint32_t i = 0; i < t->n_members; i++)
+        process_handle(&t->members[i], PROCESS_EV_HASTEN);
 }
 
 static void act_end(struct team *t)
@@ -124,20 +143,18 @@ static const struct team_edge edges[N_TEAM_STATES][N_TEAM_EVENTS] = {
     [TEAM_STARTING] = { [TEAM_EV_ALL_READY] = { TEAM_UP, act_announce },
                         [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
                         [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
-                        [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop } },
+                        [TEAM_EV_RESTART] = { TEAM_FALLING, act_replace } },
     [TEAM_UP] = { [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
                   [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
-                  [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop } },
+                  [TEAM_EV_RESTART] = { TEAM_FALLING, act_replace } },
     [TEAM_FALLING] = { [TEAM_EV_GONE] = { TEAM_BACKOFF, act_pause },
                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop } },
     [TEAM_BACKOFF] = { [TEAM_EV_TIMER] = { TEAM_STARTING, act_start },
                        [TEAM_EV_RESTART] = { TEAM_STARTING, act_start },
                        [TEAM_EV_STOP] = { TEAM_DOWN, act_stop } },
     [TEAM_DRAINING] = { [TEAM_EV_GONE] = { TEAM_DOWN, act_end },
-                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop } },
-    [TEAM_RESTARTING] = { [TEAM_EV_GONE] = { TEAM_STARTING, act_start },
-                          [TEAM_EV_RESTART] = { TEAM_RESTARTING, act_stop },
-                          [TEAM_EV_STOP] = { TEAM_DRAINING, act_stay } },
+                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
+                        [TEAM_EV_HASTEN] = { TEAM_DRAINING, act_hasten } },
 };
 
 const struct team_edge *team_edge(enum team_state s, enum team_event ev)
@@ -172,8 +189,7 @@ void team_look(struct team *t)
         else if (t->state == TEAM_STARTING && count_state(t, PROCESS_READY) == t->n_members)
             team_handle(t, TEAM_EV_ALL_READY);
     }
-    if (gone == t->n_members &&
-        (t->state == TEAM_FALLING || t->state == TEAM_DRAINING || t->state == TEAM_RESTARTING))
+    if (gone == t->n_members && (t->state == TEAM_FALLING || t->state == TEAM_DRAINING))
         team_handle(t, TEAM_EV_GONE);
 }
 
@@ -184,6 +200,75 @@ void team_init(struct team *t, const struct team_ops *ops, const struct config *
     *t = (struct team){ .ops = ops, .config = config, .members = members, .n_members = n };
     snprintf(t->name, sizeof t->name, "%s", name);
     snprintf(t->cause, sizeof t->cause, "not started yet");
+}
+
+/* All have stopped; whether their pause had begun, the board tells. */
+static enum team_state adopted_when_gone(struct team *t)
+{
+    const struct board_kept *kept = &t->members[0].slot->kept;
+    const struct process *dead = first_dead(t);
+
+    if (!dead)
+        return TEAM_DOWN;
+    snprintf(t->cause, sizeof t->cause, "%s: %s", dead->slot->name, dead->last_exit);
+    t->retry_ns = atomic_load_explicit(&kept->deadline_ns, memory_order_relaxed);
+    if (t->retry_ns < dead->died_ns)
+        return TEAM_FALLING;
+    t->ops->arm(t, t->retry_ns);
+    return TEAM_BACKOFF;
+}
+
+static enum team_state adopted_state(struct team *t)
+{
+    uint32_t n_ready = count_state(t, PROCESS_READY);
+
+    if (count_state(t, PROCESS_DRAINING) > 0)
+        return TEAM_DRAINING;
+    if (n_ready == t->n_members)
+        return TEAM_UP;
+    if (n_ready + count_state(t, PROCESS_STARTING) > 0)
+        return TEAM_STARTING; /* and falls when it is looked at, if some are gone */
+    return adopted_when_gone(t);
+}
+
+/* The former llmd had not come to them. */
+static void stop_the_others(struct team *t)
+{
+    for (uint32_t i = 0; i < t->n_members; i++)
+        if (t->members[i].drain_deadline_ns > t->drain_deadline_ns)
+            t->drain_deadline_ns = t->members[i].drain_deadline_ns;
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        if (t->members[i].state == PROCESS_DRAINING)
+            continue;
+        t->members[i].drain_deadline_ns = t->drain_deadline_ns;
+        process_handle(&t->members[i], PROCESS_EV_STOP);
+    }
+}
+
+void team_adopt(struct team *t)
+{
+    const struct board_kept *kept = &t->members[0].slot->kept;
+    bool were_ready = true;
+
+    t->backoff.deaths = atomic_load_explicit(&kept->deaths, memory_order_relaxed);
+    t->backoff.pause_ms = atomic_load_explicit(&kept->pause_ms, memory_order_relaxed);
+    for (uint32_t i = 0; i < t->n_members; i++) {
+        const struct process *p = &t->members[i];
+        uint32_t epoch = atomic_load_explicit(&p->slot->epoch, memory_order_relaxed);
+        t->epoch = epoch > t->epoch ? epoch : t->epoch;
+        t->up_ns = p->ready_ns > t->up_ns ? p->ready_ns : t->up_ns;
+        were_ready = were_ready && p->ready_ns;
+    }
+    if (!were_ready)
+        t->up_ns = 0;
+    snprintf(t->cause, sizeof t->cause, "loading");
+    t->state = adopted_state(t);
+    if (t->state == TEAM_UP)
+        t->cause[0] = '\0';
+    if (t->state == TEAM_DRAINING)
+        stop_the_others(t);
+    log_info("team=\"%s\" event=adopted state=%s epoch=%u", t->name, team_state_name(t->state),
+             t->epoch);
 }
 
 bool team_is_up(const struct team *t)
@@ -198,14 +283,14 @@ bool team_is_down(const struct team *t)
 
 const char *team_state_name(enum team_state s)
 {
-    static const char *const names[N_TEAM_STATES] = { "down",    "starting", "up",        "falling",
-                                                      "backoff", "draining", "restarting" };
+    static const char *const names[N_TEAM_STATES] = { "down",    "starting", "up",
+                                                      "falling", "backoff",  "draining" };
     return (unsigned)s < N_TEAM_STATES ? names[s] : "?";
 }
 
 const char *team_event_name(enum team_event ev)
 {
     static const char *const names[N_TEAM_EVENTS] = { "start", "all_ready", "lost",   "gone",
-                                                      "timer", "stop",      "restart" };
+                                                      "timer", "stop",      "hasten", "restart" };
     return (unsigned)ev < N_TEAM_EVENTS ? names[ev] : "?";
 }

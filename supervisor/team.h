@@ -6,24 +6,24 @@
 #include "supervisor/process.h"
 
 enum team_state {
-    TEAM_DOWN,       /* not started, or stopped for good */
-    TEAM_STARTING,   /* all members run, not all are ready */
-    TEAM_UP,         /* in service */
-    TEAM_FALLING,    /* a member died, the others are being killed */
-    TEAM_BACKOFF,    /* all members are gone; waits to start again */
-    TEAM_DRAINING,   /* asked to finish, for good */
-    TEAM_RESTARTING, /* asked to finish, to start again */
+    TEAM_DOWN,     /* not started, or stopped for good */
+    TEAM_STARTING, /* all members run, not all are ready */
+    TEAM_UP,       /* in service */
+    TEAM_FALLING,  /* a member died, the others are being killed */
+    TEAM_BACKOFF,  /* all members are gone; waits to start again */
+    TEAM_DRAINING, /* asked to finish, for good */
     N_TEAM_STATES
 };
 
 enum team_event {
     TEAM_EV_START,
     TEAM_EV_ALL_READY,
-    TEAM_EV_LOST,  /* a member died */
-    TEAM_EV_GONE,  /* no member runs any more */
-    TEAM_EV_TIMER, /* the pause is over */
-    TEAM_EV_STOP,  /* finish; a second time: at once */
-    TEAM_EV_RESTART,
+    TEAM_EV_LOST,    /* a member died */
+    TEAM_EV_GONE,    /* no member runs any more */
+    TEAM_EV_TIMER,   /* the pause is over */
+    TEAM_EV_STOP,    /* finish; a second time: killed */
+    TEAM_EV_HASTEN,  /* the deadline of the drain is now */
+    TEAM_EV_RESTART, /* killed, so that new ones take over: no death */
     N_TEAM_EVENTS
 };
 
@@ -51,7 +51,8 @@ struct team {
     struct backoff backoff;
     uint64_t up_ns;             /* since when in service; 0 = not in this epoch */
     uint64_t retry_ns;          /* when BACKOFF ends */
-    uint64_t drain_deadline_ns; /* set before TEAM_EV_STOP and TEAM_EV_RESTART */
+    uint64_t drain_deadline_ns; /* set before TEAM_EV_STOP */
+    bool is_replaced;           /* it falls because that was asked for */
     char cause[400];            /* why it is not up, for people */
     sd_event_source *timer, *look;
 };
@@ -64,6 +65,9 @@ struct team_edge {
 /* members: n of them, initialised by the caller, who keeps owning them. */
 void team_init(struct team *t, const struct team_ops *ops, const struct config *config,
                const char *name, struct process *members, uint32_t n);
+
+/* Find the state that the adopted members are in together; a call of team_look() must follow. */
+void team_adopt(struct team *t);
 
 bool team_is_up(const struct team *t);
 bool team_is_down(const struct team *t); /* none runs, none will */

@@ -1,5 +1,5 @@
-/* host.h - what this process may use of the machine: its memory and cores, or what its control groups (v2)
- * leave of them.  Read at start-up.
+/* host.h - what this process may use of the machine: its memory and cores, or what its control groups (version
+ * 1 or 2) leave of them.  Read at start-up.
  *
  * `root` is put before /proc and /sys: "" for the real ones, a test's folder else. */
 #ifndef LLMD_GPU_WORKER_LOAD_HOST_H

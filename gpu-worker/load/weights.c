@@ -2,25 +2,23 @@
  *
  *   EMPTY ---> LOADING ---> COMMITTED     a loader that dies leaves LOADING; the next one starts over
  *
- * After COMMITTED the loader's own writable mapping is dropped and the descriptor sealed against new
- * ones, so a stray write of any worker faults at the culprit instead of damaging what all share. */
+ * After COMMITTED the loader's own writable mapping is dropped: whoever computes maps the data read-only, so
+ * a stray write of any worker faults at the culprit instead of damaging what all share. */
 #include "gpu-worker/load/weights.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/memfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "common/buf.h"
+#include "common/fault_point.h"
 #include "common/mem.h"
+#include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/ops/half.h"
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010 /* Linux 5.1 */
-#endif
 
 static_assert(sizeof(struct weights_hdr) <= WEIGHTS_TENSORS_OFFSET, "the table follows the header");
 
@@ -95,11 +93,23 @@ bool weights_plan_add(struct weights_plan *p, const struct safetensors *st, cons
     return true;
 }
 
+static uint64_t checksums_offset(const struct weights_plan *p)
+{
+    uint64_t end = WEIGHTS_TENSORS_OFFSET + (uint64_t)p->n * sizeof(struct weights_tensor);
+
+    return (end + 63) / 64 * 64;
+}
+
+static uint32_t n_chunks(const struct weights_plan *p)
+{
+    return (uint32_t)((p->data_bytes + WEIGHTS_CHUNK_BYTES - 1) / WEIGHTS_CHUNK_BYTES);
+}
+
 static uint64_t data_offset(const struct weights_plan *p)
 {
-    uint64_t table_end = WEIGHTS_TENSORS_OFFSET + (uint64_t)p->n * sizeof(struct weights_tensor);
+    uint64_t end = checksums_offset(p) + (uint64_t)n_chunks(p) * sizeof(uint64_t);
 
-    return (table_end + WEIGHTS_DATA_ALIGN - 1) / WEIGHTS_DATA_ALIGN * WEIGHTS_DATA_ALIGN;
+    return (end + WEIGHTS_DATA_ALIGN - 1) / WEIGHTS_DATA_ALIGN * WEIGHTS_DATA_ALIGN;
 }
 
 uint64_t weights_plan_segment_bytes(const struct weights_plan *p)
@@ -144,25 +154,94 @@ static void widen_vector(float *to, const struct weights_part *part)
     }
 }
 
-struct fill_job {
-    const struct weights_plan *plan;
-    char *data;
-};
-
-static void fill_tensor(void *arg, uint32_t i)
+struct weights_range weights_chunk(uint64_t data_bytes, uint32_t chunk)
 {
-    const struct fill_job *j = arg;
-    const struct weights_want *want = &j->plan->tensors[i];
-    char *to = j->data + want->entry.offset;
+    struct weights_range r = { chunk * WEIGHTS_CHUNK_BYTES, (chunk + 1) * WEIGHTS_CHUNK_BYTES };
+
+    assert(r.begin < data_bytes);
+    r.end = r.end < data_bytes ? r.end : data_bytes;
+    return r;
+}
+
+/* What of `bytes` bytes at `at` lies in the range: copied from the same place of `from`. */
+static void copy_overlap(char *data, uint64_t at, const char *from, uint64_t bytes,
+                         struct weights_range r)
+{
+    uint64_t begin = at > r.begin ? at : r.begin;
+    uint64_t end = at + bytes < r.end ? at + bytes : r.end;
+
+    if (begin < end)
+        memcpy(data + begin, from + (begin - at), end - begin);
+}
+
+/* Vectors are small: all of one that begins or ends in the range is written. */
+static void fill_tensor(const struct weights_want *want, char *data, struct weights_range r)
+{
+    const struct weights_tensor *t = &want->entry;
+    uint64_t at = t->offset, row = dtype_bytes(t->dtype, t->cols);
 
     for (uint32_t k = 0; k < want->n_parts; k++) {
         const struct weights_part *part = &want->parts[k];
-        size_t row = dtype_bytes(want->entry.dtype, want->entry.cols);
+        const char *from = part->from->data;
+        uint64_t bytes = part->count * row;
         if (part->from->n_dims == 1)
-            widen_vector((float *)to, part);
+            widen_vector((float *)(data + at), part);
         else
-            memcpy(to, (const char *)part->from->data + part->first * row, part->count * row);
-        to += part->count * row;
+            copy_overlap(data, at, from + part->first * row, bytes, r);
+        at += bytes;
+    }
+}
+
+static uint64_t padded_end(const struct weights_tensor *t)
+{
+    return (t->offset + t->bytes + 63) / 64 * 64;
+}
+
+/* The zeroes behind a tensor, up to the next one. */
+static void fill_gap(const struct weights_tensor *t, char *data, struct weights_range r)
+{
+    static const char zeroes[64];
+    uint64_t end = t->offset + t->bytes;
+
+    copy_overlap(data, end, zeroes, padded_end(t) - end, r);
+}
+
+void weights_fill(const struct weights_plan *p, char *data, struct weights_range range)
+{
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct weights_tensor *t = &p->tensors[i].entry;
+        if (t->offset >= range.end || padded_end(t) <= range.begin)
+            continue;
+        fill_tensor(&p->tensors[i], data, range);
+        fill_gap(t, data, range);
+    }
+}
+
+struct load_job {
+    const struct weights_plan *plan;
+    char *data;
+    uint64_t *checksums;
+    uint32_t n_chunks;
+    _Atomic uint32_t next;
+};
+
+static void fill_job(void *arg, uint32_t i)
+{
+    const struct load_job *j = arg;
+    const struct weights_tensor *t = &j->plan->tensors[i].entry;
+
+    weights_fill(j->plan, j->data, (struct weights_range){ t->offset, padded_end(t) });
+}
+
+static void checksum_job(void *arg, uint32_t job)
+{
+    struct load_job *j = arg;
+    uint32_t i;
+
+    (void)job;
+    while ((i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->n_chunks) {
+        struct weights_range r = weights_chunk(j->plan->data_bytes, i);
+        j->checksums[i] = hash64(j->data + r.begin, r.end - r.begin, 0);
     }
 }
 
@@ -170,21 +249,29 @@ static void load(struct weights_hdr *h, const struct weights_plan *p, struct has
                  uint32_t packing, uint32_t epoch, struct threads *threads)
 {
     struct weights_tensor *table = (struct weights_tensor *)((char *)h + WEIGHTS_TENSORS_OFFSET);
-    struct fill_job job = { p, (char *)h + data_offset(p) };
+    struct load_job job = { .plan = p,
+                            .data = (char *)h + data_offset(p),
+                            .checksums = (uint64_t *)((char *)h + checksums_offset(p)),
+                            .n_chunks = n_chunks(p) };
 
     h->loader_epoch = epoch;
     atomic_store_explicit(&h->state, WEIGHTS_LOADING, memory_order_release);
     for (uint32_t i = 0; i < p->n; i++)
         table[i] = p->tensors[i].entry;
-    threads_run(threads, fill_tensor, &job, p->n);
+    threads_run(threads, fill_job, &job, p->n);
+    fault_point("worker.load");
+    threads_run(threads, checksum_job, &job, threads_count(threads));
     h->n_tensors = p->n;
     h->packing = packing;
     h->layout_hash[0] = layout.low;
     h->layout_hash[1] = layout.high;
     h->data_offset = data_offset(p);
     h->data_bytes = p->data_bytes;
-    h->checksum = hash64(job.data, p->data_bytes, 0);
+    h->checksums_offset = checksums_offset(p);
+    h->n_chunks = job.n_chunks;
+    h->checksums_checksum = hash64(job.checksums, job.n_chunks * sizeof(uint64_t), 0);
     h->parameters = p->parameters;
+    atomic_store_explicit(&h->doubt, 0, memory_order_relaxed);
     atomic_store_explicit(&h->state, WEIGHTS_COMMITTED, memory_order_release);
 }
 
@@ -205,22 +292,10 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
 
     if (!attach_copy(&s, fd, true, e))
         return false;
+    huge_pages_reserve(s.hdr, s.bytes, threads);
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
     return true;
-}
-
-static bool is_sealed(int fd)
-{
-    int seals = fcntl(fd, F_GET_SEALS);
-
-    return seals >= 0 && (seals & F_SEAL_FUTURE_WRITE);
-}
-
-static bool seal(int fd, struct err *e)
-{
-    return fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0 ||
-           err_set(e, ERR_SYS, errno, "seal weights against writing");
 }
 
 /* ---- open ---- */
@@ -237,7 +312,8 @@ static bool check_committed(const struct weights_hdr *h, const struct weights_pl
             "the weights in memory were loaded from other files, another configuration or "
             "for another shard; stop and start llmd to load these");
     if (h->n_tensors != p->n || h->data_offset != data_offset(p) ||
-        h->data_bytes != p->data_bytes || h->packing != packing)
+        h->data_bytes != p->data_bytes || h->packing != packing ||
+        h->checksums_offset != checksums_offset(p) || h->n_chunks != n_chunks(p))
         return err_set(e, ERR_PROTO, 0, "weights: %u tensors, %llu bytes; the plan has %u and %llu",
                        h->n_tensors, (unsigned long long)h->data_bytes, p->n,
                        (unsigned long long)p->data_bytes);
@@ -248,15 +324,37 @@ static bool check_committed(const struct weights_hdr *h, const struct weights_pl
     return true;
 }
 
-static uint32_t state_of(const struct segment *s)
+static bool is_committed(const struct segment *s)
 {
-    return atomic_load_explicit(&((struct weights_hdr *)s->hdr)->state, memory_order_acquire);
+    const struct weights_hdr *h = (const struct weights_hdr *)s->hdr;
+
+    return atomic_load_explicit(&h->state, memory_order_acquire) == WEIGHTS_COMMITTED;
+}
+
+/* The list is what the loader wrote; without it nothing can be told or repaired. */
+static bool checksums_are_intact(const struct segment *s)
+{
+    const struct weights_hdr *h = (const struct weights_hdr *)s->hdr;
+
+    return h->checksums_checksum ==
+           hash64(segment_at(s, h->checksums_offset), h->n_chunks * sizeof(uint64_t), 0);
+}
+
+static struct weights_hdr *map_header(int fd, struct err *e)
+{
+    void *map = mmap(NULL, WEIGHTS_TENSORS_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (map != MAP_FAILED)
+        return map;
+    err_set(e, ERR_SYS, errno, "map the header of the weights for writing");
+    return NULL;
 }
 
 bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struct hash128 layout,
                   uint32_t packing, uint32_t epoch, struct threads *threads, bool *loaded,
                   struct err *e)
 {
+    struct weights_hdr *shared = NULL;
     struct segment s = { .fd = -1 };
     bool fresh = false, ok = false;
 
@@ -267,19 +365,20 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
                 (unsigned long long)weights_plan_segment_bytes(p));
         goto out;
     }
-    fresh = state_of(&s) != WEIGHTS_COMMITTED;
-    if (fresh || !is_sealed(fd)) { /* not loaded, or its loader died before it could seal */
-        segment_close(&s);
-        if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
-            goto out;
-        /* Mapped anew: only a mapping made after the seal can never be turned writable. */
-        if (!seal(fd, e) || !attach_copy(&s, fd, false, e))
-            goto out;
-    }
-    if (!check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))
+    if (is_committed(&s) &&
+        !check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))
         goto out;
-    *w = (struct weights){ .segment = s, .hdr = (const struct weights_hdr *)s.hdr };
-    w->tensors = segment_at(&s, WEIGHTS_TENSORS_OFFSET);
+    fresh = !is_committed(&s) || !checksums_are_intact(&s);
+    if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
+        goto out;
+    shared = map_header(fd, e);
+    if (!shared)
+        goto out;
+    *w = (struct weights){ .segment = s,
+                           .hdr = (const struct weights_hdr *)s.hdr,
+                           .shared = shared,
+                           .tensors = segment_at(&s, WEIGHTS_TENSORS_OFFSET) };
+    w->checksums = segment_at(&s, w->hdr->checksums_offset);
     *loaded = fresh;
     ok = true;
 out:
@@ -291,9 +390,10 @@ out:
 
 void weights_close(struct weights *w)
 {
+    if (w->shared)
+        munmap(w->shared, WEIGHTS_TENSORS_OFFSET);
     segment_close(&w->segment);
-    w->hdr = NULL;
-    w->tensors = NULL;
+    *w = (struct weights){ .segment.fd = -1 };
 }
 
 const struct weights_tensor *weights_find(const struct weights *w, const char *name,
@@ -315,14 +415,4 @@ const struct weights_tensor *weights_find(const struct weights *w, const char *n
 const void *weights_data(const struct weights *w, const struct weights_tensor *t)
 {
     return segment_at(&w->segment, w->hdr->data_offset + t->offset);
-}
-
-bool weights_verify(const struct weights *w, struct err *e)
-{
-    uint64_t sum = hash64(segment_at(&w->segment, w->hdr->data_offset), w->hdr->data_bytes, 0);
-
-    if (sum != w->hdr->checksum)
-        return err_set(e, ERR_PROTO, 0, "weights: checksum %llx, at load it was %llx",
-                       (unsigned long long)sum, (unsigned long long)w->hdr->checksum);
-    return true;
 }

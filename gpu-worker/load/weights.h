@@ -2,7 +2,8 @@
  *
  * A model first plans: which tensors of the checkpoint, or which rows of them, make which tensor of the
  * shard.  The plan fixes the segment's size (llm-worker --inspect) and every offset before a byte is read.
- * weights_open() then either finds the segment COMMITTED from the very same plan and files, or loads.
+ * weights_open() then either finds the segment COMMITTED from the very same plan and files, or loads.  Whether
+ * committed bytes still are what was loaded is weights_check.h's question.
  *
  * Matrices keep the checkpoint's type; one-dimensional tensors (norms, biases) become float, exactly. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_H
@@ -62,6 +63,8 @@ struct weights {
     struct segment segment; /* read-only */
     const struct weights_hdr *hdr;
     const struct weights_tensor *tensors;
+    const uint64_t *checksums;  /* [hdr->n_chunks] */
+    struct weights_hdr *shared; /* the header's page, writable, for .doubt */
 };
 
 /* Map the segment, loading it first when it is not COMMITTED.  fd: taken.  *loaded: this call filled it.
@@ -76,7 +79,13 @@ const struct weights_tensor *weights_find(const struct weights *w, const char *n
                                           uint32_t *cursor);
 const void *weights_data(const struct weights *w, const struct weights_tensor *t);
 
-/* Read all data and compare it with the checksum of the load.  Takes as long as reading does. */
-bool weights_verify(const struct weights *w, struct err *e);
+/* Data bytes of one chunk; the last one may be shorter. */
+struct weights_range {
+    uint64_t begin, end; /* from data_offset */
+};
+struct weights_range weights_chunk(uint64_t data_bytes, uint32_t chunk);
+
+/* Write the data bytes of that range from the checkpoint: loading, and repair. */
+void weights_fill(const struct weights_plan *p, char *data, struct weights_range range);
 
 #endif

@@ -7,8 +7,12 @@
  *
  *   <process> <pid> <event> [details]
  *
- * Words: exit, abort, never-ready, no-weights, slow-ready, ignore-drain, ignore-all, orphan-maker; and
- * for the process "inspect": bad, crash, garbage, empty, hang. */
+ * The gateway serves a line protocol of its own: to each line it answers "<pid> <line>", and it keeps its
+ * connections as the real one does: handed to llmd when accepted, taken over from its predecessor.
+ *
+ * Words: exit, abort, never-ready, no-weights, slow-ready, slow-drain (until its deadline is now),
+ * ignore-drain, ignore-all, orphan-maker, silent, long-step; and for the process "inspect": bad, crash,
+ * garbage, empty, hang. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,10 +31,13 @@
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 #include "proto/board.h"
+#include "proto/connections.h"
 #include "proto/control.h"
 #include "proto/kvpool.h"
 #include "proto/ledger.h"
 #include "proto/weights_layout.h"
+
+enum { CLIENTS_MAX = 256 };
 
 static struct {
     struct config config;
@@ -37,6 +45,14 @@ static struct {
     const Llmd__Boot *boot;
     char name[32], word[32];
     uint64_t orphan_deadline_ns; /* 0 = llmd lives */
+    struct board board;          /* .hdr is NULL when it could not be attached */
+    struct connections connections;
+    int listener;
+    bool is_ready, is_service_draining;
+    struct client {
+        int fd; /* 0 = none */
+        uint32_t slot, generation;
+    } clients[CLIENTS_MAX];
 } me;
 
 static volatile sig_atomic_t got_sigterm;
@@ -155,18 +171,18 @@ static void check_segments(void)
     struct err e = { 0 };
     struct ledger ledger;
     struct kvpool pool;
-    struct board board;
 
-    if (!board_attach(&board, control_take_fd(m, LLMD__FD_KIND__FD_BOARD, 0), &e))
+    if (!board_attach(&me.board, control_take_fd(m, LLMD__FD_KIND__FD_BOARD, 0), &e))
         note("bad board: %s", e.msg);
-    else if (strcmp(board_slot(&board, me.boot->slot)->name, me.name) != 0)
-        note("bad slot: %s", board_slot(&board, me.boot->slot)->name);
+    else if (strcmp(board_slot(&me.board, me.boot->slot)->name, me.name) != 0)
+        note("bad slot: %s", board_slot(&me.board, me.boot->slot)->name);
     if (me.boot->slot == BOARD_SLOT_GATEWAY) {
-        int fd = control_take_fd(m, LLMD__FD_KIND__FD_LISTEN, 0);
-        if (fd < 0 || !(fcntl(fd, F_GETFL) & O_NONBLOCK))
+        me.listener = control_take_fd(m, LLMD__FD_KIND__FD_LISTEN, 0);
+        if (me.listener < 0 || !(fcntl(me.listener, F_GETFL) & O_NONBLOCK))
             note("bad listening socket");
-        if (control_take_fd(m, LLMD__FD_KIND__FD_CONNECTIONS, 0) < 0)
-            note("bad connections segment");
+        if (!connections_attach(&me.connections,
+                                control_take_fd(m, LLMD__FD_KIND__FD_CONNECTIONS, 0), &e))
+            note("bad connections segment: %s", e.msg);
         return;
     }
     if (!ledger_attach(&ledger, control_take_fd(m, LLMD__FD_KIND__FD_LEDGER, me.boot->group), true,
@@ -200,8 +216,122 @@ static void say_ready(void)
     Llmd__Ready ready = LLMD__READY__INIT;
 
     ready.epoch = me.boot->epoch;
-    note("ready"); /* before llmd can act on it */
+    ready.pid = (uint32_t)getpid();
+    if (!me.is_ready)
+        note("ready"); /* before llmd can act on it */
+    me.is_ready = true;
     control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, NULL);
+}
+
+/* ---- the gateway's clients ---- */
+
+static struct client *add_client(int fd, uint32_t slot, uint32_t generation)
+{
+    for (int i = 0; i < CLIENTS_MAX; i++) {
+        if (me.clients[i].fd)
+            continue;
+        me.clients[i] = (struct client){ .fd = fd, .slot = slot, .generation = generation };
+        return &me.clients[i];
+    }
+    abort();
+}
+
+static void hand_over(const struct client *c)
+{
+    Llmd__Connections__Kept kept = LLMD__CONNECTIONS__KEPT__INIT, *pointer = &kept;
+    Llmd__Connections message = LLMD__CONNECTIONS__INIT;
+    struct err e = { 0 };
+
+    kept.slot = c->slot;
+    kept.generation = c->generation;
+    message.kept = &pointer;
+    message.n_kept = 1;
+    while (!control_send(CONTROL_FD, MSG_CONNECTIONS, &message, &c->fd, 1, &e)) {
+        if (e.sys != EAGAIN)
+            return;
+        usleep(1000);
+    }
+}
+
+static void accept_client(void)
+{
+    int fd = accept4(me.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct connection_record *r;
+    socklen_t n = sizeof r->cookie;
+    uint32_t slot;
+
+    if (fd < 0)
+        return;
+    slot = connections_claim(&me.connections, (uint32_t)fd, 0, clock_mono_ns());
+    r = connections_record(&me.connections, slot);
+    getsockopt(fd, SOL_SOCKET, SO_COOKIE, &r->cookie, &n);
+    hand_over(add_client(fd, slot, r->generation));
+}
+
+static void serve_client(struct client *c)
+{
+    char line[256], answer[300];
+    ssize_t n = recv(c->fd, line, sizeof line - 1, 0);
+
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0) {
+        shutdown(c->fd, SHUT_RDWR);
+        close(c->fd);
+        connections_release(&me.connections, c->slot);
+        *c = (struct client){ 0 };
+        return;
+    }
+    line[n] = '\0';
+    n = snprintf(answer, sizeof answer, "%d %s", (int)getpid(), line);
+    if (send(c->fd, answer, (size_t)n, MSG_NOSIGNAL) != n)
+        note("bad send");
+}
+
+/* Those of the predecessor, before anything else is read; then free the records of which none came. */
+static void take_over_clients(void)
+{
+    struct control_msg m;
+    struct err e = { 0 };
+    uint32_t n = 0;
+
+    while (n < me.boot->n_connections) {
+        const Llmd__Connections *c;
+        enum control_result result = control_recv(CONTROL_FD, &m, &e);
+        if (result != CONTROL_OK || m.type != MSG_CONNECTIONS) {
+            note("bad message: result %d %s %s before the connections", (int)result,
+                 result == CONTROL_OK ? msg_name(m.type) : "", e.msg);
+            abort();
+        }
+        c = m.body;
+        for (int i = 0; i < m.n_fds; i++, n++) {
+            const struct connection_record *r =
+                connections_record(&me.connections, c->kept[i]->slot);
+            if (r->generation != c->kept[i]->generation || connection_state(r) == CONNECTION_FREE)
+                note("bad connection slot=%u", c->kept[i]->slot);
+            add_client(m.fds[i], c->kept[i]->slot, c->kept[i]->generation);
+            m.fds[i] = -1;
+        }
+        control_msg_fini(&m);
+    }
+    for (uint32_t slot = 0; slot < me.connections.hdr->n_slots; slot++) {
+        bool is_mine = false;
+        for (int i = 0; i < CLIENTS_MAX; i++)
+            is_mine = is_mine || (me.clients[i].fd && me.clients[i].slot == slot);
+        if (!is_mine &&
+            connection_state(connections_record(&me.connections, slot)) != CONNECTION_FREE)
+            connections_release(&me.connections, slot);
+    }
+    note("took over connections=%u", n);
+}
+
+static void serve_clients(const struct pollfd *fds)
+{
+    if (fds[0].revents)
+        accept_client();
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        if (fds[1 + i].revents && me.clients[i].fd)
+            serve_client(&me.clients[i]);
 }
 
 static int inspect(void)
@@ -266,11 +396,24 @@ static void take_message(const struct control_msg *m)
         for (size_t i = 0; i < s->n_groups; i++)
             snprintf(text + strlen(text), sizeof text - strlen(text), " %s",
                      s->groups[i]->up ? "up" : s->groups[i]->cause);
+        me.is_service_draining = s->draining;
         note("service%s%s", s->draining ? " draining" : "", text);
     } else if (m->type == MSG_DRAIN) {
-        note("drain");
-        if (!is("ignore-drain") && !is("ignore-all"))
+        bool is_now = ((const Llmd__Drain *)m->body)->deadline_ns <= clock_mono_ns();
+        note(is_now ? "drain now" : "drain");
+        if (!me.is_service_draining)
+            me.listener = -1; /* a successor comes, who connects now is its client */
+        if (is("slow-drain") ? is_now : !is("ignore-drain") && !is("ignore-all"))
             exit(0);
+    } else if (m->type == MSG_ADOPT) {
+        note("adopt");
+        if (me.boot->slot != BOARD_SLOT_GATEWAY && !is("no-weights"))
+            say_weights_ready();
+        for (int i = 0; i < CLIENTS_MAX; i++)
+            if (me.clients[i].fd)
+                hand_over(&me.clients[i]);
+        if (me.is_ready)
+            say_ready();
     } else {
         note("bad message %s", msg_name(m->type));
     }
@@ -300,12 +443,40 @@ static void listen_to_llmd(void)
     }
 }
 
+/* What a working process writes on the board; "silent" writes nothing, "long-step" is in a step for ever. */
+static void show_life(void)
+{
+    struct board_slot *slot = me.board.hdr ? board_slot(&me.board, me.boot->slot) : NULL;
+
+    if (slot && !is("silent"))
+        atomic_store(&slot->heartbeat_ns, clock_mono_ns());
+    if (slot && is("long-step") && atomic_load(&slot->step_started_ns) == 0) {
+        atomic_store(&slot->step_limit_ns, 1500 * NS_PER_MS);
+        atomic_store(&slot->step_started_ns, clock_mono_ns());
+    }
+}
+
+static void wait_for_news(struct pollfd fds[CLIENTS_MAX + 2])
+{
+    bool is_gateway = me.boot->slot == BOARD_SLOT_GATEWAY;
+
+    fds[0] = (struct pollfd){ .fd = is_gateway ? me.listener : -1, .events = POLLIN };
+    for (int i = 0; i < CLIENTS_MAX; i++)
+        fds[1 + i] =
+            (struct pollfd){ .fd = me.clients[i].fd ? me.clients[i].fd : -1, .events = POLLIN };
+    fds[CLIENTS_MAX + 1] =
+        (struct pollfd){ .fd = me.orphan_deadline_ns ? -1 : CONTROL_FD, .events = POLLIN };
+    poll(fds, CLIENTS_MAX + 2, 50);
+}
+
 static void serve(void)
 {
+    static struct pollfd fds[CLIENTS_MAX + 2];
+
     fcntl(CONTROL_FD, F_SETFL, O_NONBLOCK);
     for (;;) {
-        struct pollfd fd = { .fd = me.orphan_deadline_ns ? -1 : CONTROL_FD, .events = POLLIN };
-        poll(&fd, 1, 50);
+        show_life();
+        wait_for_news(fds);
         if (got_sigterm) {
             note("sigterm");
             got_sigterm = 0;
@@ -317,7 +488,8 @@ static void serve(void)
             note("gave up");
             exit(0);
         }
-        if (fd.revents)
+        serve_clients(fds);
+        if (fds[CLIENTS_MAX + 1].revents)
             listen_to_llmd();
     }
 }
@@ -337,6 +509,8 @@ int main(int argc, char **argv)
         note("bad descriptor %d was inherited", extra);
     check_inheritance();
     check_segments();
+    if (me.boot->slot == BOARD_SLOT_GATEWAY)
+        take_over_clients();
     signal(SIGPIPE, SIG_IGN);
     signal(SIGTERM, on_sigterm);
     if (is("exit")) {

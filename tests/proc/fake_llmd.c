@@ -109,8 +109,51 @@ static void answer_status(const struct fake_llmd *f, int sock, int n_asked)
     control_send(sock, MSG_CTL_REPLY, &reply, NULL, 0, NULL);
 }
 
+/* One that runs, one that is poisoned. */
+static void add_requests(Llmd__CtlReply *reply, Llmd__RequestStatus rows[2],
+                         Llmd__RequestStatus *list[2])
+{
+    rows[0] = rows[1] = (Llmd__RequestStatus)LLMD__REQUEST_STATUS__INIT;
+    rows[0].sequence_id = 0xabcdef0123456789;
+    rows[0].state = "running";
+    rows[0].n_prompt = 12;
+    rows[0].n_generated = 34;
+    rows[0].age_ns = 125000000000;
+    rows[0].kv_pages = 3;
+    rows[1].sequence_id = 7;
+    rows[1].group = 1;
+    rows[1].state = "poisoned";
+    rows[1].crashes = 2;
+    rows[1].error = "running at 2 crashes\x1b[2J";
+    list[0] = &rows[0];
+    list[1] = &rows[1];
+    reply->requests = list;
+    reply->n_requests = 2;
+    reply->requests_left_out = 5;
+}
+
+static void add_logs(Llmd__CtlReply *reply, const char *process, Llmd__ProcessLog logs[2],
+                     Llmd__ProcessLog *list[2])
+{
+    static char *gateway[] = { "g1", "g2", "g3" }, *worker[] = { "w1\x1b[31m", "w2" };
+
+    logs[0] = logs[1] = (Llmd__ProcessLog)LLMD__PROCESS_LOG__INIT;
+    logs[0].process = "gateway";
+    logs[0].lines = gateway;
+    logs[0].n_lines = 3;
+    logs[1].process = "worker 0.0";
+    logs[1].lines = worker;
+    logs[1].n_lines = 2;
+    list[0] = &logs[0];
+    list[1] = &logs[1];
+    reply->logs = process[0] ? list + 1 : list;
+    reply->n_logs = process[0] ? 1 : 2;
+}
+
 static void answer_order(const struct fake_llmd *f, int sock, const Llmd__CtlRequest *request)
 {
+    Llmd__RequestStatus rows[2], *row_list[2];
+    Llmd__ProcessLog logs[2], *log_list[2];
     Llmd__ConfigLine line = LLMD__CONFIG_LINE__INIT, *lines[] = { &line };
     Llmd__CtlReply reply = LLMD__CTL_REPLY__INIT;
 
@@ -124,6 +167,10 @@ static void answer_order(const struct fake_llmd *f, int sock, const Llmd__CtlReq
         reply.n_config = 1;
         reply.config = lines;
     }
+    if (request->command == LLMD__CTL_COMMAND__CTL_REQUESTS)
+        add_requests(&reply, rows, row_list);
+    if (request->command == LLMD__CTL_COMMAND__CTL_LOGS)
+        add_logs(&reply, request->process, logs, log_list);
     control_send(sock, MSG_CTL_REPLY, &reply, NULL, 0, NULL);
 }
 
@@ -131,7 +178,7 @@ static void serve_control(const struct fake_llmd *f, int sock, int *n_status)
 {
     const Llmd__CtlRequest *request;
     struct control_msg m;
-    char text[64];
+    char text[512];
 
     if (control_recv(sock, &m, NULL) != CONTROL_OK)
         return;
@@ -145,11 +192,12 @@ static void serve_control(const struct fake_llmd *f, int sock, int *n_status)
     } else if (request->command == LLMD__CTL_COMMAND__CTL_STATUS) {
         answer_status(f, sock, (*n_status)++);
     } else {
-        snprintf(text, sizeof text, "%s %u\n",
+        snprintf(text, sizeof text, "%s %u%s%s%s%s\n",
                  protobuf_c_enum_descriptor_get_value(&llmd__ctl_command__descriptor,
                                                       (int)request->command)
                      ->name,
-                 request->group);
+                 request->group, request->model[0] ? " model " : "", request->model,
+                 request->process[0] ? " process " : "", request->process);
         note(f, text);
         answer_order(f, sock, request);
     }

@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -99,9 +101,35 @@ void rig_init(struct rig *r, const char *behaviour)
     r->notify = open_notify(r);
 }
 
+/* To 3, 4, ... with their names, in the child that becomes llmd. */
+static void pass_descriptors(const struct rig *r)
+{
+    static char names[RIG_STORED_MAX * 24], text[32];
+    int n_stored = r->store ? r->store->n : 0, n = 0, high[RIG_STORED_MAX + 1];
+
+    if (r->passed_fd >= 0) {
+        high[n++] = fcntl(r->passed_fd, F_DUPFD_CLOEXEC, RIG_STORED_MAX + 8);
+        strcat(names, "http");
+    }
+    for (int i = 0; i < n_stored; i++) {
+        high[n++] = fcntl(r->store->list[i].fd, F_DUPFD_CLOEXEC, RIG_STORED_MAX + 8);
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", n > 1 ? ":" : "",
+                 r->store->list[i].name);
+    }
+    for (int i = 0; i < n; i++)
+        dup2(high[i], 3 + i);
+    if (n == 0)
+        return;
+    snprintf(text, sizeof text, "%d", (int)getpid());
+    setenv("LISTEN_PID", text, 1);
+    snprintf(text, sizeof text, "%d", n);
+    setenv("LISTEN_FDS", text, 1);
+    setenv("LISTEN_FDNAMES", names, 1);
+}
+
 static void run_llmd(const struct rig *r, char **argv)
 {
-    char path[128], text[160];
+    char path[128];
     int log;
 
     put_path(r, "stderr", path);
@@ -109,48 +137,196 @@ static void run_llmd(const struct rig *r, char **argv)
     dup2(log, STDERR_FILENO);
     close(log);
     put_path(r, "notify", path);
-    setenv("NOTIFY_SOCKET", path, 1);
+    if (!getenv("RIG_NO_NOTIFY"))
+        setenv("NOTIFY_SOCKET", path, 1);
     unsetenv("JOURNAL_STREAM");
-    if (r->passed_fd >= 0) {
-        snprintf(text, sizeof text, "%d", (int)getpid());
-        setenv("LISTEN_PID", text, 1);
-        setenv("LISTEN_FDS", "1", 1);
-        dup2(r->passed_fd, 3);
-    }
+    pass_descriptors(r);
     put_path(r, "bin/llmd", path);
     execv(path, argv);
     _exit(127);
 }
 
+static void lock(const struct rig *r)
+{
+    if (r->store)
+        pthread_mutex_lock(&r->store->mutex);
+}
+
+static void unlock(const struct rig *r)
+{
+    if (r->store)
+        pthread_mutex_unlock(&r->store->mutex);
+}
+
+void rig_restart(struct rig *r)
+{
+    assert_int_equal(r->pid, 0);
+    lock(r);
+    r->pid = fork();
+    if (r->pid == 0)
+        run_llmd(r, r->argv);
+    unlock(r);
+    assert_true(r->pid > 0);
+}
+
 void rig_start(struct rig *r, ...)
 {
-    char *argv[40] = { (char *)(uintptr_t) "llmd", r->model, (char *)(uintptr_t) "--runtime-dir",
-                       r->run };
+    char **argv = r->argv;
     int n = 4;
     va_list ap;
 
+    argv[0] = (char *)(uintptr_t) "llmd";
+    argv[1] = r->model;
+    argv[2] = (char *)(uintptr_t) "--runtime-dir";
+    argv[3] = r->run;
     va_start(ap, r);
     do
         argv[n] = va_arg(ap, char *);
     while (argv[n++] && n < 40);
     va_end(ap);
-    assert_int_equal(r->pid, 0);
-    r->pid = fork();
-    assert_true(r->pid >= 0);
-    if (r->pid == 0)
-        run_llmd(r, argv);
+    rig_restart(r);
+}
+
+void rig_kill_and_restart(struct rig *r)
+{
+    kill(r->pid, SIGKILL);
+    assert_int_equal(rig_wait_exit(r), -SIGKILL);
+    rig_restart(r);
 }
 
 /* ---- what it says ---- */
 
-static void pump(struct rig *r)
+static void drop_stored(struct rig_store *store, int i)
+{
+    close(store->list[i].fd);
+    store->list[i] = store->list[--store->n];
+}
+
+static void drop_hung_up(struct rig_store *store)
+{
+    for (int i = store->n; i > 0; i--) {
+        struct pollfd p = { .fd = store->list[i - 1].fd };
+        if (store->list[i - 1].is_polled && poll(&p, 1, 0) > 0)
+            drop_stored(store, i - 1);
+    }
+}
+
+static void keep_or_forget(struct rig_store *store, const char *lines, int fd)
+{
+    const char *name = strstr(lines, "FDNAME=");
+    size_t length = name ? strcspn(name + 7, "\n") : 0;
+
+    if (store && fd >= 0 && strstr(lines, "FDSTORE=1") && store->n < RIG_STORED_MAX) {
+        struct rig_stored *one = &store->list[store->n++];
+        snprintf(one->name, sizeof one->name, "%.*s", (int)length, name + 7);
+        one->fd = fd;
+        one->is_polled = !strstr(lines, "FDPOLL=0");
+        return;
+    }
+    if (fd >= 0)
+        close(fd);
+    for (int i = store && strstr(lines, "FDSTOREREMOVE=1") ? store->n : 0; i > 0; i--)
+        if (strlen(store->list[i - 1].name) == length &&
+            strncmp(store->list[i - 1].name, name + 7, length) == 0)
+            drop_stored(store, i - 1);
+}
+
+static void pump_locked(struct rig *r)
 {
     char bytes[2048];
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } control;
     ssize_t n;
 
-    while ((n = recv(r->notify, bytes, sizeof bytes, 0)) > 0) {
+    for (;;) {
+        struct iovec iov = { .iov_base = bytes, .iov_len = sizeof bytes - 1 };
+        struct msghdr m = { .msg_iov = &iov,
+                            .msg_iovlen = 1,
+                            .msg_control = control.room,
+                            .msg_controllen = sizeof control.room };
+        struct cmsghdr *c;
+        int fd = -1;
+        n = recvmsg(r->notify, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (n <= 0)
+            return;
+        c = CMSG_FIRSTHDR(&m);
+        if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+            memcpy(&fd, CMSG_DATA(c), sizeof fd);
+        bytes[n] = '\0';
         buf_add(&r->told, bytes, (size_t)n);
         buf_add_char(&r->told, '\n');
+        keep_or_forget(r->store, bytes, fd);
+    }
+}
+
+static void pump(struct rig *r)
+{
+    lock(r);
+    pump_locked(r);
+    unlock(r);
+}
+
+static void *run_store(void *arg)
+{
+    struct rig *r = arg;
+    struct pollfd p[2] = { { .fd = r->notify, .events = POLLIN },
+                           { .fd = r->store->stop, .events = POLLIN } };
+
+    while (poll(p, 2, 20) >= 0 && !p[1].revents) {
+        lock(r);
+        pump_locked(r);
+        drop_hung_up(r->store);
+        unlock(r);
+    }
+    return NULL;
+}
+
+void rig_open_store(struct rig *r)
+{
+    r->store = calloc(1, sizeof *r->store);
+    assert_non_null(r->store);
+    pthread_mutex_init(&r->store->mutex, NULL);
+    r->store->stop = eventfd(0, EFD_CLOEXEC);
+    assert_int_equal(pthread_create(&r->store->thread, NULL, run_store, r), 0);
+}
+
+static void close_store(struct rig *r)
+{
+    struct rig_store *store = r->store;
+
+    if (!store)
+        return;
+    assert_int_equal(write(store->stop, &(uint64_t){ 1 }, 8), 8);
+    pthread_join(store->thread, NULL);
+    while (store->n > 0)
+        drop_stored(store, store->n - 1);
+    close(store->stop);
+    r->store = NULL;
+    free(store);
+}
+
+int rig_count_stored(struct rig *r, const char *name)
+{
+    bool is_prefix = name[strlen(name) - 1] == '-';
+    int n = 0;
+
+    lock(r);
+    for (int i = 0; i < r->store->n; i++)
+        n += is_prefix ? strncmp(r->store->list[i].name, name, strlen(name)) == 0
+                       : strcmp(r->store->list[i].name, name) == 0;
+    unlock(r);
+    return n;
+}
+
+void rig_wait_stored(struct rig *r, const char *name, int n)
+{
+    for (int ms = 0; rig_count_stored(r, name) != n; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_msg("%d descriptors '%s' in the store, expected %d", rig_count_stored(r, name),
+                     name, n);
+        nap_ms(5);
     }
 }
 
@@ -165,8 +341,13 @@ static int count(const char *text, const char *word)
 
 int rig_count_told(struct rig *r, const char *text)
 {
+    int n;
+
     pump(r);
-    return count(r->told.data, text);
+    lock(r);
+    n = count(r->told.data, text);
+    unlock(r);
+    return n;
 }
 
 char *rig_read(const struct rig *r, const char *name)
@@ -301,6 +482,7 @@ void rig_fini(struct rig *r)
 
     if (r->pid > 0)
         kill(r->pid, SIGKILL);
+    close_store(r);
     kill_rest();
     if (bad)
         fail_msg("a child complains: %s", events);
@@ -318,7 +500,7 @@ int rig_connect(const struct rig *r)
     struct sockaddr_un at = { .sun_family = AF_UNIX };
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 },
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = PATIENCE_MS / 1000 },
                sizeof(struct timeval));
     runtime_dir_control_path(r->run, at.sun_path, sizeof at.sun_path);
     for (int ms = 0; connect(fd, (struct sockaddr *)&at, sizeof at) < 0; ms += 5) {
@@ -375,6 +557,18 @@ pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t resta
     return 0;
 }
 
+int rig_settled_fds(const struct rig *r)
+{
+    int n, before;
+
+    do {
+        before = rig_count_fds(r);
+        nap_ms(30);
+        n = rig_count_fds(r);
+    } while (n != before);
+    return n;
+}
+
 int rig_count_fds(const struct rig *r)
 {
     char path[64];
@@ -388,4 +582,14 @@ int rig_count_fds(const struct rig *r)
         n++;
     closedir(dir);
     return n;
+}
+
+void rig_expect_fds(struct rig *r, int n)
+{
+    for (int ms = 0; rig_count_fds(r) != n; ms += 5) {
+        pump(r);
+        if (ms > PATIENCE_MS)
+            fail_msg("llmd has %d descriptors open, expected %d", rig_count_fds(r), n);
+        nap_ms(5);
+    }
 }

@@ -3,18 +3,37 @@
 #ifndef LLMD_TESTS_LLMD_RIG_H
 #define LLMD_TESTS_LLMD_RIG_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
 #include "proto/control.h"
 
+enum { RIG_STORED_MAX = 4096 };
+
+/* The fd store of a service manager: it reads all the time, drops what has hung up, and gives everything to
+ * each llmd that is started. */
+struct rig_store {
+    struct rig_stored {
+        char name[40];
+        int fd;
+        bool is_polled;
+    } list[RIG_STORED_MAX];
+    int n;
+    pthread_t thread;
+    pthread_mutex_t mutex; /* of list and rig.told */
+    int stop;              /* eventfd */
+};
+
 struct rig {
     char base[48]; /* bin/ model/ run/ stderr notify */
     char model[64], run[64];
-    pid_t pid;       /* of llmd; 0 = none */
-    int notify;      /* what llmd tells its service manager */
-    struct buf told; /* of it, one line each */
-    int passed_fd;   /* handed over by socket activation; -1 = none */
+    pid_t pid;               /* of llmd; 0 = none */
+    int notify;              /* what llmd tells its service manager */
+    struct buf told;         /* of it, one line each */
+    struct rig_store *store; /* NULL = none, what is sent to be kept is closed */
+    char *argv[40];          /* of the newest start; borrowed */
+    int passed_fd;           /* handed over by socket activation; -1 = none */
 };
 
 /* A fresh folder; behaviour: lines "<process>: <word>" of fake_child.c, or "". */
@@ -26,6 +45,15 @@ void rig_fini(struct rig *r);
 
 /* Start llmd with these further arguments (NULL at the end). */
 void rig_start(struct rig *r, ...) __attribute__((sentinel));
+/* Be a service manager with an fd store from here on. */
+void rig_open_store(struct rig *r);
+/* Descriptors of this name in the store; of all whose names begin so when it ends with '-'. */
+int rig_count_stored(struct rig *r, const char *name);
+void rig_wait_stored(struct rig *r, const char *name, int n);
+/* kill -9 llmd, and start it again with the same arguments. */
+void rig_kill_and_restart(struct rig *r);
+void rig_restart(struct rig *r);
+
 /* Until STATUS says so in so many words; fails the test after some seconds. */
 void rig_wait_told(struct rig *r, const char *line);
 void rig_wait_event(struct rig *r, const char *event);
@@ -53,6 +81,9 @@ pid_t rig_pid_of(const struct rig *r, const char *process);
 /* Until the process is ready with at least this many restarts; its pid. */
 pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t restarts);
 int rig_count_fds(const struct rig *r);
+int rig_settled_fds(const struct rig *r); /* when it has closed what we have left */
+/* Until llmd has that many: what it wants to tell its manager may wait in copies. */
+void rig_expect_fds(struct rig *r, int n);
 
 void nap_ms(int ms);
 

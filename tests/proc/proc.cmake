@@ -26,6 +26,11 @@ llmd_test(NAME test_supervisor
   LIBS proto
   TIMEOUT 180 LABELS proc)
 add_dependencies(test_supervisor fake_child llmd)
+llmd_test(NAME test_adoption
+  SOURCES proc/test_adoption.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 240 LABELS proc)
+add_dependencies(test_adoption fake_child llmd)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto
@@ -35,7 +40,23 @@ add_test(NAME verify_units
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_SOURCE_DIR}/systemd)
 set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)
 
-llmd_test(NAME test_kills
-  SOURCES proc/test_kills.c proc/system.c proc/http_client.c
+add_executable(fake_kept proc/fake_kept.c)
+llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
+add_dependencies(test_llm_init fake_kept llm-init llmd)
+llmd_test(NAME test_hangs SOURCES proc/test_hangs.c proc/llmd_rig.c LIBS proto LABELS proc)
+add_dependencies(test_hangs fake_child llmd)
+
+# The programs and units under a real systemd, booted in namespaces; root only.
+add_test(NAME test_systemd COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_systemd.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_systemd PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS proc)
+llmd_test(NAME test_llmd_kills
+  SOURCES proc/test_llmd_kills.c proc/system.c proc/http_client.c
   LIBS proto
-  TIMEOUT 400 LABELS proc)
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
+
+llmd_test(NAME test_model_switch
+  SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)

@@ -52,9 +52,16 @@ static void show_log(const struct system *s)
 static void run_llmd(const struct system *s, const char *const *args)
 {
     char log[96];
-    const char *argv[ARGS_MAX] = { TEST_BIN_DIR "/llmd", "--host", "127.0.0.1", "--port", "0",
-                                   "--runtime-dir",      s->dir };
-    int n = 7, fd;
+    const char *argv[ARGS_MAX] = { TEST_BIN_DIR "/llm-init",
+                                   TEST_BIN_DIR "/llmd",
+                                   "--host",
+                                   "127.0.0.1",
+                                   "--port",
+                                   "0",
+                                   "--runtime-dir",
+                                   s->dir };
+    const char **program = s->has_init ? argv : argv + 1;
+    int n = 8, fd;
 
     for (; args && *args && n < ARGS_MAX - 1; args++)
         argv[n++] = *args;
@@ -63,13 +70,13 @@ static void run_llmd(const struct system *s, const char *const *args)
     dup2(fd, STDERR_FILENO);
     dup2(fd, STDOUT_FILENO);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* a test that fails leaves nothing running */
-    execv(argv[0], (char *const *)(uintptr_t)argv);
+    execv(program[0], (char *const *)(uintptr_t)program);
     _exit(127);
 }
 
-void system_start(struct system *s, const char *const *args)
+static void start(struct system *s, bool has_init, const char *const *args)
 {
-    *s = (struct system){ .pid = 0 };
+    *s = (struct system){ .has_init = has_init };
     snprintf(s->dir, sizeof s->dir, "/tmp/llmd-test-XXXXXX");
     assert_non_null(mkdtemp(s->dir));
     s->pid = fork();
@@ -85,6 +92,16 @@ void system_start(struct system *s, const char *const *args)
     assert_true(reply->status->n_listen > 0);
     s->port = atoi(strrchr(reply->status->listen[0], ':') + 1);
     frame_free_body(reply);
+}
+
+void system_start(struct system *s, const char *const *args)
+{
+    start(s, false, args);
+}
+
+void system_start_below_init(struct system *s, const char *const *args)
+{
+    start(s, true, args);
 }
 
 Llmd__CtlReply *system_ask(const struct system *s, Llmd__CtlCommand command)

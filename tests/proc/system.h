@@ -10,7 +10,8 @@
 #include "proto/frame.h"
 
 struct system {
-    pid_t pid;    /* llmd */
+    pid_t pid;    /* llmd, or its llm-init */
+    bool has_init;
     char dir[64]; /* runtime folder, made by system_start() */
     int port;
 };
@@ -18,6 +19,8 @@ struct system {
 /* Start llmd with these further arguments (NULL-terminated) and wait until it is ready.  Fails the
  * running test with llmd's log when it does not come up. */
 void system_start(struct system *s, const char *const *args);
+/* The same below llm-init, which starts llmd again when it dies. */
+void system_start_below_init(struct system *s, const char *const *args);
 /* Ask for the status; NULL when nobody answers.  Free with frame_free_body(). */
 Llmd__CtlReply *system_ask(const struct system *s, Llmd__CtlCommand command);
 /* Wait until a predicate over the status holds; false after timeout_ms. */

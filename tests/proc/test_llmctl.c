@@ -157,10 +157,31 @@ static void llmctl_orders_reach_llmd(void **state)
     assert_int_equal(run(&f, "drain"), 0);
     assert_int_equal(run(&f, "restart", "gateway"), 0);
     assert_int_equal(run(&f, "restart", "group", "3"), 0);
-    expect_contains(result.out, "restarting group 3\n");
+    expect_contains(result.out, "restarting group 3; its streams pause and go on\n");
+    assert_int_equal(run(&f, "restart", "llmd"), 0);
     assert_int_equal(run(&f, "reload"), 0);
-    assert_string_equal(fake_llmd_asked(&f),
-                        "CTL_DRAIN 0\nCTL_RESTART_GATEWAY 0\nCTL_RESTART_GROUP 3\nCTL_RELOAD 0\n");
+    assert_int_equal(run(&f, "upgrade"), 0);
+    assert_string_equal(
+        fake_llmd_asked(&f),
+        "CTL_DRAIN 0\nCTL_RESTART_GATEWAY 0\nCTL_RESTART_GROUP 3\nCTL_RESTART_LLMD 0\n"
+        "CTL_RELOAD 0\nCTL_UPGRADE 0\n");
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_reload_names_the_model_from_the_root(void **state)
+{
+    struct fake_llmd f = { 0 };
+    char here[256], expected[700];
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof here));
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "reload", "--model", "/models/a"), 0);
+    assert_int_equal(run(&f, "reload", "-m", "models/b"), 0);
+    expect_contains(result.out, "new requests go to the new model");
+    snprintf(expected, sizeof expected,
+             "CTL_RELOAD 0 model /models/a\nCTL_RELOAD 0 model %s/models/b\n", here);
+    assert_string_equal(fake_llmd_asked(&f), expected);
     fake_llmd_stop(&f);
 }
 
@@ -185,6 +206,12 @@ static void llmctl_wrong_usage_asks_nobody(void **state)
         { "restart", "group" },
         { "restart", "group", "-1" },
         { "restart", "gateway", "1" },
+        { "restart", "llmd", "1" },
+        { "reload", "extra" },
+        { "reload", "--model", "" },
+        { "upgrade", "gateway" },
+        { "requests", "extra" },
+        { "logs", "-n", "0" },
         { "status", "extra" },
         { "status", "--watch", "0" },
         { "wait", "--timeout", "x" },
@@ -331,6 +358,53 @@ static void llmctl_config_shows_sources(void **state)
     assert_string_equal(result.out,
                         "[{\"name\":\"port\",\"value\":\"8080\",\"source\":\"environment PORT\","
                         "\"help\":\"TCP port to listen on.\"}]\n");
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_requests_shows_what_runs_and_what_is_poisoned(void **state)
+{
+    struct fake_llmd f = { 0 };
+    json_t *v;
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "requests"), 0);
+    assert_string_equal(
+        result.out,
+        "SEQUENCE          GROUP  STATE     PROMPT  GENERATED     AGE  KV PAGES  CRASHES  KILLS  "
+        "ERROR\n"
+        "abcdef0123456789      0  running       12         34  2m 05s         3        0      0  "
+        "-\n"
+        "0000000000000007      1  poisoned       0          0    0 ms         0        2      0  "
+        "running at 2 crashes [2J\n");
+    assert_string_equal(result.err, "llmctl: 5 more did not fit\n");
+    assert_int_equal(run(&f, "requests", "--json"), 0);
+    v = json_loads(result.out, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, NULL);
+    assert_int_equal(json_array_size(v), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(v, 1), "state")),
+                        "poisoned");
+    assert_true(json_real_value(json_object_get(json_array_get(v, 0), "n_generated")) == 34);
+    json_decref(v);
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_logs_shows_the_last_lines_of_each(void **state)
+{
+    struct fake_llmd f = { 0 };
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "logs"), 0);
+    assert_string_equal(result.out, "gateway\ng1\ng2\ng3\n\nworker 0.0\nw1[31m\nw2\n");
+    assert_int_equal(run(&f, "logs", "-n", "1"), 0);
+    assert_string_equal(result.out, "gateway\ng3\n\nworker 0.0\nw2\n");
+    assert_int_equal(run(&f, "logs", "worker", "0.0"), 0);
+    assert_string_equal(result.out, "w1[31m\nw2\n");
+    assert_int_equal(run(&f, "logs", "worker 0.0", "--json", "-n", "1"), 0);
+    assert_string_equal(result.out, "[{\"process\":\"worker 0.0\",\"lines\":[\"w2\"]}]\n");
+    assert_string_equal(fake_llmd_asked(&f),
+                        "CTL_LOGS 0\nCTL_LOGS 0\nCTL_LOGS 0 process worker 0.0\n"
+                        "CTL_LOGS 0 process worker 0.0\n");
     fake_llmd_stop(&f);
 }
 
@@ -597,6 +671,7 @@ int main(void)
         cmocka_unit_test(llmctl_without_a_server_names_the_socket),
         cmocka_unit_test(llmctl_finds_the_folder_in_the_environment),
         cmocka_unit_test(llmctl_orders_reach_llmd),
+        cmocka_unit_test(llmctl_reload_names_the_model_from_the_root),
         cmocka_unit_test(llmctl_tells_a_refusal),
         cmocka_unit_test(llmctl_wrong_usage_asks_nobody),
         cmocka_unit_test(llmctl_gives_up_on_a_server_that_talks_nonsense),
@@ -605,6 +680,8 @@ int main(void)
         cmocka_unit_test(llmctl_status_json_has_stable_keys),
         cmocka_unit_test(llmctl_status_watch_goes_on_until_interrupted),
         cmocka_unit_test(llmctl_config_shows_sources),
+        cmocka_unit_test(llmctl_requests_shows_what_runs_and_what_is_poisoned),
+        cmocka_unit_test(llmctl_logs_shows_the_last_lines_of_each),
         cmocka_unit_test(llmctl_version_needs_no_server),
         cmocka_unit_test(llmctl_wait_shows_states_until_ready),
         cmocka_unit_test(llmctl_wait_ends_when_it_cannot_become_ready),

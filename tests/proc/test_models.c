@@ -60,12 +60,14 @@ static json_t *ask(const struct system *s, json_t *request)
     char *text = json_dumps(request, 0);
     struct buf out = { 0 };
     json_t *answer;
+    struct err e = { 0 };
     int status = http_ask(s->port, "/v1/completions", text, &out);
 
     if (status != 200)
         fail_msg("%s gave %d %s", text, status, out.data ? out.data : "");
-    answer = json_parse(out.data, out.n, NULL);
-    assert_non_null(answer);
+    answer = json_parse(out.data, out.n, &e);
+    if (!answer)
+        fail_msg("%s gave %s: %s", text, out.data ? out.data : "", e.msg);
     buf_fini(&out);
     free(text);
     json_decref(request);

@@ -321,7 +321,7 @@ static void fifty_deaths_leak_no_descriptor_and_no_zombie(void **state)
     rig_start(&rig, BASE, "--backoff-ms", "1", "--backoff-max-ms", "1", "--log-level", "warning",
               NULL);
     rig_wait_told(&rig, "READY=1");
-    before = rig_count_fds(&rig);
+    before = rig_count_fds(&rig); /* the manager has read: nothing waits to be told */
     for (uint32_t i = 1; i <= 25; i++) {
         rig_wait_events(&rig, "orphan", (int)i);
         kill(rig_pid_of(&rig, "gateway"), SIGKILL);
@@ -331,7 +331,7 @@ static void fifty_deaths_leak_no_descriptor_and_no_zombie(void **state)
     }
     rig_wait_events(&rig, "orphan", 26);
     nap_ms(50); /* the orphans' lives */
-    assert_int_equal(rig_count_fds(&rig), before);
+    rig_expect_fds(&rig, before);
     rig_stop(&rig); /* fails on any process that is left, a zombie too */
 }
 
@@ -382,28 +382,49 @@ static void stubborn_worker_is_killed_and_that_is_no_clean_end(void **state)
     rig_behave(&rig, "worker 0.0: ignore-all");
     start_and_wait();
     kill(rig.pid, SIGINT);
-    while (rig_count_events(&rig, "drain\n") < 2) /* the gateway's, then the worker's */
-        nap_ms(5);
-    kill(rig.pid, SIGTERM); /* a second signal hastens */
+    rig_wait_events(&rig, "drain\n", 2); /* the gateway's, then the worker's */
+    kill(rig.pid, SIGTERM);              /* a second signal hastens, a third kills */
+    rig_wait_event(&rig, "drain now");
+    kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 1);
     assert_int_equal(rig_count_log(&rig, "killed: asked to stop at once"), 1);
     rig_expect_no_process(0);
     assert_int_not_equal(access(rig.run, F_OK), 0);
 }
 
-static void second_signal_hastens_a_draining_gateway(void **state)
+static void second_signal_ends_what_runs_and_that_is_clean(void **state)
 {
     uint64_t asked;
 
     (void)state;
-    rig_behave(&rig, "gateway: ignore-drain");
+    rig_behave(&rig, "gateway: slow-drain\nworker 0.0: slow-drain");
     start_and_wait();
     kill(rig.pid, SIGTERM);
     rig_wait_event(&rig, "drain\n");
     asked = clock_mono_ns();
     kill(rig.pid, SIGTERM);
-    assert_int_equal(rig_wait_exit(&rig), 1);
+    assert_int_equal(rig_wait_exit(&rig), 0);
     assert_true(clock_mono_ns() - asked < 10 * NS_PER_S); /* and not after drain_timeout_s */
+    assert_int_equal(rig_count_events(&rig, "drain now"), 2);
+    assert_int_equal(rig_count_events(&rig, "sigterm"), 0);
+    rig_expect_no_process(0);
+}
+
+static void third_signal_does_not_wait_for_anybody(void **state)
+{
+    uint64_t asked;
+
+    (void)state;
+    rig_behave(&rig, "gateway: ignore-all\nworker 0.0: ignore-all");
+    start_and_wait();
+    asked = clock_mono_ns();
+    kill(rig.pid, SIGTERM);
+    rig_wait_event(&rig, "drain\n");
+    kill(rig.pid, SIGTERM);
+    rig_wait_event(&rig, "drain now");
+    kill(rig.pid, SIGTERM);
+    assert_int_equal(rig_wait_exit(&rig), 1);
+    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S);
     rig_expect_no_process(0);
 }
 
@@ -530,8 +551,9 @@ static void operator_restarts_without_a_death(void **state)
     expect_reply(LLMD__CTL_COMMAND__CTL_RESTART_GROUP, 2, false);
     expect_reply(LLMD__CTL_COMMAND__CTL_RELOAD, 0, true);
     expect_reply((Llmd__CtlCommand)99, 0, false);
-    assert_int_equal(rig_count_events(&rig, "drain\n"), 2);
+    assert_int_equal(rig_count_events(&rig, "drain"), 0); /* the way of a crash, not of an end */
     assert_int_equal(rig_count_log(&rig, "event=died"), 0);
+    assert_int_equal(rig_count_log(&rig, "how=\"killed: restarted, as asked\""), 2);
     reply = rig_ask(&rig, LLMD__CTL_COMMAND__CTL_STATUS, 0);
     assert_string_equal(reply->status->state, "ready");
     assert_int_equal(reply->status->processes[1]->restarts, 1);
@@ -666,7 +688,8 @@ int main(void)
         STORY(a_dead_ones_socket_is_replaced),
         STORY(slow_gateway_gets_sigterm_at_the_deadline),
         STORY(stubborn_worker_is_killed_and_that_is_no_clean_end),
-        STORY(second_signal_hastens_a_draining_gateway),
+        STORY(second_signal_ends_what_runs_and_that_is_clean),
+        STORY(third_signal_does_not_wait_for_anybody),
         STORY(stop_while_loading_does_not_wait),
         STORY(stop_in_backoff_does_not_wait),
         STORY(hangup_reloads_what_may_change),

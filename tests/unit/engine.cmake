@@ -4,10 +4,18 @@ llmd_test(NAME test_sampler SOURCES unit/test_sampler.c unit/naive_sampler.c LIB
 llmd_test(NAME test_kvcache SOURCES unit/test_kvcache.c unit/sequence_fixture.c LIBS engine LABELS unit)
 llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixture.c LIBS engine
   LABELS unit)
+llmd_test(NAME test_step_history SOURCES unit/test_step_history.c LIBS engine LABELS unit)
 llmd_test(NAME test_engine LIBS engine LABELS unit
   SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
 llmd_test(NAME test_recovery LIBS engine LABELS unit
   SOURCES unit/test_recovery.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
-llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 300
+llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 600
   SOURCES unit/test_worker_process.c unit/worker_rig.c unit/gateway_client.c)
 add_dependencies(test_worker_process llm-worker)
+
+# A measurement, here because it is the tests' rig that runs the worker.
+add_executable(bench-recovery ${CMAKE_SOURCE_DIR}/bench/recovery.c unit/worker_rig.c
+  unit/gateway_client.c)
+target_link_libraries(bench-recovery PRIVATE proto PkgConfig::cmocka)
+target_compile_definitions(bench-recovery PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+add_dependencies(bench-recovery llm-worker)

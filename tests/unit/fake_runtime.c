@@ -12,11 +12,12 @@
 enum { THREADS = 3 };
 
 struct fake_settings fake_settings = { .max_model_len = 512 };
-uint32_t fake_n_forwards, fake_last_rows, fake_last_seqs;
+uint32_t fake_n_doubts, fake_n_forwards, fake_last_rows, fake_last_seqs;
 
 struct runtime {
     struct model_info info;
     struct kvpool *pool;
+    _Atomic uint32_t doubt;
 };
 
 struct runtime *fake_runtime_new(struct kvpool *pool)
@@ -43,6 +44,23 @@ void runtime_close(struct runtime *rt)
 const struct model_info *runtime_info(const struct runtime *rt)
 {
     return &rt->info;
+}
+
+struct hash128 runtime_kv_identity(const struct runtime *rt)
+{
+    (void)rt;
+    return (struct hash128){ 7, fake_settings.kv_identity };
+}
+
+_Atomic uint32_t *runtime_doubt(struct runtime *rt)
+{
+    return &rt->doubt;
+}
+
+void runtime_doubt_output(struct runtime *rt)
+{
+    atomic_store(&rt->doubt, 1);
+    fake_n_doubts++;
 }
 
 static uint64_t mix(uint64_t x)

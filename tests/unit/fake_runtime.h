@@ -23,6 +23,7 @@ struct fake_settings {
     uint32_t step_us;   /* how long a forward pass takes */
     bool poison_aborts; /* a row whose token is FAKE_POISON kills the process */
     bool no_eos;
+    uint64_t kv_identity;
     enum err_code fail; /* runtime_forward() returns this, if any */
 };
 
@@ -30,6 +31,8 @@ extern struct fake_settings fake_settings;
 
 /* What the last forward pass was given, and how many there were. */
 extern uint32_t fake_n_forwards, fake_last_rows, fake_last_seqs;
+/* How often the engine found logits that are no numbers. */
+extern uint32_t fake_n_doubts;
 
 struct runtime *fake_runtime_new(struct kvpool *pool);
 

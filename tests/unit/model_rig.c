@@ -75,6 +75,7 @@ static int open_ranks(struct rig *r)
                                      .tp_size = (uint32_t)r->config.tp_size,
                                      .epoch = r->epoch,
                                      .pool = &r->pool,
+                                     .stats = &r->stats,
                                      .weights_fd = fcntl(r->weights[i].fd, F_DUPFD_CLOEXEC, 0),
                                      .group_fd = fcntl(r->group.fd, F_DUPFD_CLOEXEC, 0) };
         struct err e = { 0 };

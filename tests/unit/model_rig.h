@@ -19,6 +19,7 @@ struct rig {
     struct segment weights[RIG_RANKS_MAX]; /* as llmd keeps them */
     struct segment group;
     struct kvpool pool;
+    struct stats stats; /* of all ranks */
     struct runtime *ranks[RIG_RANKS_MAX];
     pthread_t followers[RIG_RANKS_MAX];
     uint32_t epoch, cursor;

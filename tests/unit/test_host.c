@@ -75,6 +75,54 @@ static void a_quota_counts_as_cores(void **state)
     remove_all(root);
 }
 
+/* Version 1: a tree for memory, another for cores; without a limit it writes a number near 2^63. */
+static void limits_of_version_1_count_too(void **state)
+{
+    uint32_t whole = host_cores("/nonexistent");
+    char root[64];
+
+    (void)state;
+    test_dir_make(root);
+    write_in(root, "proc", "meminfo", "MemAvailable:    8000 kB\n");
+    write_in(root, "proc/self", "cgroup",
+             "9:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n1:name=systemd:/a\n2:cpuset:/"
+             "b\n3:rdma,cpus:/c\n0::/y\n");
+    write_in(root, "sys/fs/cgroup/memory", "memory.limit_in_bytes", "9223372036854771712\n");
+    write_in(root, "sys/fs/cgroup/memory", "memory.usage_in_bytes", "123456789\n");
+    assert_int_equal(host_memory_available(root), 8000 * 1024);
+    write_in(root, "sys/fs/cgroup/memory/docker", "memory.limit_in_bytes", "3000000\n");
+    write_in(root, "sys/fs/cgroup/memory/docker", "memory.usage_in_bytes", "1000000\n");
+    assert_int_equal(host_memory_available(root), 2000000);
+    write_in(root, "sys/fs/cgroup/memory/docker", "memory.stat",
+             "cache 1\nshmem 1\ntotal_cache 500000\ntotal_shmem 100000\n");
+    assert_int_equal(host_memory_available(root), 2400000);
+    write_in(root, "sys/fs/cgroup/memory/docker/x", "memory.limit_in_bytes", "1000000\n");
+    write_in(root, "sys/fs/cgroup/memory/docker/x", "memory.usage_in_bytes", "999999\n");
+    assert_int_equal(host_memory_available(root), 1);
+    write_in(root, "sys/fs/cgroup/cpu", "cpu.cfs_period_us", "100000\n");
+    write_in(root, "sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "-1\n");
+    assert_int_equal(host_cores(root), whole);
+    write_in(root, "sys/fs/cgroup/cpu/docker/x", "cpu.cfs_period_us", "100000\n");
+    write_in(root, "sys/fs/cgroup/cpu/docker/x", "cpu.cfs_quota_us", "90000\n");
+    assert_int_equal(host_cores(root), 1);
+    remove_all(root);
+}
+
+/* Inside a container the group's own path is not there: its limits stand at the top of what is seen. */
+static void a_container_finds_its_limit_at_the_top(void **state)
+{
+    char root[64];
+
+    (void)state;
+    test_dir_make(root);
+    write_in(root, "proc", "meminfo", "MemAvailable:    8000 kB\n");
+    write_in(root, "proc/self", "cgroup", "9:memory:/kubepods/pod1/abc\n");
+    write_in(root, "sys/fs/cgroup/memory", "memory.limit_in_bytes", "700000\n");
+    write_in(root, "sys/fs/cgroup/memory", "memory.usage_in_bytes", "100000\n");
+    assert_int_equal(host_memory_available(root), 600000);
+    remove_all(root);
+}
+
 static void the_real_machine_has_some_memory(void **state)
 {
     (void)state;
@@ -86,6 +134,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_smallest_limit_on_the_way_up_counts),
         cmocka_unit_test(a_quota_counts_as_cores),
+        cmocka_unit_test(limits_of_version_1_count_too),
+        cmocka_unit_test(a_container_finds_its_limit_at_the_top),
         cmocka_unit_test(the_real_machine_has_some_memory),
     };
 

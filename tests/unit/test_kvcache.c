@@ -100,6 +100,35 @@ static void commit_writes_ids_across_pages(void **state)
     sequence_fixture_fini(&f);
 }
 
+/* Full pages are immutable from then on, each behind its parent; the open one is not. */
+static void full_pages_are_sealed_in_a_chain(void **state)
+{
+    struct sequence_fixture f;
+    const struct kv_page_desc *d;
+    struct sequence *q;
+    uint64_t hash = 0;
+
+    (void)state;
+    sequence_fixture_init(&f, 4, 64, 10, 8);
+    q = sequence_fixture_add(&f, 28, 40, 0);
+    assert_true(kvcache_grow(&f.cache, q, 28));
+    kvcache_commit(&f.cache, q, 7);
+    assert_int_equal(atomic_load(&f.pool.descs[q->pages[0]].sealed), 0);
+    kvcache_commit(&f.cache, q, 27); /* three become full at once */
+    for (uint32_t k = 0; k < 3; k++) {
+        d = &f.pool.descs[q->pages[k]];
+        hash = kvpool_prefix_hash(hash, q->tokens + k * 8, 8);
+        assert_int_equal(atomic_load(&d->sealed), 1);
+        assert_int_equal(d->prefix_hash, hash);
+        assert_int_equal(d->parent, k > 0 ? q->pages[k - 1] : KV_PAGE_NONE);
+        assert_true(kvpool_is_intact(&f.pool, q->pages[k]));
+    }
+    assert_int_equal(atomic_load(&f.pool.descs[q->pages[3]].sealed), 0);
+    kvcache_release(&f.cache, q);
+    assert_balanced(&f);
+    sequence_fixture_fini(&f);
+}
+
 /* Two groups, one pool: each can have its share whatever the other does, and no page twice. */
 static void a_group_keeps_to_its_share(void **state)
 {
@@ -134,6 +163,7 @@ int main(void)
         cmocka_unit_test(pages_follow_the_tokens_and_come_back),
         cmocka_unit_test(growing_past_the_pool_changes_nothing),
         cmocka_unit_test(commit_writes_ids_across_pages),
+        cmocka_unit_test(full_pages_are_sealed_in_a_chain),
         cmocka_unit_test(a_group_keeps_to_its_share),
     };
 

@@ -151,6 +151,15 @@ static void commit_to_sealed(void *pool)
     kvpool_commit(pool, 0, 3, (int32_t[1]){ 0 });
 }
 
+static void seal_half_full(void *pool)
+{
+    struct kvpool *p = pool;
+    uint32_t cursor = 0, page = kvpool_lease(p, kvpool_lease_of(0, 1), &cursor);
+
+    kvpool_commit(p, page, 3, (const int32_t[]){ 1, 2, 3 });
+    kvpool_seal(p, page, KV_PAGE_NONE);
+}
+
 static void free_outside(void *pool)
 {
     kvpool_free(pool, kvpool_lease_of(0, 1), 64);
@@ -159,7 +168,8 @@ static void free_outside(void *pool)
 static void kvpool_misuse_is_a_bug(void **state)
 {
     void (*const misuse[])(void *) = { free_of_another, free_pinned,      commit_backwards,
-                                       commit_too_much, commit_to_sealed, free_outside };
+                                       commit_too_much, commit_to_sealed, seal_half_full,
+                                       free_outside };
     struct kvpool p = make();
     uint32_t cursor = 0;
 
@@ -179,6 +189,32 @@ static bool keep_even(uint32_t page, void *n_asked)
 {
     ++*(int *)n_asked;
     return page % 2 == 0;
+}
+
+/* Two pages of one sequence: the chain says which tokens came before, the checksum what was written. */
+static void kvpool_sealed_page_tells_a_changed_bit(void **state)
+{
+    const int32_t ids[32] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 };
+    struct kvpool p = make();
+    uint64_t lease = kvpool_lease_of(0, 1);
+    uint32_t cursor = 0, a = kvpool_lease(&p, lease, &cursor), b = kvpool_lease(&p, lease, &cursor);
+
+    (void)state;
+    memset(kvpool_page(&p, a), 3, p.hdr->page_bytes);
+    kvpool_commit(&p, a, 16, ids);
+    kvpool_seal(&p, a, KV_PAGE_NONE);
+    kvpool_commit(&p, b, 16, ids + 16);
+    kvpool_seal(&p, b, a);
+    assert_int_equal(p.descs[a].parent, KV_PAGE_NONE);
+    assert_int_equal(p.descs[b].parent, a);
+    assert_int_equal(p.descs[b].prefix_hash,
+                     kvpool_prefix_hash(kvpool_prefix_hash(0, ids, 16), ids + 16, 16));
+    assert_true(p.descs[b].prefix_hash != kvpool_prefix_hash(0, ids + 16, 16));
+    assert_true(kvpool_is_intact(&p, a) && kvpool_is_intact(&p, b));
+    kvpool_page(&p, a)[p.hdr->page_bytes - 1] ^= 1;
+    assert_false(kvpool_is_intact(&p, a));
+    assert_true(kvpool_is_intact(&p, b));
+    kvpool_close(&p);
 }
 
 static void kvpool_reclaim_frees_what_the_dead_epoch_held(void **state)
@@ -414,6 +450,7 @@ int main(void)
         cmocka_unit_test(kvpool_lease_race_between_processes_gives_no_page_twice),
         cmocka_unit_test(kvpool_reclaim_after_sigkill_leaves_no_page_behind),
         cmocka_unit_test(kvpool_commit_shows_tokens_before_their_count),
+        cmocka_unit_test(kvpool_sealed_page_tells_a_changed_bit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

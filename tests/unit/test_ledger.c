@@ -141,6 +141,48 @@ static void ledger_entry_outside_is_a_bug(void **state)
     ledger_close(&l);
 }
 
+/* The operator sees the last ones, in order, however many there were. */
+static void ledger_keeps_the_last_suspects(void **state)
+{
+    struct ledger l = make(&shape);
+    struct ledger_suspect s = { .crashes = 2 }, out[LEDGER_SUSPECTS];
+
+    (void)state;
+    assert_int_equal(ledger_read_suspects(&l, out), 0);
+    for (s.sequence_id = 1; s.sequence_id <= LEDGER_SUSPECTS + 5; s.sequence_id++) {
+        uint32_t n = s.sequence_id < LEDGER_SUSPECTS ? (uint32_t)s.sequence_id : LEDGER_SUSPECTS;
+        ledger_add_suspect(&l, &s);
+        assert_int_equal(ledger_read_suspects(&l, out), n);
+        for (uint32_t i = 0; i < n; i++)
+            assert_int_equal(out[i].sequence_id, s.sequence_id - n + 1 + i);
+    }
+    assert_int_equal(l.hdr->n_entries, shape.n_entries);
+    ledger_close(&l);
+}
+
+static void ledger_peek_sees_what_is_in_use(void **state)
+{
+    struct ledger l = make(&shape), reader;
+    struct ledger_entry *entry = ledger_entry(&l, 3), copy;
+    struct err e;
+
+    (void)state;
+    assert_ok(ledger_attach(&reader, dup(l.segment.fd), false, &e), e); /* as llmd may */
+    entry->sequence_id = 12;
+    entry->n_prompt = 7;
+    memset(entry->error, 'x', sizeof entry->error);
+    assert_false(ledger_peek(&reader, 3, &copy));
+    atomic_store(&entry->state, LEDGER_LIVE);
+    assert_true(ledger_peek(&reader, 3, &copy));
+    assert_int_equal(copy.sequence_id, 12);
+    assert_int_equal(copy.n_prompt, 7);
+    assert_int_equal(strlen(copy.error), sizeof copy.error - 1);
+    atomic_store(&entry->state, LEDGER_DONE);
+    assert_true(ledger_peek(&reader, 3, &copy));
+    ledger_close(&reader);
+    ledger_close(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +191,8 @@ int main(void)
         cmocka_unit_test(ledger_costs_only_what_is_touched),
         cmocka_unit_test(ledger_attach_refuses_offsets_that_do_not_fit),
         cmocka_unit_test(ledger_entry_outside_is_a_bug),
+        cmocka_unit_test(ledger_keeps_the_last_suspects),
+        cmocka_unit_test(ledger_peek_sees_what_is_in_use),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,12 +108,14 @@ static void reach(enum process_state s)
 
 /* The whole drawing once more, written by hand: rows are states, columns events. */
 static const enum process_state drawing[N_PROCESS_STATES][N_PROCESS_EVENTS] = {
-    /*                    START             READY          EXIT             TIMER             STOP */
-    [PROCESS_DOWN] = { PROCESS_STARTING, NO, NO, NO, NO },
-    [PROCESS_STARTING] = { NO, PROCESS_READY, PROCESS_BACKOFF, PROCESS_STARTING, PROCESS_DRAINING },
-    [PROCESS_READY] = { NO, NO, PROCESS_BACKOFF, NO, PROCESS_DRAINING },
-    [PROCESS_DRAINING] = { NO, NO, PROCESS_DOWN, PROCESS_DRAINING, PROCESS_DRAINING },
-    [PROCESS_BACKOFF] = { PROCESS_STARTING, NO, NO, NO, PROCESS_DOWN },
+    /* START, READY, EXIT, TIMER, STOP, HASTEN */
+    [PROCESS_DOWN] = { PROCESS_STARTING, NO, NO, NO, NO, NO },
+    [PROCESS_STARTING] = { NO, PROCESS_READY, PROCESS_BACKOFF, PROCESS_STARTING, PROCESS_DRAINING,
+                           NO },
+    [PROCESS_READY] = { NO, NO, PROCESS_BACKOFF, NO, PROCESS_DRAINING, NO },
+    [PROCESS_DRAINING] = { NO, NO, PROCESS_DOWN, PROCESS_DRAINING, PROCESS_DRAINING,
+                           PROCESS_DRAINING },
+    [PROCESS_BACKOFF] = { PROCESS_STARTING, NO, NO, NO, PROCESS_DOWN, NO },
 };
 
 static void every_cell_is_as_drawn(void **state)
@@ -250,6 +252,144 @@ static void second_stop_kills(void **state)
     assert_true(p.was_forced);
 }
 
+static void hastened_drain_asks_again_with_a_deadline_that_is_now(void **state)
+{
+    uint64_t now = clock_mono_ns();
+
+    (void)state;
+    reach(PROCESS_DRAINING);
+    process_handle(&p, PROCESS_EV_HASTEN);
+    assert_int_equal(world.drains, 2);
+    assert_in_range(world.drain_deadline_ns - now, 0, NS_PER_S);
+    assert_in_range(world.armed_ns - now, 0, 5 * NS_PER_S);
+    assert_int_equal(world.signals, 0);
+    process_handle(&p, PROCESS_EV_TIMER);
+    assert_int_equal(world.last_signal, SIGTERM);
+    process_handle(&p, PROCESS_EV_HASTEN); /* it has been told enough */
+    assert_int_equal(world.drains, 2);
+    assert_false(p.was_forced);
+}
+
+static void a_replaced_process_has_not_died(void **state)
+{
+    siginfo_t info = ended(CLD_KILLED, SIGKILL);
+
+    (void)state;
+    reach(PROCESS_READY);
+    process_replace(&p, "restarted");
+    assert_int_equal(world.last_signal, SIGKILL);
+    process_exited(&p, &info);
+    assert_int_equal(p.state, PROCESS_BACKOFF);
+    assert_string_equal(p.last_exit, "killed: restarted");
+    assert_int_equal(stat_get(&counts, STAT_process_deaths), 0);
+    process_handle(&p, PROCESS_EV_START);
+    process_exited(&p, &info);
+    assert_int_equal(stat_get(&counts, STAT_process_deaths), 1);
+}
+
+/* ---- after the death of an llmd: the board is all there is ---- */
+
+static struct process next;
+
+static void adopt_next(void)
+{
+    world = (struct world){ 0 };
+    process_init(&next, &ops, &config, "worker 0.1", &slot, &counts);
+    process_adopt(&next);
+}
+
+static void every_state_is_adopted_as_it_was(void **state)
+{
+    (void)state;
+    for (int s = 0; s < N_PROCESS_STATES; s++) {
+        reach((enum process_state)s);
+        adopt_next();
+        assert_int_equal(next.state, s);
+        assert_int_equal(slot.state, s);
+        assert_int_equal(next.starts, p.starts);
+        assert_int_equal(next.ready_ns, p.ready_ns);
+        assert_int_equal(next.died_ns, p.died_ns);
+        assert_string_equal(next.last_exit, p.last_exit);
+        assert_int_equal(world.spawns + world.signals + world.drains, 0);
+    }
+}
+
+static void adopted_start_still_has_its_timeout(void **state)
+{
+    (void)state;
+    reach(PROCESS_STARTING);
+    adopt_next();
+    assert_int_equal(world.armed_ns, slot.started_ns + config.start_timeout_s * NS_PER_S);
+}
+
+static void adopted_drain_still_has_its_deadline(void **state)
+{
+    (void)state;
+    reach(PROCESS_DRAINING);
+    adopt_next();
+    assert_int_equal(next.drain_deadline_ns, 77 * NS_PER_S);
+    assert_true(world.armed_ns > 77 * NS_PER_S);
+}
+
+static void an_end_of_which_nobody_knows_how_is_an_end(void **state)
+{
+    siginfo_t info = { 0 };
+
+    (void)state;
+    reach(PROCESS_READY);
+    adopt_next();
+    process_exited(&next, &info);
+    assert_int_equal(next.state, PROCESS_BACKOFF);
+    assert_string_equal(next.last_exit, "ended");
+}
+
+static void a_board_with_a_wrong_state_is_not_believed(void **state)
+{
+    (void)state;
+    reach(PROCESS_READY);
+    slot.state = 77;
+    adopt_next();
+    assert_int_equal(next.state, PROCESS_DOWN);
+}
+
+/* ---- what it logged last ---- */
+
+static void log_to_board(const char *line)
+{
+    board_log_line(&slot, line, strlen(line));
+}
+
+static void what_it_logged_last_explains_a_death_without_words(void **state)
+{
+    siginfo_t info = ended(CLD_KILLED, SIGABRT);
+
+    (void)state;
+    log_to_board("2026-11-28T02:00:00.000Z error   llm-worker/0.1: of a life before this one");
+    reach(PROCESS_READY);
+    log_to_board("2026-11-28T02:00:00.000Z warning llm-worker/0.1: a warning");
+    log_to_board("2026-11-28T02:00:00.000Z error   llm-worker/0.1: bug: x.c:1: f: assertion");
+    log_to_board("2026-11-28T02:00:00.000Z info    llm-worker/0.1: goes on");
+    process_exited(&p, &info);
+    assert_string_equal(p.last_exit, "signal 6 (Aborted): bug: x.c:1: f: assertion");
+}
+
+static void two_lines_at_most_and_none_of_old_lives(void **state)
+{
+    siginfo_t info = ended(CLD_EXITED, 1);
+
+    (void)state;
+    reach(PROCESS_READY);
+    for (int i = 0; i < 5; i++)
+        log_to_board("<4>llm-worker/0.1: disk is slow");
+    log_to_board(
+        "{\"timestamp\":\"t\",\"level\":\"warning\",\"process\":\"w\",\"message\":\"last\"}");
+    process_exited(&p, &info);
+    assert_string_equal(p.last_exit, "exit code 1: disk is slow; last");
+    process_handle(&p, PROCESS_EV_START);
+    process_exited(&p, &info);
+    assert_string_equal(p.last_exit, "exit code 1");
+}
+
 static void stop_while_starting_kills_at_once_and_cleanly(void **state)
 {
     (void)state;
@@ -352,6 +492,15 @@ int main(void)
         cmocka_unit_test_setup(slow_drain_meets_sigterm_then_sigkill, setup),
         cmocka_unit_test_setup(a_child_that_cannot_be_asked_gets_sigterm, setup),
         cmocka_unit_test_setup(second_stop_kills, setup),
+        cmocka_unit_test_setup(hastened_drain_asks_again_with_a_deadline_that_is_now, setup),
+        cmocka_unit_test_setup(a_replaced_process_has_not_died, setup),
+        cmocka_unit_test_setup(every_state_is_adopted_as_it_was, setup),
+        cmocka_unit_test_setup(adopted_start_still_has_its_timeout, setup),
+        cmocka_unit_test_setup(adopted_drain_still_has_its_deadline, setup),
+        cmocka_unit_test_setup(an_end_of_which_nobody_knows_how_is_an_end, setup),
+        cmocka_unit_test_setup(a_board_with_a_wrong_state_is_not_believed, setup),
+        cmocka_unit_test_setup(what_it_logged_last_explains_a_death_without_words, setup),
+        cmocka_unit_test_setup(two_lines_at_most_and_none_of_old_lives, setup),
         cmocka_unit_test_setup(stop_while_starting_kills_at_once_and_cleanly, setup),
         cmocka_unit_test_setup(exit_while_draining_is_final_and_no_death, setup),
         cmocka_unit_test_setup(a_new_start_forgets_that_the_last_was_forced, setup),

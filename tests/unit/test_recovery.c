@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "common/fault_point.h"
 #include "engine_rig.h"
 #include "gpu-worker/fault.h"
 #include "gpu-worker/philox.h"
@@ -39,7 +40,7 @@ static void on_term(int signal_number)
     asked_to_drain = 1;
 }
 
-/* argv: --worker instance epoch step_us poison max_num_seqs max_num_batched_tokens */
+/* argv: --worker instance epoch step_us poison max_num_seqs max_num_batched_tokens fault_points */
 static int run_worker(char **argv)
 {
     struct rig r = { 0 };
@@ -59,8 +60,9 @@ static int run_worker(char **argv)
                                             .step_us = (uint32_t)atoi(argv[4]),
                                             .poison_aborts = atoi(argv[5]) != 0 };
     r.epoch = (uint32_t)atoi(argv[3]) - 1;
-    fault_watch(&r.ledger);
+    ok = ok && fault_points_set(argv[8], r.epoch + 1, &e);
     rig_start(&r);
+    fault_watch(&r.ledger, runtime_doubt(r.runtime));
     while (ok && !engine_is_drained(r.engine)) {
         struct pollfd fd = { .fd = link_fd(r.link), .events = POLLIN };
         poll(&fd, 1, engine_wake_ns(r.engine) == 0 ? 0 : 5);
@@ -81,13 +83,16 @@ struct fixture {
     pid_t pid;
     uint32_t step_us;
     bool poison;
+    const char *fault_points; /* NULL = none */
 };
 
 static void start_worker(struct fixture *f)
 {
     char epoch[16], step_us[16], poison[16], seqs[16], rows[16];
+    char *faults = (char *)(uintptr_t)(f->fault_points ? f->fault_points : "");
     char *argv[] = {
-        "test_recovery", "--worker", f->rig.instance, epoch, step_us, poison, seqs, rows, NULL
+        "test_recovery", "--worker", f->rig.instance, epoch, step_us, poison, seqs, rows,
+        faults,          NULL
     };
 
     f->rig.epoch++;
@@ -284,6 +289,20 @@ static int serve_through_crashes(struct fixture *f)
     return n_deaths;
 }
 
+/* One poisoned sequence is on record, for the operator. */
+static void assert_suspect(const struct fixture *f, uint64_t id, uint32_t n_prompt)
+{
+    struct ledger_suspect s[LEDGER_SUSPECTS];
+
+    assert_int_equal(stat_get(rig_stats(&f->rig), STAT_sequences_poisoned), 1);
+    assert_int_equal(ledger_read_suspects(&f->rig.ledger, s), 1);
+    assert_int_equal(s[0].sequence_id, id);
+    assert_int_equal(s[0].n_prompt, n_prompt);
+    assert_int_equal(s[0].crashes, 2);
+    assert_true(s[0].when_ns > 0 && s[0].when_ns <= clock_mono_ns());
+    assert_non_null(strstr(s[0].error, "two crashes"));
+}
+
 static void a_poison_request_ends_after_two_crashes(void **state)
 {
     const int32_t poison[] = { 1, 5, FAKE_POISON, 6 };
@@ -305,6 +324,7 @@ static void a_poison_request_ends_after_two_crashes(void **state)
     rig_assert_expected(g, &good);
     end_well(&f);
     assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_failed), 1);
+    assert_suspect(&f, 1, 4);
     fixture_fini(&f);
 }
 
@@ -474,6 +494,235 @@ static void a_damaged_entry_is_unknown_afterwards(void **state)
     rig_close(&r);
 }
 
+/* ---- KV pages taken over ---- */
+
+enum { N_KEPT = 6 };
+
+struct kept {
+    struct rig rig;
+    struct client client;
+    int32_t prompts[N_KEPT][64];
+    Llmd__LogitBias bias[N_KEPT], *lists[N_KEPT];
+    struct client_request requests[N_KEPT];
+    uint64_t n_prompt_tokens; /* computed before the death */
+    uint64_t n_again;         /* and after it */
+};
+
+static bool all_have_tokens(const void *arg)
+{
+    const struct client *c = arg;
+
+    for (uint32_t i = 0; i < c->n_streams; i++)
+        if (c->streams[i].n < 12)
+            return false;
+    return true;
+}
+
+/* Several sequences in the middle of their answers, and the worker is gone. */
+static void kept_init(struct kept *k)
+{
+    memset(k, 0, sizeof *k);
+    rig_make_segments(&k->rig, &rig_roomy);
+    rig_start(&k->rig);
+    client_open(&k->client, k->rig.instance, 1);
+    for (uint32_t i = 0; i < N_KEPT; i++) {
+        k->requests[i] = rig_mixed_request(i, k->prompts[i], &k->bias[i], &k->lists[i]);
+        k->requests[i].n_prompt = 20 + i;
+        k->requests[i].ignore_eos = true;
+        k->requests[i].max_tokens = 60;
+        client_submit(&k->client, 1 + i, &k->requests[i]);
+    }
+    rig_until(&k->rig, &k->client, all_have_tokens, &k->client);
+    rig_stop(&k->rig);
+    k->n_prompt_tokens = stat_get(rig_stats(&k->rig), STAT_prompt_tokens);
+}
+
+static uint64_t recomputed_prompt_tokens(const struct kept *k)
+{
+    return stat_get(rig_stats(&k->rig), STAT_prompt_tokens) - k->n_prompt_tokens;
+}
+
+/* The next worker serves to the end; the bytes are those of an undisturbed run. */
+static void kept_finish(struct kept *k)
+{
+    rig_until_all_over(&k->rig, &k->client);
+    for (uint32_t i = 0; i < N_KEPT; i++)
+        rig_assert_expected(&k->client.streams[i], &k->requests[i]);
+    rig_until_empty(&k->rig, &k->client);
+    rig_assert_clean(&k->rig);
+    k->n_again = recomputed_prompt_tokens(k);
+    client_close(&k->client);
+    rig_close(&k->rig);
+}
+
+static uint32_t page_number(const struct kept *k, uint32_t i, uint32_t number)
+{
+    return ledger_pages(&k->rig.ledger, ledger_entry(&k->rig.ledger, i))[number];
+}
+
+static void sequences_go_on_with_their_next_token(void **state)
+{
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    rig_start(&k.rig);
+    assert_true(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted) >= N_KEPT * 4);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_pinned),
+                     stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted));
+    rig_turn(&k.rig, &k.client);
+    assert_int_equal(fake_last_rows, N_KEPT); /* a row each: nothing is computed again */
+    assert_int_equal(recomputed_prompt_tokens(&k), 0);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_corrupt), 0);
+    kept_finish(&k);
+}
+
+static void a_flipped_bit_costs_its_sequence_the_pages_from_there_on(void **state)
+{
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    kvpool_page(&k.rig.pool, page_number(&k, 2, 1))[5] ^= 0x10;
+    rig_start(&k.rig);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_corrupt), 1);
+    kept_finish(&k);
+    assert_int_equal(k.n_again, k.requests[2].n_prompt - 8);
+}
+
+/* As kvpool_free(), whoever's it is. */
+static void free_anyway(struct kvpool *pool, uint32_t page)
+{
+    atomic_store(&pool->descs[page].pins, 0);
+    kvpool_free(pool, atomic_load(&pool->descs[page].lease), page);
+}
+
+/* Every bit that says whose a page is, and what it is worth. */
+static void pages_that_do_not_agree_are_computed_again(void **state)
+{
+    struct kept k;
+    struct kv_page_desc *d;
+    uint32_t *pages, other, stranger;
+
+    (void)state;
+    kept_init(&k);
+    d = k.rig.pool.descs;
+    pages = ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 0));
+    other = page_number(&k, 1, 0);
+    kvpool_token_ids(&k.rig.pool, page_number(&k, 1, 0))[3]++;
+    d[page_number(&k, 2, 0)].prefix_hash++;
+    stranger = page_number(&k, 3, 0);
+    atomic_store(&d[stranger].lease, kvpool_lease_of(7, 1)); /* another group's */
+    free_anyway(&k.rig.pool, page_number(&k, 4, 0));
+    pages[0] = other; /* another sequence's */
+    atomic_store(&ledger_entry(&k.rig.ledger, 5)->n_pages, 0);
+    rig_start(&k.rig);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted), 0);
+    free_anyway(&k.rig.pool, stranger);
+    kept_finish(&k);
+}
+
+static void a_table_that_points_nowhere_is_harmless(void **state)
+{
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 0))[0] = k.rig.pool.hdr->n_pages + 3;
+    ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 1))[1] = page_number(&k, 1, 0);
+    atomic_store(&ledger_entry(&k.rig.ledger, 2)->n_pages, UINT32_MAX);
+    rig_start(&k.rig);
+    assert_true(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted) > 0);
+    kept_finish(&k);
+}
+
+static void kv_of_other_weights_is_computed_again(void **state)
+{
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    fake_settings.kv_identity = 99;
+    rig_start(&k.rig);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted), 0);
+    kept_finish(&k);
+}
+
+/* The page was full and not yet sealed when the worker died: its count is to be trusted. */
+static void a_full_page_that_was_not_sealed_is_kept_and_sealed(void **state)
+{
+    struct kept k;
+    uint32_t page;
+
+    (void)state;
+    kept_init(&k);
+    page = page_number(&k, 0, 3);
+    assert_int_equal(atomic_load(&k.rig.pool.descs[page].n_tokens), 8);
+    for (uint32_t i = 3; i < atomic_load(&ledger_entry(&k.rig.ledger, 0)->n_pages); i++)
+        atomic_store(&k.rig.pool.descs[page_number(&k, 0, i)].sealed, 0);
+    rig_start(&k.rig);
+    assert_int_equal(atomic_load(&k.rig.pool.descs[page].sealed), 1);
+    assert_true(kvpool_is_intact(&k.rig.pool, page));
+    rig_turn(&k.rig, &k.client);
+    assert_int_equal(fake_last_rows, N_KEPT);
+    kept_finish(&k);
+}
+
+/* ---- death at the narrow places ---- */
+
+/* It happens in epoch 1 or 2 (the first that takes over); each later start must find its way. */
+static void check_fault(const char *points)
+{
+    enum { N = 10 };
+    struct fixture f;
+    int32_t prompts[N][64];
+    Llmd__LogitBias bias[N], *lists[N];
+    struct client_request r[N];
+    int n_deaths;
+
+    f = (struct fixture){ .shape = &rig_tight, .step_us = 200, .fault_points = points };
+    rig_make_segments(&f.rig, f.shape);
+    client_open(&f.client, f.rig.instance, 1);
+    start_worker(&f);
+    for (uint32_t i = 0; i < N; i++) {
+        r[i] = rig_mixed_request(i, prompts[i], &bias[i], &lists[i]);
+        r[i].ignore_eos = true;
+        r[i].max_tokens = 20 + i;
+        client_submit(&f.client, 1 + i, &r[i]);
+    }
+    n_deaths = serve_through_crashes(&f);
+    if (n_deaths != (strchr(points, ',') ? 2 : 1))
+        fail_msg("%s: %d deaths", points, n_deaths);
+    for (uint32_t i = 0; i < N; i++)
+        rig_assert_expected(&f.client.streams[i], &r[i]);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_failed), 0);
+    end_well(&f);
+    fixture_fini(&f);
+}
+
+static void death_at_any_named_place_changes_no_token(void **state)
+{
+    static const char *const points[] = {
+        "worker.accept=kill:4@1",
+        "worker.forward=kill:7@1",
+        "worker.commit=kill:23@1",
+        "worker.commit=exit:60@1",
+        "worker.publish=kill:9@1",
+        "worker.seal=kill:3@1",
+        "worker.seal=kill:20@1",
+        "worker.commit=segv:40@1",
+        "worker.commit=kill:50@1, worker.adopt=kill@2",
+        "worker.commit=kill:50@1, worker.recover=kill@2",
+        "worker.commit=kill:50@1, worker.recover=kill:5@2",
+        "worker.commit=kill:50@1, worker.commit=kill@2",
+        "worker.forward=kill:9@1, worker.forward=kill@2",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        check_fault(points[i]);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -487,9 +736,16 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_signal_from_outside_is_no_fault),
         cmocka_unit_test(a_crash_between_last_token_and_done_adds_nothing),
         cmocka_unit_test(a_damaged_entry_is_unknown_afterwards),
+        cmocka_unit_test(sequences_go_on_with_their_next_token),
+        cmocka_unit_test(a_flipped_bit_costs_its_sequence_the_pages_from_there_on),
+        cmocka_unit_test(pages_that_do_not_agree_are_computed_again),
+        cmocka_unit_test(a_table_that_points_nowhere_is_harmless),
+        cmocka_unit_test(kv_of_other_weights_is_computed_again),
+        cmocka_unit_test(a_full_page_that_was_not_sealed_is_kept_and_sealed),
+        cmocka_unit_test(death_at_any_named_place_changes_no_token),
     };
 
-    if (argc == 8 && strcmp(argv[1], "--worker") == 0)
+    if (argc == 9 && strcmp(argv[1], "--worker") == 0)
         return run_worker(argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

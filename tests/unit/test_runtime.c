@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,6 +18,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "proto/weights_layout.h"
 #include "tests/unit/checkpoint.h"
 #include "tests/unit/model_rig.h"
 
@@ -180,6 +182,131 @@ static void restart_maps_weights_and_keeps_pages(void **state)
     assert_memory_equal(wanted, r.logits, bytes);
     free(wanted);
     rig_close(&r);
+}
+
+/* ---- weights that do not stay what they were ---- */
+
+static char *weights_data_of(const struct rig *r)
+{
+    const struct weights_hdr *h = (const struct weights_hdr *)r->weights[0].hdr;
+
+    return (char *)r->weights[0].hdr + h->data_offset;
+}
+
+static struct weights_hdr *weights_hdr_of(const struct rig *r)
+{
+    return (struct weights_hdr *)r->weights[0].hdr;
+}
+
+static uint64_t n_reloaded(const struct rig *r)
+{
+    return stat_get(&r->stats, STAT_weights_chunks_reloaded);
+}
+
+/* One bit among the first bytes, seen in the moment before service; one among the last, where doubt of the
+ * predecessor makes the successor look. */
+static void corrupt_weights_are_loaded_again_before_service(void **state)
+{
+    struct trace wanted, t;
+    struct rig r;
+    uint64_t bytes;
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    wanted = run_alone(&r, 1, 512);
+    bytes = weights_hdr_of(&r)->data_bytes;
+    assert_true(weights_hdr_of(&r)->n_chunks > 4);
+    weights_data_of(&r)[1000] ^= 0x40;
+    assert_int_equal(rig_restart(&r), 0);
+    assert_int_equal(n_reloaded(&r), 1);
+    t = run_alone(&r, 1, 512);
+    expect_same(&wanted, &t, "first chunk reloaded");
+    weights_data_of(&r)[bytes - 1000] ^= 0x40;
+    atomic_store(runtime_doubt(r.ranks[0]), 1);
+    assert_int_equal(rig_restart(&r), 0);
+    assert_int_equal(n_reloaded(&r), 2);
+    assert_int_equal(atomic_load(&weights_hdr_of(&r)->doubt), 0);
+    t = run_alone(&r, 1, 512);
+    expect_same(&wanted, &t, "last chunk reloaded");
+    free(wanted.logits);
+    rig_close(&r);
+}
+
+static void until_no_doubt(const struct rig *r)
+{
+    uint64_t end = clock_mono_ns() + 20 * NS_PER_S;
+
+    while (atomic_load(&weights_hdr_of(r)->doubt) && clock_mono_ns() < end)
+        usleep(1000);
+    assert_int_equal(atomic_load(&weights_hdr_of(r)->doubt), 0);
+}
+
+/* A step gave no numbers: the guard looks at all chunks while service goes on. */
+static void doubtful_output_has_the_weights_verified(void **state)
+{
+    struct trace wanted, t;
+    struct rig r;
+
+    (void)state;
+    rig_open(&r, DEMO, NULL);
+    wanted = run_alone(&r, 1, 512);
+    for (uint32_t i = 1; i <= 3; i++) {
+        weights_data_of(&r)[i * WEIGHTS_CHUNK_BYTES + 77] ^= 1;
+        runtime_doubt_output(r.ranks[0]);
+        runtime_doubt_output(r.ranks[0]);
+        until_no_doubt(&r);
+        assert_int_equal(n_reloaded(&r), i);
+    }
+    t = run_alone(&r, 1, 512);
+    expect_same(&wanted, &t, "repaired in the background");
+    free(wanted.logits);
+    rig_close(&r);
+}
+
+static const struct checkpoint_spec tiny = { .architecture = "LlamaForCausalLM",
+                                             .hidden = 16,
+                                             .inner = 24,
+                                             .layers = 2,
+                                             .heads = 2,
+                                             .kv_heads = 2,
+                                             .head_dim = 8,
+                                             .vocab = 30,
+                                             .dtype = DTYPE_BF16,
+                                             .theta = 10000,
+                                             .n_files = 1 };
+
+/* What is needed for the repair is not there any more: no token is computed, and the line says why. */
+static void corrupt_weights_of_changed_files_end_the_worker(void **state)
+{
+    const struct timespec times[2] = { { 1000, 0 }, { 1000, 0 } };
+    int32_t token = 5;
+    uint32_t page = 0, logit_row = 0;
+    struct batch_seq seq = { 0, 1, 0, 1, &page };
+    struct batch b = { 1, &token, 1, &seq, 1, &logit_row };
+    uint64_t end = clock_mono_ns() + 20 * NS_PER_S;
+    struct err e = { 0 };
+    struct checkpoint c;
+    char path[128];
+    struct rig r;
+
+    (void)state;
+    checkpoint_make(&c, &tiny, 5);
+    rig_open(&r, c.dir, NULL);
+    assert_true(runtime_forward(r.ranks[0], &b, r.logits, &e));
+    snprintf(path, sizeof path, "%s/model.safetensors", c.dir);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    runtime_doubt_output(r.ranks[0]); /* nothing is corrupt: changed files do not matter */
+    until_no_doubt(&r);
+    assert_true(runtime_forward(r.ranks[0], &b, r.logits, &e));
+    weights_data_of(&r)[40] ^= 1;
+    runtime_doubt_output(r.ranks[0]);
+    while (runtime_forward(r.ranks[0], &b, r.logits, &e) && clock_mono_ns() < end)
+        usleep(1000);
+    assert_int_equal(e.code, ERR_MODEL);
+    assert_non_null(strstr(e.msg, "files have changed"));
+    assert_int_equal(atomic_load(&weights_hdr_of(&r)->doubt), 1);
+    rig_close(&r);
+    checkpoint_remove(&c);
 }
 
 /* ---- ranks as processes ---- */
@@ -349,6 +476,8 @@ static void inspect_refuses_with_numbers(void **state)
     (void)state;
     refuse(SETTINGS("max_model_len", "513"), "512 tokens the model was made for");
     refuse(SETTINGS("kv_cache_bytes", "1M"), "needs 32");
+    refuse(SETTINGS("kv_cache_bytes", "1T"), "bytes of memory are missing");
+    refuse(SETTINGS("kv_cache_bytes", "1T"), "SHM_SIZE does not count");
     refuse(SETTINGS("tp_size", "3"), "tp_size 3 does not divide the model's 4");
     assert_false(inspect("/nonexistent", SETTINGS("port", "1"), &info, &p, &e));
     assert_non_null(strstr(e.msg, "/nonexistent"));
@@ -404,6 +533,9 @@ int main(void)
         cmocka_unit_test(chunks_threads_and_ranks_do_not_change_bits),
         cmocka_unit_test(company_does_not_change_bits),
         cmocka_unit_test(restart_maps_weights_and_keeps_pages),
+        cmocka_unit_test(corrupt_weights_are_loaded_again_before_service),
+        cmocka_unit_test(doubtful_output_has_the_weights_verified),
+        cmocka_unit_test(corrupt_weights_of_changed_files_end_the_worker),
         cmocka_unit_test(ranks_are_processes_that_may_die),
         cmocka_unit_test(parallel_runs_each_index_once),
         cmocka_unit_test(inspect_tells_sizes),

@@ -335,6 +335,40 @@ static void adversarial_schedules_finish(void **state)
     }
 }
 
+/* Adopted from a dead worker: it has pages, so it is in the running set, and its decode is one row. */
+static void a_sequence_with_pages_runs_at_once(void **state)
+{
+    struct sequence_fixture f;
+    struct scheduler s;
+    struct sequence *with, *without;
+    const struct plan *plan;
+
+    (void)state;
+    sequence_fixture_init(&f, 4, 64, 10, 8);
+    scheduler_init(&s,
+                   &(struct scheduler_limits){
+                       .max_num_seqs = 4, .max_num_batched_tokens = 16, .sequences_max = 4 },
+                   &f.cache);
+    without = sequence_fixture_add(&f, 12, 20, 0);
+    with = sequence_fixture_add(&f, 12, 20, 0);
+    assert_true(kvcache_grow(&f.cache, with, 11)); /* as after kvcache_adopt() */
+    kvcache_commit(&f.cache, with, 11);
+    scheduler_add(&s, without);
+    scheduler_add(&s, with);
+    assert_int_equal(with->state, SEQUENCE_RUNNING);
+    assert_int_equal(without->state, SEQUENCE_WAITING);
+    plan = scheduler_plan(&s);
+    assert_int_equal(plan->n_items, 2);
+    assert_ptr_equal(plan->items[0].sequence, with);
+    assert_int_equal(plan->items[0].n_rows, 1);
+    assert_true(plan->items[0].wants_logits);
+    scheduler_remove(&s, with);
+    scheduler_remove(&s, without);
+    assert_int_equal(sequence_fixture_count_leased(&f), 0);
+    scheduler_fini(&s);
+    sequence_fixture_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +380,7 @@ int main(void)
         cmocka_unit_test(more_sequences_than_rows_still_all_decode),
         cmocka_unit_test(suspects_run_one_at_a_time_until_they_made_a_token),
         cmocka_unit_test(adversarial_schedules_finish),
+        cmocka_unit_test(a_sequence_with_pages_runs_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

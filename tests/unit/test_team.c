@@ -126,8 +126,7 @@ static void reach(enum team_state s)
     setup(NULL);
     if (s != TEAM_DOWN)
         team_handle(&t, TEAM_EV_START);
-    if (s == TEAM_UP || s == TEAM_FALLING || s == TEAM_BACKOFF || s == TEAM_DRAINING ||
-        s == TEAM_RESTARTING)
+    if (s == TEAM_UP || s == TEAM_FALLING || s == TEAM_BACKOFF || s == TEAM_DRAINING)
         all_ready();
     if (s == TEAM_FALLING || s == TEAM_BACKOFF) {
         die(1, CLD_KILLED, SIGSEGV);
@@ -137,22 +136,19 @@ static void reach(enum team_state s)
         all_die(CLD_KILLED, SIGKILL);
     if (s == TEAM_DRAINING)
         team_handle(&t, TEAM_EV_STOP);
-    if (s == TEAM_RESTARTING)
-        team_handle(&t, TEAM_EV_RESTART);
     assert_int_equal(t.state, s);
 }
 
 #define NO N_TEAM_STATES
 
 static const enum team_state drawing[N_TEAM_STATES][N_TEAM_EVENTS] = {
-    /* START, ALL_READY, LOST, GONE, TIMER, STOP, RESTART */
-    [TEAM_DOWN] = { TEAM_STARTING, NO, NO, NO, NO, NO, NO },
-    [TEAM_STARTING] = { NO, TEAM_UP, TEAM_FALLING, NO, NO, TEAM_DRAINING, TEAM_RESTARTING },
-    [TEAM_UP] = { NO, NO, TEAM_FALLING, NO, NO, TEAM_DRAINING, TEAM_RESTARTING },
-    [TEAM_FALLING] = { NO, NO, NO, TEAM_BACKOFF, NO, TEAM_DRAINING, NO },
-    [TEAM_BACKOFF] = { NO, NO, NO, NO, TEAM_STARTING, TEAM_DOWN, TEAM_STARTING },
-    [TEAM_DRAINING] = { NO, NO, NO, TEAM_DOWN, NO, TEAM_DRAINING, NO },
-    [TEAM_RESTARTING] = { NO, NO, NO, TEAM_STARTING, NO, TEAM_DRAINING, TEAM_RESTARTING },
+    /* START, ALL_READY, LOST, GONE, TIMER, STOP, HASTEN, RESTART */
+    [TEAM_DOWN] = { TEAM_STARTING, NO, NO, NO, NO, NO, NO, NO },
+    [TEAM_STARTING] = { NO, TEAM_UP, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING },
+    [TEAM_UP] = { NO, NO, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING },
+    [TEAM_FALLING] = { NO, NO, NO, TEAM_BACKOFF, NO, TEAM_DRAINING, NO, NO },
+    [TEAM_BACKOFF] = { NO, NO, NO, NO, TEAM_STARTING, TEAM_DOWN, NO, TEAM_STARTING },
+    [TEAM_DRAINING] = { NO, NO, NO, TEAM_DOWN, NO, TEAM_DRAINING, TEAM_DRAINING, NO },
 };
 
 static void every_cell_is_as_drawn(void **state)
@@ -287,19 +283,6 @@ static void stop_in_backoff_disarms(void **state)
     assert_true(team_is_down(&t));
 }
 
-static void stop_while_restarting_lets_them_finish(void **state)
-{
-    (void)state;
-    reach(TEAM_RESTARTING);
-    team_handle(&t, TEAM_EV_STOP);
-    for (int i = 0; i < N; i++) {
-        assert_int_equal(world.drained[i], 1);
-        assert_int_equal(world.killed[i], 0);
-    }
-    all_die(CLD_EXITED, 0);
-    assert_true(team_is_down(&t));
-}
-
 static void second_stop_kills_them_all(void **state)
 {
     (void)state;
@@ -309,15 +292,154 @@ static void second_stop_kills_them_all(void **state)
         assert_int_equal(world.killed[i], 1);
 }
 
-static void restart_is_no_death(void **state)
+static void restart_is_no_death_and_costs_no_pause(void **state)
 {
     (void)state;
-    reach(TEAM_RESTARTING);
-    all_die(CLD_EXITED, 0);
-    assert_int_equal(t.state, TEAM_STARTING);
-    assert_int_equal(t.epoch, 2);
+    for (int i = 0; i < 3; i++) {
+        uint64_t now = clock_mono_ns();
+        if (i == 0)
+            reach(TEAM_UP);
+        team_handle(&t, TEAM_EV_RESTART);
+        all_die(CLD_KILLED, SIGKILL);
+        assert_int_equal(t.state, TEAM_BACKOFF);
+        assert_in_range(world.armed_ns - now, 0, NS_PER_S / 20);
+        team_handle(&t, TEAM_EV_TIMER);
+        assert_int_equal(t.epoch, i + 2);
+        all_ready();
+    }
     assert_int_equal(t.backoff.deaths, 0);
     assert_int_equal(stat_get(&counts, STAT_process_deaths), 0);
+}
+
+/* A restart that was asked for does not excuse the deaths that follow. */
+static void a_death_after_a_restart_counts(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    team_handle(&t, TEAM_EV_RESTART);
+    all_die(CLD_KILLED, SIGKILL);
+    team_handle(&t, TEAM_EV_TIMER);
+    all_ready();
+    all_die(CLD_KILLED, SIGSEGV);
+    team_look(&t);
+    assert_int_equal(t.backoff.deaths, 1);
+    assert_non_null(strstr(t.cause, "signal 11"));
+}
+
+static void hastening_reaches_all_who_drain(void **state)
+{
+    (void)state;
+    reach(TEAM_DRAINING);
+    team_handle(&t, TEAM_EV_HASTEN);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(world.drained[i], 2);
+        assert_int_equal(world.killed[i], 0);
+    }
+}
+
+/* ---- after the death of an llmd ---- */
+
+static struct process next_members[N];
+
+/* The board as it is now, and nothing else. */
+static void adopt(void)
+{
+    for (int i = 0; i < N; i++) {
+        process_init(&next_members[i], &process_ops, &config, slots[i].name, &slots[i], &counts);
+        process_adopt(&next_members[i]);
+    }
+    memcpy(members, next_members, sizeof members);
+    team_init(&t, &team_ops, &config, "group 0", members, N);
+    team_adopt(&t);
+}
+
+static void every_state_is_adopted_as_it_was(void **state)
+{
+    (void)state;
+    for (int s = 0; s < N_TEAM_STATES; s++) {
+        uint32_t epoch;
+        reach((enum team_state)s);
+        epoch = t.epoch;
+        adopt();
+        team_look(&t);
+        assert_int_equal(t.state, s);
+        assert_int_equal(t.epoch, epoch);
+        for (int i = 0; i < N; i++)
+            assert_int_equal(world.starts[i], s != TEAM_DOWN);
+    }
+}
+
+static void adopted_pause_ends_when_it_would_have(void **state)
+{
+    uint64_t at;
+
+    (void)state;
+    reach(TEAM_BACKOFF);
+    at = world.armed_ns;
+    t.backoff.pause_ms = 0;
+    adopt();
+    assert_int_equal(world.armed_ns, at);
+    assert_int_equal(t.backoff.deaths, 1);
+    team_handle(&t, TEAM_EV_TIMER);
+    assert_int_equal(t.epoch, 2);
+}
+
+/* llmd died after the last exit and before it had drawn the pause. */
+static void deaths_without_a_pause_are_paused_for(void **state)
+{
+    (void)state;
+    reach(TEAM_FALLING);
+    for (int i = 0; i < N; i++)
+        if (world.running[i])
+            die(i, CLD_KILLED, SIGKILL);
+    adopt();
+    team_look(&t);
+    assert_int_equal(t.state, TEAM_BACKOFF);
+    assert_int_equal(t.backoff.deaths, 1);
+}
+
+static void a_death_that_nobody_saw_brings_the_adopted_group_down(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    adopt();
+    die(1, CLD_KILLED, SIGKILL);
+    team_look(&t);
+    assert_int_equal(t.state, TEAM_FALLING);
+    assert_int_equal(world.killed[0], 1);
+    all_die(CLD_KILLED, SIGKILL);
+    assert_int_equal(t.backoff.deaths, 1);
+    assert_in_range(t.retry_ns, 1, clock_mono_ns()); /* it had served: no pause */
+}
+
+/* llmd died while it started the ranks one after the other. */
+static void a_group_that_was_started_by_half_starts_again(void **state)
+{
+    (void)state;
+    reach(TEAM_STARTING);
+    slots[2].state = PROCESS_DOWN;
+    world.running[2] = 0;
+    adopt();
+    team_look(&t);
+    assert_int_equal(t.state, TEAM_FALLING);
+    all_die(CLD_KILLED, SIGKILL);
+    assert_int_equal(t.state, TEAM_BACKOFF);
+}
+
+static void a_drain_that_was_begun_by_half_goes_to_all(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    members[0].drain_deadline_ns = 77 * NS_PER_S;
+    process_handle(&members[0], PROCESS_EV_STOP);
+    adopt();
+    assert_int_equal(t.state, TEAM_DRAINING);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(world.drained[i], 1);
+        assert_int_equal(members[i].drain_deadline_ns, 77 * NS_PER_S);
+    }
+    all_die(CLD_EXITED, 0);
+    assert_true(team_is_down(&t));
 }
 
 int main(void)
@@ -332,9 +454,16 @@ int main(void)
         cmocka_unit_test_setup(a_member_that_cannot_start_brings_the_team_down, setup),
         cmocka_unit_test_setup(stop_while_falling_ends_it, setup),
         cmocka_unit_test_setup(stop_in_backoff_disarms, setup),
-        cmocka_unit_test_setup(stop_while_restarting_lets_them_finish, setup),
         cmocka_unit_test_setup(second_stop_kills_them_all, setup),
-        cmocka_unit_test_setup(restart_is_no_death, setup),
+        cmocka_unit_test_setup(restart_is_no_death_and_costs_no_pause, setup),
+        cmocka_unit_test_setup(a_death_after_a_restart_counts, setup),
+        cmocka_unit_test_setup(hastening_reaches_all_who_drain, setup),
+        cmocka_unit_test_setup(every_state_is_adopted_as_it_was, setup),
+        cmocka_unit_test_setup(adopted_pause_ends_when_it_would_have, setup),
+        cmocka_unit_test_setup(deaths_without_a_pause_are_paused_for, setup),
+        cmocka_unit_test_setup(a_death_that_nobody_saw_brings_the_adopted_group_down, setup),
+        cmocka_unit_test_setup(a_group_that_was_started_by_half_starts_again, setup),
+        cmocka_unit_test_setup(a_drain_that_was_begun_by_half_goes_to_all, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

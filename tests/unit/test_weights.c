@@ -2,19 +2,18 @@
  *
  * What would break in production: rows of the wrong shard, half-loaded weights taken for whole ones after a
  * crash, weights of other files served, or a stray write that damages what every rank shares. */
-#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#include "gpu-worker/load/weights.h"
+#include "gpu-worker/load/weights_check.h"
 #include "gpu-worker/ops/half.h"
 #include "tests/unit/checkpoint.h"
 
@@ -165,66 +164,154 @@ static void half_loaded_is_loaded_again(void **state)
     assert_true(loaded);
     assert_int_equal(w.hdr->state, WEIGHTS_COMMITTED);
     assert_int_equal(w.hdr->loader_epoch, 2);
-    assert_true(weights_verify(&w, &e));
+    assert_true(weights_chunk_is_intact(&w, 0));
     weights_close(&w);
 }
 
-static void committed_weights_cannot_be_mapped_for_writing(void **state)
+static uint32_t count_corrupt(const struct bench *b, const struct weights *w, uint32_t *first)
+{
+    struct weights_scan scan;
+
+    weights_scan(w, b->threads, UINT64_MAX, &scan);
+    assert_int_equal(scan.n_checked, w->hdr->n_chunks);
+    *first = scan.n_corrupt > 0 ? scan.corrupt[0] : UINT32_MAX;
+    free(scan.corrupt);
+    return scan.n_corrupt;
+}
+
+/* Whoever computes holds a mapping that faults at a stray write; only a repair maps for writing. */
+static void computing_maps_read_only(void **state)
 {
     struct bench *b = *state;
+    char name[64], line[256];
     struct err e = { 0 };
     struct weights w;
-    bool loaded;
-    void *map;
+    bool loaded, found = false;
+    FILE *maps;
 
     assert_true(open_it(b, &w, 1, &loaded, &e));
-    map = mmap(NULL, w.segment.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, b->segment.fd, 0);
-    assert_true(map == MAP_FAILED);
-    assert_int_equal(errno, EPERM);
-    assert_int_equal(mprotect(w.segment.hdr, 4096, PROT_READ | PROT_WRITE), -1);
+    snprintf(name, sizeof name, "%llx-", (unsigned long long)(uintptr_t)w.segment.hdr);
+    maps = fopen("/proc/self/maps", "re");
+    while (fgets(line, sizeof line, maps))
+        if (strncmp(line, name, strlen(name)) == 0)
+            found = strstr(line, " r--s ") != NULL;
+    fclose(maps);
+    assert_true(found);
     weights_close(&w);
 }
 
-/* A loader killed between its commit and its seal: the next one must not leave the weights writable. */
-static void weights_committed_by_a_dead_loader_are_sealed_and_kept(void **state)
+/* A bit in a matrix, in a vector, in the zeroes between: found, and put right from the files. */
+static void a_flipped_bit_is_found_and_repaired(void **state)
 {
     struct bench *b = *state;
-    struct segment unsealed;
+    const struct weights_tensor *t = &b->plan.tensors[0].entry;
+    const uint64_t places[] = { 17, b->plan.tensors[1].entry.offset + 5, t->offset + t->bytes };
     struct err e = { 0 };
     struct weights w;
-    bool loaded;
-
-    assert_true(segment_create(&unsealed, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test",
-                               b->segment.bytes, 1, &e));
-    assert_true(open_it(b, &w, 1, &loaded, &e));
-    memcpy(unsealed.hdr, b->segment.hdr, b->segment.bytes);
-    weights_close(&w);
-    segment_close(&b->segment);
-    b->segment = unsealed;
-    assert_true(open_it(b, &w, 2, &loaded, &e));
-    assert_false(loaded);
-    assert_true(weights_verify(&w, &e));
-    weights_close(&w);
-    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, b->segment.fd, 0),
-                     MAP_FAILED);
-}
-
-static void a_flipped_bit_is_found(void **state)
-{
-    struct bench *b = *state;
-    struct err e = { 0 };
-    struct weights w;
+    uint32_t chunk;
     bool loaded;
     char *data;
 
+    assert_true(t->bytes % 64 != 0);
     assert_true(open_it(b, &w, 1, &loaded, &e));
-    assert_true(weights_verify(&w, &e));
-    data =
-        segment_at(&b->segment, w.hdr->data_offset); /* llmd's own mapping is older than the seal */
-    data[17] ^= 4;
-    assert_false(weights_verify(&w, &e));
-    assert_int_equal(e.code, ERR_PROTO);
+    assert_int_equal(count_corrupt(b, &w, &chunk), 0);
+    data = segment_at(&b->segment, w.hdr->data_offset);
+    for (int i = 0; i < 3; i++) {
+        char before = data[places[i]];
+        data[places[i]] ^= 4;
+        assert_int_equal(count_corrupt(b, &w, &chunk), 1);
+        assert_int_equal(chunk, 0);
+        assert_true(weights_repair(&w, &b->plan, chunk, &e));
+        assert_int_equal(data[places[i]], before);
+        assert_int_equal(count_corrupt(b, &w, &chunk), 0);
+    }
     weights_close(&w);
+}
+
+/* The files changed under the same name, size and time: nothing wrong is served in silence. */
+static void a_repair_from_other_bytes_fails(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    ((char *)segment_at(&b->segment, w.hdr->data_offset))[17] ^= 4;
+    b->plan.tensors[0].parts[0].first = 2; /* other rows stand for other bytes */
+    assert_false(weights_repair(&w, &b->plan, 0, &e));
+    assert_int_equal(e.code, ERR_MODEL);
+    assert_non_null(strstr(e.msg, "stop and start"));
+    weights_close(&w);
+}
+
+static void a_damaged_list_of_checksums_means_loading_again(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w;
+    uint32_t chunk;
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    *(uint64_t *)segment_at(&b->segment, w.hdr->checksums_offset) ^= 1;
+    weights_close(&w);
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_true(loaded);
+    assert_int_equal(count_corrupt(b, &w, &chunk), 0);
+    weights_close(&w);
+}
+
+/* More than one chunk, the last one short: together they cover every byte. */
+static void chunks_cover_all_bytes(void **state)
+{
+    const uint64_t bytes = 2 * WEIGHTS_CHUNK_BYTES + 77;
+
+    (void)state;
+    assert_int_equal(weights_chunk(bytes, 0).begin, 0);
+    assert_int_equal(weights_chunk(bytes, 0).end, weights_chunk(bytes, 1).begin);
+    assert_int_equal(weights_chunk(bytes, 1).end, weights_chunk(bytes, 2).begin);
+    assert_int_equal(weights_chunk(bytes, 2).end, bytes);
+}
+
+/* Weights of several chunks: a scan without time looks at some, one with time at all. */
+static void a_scan_ends_at_its_deadline_and_finds_every_bad_chunk(void **state)
+{
+    enum { CHUNKS = 40 };
+    struct bench *b = *state;
+    struct weights_hdr *h;
+    struct weights w = { .segment.fd = -1 };
+    struct weights_scan scan;
+    struct segment s;
+    struct err e = { 0 };
+    uint64_t *sums;
+    char *data;
+
+    assert_true(segment_create(&s, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test",
+                               WEIGHTS_DATA_ALIGN + CHUNKS * WEIGHTS_CHUNK_BYTES, 1, &e));
+    h = (struct weights_hdr *)s.hdr;
+    h->n_chunks = CHUNKS;
+    h->data_offset = WEIGHTS_DATA_ALIGN;
+    h->data_bytes = CHUNKS * WEIGHTS_CHUNK_BYTES;
+    sums = segment_at(&s, 4096);
+    data = segment_at(&s, h->data_offset);
+    for (uint32_t i = 0; i < CHUNKS; i++) {
+        data[i * WEIGHTS_CHUNK_BYTES] = (char)i;
+        sums[i] = hash64(data + i * WEIGHTS_CHUNK_BYTES, WEIGHTS_CHUNK_BYTES, 0);
+    }
+    w = (struct weights){ .segment = s, .hdr = h, .checksums = sums };
+    weights_scan(&w, b->threads, 0, &scan);
+    assert_in_range(scan.n_checked, 1, threads_count(b->threads));
+    assert_int_equal(scan.n_corrupt, 0);
+    free(scan.corrupt);
+    data[7 * WEIGHTS_CHUNK_BYTES + 1] = data[39 * WEIGHTS_CHUNK_BYTES + 3] = 1;
+    weights_scan(&w, b->threads, UINT64_MAX, &scan);
+    assert_int_equal(scan.n_checked, CHUNKS);
+    assert_int_equal(scan.n_corrupt, 2);
+    assert_int_equal(scan.corrupt[0], 7);
+    assert_int_equal(scan.corrupt[1], 39);
+    free(scan.corrupt);
+    segment_close(&s);
 }
 
 static void other_files_are_refused(void **state)
@@ -319,11 +406,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(rows_of_parts_follow_each_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(loaded_once_then_mapped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_loaded_is_loaded_again, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(committed_weights_cannot_be_mapped_for_writing, set_up,
+        cmocka_unit_test_setup_teardown(computing_maps_read_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_flipped_bit_is_found_and_repaired, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_repair_from_other_bytes_fails, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_damaged_list_of_checksums_means_loading_again, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(weights_committed_by_a_dead_loader_are_sealed_and_kept,
+        cmocka_unit_test_setup_teardown(chunks_cover_all_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_scan_ends_at_its_deadline_and_finds_every_bad_chunk,
                                         set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_flipped_bit_is_found, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_files_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(layout_hash_covers_everything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(too_small_a_segment_is_refused, set_up, tear_down),

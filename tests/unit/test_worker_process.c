@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "proto/weights_layout.h"
 #include "worker_rig.h"
 
 #define DEMO TEST_SOURCE_DIR "/models/stories-demo"
@@ -241,6 +242,187 @@ static void a_killed_worker_goes_on_where_it_was(void **state)
     fixture_fini(&f);
 }
 
+static void reload(struct worker_process *p, const char *name, const char *value)
+{
+    Llmd__Setting set = LLMD__SETTING__INIT, *sets[] = { &set };
+    Llmd__Reload reload = LLMD__RELOAD__INIT;
+    struct err e;
+
+    set.name = (char *)(uintptr_t)name;
+    set.value = (char *)(uintptr_t)value;
+    reload.settings = sets;
+    reload.n_settings = 1;
+    assert_true(control_send(p->control, MSG_RELOAD, &reload, NULL, 0, &e));
+}
+
+enum { N_COMPARED = 6, COMPARED_TOKENS = 40 };
+
+/* Undisturbed runs first, then the same requests again, under other ids. */
+struct compared {
+    struct fixture f;
+    int32_t prompts[N_COMPARED][90];
+};
+
+static void submit_all(struct compared *c, uint64_t first_id)
+{
+    for (uint32_t i = 0; i < N_COMPARED; i++) {
+        struct client_request r = stream_request(i, c->prompts[i]);
+        r.max_tokens = COMPARED_TOKENS;
+        r.ignore_eos = true;
+        client_submit(&c->f.client, first_id + i, &r);
+    }
+}
+
+static void compared_init(struct compared *c, uint32_t tp_size, const char *const *set)
+{
+    fixture_init(&c->f, tp_size, set);
+    submit_all(c, 1);
+    worker_until_all_over(&c->f.client);
+}
+
+static void compare_last(const struct compared *c)
+{
+    const struct client *k = &c->f.client;
+
+    for (uint32_t i = 0; i < N_COMPARED; i++)
+        compare(&k->streams[i], &k->streams[k->n_streams - N_COMPARED + i]);
+}
+
+static void wait_until_clean(struct fixture *f)
+{
+    uint64_t end = clock_mono_ns() + 10 * NS_PER_S;
+
+    while (stat_get(worker_rig_stats(&f->rig), STAT_ledger_entries_used) > 0) {
+        poll(NULL, 0, 1);
+        assert_true(clock_mono_ns() < end);
+    }
+    worker_rig_assert_clean(&f->rig);
+}
+
+static void check_deaths(uint32_t tp_size, const char *const *set, const char *const (*deaths)[2])
+{
+    struct compared c;
+
+    compared_init(&c, tp_size, set);
+    for (uint32_t i = 0; deaths[i][0]; i++) {
+        uint32_t rank = strcmp(deaths[i][0], "1") == 0;
+        reload(&c.f.rig.ranks[rank], "fault_points", deaths[i][1]);
+        submit_all(&c, 1000 * (i + 1));
+        worker_until_dead(&c.f.rig.ranks[rank], &c.f.client);
+        worker_rig_bury(&c.f.rig);
+        worker_rig_start(&c.f.rig);
+        assert_int_equal(c.f.rig.n_loaded, 0);
+        worker_until_all_over(&c.f.client);
+        compare_last(&c);
+    }
+    assert_true(stat_get(worker_rig_stats(&c.f.rig), STAT_kv_pages_adopted) > 0);
+    wait_until_clean(&c.f);
+    fixture_fini(&c.f);
+}
+
+/* Greedy and sampled, penalties, log probabilities: byte for byte what an undisturbed run gives. */
+static void death_at_any_place_changes_no_byte(void **state)
+{
+    const char *const deaths[][2] = {
+        { "0", "worker.accept=kill:3" },
+        { "0", "worker.forward=segv:20" },
+        { "0", "worker.commit=kill:70" },
+        { "0", "worker.publish=exit:15" },
+        { "0", "worker.seal=kill:12" },
+        { "0", "worker.commit=abort:150" },
+        { NULL, NULL },
+    };
+
+    (void)state;
+    check_deaths(1, settings, deaths);
+}
+
+static void death_of_either_rank_changes_no_byte(void **state)
+{
+    const char *const two[] = { "model",        DEMO, "tp_size",   "2",     "threads", "1",
+                                "max_num_seqs", "8",  "log_level", "error", NULL };
+    const char *const deaths[][2] = {
+        { "1", "follower.step=kill:9" },
+        { "0", "worker.commit=kill:60" },
+        { "1", "follower.step=abort:25" },
+        { NULL, NULL },
+    };
+
+    (void)state;
+    check_deaths(2, two, deaths);
+}
+
+/* Killed while it loads, and while it takes over. */
+static void death_before_service_is_made_up_for(void **state)
+{
+    const char *const armed[] = {
+        "model",
+        DEMO,
+        "threads",
+        "2",
+        "log_level",
+        "error",
+        "fault_points",
+        "worker.load=kill@1, worker.recover=kill:3@3, worker.adopt=kill@4",
+        NULL
+    };
+    struct compared c;
+
+    (void)state;
+    worker_rig_init(&c.f.rig, 1, armed);
+    client_open(&c.f.client, c.f.rig.instance, 7);
+    c.f.rig.epoch = 1;
+    worker_spawn(&c.f.rig.ranks[0], false);
+    worker_send_boot(&c.f.rig, 0, true);
+    assert_int_equal(worker_reap(&c.f.rig.ranks[0]), 1000 + SIGKILL);
+    worker_rig_start(&c.f.rig);
+    assert_int_equal(c.f.rig.n_loaded, 1);
+    submit_all(&c, 1);
+    worker_until_all_over(&c.f.client);
+    submit_all(&c, 1000);
+    worker_until_n_tokens(&c.f.client, &c.f.client.streams[N_COMPARED + 3], 30);
+    worker_rig_kill(&c.f.rig);
+    for (int i = 0; i < 2; i++) {
+        c.f.rig.epoch++;
+        worker_spawn(&c.f.rig.ranks[0], false);
+        worker_send_boot(&c.f.rig, 0, true);
+        assert_int_equal(worker_reap(&c.f.rig.ranks[0]), 1000 + SIGKILL);
+    }
+    worker_rig_start(&c.f.rig);
+    worker_until_all_over(&c.f.client);
+    compare_last(&c);
+    wait_until_clean(&c.f);
+    fixture_fini(&c.f);
+}
+
+/* Bits flipped in memory that outlives the worker: a sealed page, and the weights. */
+static void flipped_bits_are_found_by_the_successor(void **state)
+{
+    const struct weights_hdr *h;
+    struct ledger_entry *entry = NULL;
+    struct compared c;
+
+    (void)state;
+    compared_init(&c, 1, settings);
+    submit_all(&c, 1000);
+    worker_until_n_tokens(&c.f.client, &c.f.client.streams[N_COMPARED + 3], 30);
+    reload(&c.f.rig.ranks[0], "fault_points", "worker.commit=abort");
+    assert_int_equal(worker_until_dead(&c.f.rig.ranks[0], &c.f.client), 1000 + SIGABRT);
+    for (uint32_t i = 0; !entry || atomic_load(&entry->n_pages) < 2; i++)
+        entry = ledger_entry(&c.f.rig.ledger, i);
+    kvpool_page(&c.f.rig.pool, ledger_pages(&c.f.rig.ledger, entry)[0])[99] ^= 2;
+    h = (const struct weights_hdr *)c.f.rig.weights[0].hdr;
+    assert_int_equal(h->doubt, 1);
+    ((char *)segment_at(&c.f.rig.weights[0], h->data_offset))[h->data_bytes - 5] ^= 2;
+    worker_rig_start(&c.f.rig);
+    assert_int_equal(stat_get(worker_rig_stats(&c.f.rig), STAT_kv_pages_corrupt), 1);
+    assert_int_equal(stat_get(worker_rig_stats(&c.f.rig), STAT_weights_chunks_reloaded), 1);
+    worker_until_all_over(&c.f.client);
+    compare_last(&c);
+    wait_until_clean(&c.f);
+    fixture_fini(&c.f);
+}
+
 /* ---- life and death ---- */
 
 static void drain_finishes_and_exits_with_zero(void **state)
@@ -297,6 +479,105 @@ static void reload_and_sigterm_end_what_runs(void **state)
     }
     assert_int_equal(worker_reap(&f.rig.ranks[0]), 0);
     worker_rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static void reload_arms_a_fault_point(void **state)
+{
+    struct fixture f;
+    struct client_request r = endless(50);
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    reload(&f.rig.ranks[0], "fault_points", "worker.commit=kill:20");
+    client_submit(&f.client, 1, &r);
+    assert_int_equal(worker_until_dead(&f.rig.ranks[0], &f.client), 1000 + SIGKILL);
+    worker_rig_start(&f.rig); /* its BOOT has none */
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 50);
+    fixture_fini(&f);
+}
+
+/* A new llmd holds the other end of the control socket: every rank says again what it is. */
+static void a_new_llmd_is_told_everything_again(void **state)
+{
+    const char *const two[] = { "model",        DEMO, "tp_size",   "2",       "threads", "1",
+                                "max_num_seqs", "8",  "log_level", "warning", NULL };
+    Llmd__Adopt adopt = LLMD__ADOPT__INIT;
+    struct client_request r = endless(100);
+    struct fixture f;
+    struct err e;
+
+    (void)state;
+    fixture_init(&f, 2, two);
+    client_submit(&f.client, 1, &r);
+    adopt.pid = (uint32_t)getpid();
+    for (uint32_t rank = 0; rank < 2; rank++) {
+        assert_true(control_send(f.rig.ranks[rank].control, MSG_ADOPT, &adopt, NULL, 0, &e));
+        worker_wait_ready(&f.rig, rank);
+    }
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 100);
+    fixture_fini(&f);
+}
+
+/* llmd's view of a hang: the board says since when the step runs and what it may take at most. */
+static void a_step_that_hangs_outlives_its_limit(void **state)
+{
+    const char *const armed[] = { "model",
+                                  DEMO,
+                                  "threads",
+                                  "2",
+                                  "log_level",
+                                  "error",
+                                  "hang_step_ms",
+                                  "100",
+                                  "fault_points",
+                                  "worker.forward=stop:30@1",
+                                  NULL };
+    struct client_request r = endless(60);
+    uint64_t end = clock_mono_ns() + 60 * NS_PER_S, since = 0, limit = 0;
+    struct board_slot *slot;
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, armed);
+    slot = board_slot(&f.rig.board, BOARD_SLOT_RANKS);
+    client_submit(&f.client, 1, &r);
+    while (since == 0 || limit == 0 || clock_mono_ns() < since + limit) {
+        client_receive(&f.client);
+        poll(NULL, 0, 1);
+        since = atomic_load(&slot->step_started_ns);
+        limit = atomic_load(&slot->step_limit_ns);
+        assert_true(clock_mono_ns() < end);
+    }
+    assert_true(limit >= 100 * NS_PER_MS);
+    worker_rig_kill(&f.rig);
+    worker_rig_start(&f.rig);
+    worker_until_all_over(&f.client);
+    assert_int_equal(f.client.streams[0].n, 60);
+    assert_int_equal(f.client.streams[0].finish, LLMD__FINISH__FINISH_LENGTH);
+    fixture_fini(&f);
+}
+
+/* llmd shows them when the process is no more. */
+static void last_words_stay_on_the_board(void **state)
+{
+    const char *const armed[] = { "model",     DEMO,      "threads",      "2",
+                                  "log_level", "warning", "fault_points", "worker.commit=abort:5",
+                                  NULL };
+    char lines[BOARD_LOG_LINES][BOARD_LOG_LINE_BYTES];
+    struct client_request r = endless(50);
+    struct fixture f;
+    uint32_t n;
+
+    (void)state;
+    fixture_init(&f, 1, armed);
+    client_submit(&f.client, 1, &r);
+    assert_int_equal(worker_until_dead(&f.rig.ranks[0], &f.client), 1000 + SIGABRT);
+    n = board_log_read(board_slot(&f.rig.board, BOARD_SLOT_RANKS), lines);
+    assert_true(n > 0);
+    assert_non_null(strstr(lines[n - 1], "fault_point=worker.commit"));
     fixture_fini(&f);
 }
 
@@ -381,8 +662,16 @@ int main(void)
         cmocka_unit_test(two_ranks_give_the_golden_tokens),
         cmocka_unit_test(streams_in_company_equal_their_solo_runs),
         cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
+        cmocka_unit_test(death_at_any_place_changes_no_byte),
+        cmocka_unit_test(death_of_either_rank_changes_no_byte),
+        cmocka_unit_test(death_before_service_is_made_up_for),
+        cmocka_unit_test(flipped_bits_are_found_by_the_successor),
         cmocka_unit_test(drain_finishes_and_exits_with_zero),
         cmocka_unit_test(reload_and_sigterm_end_what_runs),
+        cmocka_unit_test(reload_arms_a_fault_point),
+        cmocka_unit_test(a_new_llmd_is_told_everything_again),
+        cmocka_unit_test(a_step_that_hangs_outlives_its_limit),
+        cmocka_unit_test(last_words_stay_on_the_board),
         cmocka_unit_test(all_ranks_of_a_group_drain),
         cmocka_unit_test(an_orphan_serves_on_and_then_drains),
         cmocka_unit_test(an_idle_worker_beats),

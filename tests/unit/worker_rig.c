@@ -218,25 +218,25 @@ void worker_expect(struct worker_process *p, enum msg_type type, struct control_
     }
 }
 
-/* WEIGHTS_READY, if it loads, and READY. */
-static bool wait_ready(struct worker_process *p, uint32_t epoch)
+void worker_wait_ready(struct worker_rig *r, uint32_t rank)
 {
+    struct worker_process *p = &r->ranks[rank];
+    const Llmd__Ready *ready;
     struct control_msg m;
-    struct err e;
-    bool loaded = false;
 
-    assert_int_equal(control_recv(p->control, &m, &e), CONTROL_OK);
-    if (m.type == MSG_WEIGHTS_READY) {
-        loaded = true;
-        control_msg_fini(&m);
-        assert_int_equal(control_recv(p->control, &m, &e), CONTROL_OK);
-    }
-    if (m.type == MSG_FATAL)
-        fail_msg("%s", ((const Llmd__Fatal *)m.body)->message);
-    assert_int_equal(m.type, MSG_READY);
-    assert_int_equal(((const Llmd__Ready *)m.body)->epoch, epoch);
+    worker_expect(p, MSG_WEIGHTS_READY, &m);
+    assert_int_equal(((const Llmd__WeightsReady *)m.body)->rank, rank);
     control_msg_fini(&m);
-    return loaded;
+    worker_expect(p, MSG_READY, &m);
+    ready = m.body;
+    assert_int_equal(ready->epoch, r->epoch);
+    assert_int_equal(ready->pid, p->pid);
+    control_msg_fini(&m);
+}
+
+static bool has_loaded(const struct worker_rig *r, uint32_t rank)
+{
+    return ((const struct weights_hdr *)r->weights[rank].hdr)->loader_epoch == r->epoch;
 }
 
 void worker_rig_start(struct worker_rig *r)
@@ -247,8 +247,10 @@ void worker_rig_start(struct worker_rig *r)
         worker_spawn(&r->ranks[i], false);
         worker_send_boot(r, i, true);
     }
-    for (uint32_t i = 0; i < r->tp_size; i++)
-        r->n_loaded += wait_ready(&r->ranks[i], r->epoch);
+    for (uint32_t i = 0; i < r->tp_size; i++) {
+        worker_wait_ready(r, i);
+        r->n_loaded += has_loaded(r, i);
+    }
 }
 
 void worker_rig_kill(struct worker_rig *r)
@@ -258,6 +260,16 @@ void worker_rig_kill(struct worker_rig *r)
             continue;
         kill(r->ranks[i].pid, SIGKILL);
         assert_int_equal(worker_reap(&r->ranks[i]), 1000 + SIGKILL);
+    }
+}
+
+void worker_rig_bury(struct worker_rig *r)
+{
+    for (uint32_t i = 0; i < r->tp_size; i++) {
+        if (r->ranks[i].pid == 0)
+            continue;
+        kill(r->ranks[i].pid, SIGKILL);
+        worker_reap(&r->ranks[i]);
     }
 }
 
@@ -278,6 +290,19 @@ static void receive(struct client *c)
 
     poll(&fd, 1, 1);
     client_receive(c);
+}
+
+int worker_until_dead(struct worker_process *p, struct client *c)
+{
+    uint64_t end = clock_mono_ns() + PATIENCE_NS;
+    siginfo_t info = { 0 };
+
+    while (waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == 0) {
+        receive(c);
+        assert_true(clock_mono_ns() < end);
+    }
+    return worker_reap(p);
 }
 
 void worker_until_all_over(struct client *c)

@@ -27,7 +27,8 @@ struct worker_rig {
     struct kvpool pool;
     struct segment weights[WORKER_RANKS_MAX], group;
     struct worker_process ranks[WORKER_RANKS_MAX];
-    uint32_t n_loaded; /* WEIGHTS_READY messages of the last start */
+    uint32_t
+        n_loaded; /* ranks of the last start that loaded their weights, instead of mapping them */
 };
 
 /* Run llm-worker --inspect; the plan is returned, caller frees with frame_free_body(); NULL when the
@@ -38,8 +39,12 @@ Llmd__ModelPlan *worker_inspect(const char *const *settings, char *fatal);
 void worker_rig_init(struct worker_rig *r, uint32_t tp_size, const char *const *settings);
 /* Start all ranks with the next epoch and wait until each is READY. */
 void worker_rig_start(struct worker_rig *r);
+/* Wait for WEIGHTS_READY and READY of one rank. */
+void worker_wait_ready(struct worker_rig *r, uint32_t rank);
 /* SIGKILL all ranks and reap them. */
 void worker_rig_kill(struct worker_rig *r);
+/* The same, whatever each of them died of. */
+void worker_rig_bury(struct worker_rig *r);
 void worker_rig_fini(struct worker_rig *r);
 
 /* Start one process; control socket only, no BOOT yet. */
@@ -50,6 +55,8 @@ void worker_expect(struct worker_process *p, enum msg_type type, struct control_
 /* Wait for its end; the exit code, or 1000 + signal. */
 int worker_reap(struct worker_process *p);
 
+/* Serve the client until the process ends by itself; as worker_reap(). */
+int worker_until_dead(struct worker_process *p, struct client *c);
 void worker_until_all_over(struct client *c);
 void worker_until_n_tokens(struct client *c, const struct client_stream *s, uint32_t n);
 struct stats *worker_rig_stats(const struct worker_rig *r);

@@ -1,0 +1,26 @@
+/* adoption.h - KV pages of a dead predecessor, taken over by the sequences that list them.
+ *
+ * Once, at the start of a worker of a later epoch, on rank 0's engine thread (proto/kvpool_layout.h,
+ * "Crash").  A page is believed when everything that can be checked agrees: lease, stored token ids, hash
+ * chain and, for sealed ones, the checksum of its data.  What a sequence does not keep is computed again
+ * by the scheduler as any prefill is, so a wrong page costs time and never a byte. */
+#ifndef LLMD_GPU_WORKER_ADOPTION_H
+#define LLMD_GPU_WORKER_ADOPTION_H
+
+#include "gpu-worker/kvcache.h"
+#include "gpu-worker/runtime.h"
+
+struct adoption {
+    uint32_t n_adopted; /* pages */
+    uint32_t n_corrupt; /* sealed pages whose data is not what was sealed */
+    uint32_t n_freed;   /* all other pages of the group's dead epochs */
+};
+
+/* Keep what is good of the pages that these sequences list in their ledger entries, and free every other
+ * page that dead epochs of the group hold.  Sequences are live, just loaded, at most as many as may run at
+ * once; on return n_pages and n_computed say what each keeps, always less than all of its tokens.  Entries of
+ * other sequences must list no pages.  The checksums are read on the compute threads. */
+void adoption_run(struct kvcache *c, struct runtime *rt, struct sequence *const *sequences,
+                  uint32_t n, struct adoption *out);
+
+#endif

@@ -1,0 +1,19 @@
+# The chaos suite: the driver as a library, its command line, and its short form as a test.
+add_library(chaos_driver STATIC
+  chaos/answer.c chaos/audit.c chaos/catalog.c chaos/chaos.c chaos/client.c chaos/evidence.c
+  chaos/kills.c chaos/load.c chaos/processes.c chaos/report.c chaos/server.c)
+target_link_libraries(chaos_driver PUBLIC proto m)
+add_executable(chaos chaos/main.c)
+target_link_libraries(chaos PRIVATE chaos_driver)
+target_compile_definitions(chaos PRIVATE
+  TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+llmd_test(NAME test_chaos SOURCES chaos/test_chaos.c LIBS chaos_driver TIMEOUT 400 LABELS proc)
+add_dependencies(test_chaos llmd llm-init llm-gateway llm-worker llmctl)
+add_dependencies(chaos llmd llm-init llm-gateway llm-worker llmctl)
+add_executable(make_model chaos/make_model.c)
+target_link_libraries(make_model PRIVATE common m)
+llmd_test(NAME test_answer SOURCES chaos/test_answer.c LIBS chaos_driver LABELS unit)
+add_executable(fake_peer chaos/fake_peer.c)
+target_link_libraries(fake_peer PRIVATE Threads::Threads)
+llmd_test(NAME test_peer SOURCES chaos/test_peer.c LIBS chaos_driver TIMEOUT 120 LABELS proc)
+add_dependencies(test_peer fake_peer)
