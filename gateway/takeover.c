@@ -278,10 +278,51 @@ static bool go_on(const struct takeover *t, struct gateway_thread *thread, struc
     return true;
 }
 
-void takeover_run(struct takeover *t, struct gateway_thread *thread)
+/* The client left meanwhile, by a reset. */
+static bool is_gone(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+
+    return getpeername(fd, (struct sockaddr *)&peer, &n) != 0;
+}
+
+/* Nobody goes on with it; what it has in the segment is free. */
+static void drop(const struct takeover *t, struct service *s, struct record *r, enum stat_id cause)
+{
+    uint64_t owner = connections_owner_word(&s->connections, r->slot);
+
+    account_lost(s, r->shared, cause);
+    for (uint32_t i = first_block(t, r->slot); i < t->n_blocks && r->journal.n == 0; i++) {
+        uint32_t block = t->blocks[i].block;
+        if (t->blocks[i].slot != r->slot)
+            break;
+        if (atomic_load(&connections_owner(&s->connections, block)->owner) == owner)
+            connections_free_block(&s->connections, block);
+    }
+    record_close(r);
+}
+
+static void take_client(struct takeover *t, struct gateway_thread *thread, struct record *r)
 {
     struct service *s = thread->service;
     struct err e;
+
+    if (is_gone(r->fd)) {
+        close(r->fd);
+        drop(t, s, r, STAT_requests_cancelled);
+    } else if (go_on(t, thread, r, &e)) {
+        stat_add(s->stats, STAT_connections_resumed, 1);
+    } else {
+        log_warning("takeover slot=%u cut: %s", r->slot, e.msg);
+        stat_add(s->stats, STAT_connections_lost, 1);
+        drop(t, s, r, STAT_requests_finished_error);
+    }
+}
+
+void takeover_run(struct takeover *t, struct gateway_thread *thread)
+{
+    struct service *s = thread->service;
 
     for (uint32_t i = 0; i < t->n_clients; i++) {
         struct takeover_client *client = &t->clients[i];
@@ -290,14 +331,7 @@ void takeover_run(struct takeover *t, struct gateway_thread *thread)
             continue;
         r = record_adopt(s, client->slot, client->fd, thread->index);
         client->fd = -1;
-        if (go_on(t, thread, r, &e)) {
-            stat_add(s->stats, STAT_connections_resumed, 1);
-        } else {
-            log_warning("takeover slot=%u cut: %s", r->slot, e.msg);
-            account_lost(s, r->shared, STAT_requests_finished_error);
-            stat_add(s->stats, STAT_connections_lost, 1);
-            record_close(r);
-        }
+        take_client(t, thread, r);
         fault_point("gateway.adopt");
     }
 }

@@ -275,6 +275,7 @@ static bool open_upstream(struct gateway_thread *t, struct err *e)
         .instance = s->instance,
         .n_groups = s->n_groups,
         .thread = t->index,
+        .n_threads = s->n_threads,
         .gateway_epoch = s->gateway_epoch,
         .wait_ns = atomic_load(&s->unavailable_wait_s) * NS_PER_S,
         .move_ns = MOVE_AFTER_MS * NS_PER_MS,

@@ -23,7 +23,8 @@ enum {
     FULL_PAUSE_MS = 20,    /* a group that refused for lack of room is asked again after this */
     RESYNC_PAUSE_MS = 100, /* between two RESYNCs because of a gap in the indexes */
     RESUBMISSIONS_MAX = 8,
-    IDS_BATCH = 256, /* CANCEL and ACK carry at most so many ids */
+    FINISHED_SHARE = 4, /* finished sequences may fill one in so many entries of a ledger */
+    IDS_BATCH = 256,    /* CANCEL and ACK carry at most so many ids */
 };
 
 struct id_list {
@@ -43,7 +44,8 @@ struct group {
     bool needs_resync;
     struct sequence_list held;
     struct sequence_list finished; /* not yet acknowledged */
-    struct id_list acks, cancels;  /* to be sent */
+    uint32_t finished_max;
+    struct id_list acks, cancels; /* to be sent */
 };
 
 struct upstream {
@@ -182,15 +184,6 @@ static void end_with_fault(struct upstream *u, struct sequence *s, enum fault_ki
     s->on_progress(s);
 }
 
-/* Finished: known to both sides until the answer is out. */
-static void keep(struct upstream *u, struct sequence *s)
-{
-    detach(u, s);
-    s->state = SEQUENCE_ENDED;
-    s->is_kept = true;
-    sequence_list_append(&u->groups[s->group].finished, s);
-}
-
 static void acknowledge(struct upstream *u, struct sequence *s)
 {
     sequence_list_remove(&u->groups[s->group].finished, s);
@@ -198,6 +191,20 @@ static void acknowledge(struct upstream *u, struct sequence *s)
     u->n_sequences--;
     s->is_kept = false;
     ids_add(&u->groups[s->group].acks, s->id);
+}
+
+/* Finished: known to both sides until the answer is out.  Clients that read slowly must not fill the ledger
+ * with such, for other threads cannot make room: beyond its share the oldest is given up. */
+static void keep(struct upstream *u, struct sequence *s)
+{
+    struct group *group = &u->groups[s->group];
+
+    detach(u, s);
+    s->state = SEQUENCE_ENDED;
+    s->is_kept = true;
+    sequence_list_append(&group->finished, s);
+    if (group->finished.n > group->finished_max)
+        acknowledge(u, group->finished.first);
 }
 
 /* ---- sending ---- */
@@ -402,6 +409,13 @@ static void wait_again(struct upstream *u, struct sequence *s)
 
 /* ---- receiving ---- */
 
+static uint32_t share_of_finished(const struct upstream *u, uint32_t n_entries)
+{
+    uint32_t share = n_entries / FINISHED_SHARE / (u->config.n_threads ? u->config.n_threads : 1);
+
+    return share > 0 ? share : 1;
+}
+
 static void take_hello(struct upstream *u, uint32_t g, const Llmd__Hello *hello)
 {
     struct group *group = &u->groups[g];
@@ -410,6 +424,7 @@ static void take_hello(struct upstream *u, uint32_t g, const Llmd__Hello *hello)
              hello->pid, u->config.thread, group->held.n);
     group->said_hello = true;
     group->epoch = hello->epoch;
+    group->finished_max = share_of_finished(u, hello->sequences_max);
     group->is_draining = hello->draining;
     group->full_until_ns = 0;
     group->down_since_ns = 0;

@@ -27,7 +27,8 @@ enum { UPSTREAM_GROUPS_MAX = 64 };
 struct upstream_config {
     const char *instance; /* borrowed during upstream_new() */
     uint32_t n_groups;
-    uint32_t thread; /* 0.. ; the links' peer id is 1 + thread */
+    uint32_t thread;    /* 0.. ; the links' peer id is 1 + thread */
+    uint32_t n_threads; /* that share the groups' room; 0 = 1 */
     uint32_t gateway_epoch;
     uint64_t wait_ns; /* a sequence that no group takes for this long ends with a fault */
     uint64_t move_ns; /* a group that is away for this long loses its sequences to another */
@@ -59,7 +60,8 @@ void upstream_adopt(struct upstream *u, struct sequence *s, uint32_t group);
 /* End it without a call to on_progress; the worker is told.  Fine for one that has ended. */
 void upstream_cancel(struct upstream *u, struct sequence *s);
 /* Nothing is wanted of it any more, its tokens neither: the answer is out, or its client gone.  Only now is
- * a finished one acknowledged, so that until then a successor would find it in the ledger. */
+ * a finished one acknowledged (if the ledger has room for it so long), so that until then a successor would
+ * find it there. */
 void upstream_release(struct upstream *u, struct sequence *s);
 
 /* Take in all that has arrived from a group. */

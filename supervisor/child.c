@@ -20,7 +20,7 @@
 #include "supervisor/pidfd.h"
 
 /* One child cannot keep the loop to itself; of a dead one all that its socket can hold is heard. */
-enum { MESSAGES_PER_WAKE = 64, LAST_MESSAGES_MAX = 1 << 16 };
+enum { MESSAGES_PER_WAKE = 64, LAST_MESSAGES_MAX = 1 << 16, LAST_WORDS_MS = 100 };
 
 static void end(struct child *c, const siginfo_t *info)
 {
@@ -210,13 +210,32 @@ void child_signal(const struct child *c, int sig)
         shutdown(c->control, SHUT_RDWR);
 }
 
+static bool is_heard(const struct child *c)
+{
+    int enabled = SD_EVENT_OFF;
+
+    return !c->control_source || sd_event_source_get_enabled(c->control_source, &enabled) < 0 ||
+           enabled == SD_EVENT_OFF;
+}
+
+/* The last connections of a dead gateway come from its keeper (gateway/keeper.h), which lives a millisecond
+ * longer and closes the socket behind them; of any other child the end is there already.  Bounded, because
+ * nothing here waits for long. */
+static void hear_to_the_end(struct child *c)
+{
+    struct pollfd p = { .fd = c->control, .events = POLLIN };
+
+    for (int i = 0; i < LAST_MESSAGES_MAX && !is_heard(c) && poll(&p, 1, LAST_WORDS_MS) > 0; i++)
+        hear(c, 1);
+}
+
 void child_reap(struct child *c)
 {
     siginfo_t info;
 
     if (c->pid == 0 || c->pidfd < 0 || !pidfd_has_ended(c->pidfd, &info))
         return;
-    hear(c, LAST_MESSAGES_MAX);
+    hear_to_the_end(c);
     waitid(P_PIDFD, (id_t)c->pidfd, &(siginfo_t){ 0 }, WEXITED | WNOHANG);
     end(c, &info);
 }

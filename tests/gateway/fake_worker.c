@@ -143,11 +143,13 @@ static void send_tokens(struct fake_worker *w, struct fake_sequence *s, uint32_t
     m.epoch = w->epoch;
     m.sequences = list;
     m.n_sequences = 1;
-    link_send(w->link, s->peer, MSG_TOKENS, &m);
+    if (link_send(w->link, s->peer, MSG_TOKENS, &m)) { /* else the gateway is behind: again later */
+        s->n_sent = s->n_tokens;
+        s->finish_sent = s->finish != LLMD__FINISH__FINISH_NONE;
+    }
     if (atomic_load(&w->sends_twice))
         link_send(w->link, s->peer, MSG_TOKENS, &m);
     free_logprobs(&one);
-    s->n_sent = s->n_tokens;
 }
 
 static void send_unknown(struct fake_worker *w, uint32_t peer, uint64_t id)
@@ -241,8 +243,10 @@ static void take_resync(struct fake_worker *w, uint32_t peer, const Llmd__Resync
             continue;
         }
         s->peer = peer;
+        s->n_sent = m->held[i]->n_tokens < s->n_tokens ? m->held[i]->n_tokens : s->n_tokens;
+        s->finish_sent = false;
         if (m->held[i]->n_tokens < s->n_tokens || s->finish != LLMD__FINISH__FINISH_NONE)
-            send_tokens(w, s, m->held[i]->n_tokens);
+            send_tokens(w, s, s->n_sent);
     }
 }
 
@@ -320,8 +324,11 @@ static void generate(struct fake_worker *w)
         return;
     w->next_step_ns = now_ns + atomic_load(&w->step_us) * 1000ull;
     for (struct fake_sequence *s = w->ledger; s; s = s->next) {
-        if (s->finish != LLMD__FINISH__FINISH_NONE)
+        if (s->finish != LLMD__FINISH__FINISH_NONE) {
+            if (!s->finish_sent)
+                send_tokens(w, s, s->n_sent);
             continue;
+        }
         make_token(w, s);
         send_tokens(w, s, s->n_sent);
     }

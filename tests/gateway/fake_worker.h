@@ -23,7 +23,7 @@ struct fake_sequence {
     bool ignore_eos, want_logprobs;
     uint32_t n_top;
     Llmd__Finish finish;
-    bool is_acked;
+    bool finish_sent;
 };
 
 struct fake_worker {

@@ -592,6 +592,44 @@ static void what_is_no_connection_is_not_adopted(void **state)
     stage_free(s);
 }
 
+static void wait_for_count(int fd, uint64_t base, uint64_t want)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < PATIENCE_MS; i++) {
+        assert_true(tcp_bytes_read(fd, &n));
+        if (n - base == want)
+            return;
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(n - base, want);
+}
+
+/* TCP numbers the end like a byte; who counts it as one looks for a byte that no journal has. */
+static void the_end_of_the_input_is_no_byte(void **state)
+{
+    uint16_t port;
+    int listen_fd = listen_tcp(&port), client = connect_port(port);
+    int fd = accept(listen_fd, NULL, NULL);
+    struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+    uint64_t base;
+    char bytes[8];
+
+    (void)state;
+    assert_true(tcp_bytes_read(fd, &base));
+    send_text(client, "hello");
+    assert_int_equal(recv(fd, bytes, 3, 0), 3);
+    wait_for_count(fd, base, 3);
+    shutdown(client, SHUT_WR);
+    assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+    wait_for_count(fd, base, 3);
+    assert_int_equal(recv(fd, bytes, 8, 0), 2);
+    wait_for_count(fd, base, 5);
+    assert_int_equal(recv(fd, bytes, 8, 0), 0);
+    wait_for_count(fd, base, 5);
+    close(client), close(fd), close(listen_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -603,6 +641,7 @@ int main(void)
         cmocka_unit_test(part_of_an_answer_that_cannot_be_made_again_is_cut),
         cmocka_unit_test(an_answer_that_comes_out_differently_is_cut),
         cmocka_unit_test(what_is_no_connection_is_not_adopted),
+        cmocka_unit_test(the_end_of_the_input_is_no_byte),
     };
 
     return cmocka_run_group_tests_name("http_adopt", tests, NULL, NULL);

@@ -59,7 +59,7 @@ static void open_house(uint32_t n_groups, uint32_t n_workers)
 {
     static int count;
     struct upstream_config config = { .n_groups = n_groups,
-                                      .wait_ns = 300 * NS_PER_MS,
+                                      .wait_ns = 10 * NS_PER_S,
                                       .move_ns = 100 * NS_PER_MS,
                                       .stats = &house.stats,
                                       .load = house.load,
@@ -286,6 +286,7 @@ static void nobody_in_service_ends_in_a_fault(void **state)
 {
     (void)state;
     open_house(1, 0);
+    upstream_set_wait(house.u, 300 * NS_PER_MS);
     submit_all();
     assert_true(upstream_tick_due_ns(house.u) > 0);
     turn_until(all_ended());
@@ -354,7 +355,6 @@ static void a_full_group_is_acknowledged_early(void **state)
     (void)state;
     open_house(1, 1);
     house.keeps_finished = true;
-    upstream_set_wait(house.u, 10 * NS_PER_S);
     atomic_store(&w->live_max, 3);
     submit_all();
     turn_until(all_ended());
