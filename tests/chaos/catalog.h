@@ -17,7 +17,7 @@
 enum catalog_set {
     CATALOG_ALL,   /* of llmd */
     CATALOG_PEER,  /* completions with the fields every OpenAI-like server knows, greedy */
-    CATALOG_LARGE, /* a large model: short answers that do not end early */
+    CATALOG_LARGE, /* a large model: answers that do not end early, so that prefill is rare */
 };
 
 struct ask {
