@@ -5,6 +5,8 @@
 # would report an interrupt where everything ended as it should; nor llmd, which is told by SIGTERM.  So
 # on a terminal this script runs in a group of its own, and llmd in a session of its own.  Should make or
 # the script be killed, the kernel sends the next one SIGTERM (setpriv --pdeathsig).
+#
+# llmd runs below llm-init, so that it too may be killed and comes back; "llmd" below means the two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,7 +63,7 @@ scripts/build.sh release programs
 runtime=$(mktemp -d "${TMPDIR:-/tmp}/llmd-run-XXXXXX")
 trap stop INT TERM HUP
 LLMD_LOG_LEVEL=${LLMD_LOG_LEVEL:-warning} setsid setpriv --pdeathsig TERM \
-    "$bin/llmd" --host 127.0.0.1 --port "$port" --model "$model" --runtime-dir "$runtime" \
+    "$bin/llm-init" -- "$bin/llmd" --host 127.0.0.1 --port "$port" --model "$model" --runtime-dir "$runtime" \
     </dev/null &
 llmd_pid=$!
 
