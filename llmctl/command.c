@@ -26,6 +26,23 @@ static const struct argp_option global_list[] = {
 static const struct argp global_argp = { .options = global_list, .parser = parse_global };
 const struct argp_child global_options[] = { { &global_argp, 0, NULL, 0 }, { 0 } };
 
+error_t command_parse_json(int key, char *arg, struct argp_state *state)
+{
+    struct json_options *o = state->input;
+
+    (void)arg;
+    switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &o->globals;
+        return 0;
+    case 'j':
+        o->json = true;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 void command_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
     error_t failed = argp_parse(argp, argc, argv, 0, NULL, input);

@@ -33,6 +33,13 @@ command_fn status_command, requests_command, logs_command, config_command, drain
     restart_command, reload_command, upgrade_command, wait_command, generate_command, chat_command,
     version_command;
 
+/* Input of a command that has --json and no other option of its own, and its parser. */
+struct json_options {
+    struct globals globals;
+    bool json;
+};
+error_t command_parse_json(int key, char *arg, struct argp_state *state);
+
 /* Parse with `argp`, whose input begins with a struct globals. */
 void command_parse(const struct argp *argp, int argc, char **argv, void *input);
 

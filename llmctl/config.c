@@ -6,28 +6,6 @@
 #include "llmctl/table.h"
 #include "proto/message_json.h"
 
-struct config_options {
-    struct globals globals;
-    bool json;
-};
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-    struct config_options *o = state->input;
-
-    (void)arg;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->globals;
-        return 0;
-    case 'j':
-        o->json = true;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
 static void put_json(struct buf *out, const Llmd__CtlReply *reply)
 {
     struct json_writer w = { .out = out };
@@ -70,11 +48,11 @@ int config_command(int argc, char **argv, struct globals g)
     };
     static const struct argp argp = {
         .options = options,
-        .parser = parse,
+        .parser = command_parse_json,
         .doc = "Show every setting of the running server, its value and where that came from.",
         .children = global_options,
     };
-    struct config_options o = { .globals = g };
+    struct json_options o = { .globals = g };
     struct control_msg reply;
     struct buf out = { 0 };
     int code;

@@ -7,28 +7,6 @@
 #include "llmctl/table.h"
 #include "proto/message_json.h"
 
-struct requests_options {
-    struct globals globals;
-    bool json;
-};
-
-static error_t parse(int key, char *arg, struct argp_state *state)
-{
-    struct requests_options *o = state->input;
-
-    (void)arg;
-    switch (key) {
-    case ARGP_KEY_INIT:
-        state->child_inputs[0] = &o->globals;
-        return 0;
-    case 'j':
-        o->json = true;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
 static void put_json(struct buf *out, const Llmd__CtlReply *reply)
 {
     struct json_writer w = { .out = out };
@@ -89,13 +67,13 @@ int requests_command(int argc, char **argv, struct globals g)
     };
     static const struct argp argp = {
         .options = options,
-        .parser = parse,
+        .parser = command_parse_json,
         .doc =
             "Show every sequence that the ledgers hold, and the last ones that were ended because "
             "they had been running at crashes of their worker.",
         .children = global_options,
     };
-    struct requests_options o = { .globals = g };
+    struct json_options o = { .globals = g };
     const Llmd__CtlReply *r;
     struct control_msg reply;
     struct buf out = { 0 };
