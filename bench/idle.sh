@@ -13,7 +13,11 @@ trap 'kill $llmd 2>/dev/null; wait $llmd 2>/dev/null || true; rm -rf "$dir"' EXI
 "$bin/llmctl" --runtime-dir "$dir" generate --max-tokens 50 "Once upon a time" >/dev/null
 sleep 3
 
-pids() { echo "$llmd"; pgrep -P "$llmd"; }
+# llmd, its children, and the gateway's keeper.
+pids() {
+    echo "$llmd"
+    for child in $(pgrep -P "$llmd"); do echo "$child"; pgrep -P "$child" || true; done
+}
 cpu_ticks() { awk '{sub(/.*\) /, ""); print $12 + $13}' "/proc/$1/stat"; }
 wakeups() { awk '/^voluntary_ctxt_switches/ {n += $2} END {print n}' /proc/"$1"/task/*/status; }
 # Resident KiB of all mappings but memfds.
