@@ -128,10 +128,10 @@ static const struct form peer_forms[] = {
 
 static const struct form large_forms[] = {
     { "completion_stream", "POST", "/v1/completions", JSON,
-      "{\"prompt\":$q,\"max_tokens\":100,\"temperature\":0,\"ignore_eos\":true,\"stream\":true}",
+      "{\"prompt\":$q,\"max_tokens\":80,\"temperature\":0,\"ignore_eos\":true,\"stream\":true}",
       true },
     { "completion_stream_sampled", "POST", "/v1/completions", JSON,
-      "{\"prompt\":$q,\"max_tokens\":100,\"temperature\":$t,\"seed\":$s,\"ignore_eos\":true,"
+      "{\"prompt\":$q,\"max_tokens\":80,\"temperature\":$t,\"seed\":$s,\"ignore_eos\":true,"
       "\"stream\":true}",
       true },
 };
