@@ -41,7 +41,7 @@ sleep 2
     echo what,probes,min_ms,median_ms,p99_ms,max_ms
     probe "/health under 32 streams" /health
     probe "/health/ready under 32 streams" /health/ready
-    rm "$dir/busy"
-    wait "${streams[@]}"
-    probe "/health idle" /health
 } | tee "$csv"
+rm "$dir/busy"
+wait "${streams[@]}"
+probe "/health idle" /health | tee -a "$csv"

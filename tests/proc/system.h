@@ -10,7 +10,7 @@
 #include "proto/frame.h"
 
 struct system {
-    pid_t pid;    /* llmd, or its llm-init */
+    pid_t pid; /* llmd, or its llm-init */
     bool has_init;
     char dir[64]; /* runtime folder, made by system_start() */
     int port;
