@@ -53,13 +53,13 @@ static void take_fds(struct msghdr *msg, int fds[FDPASS_FDS_MAX], int *n_fds)
 
 /* A peer that goes with mail unread leaves ECONNRESET, which the kernel reports once and before what the
  * peer had sent: its last words come behind it. */
-static ssize_t receive(int sock, struct msghdr *msg)
+static ssize_t receive(int sock, struct msghdr *msg, int flags)
 {
     bool was_reset = false;
     ssize_t got;
 
     for (;;) {
-        got = recvmsg(sock, msg, MSG_CMSG_CLOEXEC);
+        got = recvmsg(sock, msg, MSG_CMSG_CLOEXEC | flags);
         if (got < 0 && errno == ECONNRESET && !was_reset)
             was_reset = true;
         else if (got >= 0 || errno != EINTR)
@@ -82,8 +82,8 @@ static enum fdpass_result refuse(const struct msghdr *msg, size_t cap, int *fds,
     return FDPASS_FAILED;
 }
 
-enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
-                               int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
+static enum fdpass_result get(int sock, int flags, void *bytes, size_t cap, size_t *n,
+                              int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
 {
     struct iovec iov = { .iov_base = bytes, .iov_len = cap };
     union control control;
@@ -94,7 +94,7 @@ enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
     ssize_t got;
 
     *n_fds = 0;
-    got = receive(sock, &msg);
+    got = receive(sock, &msg, flags);
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return FDPASS_EMPTY;
     if (got < 0 && errno == ECONNRESET)
@@ -110,4 +110,16 @@ enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
         return FDPASS_CLOSED;
     *n = (size_t)got;
     return FDPASS_OK;
+}
+
+enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
+                               int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
+{
+    return get(sock, 0, bytes, cap, n, fds, n_fds, e);
+}
+
+enum fdpass_result fdpass_peek(int sock, void *bytes, size_t cap, size_t *n,
+                               int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e)
+{
+    return get(sock, MSG_PEEK, bytes, cap, n, fds, n_fds, e);
 }

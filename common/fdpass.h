@@ -23,4 +23,9 @@ enum fdpass_result { FDPASS_OK, FDPASS_EMPTY, FDPASS_CLOSED, FDPASS_FAILED };
 enum fdpass_result fdpass_recv(int sock, void *bytes, size_t cap, size_t *n,
                                int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e);
 
+/* The same, and the datagram stays where it is: the descriptors are copies.  Who dies before it is taken out has
+ * not lost it for the next holder of the socket. */
+enum fdpass_result fdpass_peek(int sock, void *bytes, size_t cap, size_t *n,
+                               int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e);
+
 #endif

@@ -23,7 +23,10 @@ bool control_send(int sock, enum msg_type type, const void *message, const int *
     return ok;
 }
 
-enum control_result control_recv(int sock, struct control_msg *m, struct err *e)
+typedef enum fdpass_result get_fn(int sock, void *bytes, size_t cap, size_t *n,
+                                  int fds[FDPASS_FDS_MAX], int *n_fds, struct err *e);
+
+static enum control_result get(int sock, get_fn *get_datagram, struct control_msg *m, struct err *e)
 {
     uint8_t *bytes = mem_alloc(CONTROL_BYTES_MAX);
     enum control_result result = CONTROL_FAILED;
@@ -31,7 +34,7 @@ enum control_result control_recv(int sock, struct control_msg *m, struct err *e)
     size_t n = 0;
 
     *m = (struct control_msg){ 0 };
-    switch (fdpass_recv(sock, bytes, CONTROL_BYTES_MAX, &n, m->fds, &m->n_fds, e)) {
+    switch (get_datagram(sock, bytes, CONTROL_BYTES_MAX, &n, m->fds, &m->n_fds, e)) {
     case FDPASS_EMPTY:
         result = CONTROL_EMPTY;
         break;
@@ -51,6 +54,24 @@ enum control_result control_recv(int sock, struct control_msg *m, struct err *e)
     }
     free(bytes);
     return result;
+}
+
+enum control_result control_recv(int sock, struct control_msg *m, struct err *e)
+{
+    return get(sock, fdpass_recv, m, e);
+}
+
+enum control_result control_peek(int sock, struct control_msg *m, struct err *e)
+{
+    return get(sock, fdpass_peek, m, e);
+}
+
+void control_drop(int sock)
+{
+    struct control_msg m;
+
+    if (control_recv(sock, &m, NULL) == CONTROL_OK)
+        control_msg_fini(&m);
 }
 
 void control_msg_fini(struct control_msg *m)

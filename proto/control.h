@@ -26,6 +26,10 @@ bool control_send(int sock, enum msg_type type, const void *message, const int *
 /* Receive one message.  CONTROL_EMPTY: none there now (non-blocking socket).  CONTROL_FAILED: *e. */
 enum control_result control_recv(int sock, struct control_msg *m, struct err *e);
 
+/* The same, but the message stays in the socket until control_drop() takes it out. */
+enum control_result control_peek(int sock, struct control_msg *m, struct err *e);
+void control_drop(int sock);
+
 /* Free the body, close the descriptors that were not taken. */
 void control_msg_fini(struct control_msg *m);
 

@@ -44,13 +44,15 @@ static void note_failure(struct child *c, const struct err *e)
         c->events->message_lost(c->arg);
 }
 
+/* A message is acted upon before it is taken out: if llmd dies in between, the next one finds it in the socket
+ * (all that a child says may come twice). */
 static void hear(struct child *c, int messages_max)
 {
     struct err e = { 0 };
     struct control_msg m;
 
     for (int i = 0; i < messages_max && c->control_source; i++) {
-        switch (control_recv(c->control, &m, &e)) {
+        switch (control_peek(c->control, &m, &e)) {
         case CONTROL_EMPTY:
             return;
         case CONTROL_CLOSED: /* its exit follows; the hang-up would wake us until then */
@@ -60,10 +62,13 @@ static void hear(struct child *c, int messages_max)
             note_failure(c, &e);
             if (e.code == ERR_SYS)
                 return;
+            control_drop(c->control);
             break;
         case CONTROL_OK:
             c->events->message(c->arg, &m);
             control_msg_fini(&m);
+            if (c->control_source)
+                control_drop(c->control);
             break;
         }
     }

@@ -523,6 +523,7 @@ static void kept_init(struct kept *k)
 {
     memset(k, 0, sizeof *k);
     rig_make_segments(&k->rig, &rig_roomy);
+    fake_settings.step_us = 2000; /* none may end before the last one has come */
     rig_start(&k->rig);
     client_open(&k->client, k->rig.instance, 1);
     for (uint32_t i = 0; i < N_KEPT; i++) {
