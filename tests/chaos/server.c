@@ -64,20 +64,20 @@ static void exec_llmd(const struct server *s)
     const char *argv[ARGS_MAX] = { NULL };
     const char *const of_init[] = { init, "--watchdog-s", hang_timeout, "--pause-max-ms",
                                     "50", "--",           NULL };
-    const char *const of_llmd[] = { llmd,        "--config",
-                                    settings,    "--model",
-                                    c->model,    "--host",
-                                    "127.0.0.1", "--port",
-                                    "0",         "--runtime-dir",
-                                    s->dir,      "--groups",
-                                    groups,      "--tp-size",
-                                    tp_size,     "--backoff-ms",
-                                    "10",        "--backoff-max-ms",
-                                    "20",        "--hang-step-ms",
-                                    hang_step,   "--hang-step-factor",
-                                    "50",        "--hang-timeout-s",
-                                    "1",         "--orphan-timeout-s",
-                                    "20",        NULL };
+    const char *const of_llmd[] = { llmd,         "--config",
+                                    settings,     "--model",
+                                    c->model,     "--host",
+                                    "127.0.0.1",  "--port",
+                                    "0",          "--runtime-dir",
+                                    s->dir,       "--groups",
+                                    groups,       "--tp-size",
+                                    tp_size,      "--backoff-ms",
+                                    "10",         "--backoff-max-ms",
+                                    "20",         "--hang-step-ms",
+                                    hang_step,    "--hang-step-factor",
+                                    "50",         "--hang-timeout-s",
+                                    hang_timeout, "--orphan-timeout-s",
+                                    "20",         NULL };
     int n = 0;
 
     settings_path(s, settings);
