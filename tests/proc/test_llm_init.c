@@ -570,12 +570,12 @@ static void llmd_is_not_blamed_when_everything_stood_still(void **state)
     pid_t llmd;
 
     (void)state;
-    start("--watchdog-s", "1", FAKE, "say=READY=1", "fds", "wait", NULL);
+    start("--watchdog-s", "3", FAKE, "say=READY=1", "fds", "wait", NULL);
     wait_event("fds 0");
     llmd = (pid_t)number_behind("pid ");
     kill(rig.pid, SIGSTOP); /* first: it must not see the other one silent */
     kill(llmd, SIGSTOP);
-    for (uint64_t end = clock_mono_ns() + 2000 * NS_PER_MS; clock_mono_ns() < end; nap())
+    for (uint64_t end = clock_mono_ns() + 6000 * NS_PER_MS; clock_mono_ns() < end; nap())
         continue;
     kill(rig.pid, SIGCONT);
     wait_count("stderr", "event=stood_still", 1);
