@@ -18,14 +18,12 @@
 #include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/host.h"
 #include "gpu-worker/load/model_config.h"
-#include "gpu-worker/load/safetensors.h"
 #include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
+#include "gpu-worker/ops/packing.h"
 #include "proto/ledger.h"
-
-enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
 
 #define CHECK_NS (20 * NS_PER_MS) /* for verifying weights before service */
 
@@ -36,7 +34,7 @@ static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
 
 struct model {
     struct model_config c;
-    struct safetensors *files;
+    struct tensors *files;
     struct model_info info;
 };
 
@@ -80,7 +78,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
     if (!model_config_read(&m->c, config->model, e) || !set_max_model_len(m, config, e) ||
         !llama_check_shard(&m->c, shard.tp_size, e))
         return false;
-    m->files = safetensors_open(config->model, e);
+    m->files = tensors_open(config->model, e);
     if (!m->files)
         return false;
     if (!llama_plan(plan, &m->c, shard, m->files, e))
@@ -91,7 +89,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
 
 static void model_close(struct model *m)
 {
-    safetensors_close(m->files);
+    tensors_close(m->files);
     m->files = NULL;
 }
 
@@ -171,7 +169,9 @@ static void open_ops(struct runtime *rt, const struct config *config)
     const struct kvpool_hdr *h = rt->pool->hdr;
     double *freq = mem_zalloc(c->head_dim / 2, sizeof *freq);
     struct ops_setup setup = {
-        .rows_max = rt->rows_max,
+        .rows_max = rt->rows_max > rt->seqs_max ? rt->rows_max : rt->seqs_max,
+        .cols_max = llama_cols_max(c),
+        .gated_max = llama_gated_max(c, rt->shard),
         .n_heads = llama_n_heads(c, rt->shard),
         .n_kv_heads = llama_n_kv_heads(c, rt->shard),
         .head_dim = c->head_dim,
@@ -207,7 +207,7 @@ static struct hash128 layout_of(const struct model *m, const struct weights_plan
                                 struct llama_shard shard)
 {
     return weights_layout_hash(plan, m->files, m->c.digest, shard.rank, shard.tp_size,
-                               PACKING_PLAIN);
+                               PACKING_VERSION);
 }
 
 static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, uint32_t chunk,
@@ -294,7 +294,7 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
         goto out;
     *weights_fd = -1;
     if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
-                      PACKING_PLAIN, boot->epoch, rt->threads, loaded, e))
+                      PACKING_VERSION, boot->epoch, rt->threads, loaded, e))
         goto out;
     rt->n_checked = rt->weights.hdr->n_chunks;
     if (!*loaded && !check_weights(rt, &plan, e))

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gpu-worker/ops/ops.h"
 #include "proto/dtype.h"
 
 /* y[t,i] (+)= sum_k w[i,k] x[t,k] + bias[i] */
@@ -18,10 +19,10 @@ struct linear_job {
     float *y;
     size_t y_stride;
     const float *x; /* [n_tokens, cols] */
-    const void *w;  /* [., cols] */
+    const void *w;  /* packed (packing.h) */
     enum dtype dtype;
     const float *bias; /* or NULL */
-    uint32_t cols, n_tokens;
+    uint32_t cols, rows, n_tokens;
     bool add;
 };
 
@@ -37,6 +38,7 @@ struct attention_job {
     uint32_t first, last; /* positions seen, both included */
     uint32_t group, head_dim;
     enum dtype dtype;
+    float scale, softcap; /* softcap 0 = none */
 };
 
 struct cpu_kernels {
@@ -48,7 +50,8 @@ struct cpu_kernels {
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
     void (*narrow)(void *y, const float *x, enum dtype dtype, uint32_t n); /* to F16 or F32 */
     void (*attention)(const struct attention_job *j);
-    void (*silu_mul)(float *y, const float *gate, const float *up, uint32_t n);
+    /* y[i] = act(gate[i]) * up[i] */
+    void (*gate)(float *y, const float *gate, const float *up, uint32_t n, enum activation act);
 };
 
 extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels_avx512;

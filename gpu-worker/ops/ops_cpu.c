@@ -111,7 +111,7 @@ static void fold_page(const struct attention_job *j, const char *v, float *out, 
 
 static void attend_head(const struct attention_job *j, float *out, const float *q)
 {
-    float m = -INFINITY, l = 0, scale = 1 / sqrtf((float)j->head_dim);
+    float m = -INFINITY, l = 0;
     float p[ATTENTION_PAGE_TOKENS_MAX];
 
     memset(out, 0, j->head_dim * sizeof *out);
@@ -120,8 +120,11 @@ static void attend_head(const struct attention_job *j, float *out, const float *
         uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
         uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
         for (uint32_t t = begin; t < end; t++)
-            p[t] = scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
+            p[t] =
+                j->scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
                                j->dtype, q, j->head_dim);
+        for (uint32_t t = begin; t < end && j->softcap != 0; t++)
+            p[t] = j->softcap * tanhf(p[t] / j->softcap);
         fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
         at += end - begin;
     }
@@ -136,10 +139,19 @@ static void plain_attention(const struct attention_job *j)
         attend_head(j, j->out + h * j->head_dim, j->q + h * j->head_dim);
 }
 
-static void plain_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+/* 0.5 a (1 + tanh(z)) = a / (1 + exp(-2 z)), z = sqrt(2 / pi) (a + 0.044715 a^3) */
+static float gelu_exponent(float a)
 {
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    return 1.5957691216f * (a + 0.044715f * a * a * a);
+}
+
+static void plain_gate(float *y, const float *gate, const float *up, uint32_t n,
+                       enum activation act)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float z = act == ACT_SILU ? gate[i] : gelu_exponent(gate[i]);
+        y[i] = gate[i] / (1 + expf(-z)) * up[i];
+    }
 }
 
 const struct cpu_kernels cpu_kernels_plain = {
@@ -149,5 +161,5 @@ const struct cpu_kernels cpu_kernels_plain = {
     .linear = plain_linear,
     .rope = plain_rope,
     .attention = plain_attention,
-    .silu_mul = plain_silu_mul,
+    .gate = plain_gate,
 };
