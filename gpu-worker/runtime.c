@@ -187,7 +187,7 @@ static void open_ops(struct runtime *rt, const struct config *config)
                 .dtype = h->dtype },
     };
 
-    model_config_rope_freq(c, freq);
+    model_config_rope_freq(c, rt->model.info.max_model_len, freq);
     rt->ops = ops_cpu_open(cpu_tier_choose(config->cpu_tier), &setup, rt->threads, &rt->stream);
     free(freq);
 }

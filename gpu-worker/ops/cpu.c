@@ -122,7 +122,8 @@ static void cpu_close(struct ops_stream *s)
     free(s->rows);
     free(s->rope_cos);
     free(s->rope_sin);
-    free(s->normed);
+    for (int f = 0; f < N_INPUT_FORMS; f++)
+        free(s->prepared[f]);
     free(s->gate_up);
     free(s);
 }
@@ -141,13 +142,32 @@ static const struct ops tables[N_CPU_TIERS] = {
     [CPU_AVX512] = CPU_OPS("avx512"),
 };
 
-static const struct cpu_kernels *const kernels[N_CPU_TIERS] = {
-    [CPU_PLAIN] = &cpu_kernels_plain,
+struct tier {
+    const struct cpu_kernels *kernels;
+    const struct linear_kernel *linear[N_DTYPES];
+};
+
+static const struct tier tiers[N_CPU_TIERS] = {
+    [CPU_PLAIN] = { &cpu_kernels_plain,
+                    { [DTYPE_F32] = &linear_f32_plain,
+                      [DTYPE_F16] = &linear_f16_plain,
+                      [DTYPE_BF16] = &linear_bf16_plain } },
 #if defined(__x86_64__)
-    [CPU_AVX2] = &cpu_kernels_avx2,
-    [CPU_AVX512] = &cpu_kernels_avx512,
+    [CPU_AVX2] = { &cpu_kernels_avx2,
+                   { [DTYPE_F32] = &linear_f32_avx2,
+                     [DTYPE_F16] = &linear_f16_avx2,
+                     [DTYPE_BF16] = &linear_bf16_avx2 } },
+    [CPU_AVX512] = { &cpu_kernels_avx512,
+                     { [DTYPE_F32] = &linear_f32_avx512,
+                       [DTYPE_F16] = &linear_f16_avx512,
+                       [DTYPE_BF16] = &linear_bf16_avx512 } },
 #endif
 };
+
+static size_t prepared_bytes(const struct ops_setup *u)
+{
+    return (size_t)u->rows_max * ((u->cols_max + 63) / 64 * 64) * sizeof(float);
+}
 
 const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup,
                                struct threads *threads, struct ops_stream **stream)
@@ -155,11 +175,12 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     struct ops_stream *s = mem_zalloc(1, sizeof *s);
     size_t angles = (size_t)setup->rows_max * (setup->head_dim / 2);
 
-    assert((unsigned)tier < N_CPU_TIERS && kernels[tier]);
+    assert((unsigned)tier < N_CPU_TIERS && tiers[tier].kernels);
     assert(setup->head_dim % 2 == 0 && setup->n_heads % setup->n_kv_heads == 0);
     assert(setup->kv.dtype == DTYPE_F16 || setup->kv.dtype == DTYPE_F32);
     assert(setup->kv.page_tokens <= ATTENTION_PAGE_TOKENS_MAX);
-    s->kernels = kernels[tier];
+    s->kernels = tiers[tier].kernels;
+    s->linear = tiers[tier].linear;
     s->threads = threads;
     s->setup = *setup;
     rope_table_init(&s->rope, setup->rope_freq, setup->head_dim / 2, setup->positions_max);
@@ -167,7 +188,8 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     s->rows = mem_zalloc(setup->rows_max, sizeof *s->rows);
     s->rope_cos = aligned_mem(64, angles * sizeof(float));
     s->rope_sin = aligned_mem(64, angles * sizeof(float));
-    s->normed = aligned_mem(64, (size_t)setup->rows_max * setup->cols_max * sizeof(float));
+    for (int f = 0; f < N_INPUT_FORMS; f++)
+        s->prepared[f] = aligned_mem(64, prepared_bytes(setup));
     s->gate_up = aligned_mem(64, (size_t)setup->rows_max * setup->gated_max * 2 * sizeof(float));
     *stream = s;
     return &tables[tier];

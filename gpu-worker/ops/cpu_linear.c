@@ -1,6 +1,8 @@
 /* cpu_linear.c - matrix products: a list of matrices with one input, cut by panels of output rows.
  *
- * What shares an input is one job, with one barrier: q, k and v; gate, up and the activation between them. */
+ * What shares an input is one job, with one barrier: q, k and v; gate, up and the activation between them.
+ * Before it the input is prepared (cpu_kernels.h), row by row; a few rows are not worth a second thread's
+ * attention, so a step of one or two tokens has no barrier here. */
 #include <assert.h>
 #include <math.h>
 
@@ -22,18 +24,56 @@ struct linear_split_job {
     float softcap;
 };
 
-/* x' of ops.h, for all rows. */
-static const float *normalised(struct ops_stream *s, const float *x, uint32_t n_rows,
-                               const struct norm *norm, uint32_t cols)
+/* ---- the input ---- */
+
+struct prepare_job {
+    void (*prepare)(const struct input_job *j, uint32_t begin, uint32_t end);
+    struct input_job input;
+    struct split split; /* of rows */
+};
+
+static void run_prepare(void *arg, uint32_t i)
 {
-    if (!norm)
-        return x;
-    assert(n_rows <= s->setup.rows_max && cols <= s->setup.cols_max);
-    cpu_rmsnorm(s, s->normed, x, n_rows, norm, cols);
-    return s->normed;
+    const struct prepare_job *j = arg;
+
+    j->prepare(&j->input, split_begin(j->split, i), split_end(j->split, i));
 }
 
-static struct linear_job job_of(const struct weight *w, const float *x, uint32_t n_rows, float *y,
+const void *cpu_prepare(struct ops_stream *s, enum dtype dtype, const float *x, uint32_t n_rows,
+                        const struct norm *norm, uint32_t cols)
+{
+    const struct linear_kernel *k = s->linear[dtype];
+    struct prepare_job j = { .prepare = k->prepare,
+                             .input = { s->prepared[k->form], x, norm, cols, n_rows },
+                             .split = cpu_split(s, n_rows, cols) };
+
+    if (k->form == INPUT_ROWS && !norm)
+        return x;
+    assert(n_rows <= s->setup.rows_max && cols <= s->setup.cols_max);
+    threads_run(s->threads, run_prepare, &j, split_count(j.split));
+    return s->prepared[k->form];
+}
+
+/* The inputs of one list of matrices, each form prepared when the first matrix asks for it. */
+struct inputs {
+    const float *x;
+    uint32_t n_rows;
+    const struct norm *norm;
+    const void *ready[N_INPUT_FORMS];
+};
+
+static const void *input_for(struct ops_stream *s, struct inputs *in, const struct weight *w)
+{
+    const void **ready = &in->ready[s->linear[w->dtype]->form];
+
+    if (!*ready)
+        *ready = cpu_prepare(s, w->dtype, in->x, in->n_rows, in->norm, w->cols);
+    return *ready;
+}
+
+/* ---- products ---- */
+
+static struct linear_job job_of(const struct weight *w, const void *x, uint32_t n_rows, float *y,
                                 size_t y_stride)
 {
     return (struct linear_job){ .y = y,
@@ -53,7 +93,7 @@ static void run_panels(const struct linear_split_job *j, uint32_t m, uint32_t be
     const struct linear_job *job = &j->jobs[m];
     uint32_t height = packing_panel_rows(job->dtype), last = end * height;
 
-    j->s->kernels->linear(job, begin * height, last < job->rows ? last : job->rows);
+    j->s->linear[job->dtype]->run(job, begin * height, last < job->rows ? last : job->rows);
 }
 
 static void run_linear(void *arg, uint32_t i)
@@ -78,14 +118,14 @@ void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, u
                 const struct norm *norm, const struct weight *w, uint32_t n_w,
                 enum linear_mode mode)
 {
-    const float *in = normalised(s, x, n_rows, norm, w[0].cols);
+    struct inputs in = { x, n_rows, norm, { NULL } };
     struct linear_split_job j = { .s = s, .n_w = n_w };
     float *column = y;
 
     assert(n_w >= 1 && n_w <= MATRICES_MAX);
     for (uint32_t m = 0; m < n_w; m++) {
         assert(w[m].cols == w[0].cols);
-        j.jobs[m] = job_of(&w[m], in, n_rows, column, y_stride);
+        j.jobs[m] = job_of(&w[m], input_for(s, &in, &w[m]), n_rows, column, y_stride);
         j.jobs[m].add = mode == LINEAR_ADD;
         j.first[m + 1] = j.first[m] + packing_panels(w[m].dtype, w[m].rows);
         column += w[m].rows;
@@ -103,8 +143,8 @@ static void run_gated(void *arg, uint32_t i)
     uint32_t height = packing_panel_rows(j->jobs[0].dtype), first = begin * height;
     uint32_t last = end * height < j->jobs[0].rows ? end * height : j->jobs[0].rows;
 
-    j->s->kernels->linear(&j->jobs[0], first, last);
-    j->s->kernels->linear(&j->jobs[1], first, last);
+    run_panels(j, 0, begin, end);
+    run_panels(j, 1, begin, end);
     for (uint32_t t = 0; t < j->jobs[0].n_tokens; t++)
         j->s->kernels->gate(j->out + t * j->out_stride + first,
                             j->jobs[0].y + t * j->jobs[0].y_stride + first,
@@ -115,13 +155,13 @@ void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, ui
                const struct norm *norm, const struct weight *gate, const struct weight *up,
                enum activation act)
 {
-    const float *in = normalised(s, x, n_rows, norm, gate->cols);
+    struct inputs in = { x, n_rows, norm, { NULL } };
     uint32_t n = gate->rows;
     struct linear_split_job j = {
         .s = s,
         .n_w = 2,
-        .jobs = { job_of(gate, in, n_rows, s->gate_up, 2 * (size_t)n),
-                  job_of(up, in, n_rows, s->gate_up + n, 2 * (size_t)n) },
+        .jobs = { job_of(gate, input_for(s, &in, gate), n_rows, s->gate_up, 2 * (size_t)n),
+                  job_of(up, input_for(s, &in, up), n_rows, s->gate_up + n, 2 * (size_t)n) },
         .act = act,
         .out = y,
         .out_stride = y_stride,
@@ -153,7 +193,7 @@ static void run_logits(void *arg, uint32_t i)
 void cpu_logits(struct ops_stream *s, float *y, size_t y_stride, const void *x, uint32_t n_rows,
                 const struct norm *norm, const struct weight *w, float softcap)
 {
-    const float *in = normalised(s, x, n_rows, norm, w->cols);
+    const void *in = cpu_prepare(s, w->dtype, x, n_rows, norm, w->cols);
     struct linear_split_job j = {
         .s = s, .n_w = 1, .jobs = { job_of(w, in, n_rows, y, y_stride) }, .softcap = softcap
     };

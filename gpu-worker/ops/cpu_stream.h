@@ -21,14 +21,15 @@ struct row_place {
 
 struct ops_stream {
     const struct cpu_kernels *kernels;
+    const struct linear_kernel *const *linear; /* [N_DTYPES] */
     struct threads *threads;
     struct ops_setup setup;
     struct rope_table rope;
     const struct batch *batch;
-    struct row_place *rows;     /* [rows_max] */
-    float *rope_cos, *rope_sin; /* [rows_max, head_dim / 2] */
-    float *normed;              /* [rows_max, cols_max] the input of a product, normalised */
-    float *gate_up;             /* [rows_max, 2 * gated_max] */
+    struct row_place *rows;        /* [rows_max] */
+    float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
+    void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */
+    float *gate_up;                /* [rows_max, 2 * gated_max] */
 };
 
 /* ---- splitting ---- */
@@ -55,6 +56,12 @@ static inline uint32_t split_end(struct split p, uint32_t i)
 {
     return p.n - i * p.share < p.share ? p.n : (i + 1) * p.share;
 }
+
+/* ---- products ---- */
+
+/* x' of ops.h for matrices of that type: in s->prepared, or x itself when it is what they read. */
+const void *cpu_prepare(struct ops_stream *s, enum dtype dtype, const float *x, uint32_t n_rows,
+                        const struct norm *norm, uint32_t cols);
 
 /* ---- ops (ops.h) ---- */
 

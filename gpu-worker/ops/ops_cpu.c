@@ -64,13 +64,24 @@ static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
     return sum;
 }
 
-static void plain_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
+{
+    for (uint32_t t = begin; t < end; t++) {
+        float *y = (float *)j->out + (size_t)t * j->cols;
+        if (j->norm)
+            plain_rmsnorm(y, input_row(j, t), j->norm->w, j->cols, j->norm->eps);
+        else
+            memcpy(y, input_row(j, t), j->cols * sizeof *y);
+    }
+}
+
+static void linear_rows(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
 {
     for (uint32_t i = row_begin; i < row_end; i++) {
         const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
         for (uint32_t t = 0; t < j->n_tokens; t++) {
             float *y = j->y + t * j->y_stride + i;
-            float sum = dot(w, j->dtype, j->x + (size_t)t * j->cols, j->cols);
+            float sum = dot(w, j->dtype, (const float *)j->x + (size_t)t * j->cols, j->cols);
             if (j->bias)
                 sum += j->bias[i];
             *y = j->add ? *y + sum : sum;
@@ -158,8 +169,11 @@ const struct cpu_kernels cpu_kernels_plain = {
     .widen = plain_widen,
     .narrow = plain_narrow,
     .rmsnorm = plain_rmsnorm,
-    .linear = plain_linear,
     .rope = plain_rope,
     .attention = plain_attention,
     .gate = plain_gate,
 };
+
+const struct linear_kernel linear_f32_plain = { INPUT_ROWS, prepare_rows, linear_rows };
+const struct linear_kernel linear_f16_plain = { INPUT_ROWS, prepare_rows, linear_rows };
+const struct linear_kernel linear_bf16_plain = { INPUT_ROWS, prepare_rows, linear_rows };

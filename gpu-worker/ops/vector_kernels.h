@@ -101,7 +101,7 @@ INLINE void linear_tile(const struct linear_job *j, const enum dtype dtype, cons
                         const int T, uint32_t row, uint32_t token)
 {
     const char *w = (const char *)j->w + (size_t)row * j->cols * size_of(dtype);
-    const float *x = j->x + (size_t)token * j->cols;
+    const float *x = (const float *)j->x + (size_t)token * j->cols;
     const size_t cols = j->cols;
     vf acc[TILE_TOKENS][TILE_ROWS], xs[TILE_TOKENS];
     size_t k = 0;
@@ -217,16 +217,6 @@ static void linear_f16(const struct linear_job *j, uint32_t row_begin, uint32_t 
 static void linear_bf16(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
 {
     linear_block(j, DTYPE_BF16, row_begin, row_end);
-}
-
-static void vector_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    if (j->dtype == DTYPE_F32)
-        linear_f32(j, row_begin, row_end);
-    else if (j->dtype == DTYPE_F16)
-        linear_f16(j, row_begin, row_end);
-    else
-        linear_bf16(j, row_begin, row_end);
 }
 
 /* ---- attention ---- */
@@ -406,6 +396,17 @@ static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t di
             dim - i);
 }
 
+static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
+{
+    for (uint32_t t = begin; t < end; t++) {
+        float *y = (float *)j->out + (size_t)t * j->cols;
+        if (j->norm)
+            vector_rmsnorm(y, input_row(j, t), j->norm->w, j->cols, j->norm->eps);
+        else
+            memcpy(y, input_row(j, t), j->cols * sizeof *y);
+    }
+}
+
 static void vector_rope(float *x, const float *cos, const float *sin, uint32_t half)
 {
     uint32_t i = 0;
@@ -463,6 +464,5 @@ static void vector_gate(float *y, const float *gate, const float *up, uint32_t n
 #define CPU_KERNELS_TABLE                                                                          \
     {                                                                                              \
         .widen = vector_widen, .narrow = vector_narrow, .rmsnorm = vector_rmsnorm,                 \
-        .linear = vector_linear, .rope = vector_rope, .attention = vector_attention,               \
-        .gate = vector_gate,                                                                       \
+        .rope = vector_rope, .attention = vector_attention, .gate = vector_gate,                   \
     }
