@@ -2,8 +2,8 @@
  * 1 or 2) leave of them.  Read at start-up.
  *
  * `root` is put before /proc and /sys: "" for the real ones, a test's folder else. */
-#ifndef LLMD_GPU_WORKER_LOAD_HOST_H
-#define LLMD_GPU_WORKER_LOAD_HOST_H
+#ifndef LLMD_COMMON_HOST_H
+#define LLMD_COMMON_HOST_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* host.c - /proc/meminfo, the scheduling mask, and the limits of every control group we are in: a container
  * shows the whole machine in the first two. */
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 #include <sched.h>
 #include <stdbool.h>
