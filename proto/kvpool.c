@@ -27,8 +27,8 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     struct segment s;
 
     assert(shape->n_pages > 0 && shape->n_pages < KV_PAGE_NONE && page_bytes > 0);
-    if (!segment_create(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
-                        data_offset + shape->n_pages * page_bytes, instance, e))
+    if (!segment_create_large(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
+                              data_offset + shape->n_pages * page_bytes, instance, e))
         return false;
     *p = (struct kvpool){ .segment = s, .hdr = (struct kvpool_hdr *)s.hdr };
     p->descs = segment_at(&s, KVPOOL_DESCS_OFFSET);
