@@ -4,7 +4,7 @@
  * columns of a gathered buffer. */
 #include "gpu-worker/models/llama.h"
 
-#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/mem.h"
@@ -12,12 +12,11 @@
 
 struct layer {
     const float *attn_norm, *mlp_norm; /* [dim] */
-    struct weight wqkv;                /* [my q, k, v heads * head_dim, dim] */
-    struct weight wo;                  /* [my dim, q_dim] */
-    struct weight wgu;                 /* [my gate, my up, dim] */
-    struct weight wd;                  /* [my dim, inner] */
-    const float *bqkv, *bo, *bgu, *bd; /* or NULL */
-    uint32_t window;                   /* 0 = sees all */
+    struct weight qkv[3];              /* each [my heads * head_dim, dim] */
+    struct weight o;                   /* [my dim, q_dim] */
+    struct weight gate, up;            /* [my inner, dim] */
+    struct weight down;                /* [my dim, inner] */
+    struct attention_shape attention;
 };
 
 struct llama {
@@ -36,9 +35,7 @@ struct llama {
     void *inner;   /* [rows, inner] the MLP's activations */
     float *logits; /* [logits, vocab] */
     /* this rank's own */
-    void *normed; /* [rows, dim] */
-    void *qkv;    /* [rows, my q, k, v] */
-    void *gu;     /* [rows, my gate, up] */
+    void *qkv; /* [rows, my q, k, v] */
 };
 
 /* Column `first` of a row-major buffer of activations. */
@@ -49,8 +46,14 @@ static void *column(const struct llama *m, void *buf, uint32_t first)
 
 static bool embed(struct llama *m, struct err *e)
 {
-    m->ops->embed(m->stream, m->x, &m->embed, m->my_vocab.first);
+    m->ops->embed(m->stream, m->x, &m->embed, m->my_vocab.first, m->c->embed_scale);
     return comm_all_gather(m->comm, m->x, e);
+}
+
+/* The columns of q, k and v that this rank has. */
+static uint32_t my_qkv(const struct layer *l)
+{
+    return l->qkv[0].rows + l->qkv[1].rows + l->qkv[2].rows;
 }
 
 /* x += o(attention(rope(qkv(norm(x))))) */
@@ -58,50 +61,45 @@ static bool attention(struct llama *m, uint32_t layer, uint32_t n_rows, struct e
 {
     const struct ops *ops = m->ops;
     const struct layer *l = &m->layers[layer];
-    uint32_t dim = m->c->hidden_size;
+    struct norm norm = { .w = l->attn_norm, .eps = m->c->rms_norm_eps };
 
-    ops->rmsnorm(m->stream, m->normed, m->x, NULL, n_rows, l->attn_norm, dim, m->c->rms_norm_eps);
-    ops->linear(m->stream, m->qkv, l->wqkv.rows, m->normed, n_rows, &l->wqkv, l->bqkv, LINEAR_SET);
-    ops->rope(m->stream, m->qkv);
+    ops->linear(m->stream, m->qkv, my_qkv(l), m->x, n_rows, &norm, l->qkv, 3, LINEAR_SET);
+    ops->rope(m->stream, m->qkv, NULL);
     ops->kv_write(m->stream, m->qkv, layer);
     ops->attention(m->stream, column(m, m->heads, m->my_q.first), m->q_dim, m->qkv, layer,
-                   l->window);
+                   &l->attention);
     if (!comm_all_gather(m->comm, m->heads, e))
         return false;
-    ops->linear(m->stream, column(m, m->x, m->my_dim.first), dim, m->heads, n_rows, &l->wo, l->bo,
-                LINEAR_ADD);
+    ops->linear(m->stream, column(m, m->x, m->my_dim.first), m->c->hidden_size, m->heads, n_rows,
+                NULL, &l->o, 1, LINEAR_ADD);
     return comm_all_gather(m->comm, m->x, e);
 }
 
-/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+/* x += down(act(gate(norm(x))) * up(norm(x))) */
 static bool mlp(struct llama *m, uint32_t layer, uint32_t n_rows, struct err *e)
 {
     const struct ops *ops = m->ops;
     const struct layer *l = &m->layers[layer];
-    uint32_t dim = m->c->hidden_size;
+    struct norm norm = { .w = l->mlp_norm, .eps = m->c->rms_norm_eps };
 
-    ops->rmsnorm(m->stream, m->normed, m->x, NULL, n_rows, l->mlp_norm, dim, m->c->rms_norm_eps);
-    ops->linear(m->stream, m->gu, l->wgu.rows, m->normed, n_rows, &l->wgu, l->bgu, LINEAR_SET);
-    ops->silu_mul(m->stream, column(m, m->inner, m->my_inner.first), m->c->intermediate_size, m->gu,
-                  n_rows, m->my_inner.count);
+    ops->gated(m->stream, column(m, m->inner, m->my_inner.first), m->c->intermediate_size, m->x,
+               n_rows, &norm, &l->gate, &l->up, m->c->activation);
     if (!comm_all_gather(m->comm, m->inner, e))
         return false;
-    ops->linear(m->stream, column(m, m->x, m->my_dim.first), dim, m->inner, n_rows, &l->wd, l->bd,
-                LINEAR_ADD);
+    ops->linear(m->stream, column(m, m->x, m->my_dim.first), m->c->hidden_size, m->inner, n_rows,
+                NULL, &l->down, 1, LINEAR_ADD);
     return comm_all_gather(m->comm, m->x, e);
 }
 
 /* logits = head(norm(x)), for the rows that want them */
 static bool head(struct llama *m, const struct batch *b, struct err *e)
 {
-    const struct ops *ops = m->ops;
+    struct norm norm = { .w = m->norm, .eps = m->c->rms_norm_eps, .rows = b->logit_rows };
 
     if (b->n_logits == 0)
         return true;
-    ops->rmsnorm(m->stream, m->normed, m->x, b->logit_rows, b->n_logits, m->norm, m->c->hidden_size,
-                 m->c->rms_norm_eps);
-    ops->logits(m->stream, m->logits + m->my_vocab.first, m->c->vocab_size, m->normed, b->n_logits,
-                &m->head);
+    m->ops->logits(m->stream, m->logits + m->my_vocab.first, m->c->vocab_size, m->x, b->n_logits,
+                   &norm, &m->head, m->c->final_softcap);
     return comm_all_gather(m->comm, m->logits, e);
 }
 
@@ -128,39 +126,63 @@ struct binder {
     uint32_t cursor;
 };
 
-static struct weight bind(struct binder *b, int layer, const char *name)
+static const struct weights_tensor *find(struct binder *b, int layer, const char *name)
 {
     char full[WEIGHTS_NAME_BYTES];
-    const struct weights_tensor *t;
 
     llama_tensor_name(full, layer, name);
-    t = weights_find(b->weights, full, &b->cursor);
-    return (struct weight){ weights_data(b->weights, t), t->dtype, (uint32_t)t->rows,
-                            (uint32_t)t->cols };
+    return weights_find(b->weights, full, &b->cursor);
 }
 
 static const float *bind_vector(struct binder *b, int layer, const char *name)
 {
-    return bind(b, layer, name).data;
+    return weights_data(b->weights, find(b, layer, name));
+}
+
+static struct weight bind(struct binder *b, int layer, const char *name)
+{
+    const struct weights_tensor *t = find(b, layer, name);
+
+    return (struct weight){ .data = weights_data(b->weights, t),
+                            .dtype = (enum dtype)t->dtype,
+                            .rows = (uint32_t)t->rows,
+                            .cols = (uint32_t)t->cols };
+}
+
+/* w`name`, with its bias b`name` when it has one. */
+static struct weight bind_linear(struct binder *b, int layer, const char *name, bool has_bias)
+{
+    char full[16];
+    struct weight w;
+
+    snprintf(full, sizeof full, "w%s", name);
+    w = bind(b, layer, full);
+    full[0] = 'b';
+    if (has_bias)
+        w.bias = bind_vector(b, layer, full);
+    return w;
 }
 
 static void bind_layer(struct llama *m, struct binder *b, uint32_t layer)
 {
+    static const char *const qkv[3] = { "q", "k", "v" };
     const struct model_config *c = m->c;
     struct layer *l = &m->layers[layer];
     int i = (int)layer;
 
     l->attn_norm = bind_vector(b, i, "attn_norm");
-    l->wqkv = bind(b, i, "wqkv");
-    l->bqkv = c->qkv_bias ? bind_vector(b, i, "bqkv") : NULL;
-    l->wo = bind(b, i, "wo");
-    l->bo = c->o_bias ? bind_vector(b, i, "bo") : NULL;
+    for (int k = 0; k < 3; k++)
+        l->qkv[k] = bind_linear(b, i, qkv[k], c->qkv_bias);
+    l->o = bind_linear(b, i, "o", c->o_bias);
     l->mlp_norm = bind_vector(b, i, "mlp_norm");
-    l->wgu = bind(b, i, "wgu");
-    l->wd = bind(b, i, "wd");
-    l->bgu = c->mlp_bias ? bind_vector(b, i, "bgu") : NULL;
-    l->bd = c->mlp_bias ? bind_vector(b, i, "bd") : NULL;
-    l->window = layer >= c->window_from_layer ? c->sliding_window : 0;
+    l->gate = bind_linear(b, i, "g", c->mlp_bias);
+    l->up = bind_linear(b, i, "u", c->mlp_bias);
+    l->down = bind_linear(b, i, "d", c->mlp_bias);
+    l->attention = (struct attention_shape){
+        .window = c->layers[layer].windowed ? c->sliding_window : 0,
+        .scale = c->query_scale,
+        .softcap = c->attn_softcap,
+    };
 }
 
 static uint64_t rounded(uint64_t bytes)
@@ -182,15 +204,12 @@ static void allocate(struct llama *m, uint32_t rows_max, uint32_t logits_max)
 {
     const struct model_config *c = m->c;
     size_t row = m->ops->act_bytes * rows_max;
-    uint32_t normed_rows = rows_max > logits_max ? rows_max : logits_max;
 
     m->x = comm_alloc(m->comm, row * c->hidden_size);
     m->heads = comm_alloc(m->comm, row * m->q_dim);
     m->inner = comm_alloc(m->comm, row * c->intermediate_size);
     m->logits = comm_alloc(m->comm, (size_t)logits_max * c->vocab_size * sizeof(float));
-    m->normed = m->ops->alloc(m->stream, (size_t)normed_rows * c->hidden_size);
-    m->qkv = m->ops->alloc(m->stream, (size_t)rows_max * m->layers[0].wqkv.rows);
-    m->gu = m->ops->alloc(m->stream, (size_t)rows_max * m->layers[0].wgu.rows);
+    m->qkv = m->ops->alloc(m->stream, (size_t)rows_max * my_qkv(&m->layers[0]));
 }
 
 struct llama *llama_open(const struct model_config *c, struct llama_shard shard,
@@ -227,9 +246,7 @@ void llama_close(struct llama *m)
 {
     if (!m)
         return;
-    m->ops->free(m->stream, m->normed);
     m->ops->free(m->stream, m->qkv);
-    m->ops->free(m->stream, m->gu);
     free(m->layers);
     free(m);
 }

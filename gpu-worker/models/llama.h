@@ -28,11 +28,15 @@ bool llama_check_shard(const struct model_config *c, uint32_t tp_size, struct er
 
 /* What the weights segment of a shard is made of.  ERR_MODEL. */
 bool llama_plan(struct weights_plan *p, const struct model_config *c, struct llama_shard shard,
-                const struct safetensors *st, struct err *e);
+                const struct tensors *ts, struct err *e);
 
 /* This rank's heads, for ops_setup. */
 uint32_t llama_n_heads(const struct model_config *c, struct llama_shard shard);
 uint32_t llama_n_kv_heads(const struct model_config *c, struct llama_shard shard);
+
+/* The widths of this rank's matrices, for ops_setup. */
+uint32_t llama_cols_max(const struct model_config *c);
+uint32_t llama_gated_max(const struct model_config *c, struct llama_shard shard);
 
 /* Bytes of comm_alloc() that a model needs, for steps of rows_max rows and logits_max logits. */
 uint64_t llama_exchange_bytes(const struct model_config *c, uint32_t rows_max, uint32_t logits_max,

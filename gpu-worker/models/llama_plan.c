@@ -1,7 +1,5 @@
-/* llama_plan.c - which tensors of a HuggingFace checkpoint make a shard's weights.
- *
- * Names in the segment follow llama.c: wqkv is q, k and v of this rank's heads in one matrix, wgu gate and
- * up, so that what shares an input is one product. */
+/* llama_plan.c - which tensors of a model's files make a shard's weights.  Names in the segment follow
+ * llama.c. */
 #include <stdio.h>
 
 #include "gpu-worker/models/llama_internal.h"
@@ -37,45 +35,80 @@ uint32_t llama_n_kv_heads(const struct model_config *c, struct llama_shard s)
     return c->n_kv_heads / s.tp_size;
 }
 
+uint32_t llama_cols_max(const struct model_config *c)
+{
+    uint32_t q = c->n_heads * c->head_dim, cols = c->hidden_size;
+
+    cols = cols < q ? q : cols;
+    return cols < c->intermediate_size ? c->intermediate_size : cols;
+}
+
+uint32_t llama_gated_max(const struct model_config *c, struct llama_shard s)
+{
+    return shard_span(c->intermediate_size, s).count;
+}
+
 /* ---- planning ---- */
 
 struct planner {
     struct weights_plan *plan;
     const struct model_config *c;
     struct llama_shard shard;
-    const struct safetensors *st;
+    const struct tensors *ts;
     struct err *e;
 };
 
-/* A matrix or vector made of up to three tensors of one layer, or of none when layer < 0. */
+/* Rows of a tensor of the files: all `rows` of it are `span` of this shard. */
 struct part {
     const char *name;
     uint32_t rows;
     struct span span;
 };
 
-static bool add(const struct planner *p, int layer, const char *name, const struct part *parts,
-                uint32_t n, uint32_t cols)
+/* 16- and 32-bit weights stay what they are. */
+static enum dtype dtype_of(enum tensor_type t)
 {
-    struct weights_source sources[WEIGHTS_PARTS_MAX];
-    char full[WEIGHTS_NAME_BYTES], names[WEIGHTS_PARTS_MAX][WEIGHTS_NAME_BYTES];
+    return t == TENSOR_F32 ? DTYPE_F32 : t == TENSOR_F16 ? DTYPE_F16 : DTYPE_BF16;
+}
 
-    for (uint32_t i = 0; i < n; i++) {
-        if (layer >= 0)
-            snprintf(names[i], sizeof names[i], "model.layers.%d.%s", layer, parts[i].name);
-        else
-            snprintf(names[i], sizeof names[i], "%s", parts[i].name);
-        sources[i] = (struct weights_source){ names[i], parts[i].rows, parts[i].span.first,
-                                              parts[i].span.count };
-    }
+/* A matrix of cols columns, or a vector when cols is 0; of one layer, or of none when layer < 0. */
+static bool add(const struct planner *p, int layer, const char *name, const struct part *part,
+                uint32_t cols)
+{
+    char full[WEIGHTS_NAME_BYTES], from[WEIGHTS_NAME_BYTES];
+    struct weights_source source = { from,     part->rows, cols, part->span.first, part->span.count,
+                                     DTYPE_F32 };
+    const struct tensor *t;
+
+    if (layer >= 0)
+        snprintf(from, sizeof from, "model.layers.%d.%s", layer, part->name);
+    else
+        snprintf(from, sizeof from, "%s", part->name);
+    t = tensors_find(p->ts, from);
+    if (cols > 0 && t)
+        source.dtype = dtype_of(t->type);
     llama_tensor_name(full, layer, name);
-    return weights_plan_add(p->plan, p->st, full, sources, n, cols, p->e);
+    return weights_plan_add(p->plan, p->ts, full, &source, p->e);
 }
 
 static bool add_whole(const struct planner *p, int layer, const char *name, const char *source,
                       uint32_t rows, uint32_t cols)
 {
-    return add(p, layer, name, &(struct part){ source, rows, { 0, rows } }, 1, cols);
+    return add(p, layer, name, &(struct part){ source, rows, { 0, rows } }, cols);
+}
+
+/* A matrix `source`.weight as w`name`, and when it has one, its bias as b`name`. */
+static bool add_linear(const struct planner *p, int layer, const char *name, const char *source,
+                       uint32_t rows, struct span span, uint32_t cols, bool has_bias)
+{
+    char w[16], b[16], weight[64], bias[64];
+
+    snprintf(w, sizeof w, "w%s", name);
+    snprintf(b, sizeof b, "b%s", name);
+    snprintf(weight, sizeof weight, "%s.weight", source);
+    snprintf(bias, sizeof bias, "%s.bias", source);
+    return add(p, layer, w, &(struct part){ weight, rows, span }, cols) &&
+           (!has_bias || add(p, layer, b, &(struct part){ bias, rows, span }, 0));
 }
 
 static bool add_qkv(const struct planner *p, int layer)
@@ -86,15 +119,11 @@ static bool add_qkv(const struct planner *p, int layer)
     struct span q = { heads.first * c->head_dim, heads.count * c->head_dim };
     struct span kv = { kv_heads.first * c->head_dim, kv_heads.count * c->head_dim };
     uint32_t q_rows = c->n_heads * c->head_dim, kv_rows = c->n_kv_heads * c->head_dim;
-    const struct part w[] = { { "self_attn.q_proj.weight", q_rows, q },
-                              { "self_attn.k_proj.weight", kv_rows, kv },
-                              { "self_attn.v_proj.weight", kv_rows, kv } };
-    const struct part b[] = { { "self_attn.q_proj.bias", q_rows, q },
-                              { "self_attn.k_proj.bias", kv_rows, kv },
-                              { "self_attn.v_proj.bias", kv_rows, kv } };
+    uint32_t dim = c->hidden_size;
 
-    return add(p, layer, "wqkv", w, 3, c->hidden_size) &&
-           (!c->qkv_bias || add(p, layer, "bqkv", b, 3, 0));
+    return add_linear(p, layer, "q", "self_attn.q_proj", q_rows, q, dim, c->qkv_bias) &&
+           add_linear(p, layer, "k", "self_attn.k_proj", kv_rows, kv, dim, c->qkv_bias) &&
+           add_linear(p, layer, "v", "self_attn.v_proj", kv_rows, kv, dim, c->qkv_bias);
 }
 
 /* o and down: output rows, so that every sum is whole (see llama.h). */
@@ -106,27 +135,20 @@ static struct span shard_of_o_and_down(const struct planner *p)
 static bool add_o(const struct planner *p, int layer)
 {
     const struct model_config *c = p->c;
-    struct part w = { "self_attn.o_proj.weight", c->hidden_size, shard_of_o_and_down(p) };
-    struct part b = { "self_attn.o_proj.bias", c->hidden_size, shard_of_o_and_down(p) };
 
-    return add(p, layer, "wo", &w, 1, c->n_heads * c->head_dim) &&
-           (!c->o_bias || add(p, layer, "bo", &b, 1, 0));
+    return add_linear(p, layer, "o", "self_attn.o_proj", c->hidden_size, shard_of_o_and_down(p),
+                      c->n_heads * c->head_dim, c->o_bias);
 }
 
 static bool add_mlp(const struct planner *p, int layer)
 {
     const struct model_config *c = p->c;
-    uint32_t n = c->intermediate_size;
-    struct span inner = shard_span(n, p->shard), out = shard_of_o_and_down(p);
-    const struct part gu[] = { { "mlp.gate_proj.weight", n, inner },
-                               { "mlp.up_proj.weight", n, inner } };
-    const struct part bgu[] = { { "mlp.gate_proj.bias", n, inner },
-                                { "mlp.up_proj.bias", n, inner } };
-    struct part d = { "mlp.down_proj.weight", c->hidden_size, out };
-    struct part bd = { "mlp.down_proj.bias", c->hidden_size, out };
+    uint32_t n = c->intermediate_size, dim = c->hidden_size;
+    struct span inner = shard_span(n, p->shard);
 
-    return add(p, layer, "wgu", gu, 2, c->hidden_size) && add(p, layer, "wd", &d, 1, n) &&
-           (!c->mlp_bias || (add(p, layer, "bgu", bgu, 2, 0) && add(p, layer, "bd", &bd, 1, 0)));
+    return add_linear(p, layer, "g", "mlp.gate_proj", n, inner, dim, c->mlp_bias) &&
+           add_linear(p, layer, "u", "mlp.up_proj", n, inner, dim, c->mlp_bias) &&
+           add_linear(p, layer, "d", "mlp.down_proj", dim, shard_of_o_and_down(p), n, c->mlp_bias);
 }
 
 static bool add_layer(const struct planner *p, int layer)
@@ -151,19 +173,19 @@ static uint64_t count_parameters(const struct model_config *c)
 }
 
 bool llama_plan(struct weights_plan *plan, const struct model_config *c, struct llama_shard shard,
-                const struct safetensors *st, struct err *e)
+                const struct tensors *ts, struct err *e)
 {
-    struct planner p = { plan, c, shard, st, e };
+    struct planner p = { plan, c, shard, ts, e };
     struct span vocab = shard_span(c->vocab_size, shard);
     struct part embed = { "model.embed_tokens.weight", c->vocab_size, vocab };
     struct part head = { "lm_head.weight", c->vocab_size, vocab };
 
-    if (!add(&p, -1, "embed", &embed, 1, c->hidden_size))
+    if (!add(&p, -1, "embed", &embed, c->hidden_size))
         return false;
     for (uint32_t i = 0; i < c->n_layers; i++)
         if (!add_layer(&p, (int)i))
             return false;
     plan->parameters = count_parameters(c);
     return add_whole(&p, -1, "norm", "model.norm.weight", c->hidden_size, 0) &&
-           (c->tied_head || add(&p, -1, "head", &head, 1, c->hidden_size));
+           (c->tied_head || add(&p, -1, "head", &head, c->hidden_size));
 }

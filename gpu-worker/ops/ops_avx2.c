@@ -142,3 +142,6 @@ VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
 #include "gpu-worker/ops/vector_kernels.h"
 
 const struct cpu_kernels cpu_kernels_avx2 = CPU_KERNELS_TABLE;
+const struct linear_kernel linear_f32_avx2 = { INPUT_ROWS, prepare_rows, linear_f32 };
+const struct linear_kernel linear_f16_avx2 = { INPUT_ROWS, prepare_rows, linear_f16 };
+const struct linear_kernel linear_bf16_avx2 = { INPUT_ROWS, prepare_rows, linear_bf16 };

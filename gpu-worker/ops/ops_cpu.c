@@ -64,13 +64,24 @@ static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
     return sum;
 }
 
-static void plain_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
+{
+    for (uint32_t t = begin; t < end; t++) {
+        float *y = (float *)j->out + (size_t)t * j->cols;
+        if (j->norm)
+            plain_rmsnorm(y, input_row(j, t), j->norm->w, j->cols, j->norm->eps);
+        else
+            memcpy(y, input_row(j, t), j->cols * sizeof *y);
+    }
+}
+
+static void linear_rows(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
 {
     for (uint32_t i = row_begin; i < row_end; i++) {
         const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
         for (uint32_t t = 0; t < j->n_tokens; t++) {
             float *y = j->y + t * j->y_stride + i;
-            float sum = dot(w, j->dtype, j->x + (size_t)t * j->cols, j->cols);
+            float sum = dot(w, j->dtype, (const float *)j->x + (size_t)t * j->cols, j->cols);
             if (j->bias)
                 sum += j->bias[i];
             *y = j->add ? *y + sum : sum;
@@ -111,7 +122,7 @@ static void fold_page(const struct attention_job *j, const char *v, float *out, 
 
 static void attend_head(const struct attention_job *j, float *out, const float *q)
 {
-    float m = -INFINITY, l = 0, scale = 1 / sqrtf((float)j->head_dim);
+    float m = -INFINITY, l = 0;
     float p[ATTENTION_PAGE_TOKENS_MAX];
 
     memset(out, 0, j->head_dim * sizeof *out);
@@ -120,8 +131,11 @@ static void attend_head(const struct attention_job *j, float *out, const float *
         uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
         uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
         for (uint32_t t = begin; t < end; t++)
-            p[t] = scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
+            p[t] =
+                j->scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
                                j->dtype, q, j->head_dim);
+        for (uint32_t t = begin; t < end && j->softcap != 0; t++)
+            p[t] = j->softcap * tanhf(p[t] / j->softcap);
         fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
         at += end - begin;
     }
@@ -136,18 +150,30 @@ static void plain_attention(const struct attention_job *j)
         attend_head(j, j->out + h * j->head_dim, j->q + h * j->head_dim);
 }
 
-static void plain_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+/* 0.5 a (1 + tanh(z)) = a / (1 + exp(-2 z)), z = sqrt(2 / pi) (a + 0.044715 a^3) */
+static float gelu_exponent(float a)
 {
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    return 1.5957691216f * (a + 0.044715f * a * a * a);
+}
+
+static void plain_gate(float *y, const float *gate, const float *up, uint32_t n,
+                       enum activation act)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float z = act == ACT_SILU ? gate[i] : gelu_exponent(gate[i]);
+        y[i] = gate[i] / (1 + expf(-z)) * up[i];
+    }
 }
 
 const struct cpu_kernels cpu_kernels_plain = {
     .widen = plain_widen,
     .narrow = plain_narrow,
     .rmsnorm = plain_rmsnorm,
-    .linear = plain_linear,
     .rope = plain_rope,
     .attention = plain_attention,
-    .silu_mul = plain_silu_mul,
+    .gate = plain_gate,
 };
+
+const struct linear_kernel linear_f32_plain = { INPUT_ROWS, prepare_rows, linear_rows };
+const struct linear_kernel linear_f16_plain = { INPUT_ROWS, prepare_rows, linear_rows };
+const struct linear_kernel linear_bf16_plain = { INPUT_ROWS, prepare_rows, linear_rows };

@@ -101,7 +101,7 @@ INLINE void linear_tile(const struct linear_job *j, const enum dtype dtype, cons
                         const int T, uint32_t row, uint32_t token)
 {
     const char *w = (const char *)j->w + (size_t)row * j->cols * size_of(dtype);
-    const float *x = j->x + (size_t)token * j->cols;
+    const float *x = (const float *)j->x + (size_t)token * j->cols;
     const size_t cols = j->cols;
     vf acc[TILE_TOKENS][TILE_ROWS], xs[TILE_TOKENS];
     size_t k = 0;
@@ -219,16 +219,6 @@ static void linear_bf16(const struct linear_job *j, uint32_t row_begin, uint32_t
     linear_block(j, DTYPE_BF16, row_begin, row_end);
 }
 
-static void vector_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    if (j->dtype == DTYPE_F32)
-        linear_f32(j, row_begin, row_end);
-    else if (j->dtype == DTYPE_F16)
-        linear_f16(j, row_begin, row_end);
-    else
-        linear_bf16(j, row_begin, row_end);
-}
-
 /* ---- attention ---- */
 
 /* p[t - begin] = scale * q . k[t] for t in begin .. end-1. */
@@ -324,7 +314,6 @@ INLINE void add_values(const enum dtype dtype, float *out, const float *p, const
 
 INLINE void attend_as(const struct attention_job *j, const enum dtype dtype)
 {
-    float scale = 1 / sqrtf((float)j->head_dim);
     float scores[ATTENTION_PAGE_TOKENS_MAX + VF_LANES];
 
     for (uint32_t h = 0; h < j->group; h++) {
@@ -337,7 +326,9 @@ INLINE void attend_as(const struct attention_job *j, const enum dtype dtype)
             uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
             float sum;
             score_page(dtype, scores, j->q + h * j->head_dim, page + j->k_offset, begin, end,
-                       j->head_dim, scale);
+                       j->head_dim, j->scale);
+            for (uint32_t t = 0; t < end - begin && j->softcap != 0; t++)
+                scores[t] = j->softcap * tanhf(scores[t] / j->softcap);
             sum = soften(scores, end - begin, &m, &shrink);
             l = l * shrink + sum;
             add_values(dtype, out, scores, page + j->v_offset, begin, end, j->head_dim, shrink);
@@ -405,6 +396,17 @@ static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t di
             dim - i);
 }
 
+static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
+{
+    for (uint32_t t = begin; t < end; t++) {
+        float *y = (float *)j->out + (size_t)t * j->cols;
+        if (j->norm)
+            vector_rmsnorm(y, input_row(j, t), j->norm->w, j->cols, j->norm->eps);
+        else
+            memcpy(y, input_row(j, t), j->cols * sizeof *y);
+    }
+}
+
 static void vector_rope(float *x, const float *cos, const float *sin, uint32_t half)
 {
     uint32_t i = 0;
@@ -422,27 +424,45 @@ static void vector_rope(float *x, const float *cos, const float *sin, uint32_t h
     }
 }
 
-INLINE vf silu_mul(vf gate, vf up)
+/* 2 sqrt(2 / pi) (a + 0.044715 a^3): gelu(a) = a / (1 + exp(-this)) */
+INLINE vf gelu_exponent(vf a)
 {
-    vf one = vf_set1(1);
+    vf cubic = vf_fma(vf_mul(vf_mul(a, a), vf_set1(0.044715f)), a, a);
 
-    return vf_mul(vf_div(gate, vf_add(one, vf_exp(vf_sub(vf_set1(0), gate)))), up);
+    return vf_mul(vf_set1(1.5957691216f), cubic);
 }
 
-static void vector_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+INLINE vf gate_mul(vf gate, vf up, const enum activation act)
+{
+    vf one = vf_set1(1), z = act == ACT_SILU ? gate : gelu_exponent(gate);
+
+    return vf_mul(vf_div(gate, vf_add(one, vf_exp(vf_sub(vf_set1(0), z)))), up);
+}
+
+INLINE void gate_as(float *y, const float *gate, const float *up, uint32_t n,
+                    const enum activation act)
 {
     uint32_t i = 0;
 
     for (; i + VF_LANES <= n; i += VF_LANES)
-        vf_store(y + i, silu_mul(vf_load(gate + i), vf_load(up + i)));
+        vf_store(y + i, gate_mul(vf_load(gate + i), vf_load(up + i), act));
     if (i < n)
-        vf_store_part(y + i, silu_mul(vf_load_part(gate + i, n - i), vf_load_part(up + i, n - i)),
+        vf_store_part(y + i,
+                      gate_mul(vf_load_part(gate + i, n - i), vf_load_part(up + i, n - i), act),
                       n - i);
+}
+
+static void vector_gate(float *y, const float *gate, const float *up, uint32_t n,
+                        enum activation act)
+{
+    if (act == ACT_SILU)
+        gate_as(y, gate, up, n, ACT_SILU);
+    else
+        gate_as(y, gate, up, n, ACT_GELU_TANH);
 }
 
 #define CPU_KERNELS_TABLE                                                                          \
     {                                                                                              \
         .widen = vector_widen, .narrow = vector_narrow, .rmsnorm = vector_rmsnorm,                 \
-        .linear = vector_linear, .rope = vector_rope, .attention = vector_attention,               \
-        .silu_mul = vector_silu_mul,                                                               \
+        .rope = vector_rope, .attention = vector_attention, .gate = vector_gate,                   \
     }

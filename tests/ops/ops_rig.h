@@ -90,7 +90,9 @@ static inline struct ops_rig ops_rig_open(enum cpu_tier tier, uint32_t n_threads
                                           const struct ops_setup *setup)
 {
     static const double freq[512] = { 0 };
-    struct ops_setup none = { .rows_max = 1,
+    struct ops_setup none = { .rows_max = 64,
+                              .cols_max = 1024,
+                              .gated_max = 1024,
                               .n_heads = 1,
                               .n_kv_heads = 1,
                               .head_dim = 2,

@@ -35,14 +35,14 @@ static void problem_free(struct problem *p)
 static float *run(const struct problem *p, struct ops_rig *r, uint32_t first_token, uint32_t n,
                   bool bias, enum linear_mode mode)
 {
-    struct weight w = { p->coded, p->dtype, p->rows, p->cols };
+    struct weight w = { p->coded, p->dtype, p->rows, p->cols, bias ? p->bias : NULL };
     size_t stride = p->rows + 3;
     float *y = mem_alloc(n * stride * sizeof *y);
 
     for (size_t i = 0; i < n * stride; i++)
         y[i] = 0.5f;
-    r->ops->linear(r->stream, y, stride, p->x + (size_t)first_token * p->cols, n, &w,
-                   bias ? p->bias : NULL, mode);
+    r->ops->linear(r->stream, y, stride, p->x + (size_t)first_token * p->cols, n, NULL, &w, 1,
+                   mode);
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t i = p->rows; i < stride; i++)
             assert_true(y[t * stride + i] == 0.5f); /* nothing written past a row */
@@ -146,9 +146,9 @@ static void cut_of_rows_does_not_change_bits(void **state)
         for (uint32_t first = 0; first < p.rows; first++)
             for (uint32_t count = 1; first + count <= p.rows; count++) {
                 struct weight w = { (uint16_t *)p.coded + (size_t)first * p.cols, p.dtype, count,
-                                    p.cols };
+                                    p.cols, NULL };
                 float y[5 * 22];
-                rig.ops->linear(rig.stream, y, count, p.x, 5, &w, NULL, LINEAR_SET);
+                rig.ops->linear(rig.stream, y, count, p.x, 5, NULL, &w, 1, LINEAR_SET);
                 for (uint32_t t = 0; t < 5; t++)
                     assert_memory_equal(y + t * count, whole + t * (p.rows + 3) + first,
                                         count * sizeof *y);
@@ -172,13 +172,13 @@ static void extremes_come_through(void **state)
 
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
-        struct weight m = { w, DTYPE_F16, 4, 3 };
+        struct weight m = { w, DTYPE_F16, 4, 3, NULL };
         struct ops_rig rig;
         float y[4];
         if (!tier_is_here(tier))
             continue;
         rig = ops_rig_open(tier, 1, NULL);
-        rig.ops->linear(rig.stream, y, 4, x, 1, &m, NULL, LINEAR_SET);
+        rig.ops->linear(rig.stream, y, 4, x, 1, NULL, &m, 1, LINEAR_SET);
         assert_true(y[0] == 0);
         assert_true(isinf(y[1]) && y[1] > 0);
         assert_true(isnan(y[2]));
