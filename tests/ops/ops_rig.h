@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "common/mem.h"
+#include "gpu-worker/ops/aligned.h"
 #include "gpu-worker/ops/half.h"
 #include "gpu-worker/ops/ops.h"
 
