@@ -10,16 +10,16 @@
 
 #include "common/buf.h"
 #include "common/file.h"
+#include "common/gguf.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "gpu-worker/load/model_config_gguf.h"
 
 /* Largest values believed: they keep every product of two of them far from overflow. */
 enum {
     HIDDEN_MAX = 1 << 17,
     INTERMEDIATE_MAX = 1 << 20,
-    LAYERS_MAX = 1 << 10,
     HEADS_MAX = 1 << 10,
-    HEAD_DIM_MAX = 1 << 10,
     VOCAB_MAX = 1 << 24,
     POSITIONS_MAX = 1 << 24,
 };
@@ -145,7 +145,7 @@ static bool read_sizes(const struct reader *r, struct model_config *c)
     if (!read_count(r, "vocab_size", VOCAB_MAX, &c->vocab_size) ||
         !read_count(r, "hidden_size", HIDDEN_MAX, &c->hidden_size) ||
         !read_count(r, "intermediate_size", INTERMEDIATE_MAX, &c->intermediate_size) ||
-        !read_count(r, "num_hidden_layers", LAYERS_MAX, &c->n_layers) ||
+        !read_count(r, "num_hidden_layers", MODEL_CONFIG_LAYERS_MAX, &c->n_layers) ||
         !read_count(r, "num_attention_heads", HEADS_MAX, &c->n_heads) ||
         !read_count_or(r, "num_key_value_heads", HEADS_MAX, c->n_heads, &c->n_kv_heads) ||
         !read_count(r, "max_position_embeddings", POSITIONS_MAX, &c->positions_max))
@@ -162,12 +162,14 @@ static bool read_sizes(const struct reader *r, struct model_config *c)
             "%s: \"hidden_size\" %u is not a multiple of \"num_attention_heads\" %u, and "
             "there is no \"head_dim\"",
             r->file, c->hidden_size, c->n_heads);
-    if (!read_count_or(r, "head_dim", HEAD_DIM_MAX, head_dim, &c->head_dim))
+    if (!read_count_or(r, "head_dim", MODEL_CONFIG_HEAD_DIM_MAX, head_dim, &c->head_dim))
         return false;
-    if (c->head_dim % 2 != 0 || c->head_dim > HEAD_DIM_MAX)
+    if (c->head_dim % 2 != 0 || c->head_dim > MODEL_CONFIG_HEAD_DIM_MAX)
         return err_set(r->e, ERR_MODEL, 0,
                        "%s: heads of %u dimensions; wanted an even number up to %d", r->file,
-                       c->head_dim, HEAD_DIM_MAX);
+                       c->head_dim, MODEL_CONFIG_HEAD_DIM_MAX);
+    c->rope_dim = c->head_dim;
+    c->query_scale = 1 / sqrtf((float)c->head_dim);
     return true;
 }
 
@@ -198,6 +200,8 @@ static bool read_kinds(const struct reader *r, const struct family *f, struct mo
         !read_bool_or(r, "tie_word_embeddings", false, &c->tied_head))
         return false;
     c->rms_norm_eps = (float)eps;
+    c->embed_scale = 1;
+    c->activation = ACT_SILU;
     c->qkv_bias = f->qkv_bias || (f->bias_by_file && attention_bias);
     c->o_bias = f->bias_by_file && attention_bias;
     c->mlp_bias = f->bias_by_file && c->mlp_bias;
@@ -215,9 +219,8 @@ static bool check_layer_types(const struct reader *r, const struct model_config 
     if (!json_is_array(types) || json_array_size(types) != c->n_layers)
         return fail(r, "layer_types", "one word for each layer");
     for (uint32_t i = 0; i < c->n_layers; i++) {
-        bool windowed = c->sliding_window > 0 && i >= c->window_from_layer;
         const char *found = json_string_value(json_array_get(types, i));
-        const char *wanted = windowed ? "sliding_attention" : "full_attention";
+        const char *wanted = c->layers[i].windowed ? "sliding_attention" : "full_attention";
         if (!found || strcmp(found, wanted) != 0)
             return err_set(
                 r->e, ERR_MODEL, 0,
@@ -230,6 +233,7 @@ static bool check_layer_types(const struct reader *r, const struct model_config 
 static bool read_window(const struct reader *r, const struct family *f, struct model_config *c)
 {
     bool in_use = strcmp(f->model_type, "llama") != 0;
+    uint32_t first = 0;
 
     if (f->window_by_switch && !read_bool_or(r, "use_sliding_window", false, &in_use))
         return false;
@@ -238,10 +242,12 @@ static bool read_window(const struct reader *r, const struct family *f, struct m
     if (f->window_by_switch && c->sliding_window > 0) {
         const json_t *from = field_of(r, "max_window_layers");
         json_int_t n = json_integer_value(from);
-        if (!from || !json_is_integer(from) || n < 0 || n > LAYERS_MAX)
+        if (!from || !json_is_integer(from) || n < 0 || n > MODEL_CONFIG_LAYERS_MAX)
             return fail(r, "max_window_layers", "the number of layers without a window");
-        c->window_from_layer = (uint32_t)n;
+        first = (uint32_t)n;
     }
+    for (uint32_t i = first; i < c->n_layers; i++)
+        c->layers[i].windowed = c->sliding_window > 0;
     return check_layer_types(r, c);
 }
 
@@ -287,6 +293,7 @@ static bool read_rope(const struct reader *r, struct model_config *c)
     char file[96];
 
     c->rope_theta = 10000;
+    c->rope_amplitude = 1;
     if (field_of(r, "rope_theta") && !read_number(r, "rope_theta", 1, 1e15, &c->rope_theta))
         return false;
     if (scaling && !json_is_object(scaling))
@@ -389,7 +396,7 @@ bool model_config_parse(struct model_config *c, const char *config, size_t confi
     return ok;
 }
 
-bool model_config_read(struct model_config *c, const char *dir, struct err *e)
+static bool read_directory(struct model_config *c, const char *dir, struct err *e)
 {
     char path[1200], *config = NULL, *generation = NULL;
     size_t config_bytes, generation_bytes = 0;
@@ -407,6 +414,18 @@ bool model_config_read(struct model_config *c, const char *dir, struct err *e)
     return ok || err_wrap(e, "model directory '%s'", dir);
 }
 
+bool model_config_read(struct model_config *c, const char *model, struct err *e)
+{
+    char *gguf;
+    bool ok;
+
+    if (!gguf_locate(model, &gguf, e))
+        return false;
+    ok = gguf ? model_config_read_gguf(c, gguf, e) : read_directory(c, model, e);
+    free(gguf);
+    return ok;
+}
+
 /* Low frequencies are divided by the factor, high ones kept, those between blended by how many turns they
  * make within the original context. */
 static double llama3_freq(const struct model_config *c, double freq)
@@ -422,10 +441,11 @@ static double llama3_freq(const struct model_config *c, double freq)
     return (1 - blend) * freq / c->rope_factor + blend * freq;
 }
 
-void model_config_rope_freq(const struct model_config *c, double *freq)
+void model_config_rope_freq(const struct model_config *c, uint32_t max_model_len, double *freq)
 {
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
-        freq[i] = pow(c->rope_theta, -2.0 * i / c->head_dim);
+    (void)max_model_len;
+    for (uint32_t i = 0; i < c->rope_dim / 2; i++) {
+        freq[i] = pow(c->rope_theta, -2.0 * i / c->rope_dim);
         if (c->rope_scaling == ROPE_LINEAR)
             freq[i] /= c->rope_factor;
         else if (c->rope_scaling == ROPE_LLAMA3)

@@ -4,7 +4,6 @@
  * columns of a gathered buffer. */
 #include "gpu-worker/models/llama.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -47,7 +46,7 @@ static void *column(const struct llama *m, void *buf, uint32_t first)
 
 static bool embed(struct llama *m, struct err *e)
 {
-    m->ops->embed(m->stream, m->x, &m->embed, m->my_vocab.first, 1);
+    m->ops->embed(m->stream, m->x, &m->embed, m->my_vocab.first, m->c->embed_scale);
     return comm_all_gather(m->comm, m->x, e);
 }
 
@@ -76,7 +75,7 @@ static bool attention(struct llama *m, uint32_t layer, uint32_t n_rows, struct e
     return comm_all_gather(m->comm, m->x, e);
 }
 
-/* x += down(silu(gate(norm(x))) * up(norm(x))) */
+/* x += down(act(gate(norm(x))) * up(norm(x))) */
 static bool mlp(struct llama *m, uint32_t layer, uint32_t n_rows, struct err *e)
 {
     const struct ops *ops = m->ops;
@@ -84,7 +83,7 @@ static bool mlp(struct llama *m, uint32_t layer, uint32_t n_rows, struct err *e)
     struct norm norm = { .w = l->mlp_norm, .eps = m->c->rms_norm_eps };
 
     ops->gated(m->stream, column(m, m->inner, m->my_inner.first), m->c->intermediate_size, m->x,
-               n_rows, &norm, &l->gate, &l->up, ACT_SILU);
+               n_rows, &norm, &l->gate, &l->up, m->c->activation);
     if (!comm_all_gather(m->comm, m->inner, e))
         return false;
     ops->linear(m->stream, column(m, m->x, m->my_dim.first), m->c->hidden_size, m->inner, n_rows,
@@ -100,7 +99,7 @@ static bool head(struct llama *m, const struct batch *b, struct err *e)
     if (b->n_logits == 0)
         return true;
     m->ops->logits(m->stream, m->logits + m->my_vocab.first, m->c->vocab_size, m->x, b->n_logits,
-                   &norm, &m->head, 0);
+                   &norm, &m->head, m->c->final_softcap);
     return comm_all_gather(m->comm, m->logits, e);
 }
 
@@ -180,8 +179,9 @@ static void bind_layer(struct llama *m, struct binder *b, uint32_t layer)
     l->up = bind_linear(b, i, "u", c->mlp_bias);
     l->down = bind_linear(b, i, "d", c->mlp_bias);
     l->attention = (struct attention_shape){
-        .window = layer >= c->window_from_layer ? c->sliding_window : 0,
-        .scale = 1 / sqrtf((float)c->head_dim),
+        .window = c->layers[layer].windowed ? c->sliding_window : 0,
+        .scale = c->query_scale,
+        .softcap = c->attn_softcap,
     };
 }
 

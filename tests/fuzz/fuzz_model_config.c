@@ -22,8 +22,10 @@ static void check(const struct model_config *c)
         for (uint32_t k = 0; k < i; k++)
             assert(c->eos[i] != c->eos[k]);
     }
-    model_config_rope_freq(c, freq);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++)
+    assert(c->rope_dim > 0 && c->rope_dim % 2 == 0 && c->rope_dim <= c->head_dim);
+    assert(c->query_scale > 0 && c->embed_scale > 0 && c->rope_amplitude > 0);
+    model_config_rope_freq(c, c->positions_max, freq);
+    for (uint32_t i = 0; i < c->rope_dim / 2; i++)
         assert(isfinite(freq[i]) && freq[i] > 0 && freq[i] <= 1);
 }
 

@@ -75,7 +75,7 @@ static void families_differ_where_they_should(void **state)
                 "\"eos_token_id\":2,\"hidden_act\":\"silu\",\"torch_dtype\":\"bfloat16\"}",
                 NULL);
     assert_int_equal(c.sliding_window, 4096);
-    assert_int_equal(c.window_from_layer, 0);
+    assert_true(c.layers[0].windowed && c.layers[31].windowed);
     assert_int_equal(c.eos[0], 2);
     c = read_ok("{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":896,"
                 "\"intermediate_size\":4864,\"num_hidden_layers\":24,\"num_attention_heads\":14,"
@@ -174,7 +174,7 @@ static void windows_are_understood(void **state)
 
     (void)state;
     assert_int_equal(c.sliding_window, 64);
-    assert_int_equal(c.window_from_layer, 2);
+    assert_true(!c.layers[0].windowed && !c.layers[1].windowed && c.layers[2].windowed);
     refuse("{" QWEN "}", "max_window_layers");
     refuse("{" QWEN ",\"max_window_layers\":1,\"layer_types\":"
            "[\"full_attention\",\"full_attention\",\"sliding_attention\"]}",
@@ -231,7 +231,7 @@ static void llama3_rope_has_the_reference_numbers(void **state)
 
     (void)state;
     assert_int_equal(c.n_eos, 3);
-    model_config_rope_freq(&c, freq);
+    model_config_rope_freq(&c, c.positions_max, freq);
     near(freq[0], 1);
     near(freq[1], 0.81461723385654472);
     near(freq[16], 0.037606030930863933);
@@ -253,7 +253,7 @@ static void linear_rope_divides(void **state)
     double freq[8];
 
     (void)state;
-    model_config_rope_freq(&c, freq);
+    model_config_rope_freq(&c, c.positions_max, freq);
     near(freq[0], 0.25);
     near(freq[4], 0.0025); /* 10000^(-8/16) / 4 */
 }
