@@ -78,7 +78,7 @@ static inline void *encode(const float *x, size_t n, enum dtype dtype, float *as
 }
 
 /* A matrix packed in the panels of its type, aligned as in the weights segment; x gets what is really stored. */
-static inline void *pack(float *x, uint32_t rows, uint32_t cols, enum dtype dtype)
+static inline void *pack_matrix(float *x, uint32_t rows, uint32_t cols, enum dtype dtype)
 {
     uint32_t height = packing_panel_rows(dtype);
     size_t bytes = packing_panel_bytes(dtype, cols);

@@ -246,7 +246,7 @@ static void embed_leaves_foreign_tokens_alone(void **state)
     uint32_t page = 0;
     struct batch_seq seq = { 0, 4, 0, 1, &page };
     struct batch b = { 4, tokens, 1, &seq, 0, NULL };
-    struct weight w = { pack(table[0], 3, 2, DTYPE_BF16), DTYPE_BF16, 3, 2, NULL };
+    struct weight w = { pack_matrix(table[0], 3, 2, DTYPE_BF16), DTYPE_BF16, 3, 2, NULL };
 
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {

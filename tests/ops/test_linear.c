@@ -20,7 +20,7 @@ static struct problem problem_new(struct random *r, uint32_t rows, uint32_t cols
     p.w = random_floats(r, (size_t)rows * cols);
     p.x = random_floats(r, (size_t)TOKENS_MAX * cols);
     p.bias = random_floats(r, rows);
-    p.coded = pack(p.w, rows, cols, dtype);
+    p.coded = pack_matrix(p.w, rows, cols, dtype);
     return p;
 }
 
@@ -144,8 +144,8 @@ static void cut_of_rows_does_not_change_bits(void **state)
         whole = run(&p, &rig, 0, 5, false, LINEAR_SET);
         for (uint32_t first = 0; first < p.rows; first += 5)
             for (uint32_t count = 1; first + count <= p.rows; count += 3) {
-                struct weight w = { pack(p.w + first * p.cols, count, p.cols, p.dtype), p.dtype,
-                                    count, p.cols, NULL };
+                struct weight w = { pack_matrix(p.w + first * p.cols, count, p.cols, p.dtype),
+                                    p.dtype, count, p.cols, NULL };
                 float y[5 * 71];
                 rig.ops->linear(rig.stream, y, count, p.x, 5, NULL, &w, 1, LINEAR_SET);
                 for (uint32_t t = 0; t < 5; t++)
@@ -170,7 +170,7 @@ static void a_prompt_is_as_its_tokens_alone(void **state)
         for (enum dtype dtype = DTYPE_F32; tier_is_here(tier) && dtype <= DTYPE_BF16; dtype++) {
             float *x = random_floats(&r, TOKENS * COLS), *rows = random_floats(&r, ROWS * COLS);
             float *y = mem_alloc(TOKENS * ROWS * sizeof *y), alone[ROWS];
-            struct weight w = { pack(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
+            struct weight w = { pack_matrix(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
             struct ops_rig rig = ops_rig_open(tier, 3, NULL);
             rig.ops->linear(rig.stream, y, ROWS, x, TOKENS, NULL, &w, 1, LINEAR_SET);
             for (uint32_t t = 0; t < TOKENS; t += 1 + t % 3) {
@@ -199,7 +199,7 @@ static void norm_on_the_way_in_is_rmsnorm(void **state)
             float *x = random_floats(&r, TOKENS * COLS), *rows = random_floats(&r, ROWS * COLS);
             float *scale = random_floats(&r, COLS), normed[TOKENS * COLS];
             float y[TOKENS * ROWS], wanted[TOKENS * ROWS];
-            struct weight w = { pack(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
+            struct weight w = { pack_matrix(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
             struct norm all = { scale, 1e-5f, NULL }, some = { scale, 1e-5f, chosen };
             struct ops_rig rig = ops_rig_open(tier, 2, NULL);
             rig.ops->rmsnorm(rig.stream, normed, x, TOKENS, &all, COLS);
@@ -235,7 +235,7 @@ static void extremes_come_through(void **state)
         float y[4];
         if (!tier_is_here(tier))
             continue;
-        m.data = pack(w[0], 4, 3, DTYPE_F16);
+        m.data = pack_matrix(w[0], 4, 3, DTYPE_F16);
         rig = ops_rig_open(tier, 1, NULL);
         rig.ops->linear(rig.stream, y, 4, x, 1, NULL, &m, 1, LINEAR_SET);
         assert_true(y[0] == 0);

@@ -15,7 +15,7 @@ static void rows_come_back_bit_for_bit(void **state)
         for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
             uint32_t rows = shapes[s][0], cols = shapes[s][1];
             float *x = random_floats(&r, (size_t)rows * cols), *y = mem_alloc(cols * sizeof *y);
-            char *matrix = pack(x, rows, cols, dtype);
+            char *matrix = pack_matrix(x, rows, cols, dtype);
             for (uint32_t i = 0; i < rows; i++) {
                 packing_unpack_row(dtype, y, matrix, i, cols);
                 assert_memory_equal(y, x + (size_t)i * cols, cols * sizeof *y);
