@@ -183,12 +183,26 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
+/* Are the rows of the file what a panel of that format holds? */
+static bool is_as_stored(enum tensor_type from, enum dtype to)
+{
+    return (from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+           (from == TENSOR_BF16 && to == DTYPE_BF16);
+}
+
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
                        float *values, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    const void *rows[PACKING_PANEL_ROWS_MAX];
 
+    if (is_as_stored(want->from->type, (enum dtype)want->entry.dtype)) {
+        for (uint32_t r = 0; r < n; r++)
+            rows[r] = tensor_row(want->from, want->first + first + r);
+        packing_copy((enum dtype)want->entry.dtype, to, rows, n, s.cols);
+        return;
+    }
     for (uint32_t r = 0; r < n; r++)
         tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
                              tensor_row(want->from, want->first + first + r), s.cols);
