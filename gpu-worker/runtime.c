@@ -18,6 +18,7 @@
 #include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/host.h"
 #include "gpu-worker/load/model_config.h"
+#include "gpu-worker/load/topology.h"
 #include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
@@ -198,14 +199,59 @@ static void open_ops(struct runtime *rt, const struct config *config)
     free(freq);
 }
 
+/* ---- threads ---- */
+
 /* 0 = the cores we may use, shared out among all ranks of the host. */
-static uint32_t threads_of(const struct config *config, uint32_t tp_size)
+static uint32_t threads_of(const struct config *config, const struct topology *machine,
+                           uint32_t n_ranks)
 {
     uint32_t n = (uint32_t)config->threads;
 
     if (n == 0)
-        n = host_cores("") / ((uint32_t)config->groups * tp_size);
+        n = topology_cores(machine) / n_ranks;
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static enum topology_pin pin_of(const struct config *config)
+{
+    if (strcmp(config->pin_threads, "off") == 0)
+        return PIN_OFF;
+    return strcmp(config->pin_threads, "on") == 0 ? PIN_ON : PIN_AUTO;
+}
+
+/* Pinned before they load or map weights, whose pages come to lie on the node of the thread that writes. */
+static bool open_threads(struct runtime *rt, const struct runtime_boot *boot, struct err *e)
+{
+    struct topology machine;
+    struct topology_rank rank = { .rank = boot->group * boot->tp_size + boot->rank,
+                                  .n_ranks = (uint32_t)boot->config->groups * boot->tp_size };
+    enum topology_pin pin = pin_of(boot->config);
+    uint32_t cpus[THREADS_MAX];
+    struct err why;
+
+    topology_read(&machine, "");
+    rank.n_threads = threads_of(boot->config, &machine, rank.n_ranks);
+    rt->threads = threads_new(rank.n_threads, e);
+    if (!rt->threads)
+        return false;
+    if (!topology_assign(&machine, pin, rank, cpus)) {
+        if (pin == PIN_ON)
+            log_warning("%u ranks of %u threads are more than the %u cores we may use, not pinning",
+                        rank.n_ranks, rank.n_threads, machine.n_cores);
+        return true;
+    }
+    if (threads_pin(rt->threads, cpus, &why))
+        log_info("threads=%u pinned, from cpu=%u on", rank.n_threads, cpus[0]);
+    else
+        log_warning("%s, ignoring", why.msg);
+    return true;
+}
+
+/* The guard may run anywhere: it begins where the thread that starts it may run. */
+static void start_guard(struct runtime *rt, uint32_t first_chunk)
+{
+    threads_unpin_caller(rt->threads);
+    weights_guard_start(rt->guard, first_chunk);
 }
 
 /* ---- weights that are still what was loaded ---- */
@@ -279,7 +325,7 @@ _Atomic uint32_t *runtime_doubt(struct runtime *rt)
 void runtime_doubt_output(struct runtime *rt)
 {
     atomic_store(&rt->weights.shared->doubt, 1);
-    weights_guard_start(rt->guard, 0);
+    start_guard(rt, 0);
 }
 
 /* ---- open and close ---- */
@@ -289,14 +335,12 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
                        int *group_fd, bool *loaded, struct err *e)
 {
     const struct config *config = boot->config;
-    uint32_t n_threads = threads_of(config, boot->tp_size);
     struct weights_plan plan = { 0 };
     struct comm_shape shape;
     bool ok = false;
     int fd = *weights_fd;
 
-    rt->threads = threads_new(n_threads, e);
-    if (!rt->threads || !model_open(&rt->model, config, rt->shard, &plan, e) ||
+    if (!open_threads(rt, boot, e) || !model_open(&rt->model, config, rt->shard, &plan, e) ||
         !check_pool(rt->pool, &rt->model, config, e))
         goto out;
     *weights_fd = -1;
@@ -357,7 +401,7 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
                            rt->rows_max, rt->seqs_max);
     if (rt->n_checked < rt->weights.hdr->n_chunks)
-        weights_guard_start(rt->guard, rt->n_checked);
+        start_guard(rt, rt->n_checked);
     return rt;
 }
 
@@ -403,6 +447,7 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logit
 
     assert(rt->shard.rank == 0);
     check_batch(rt, batch);
+    threads_pin_caller(rt->threads);
     if (weights_guard_failed(rt->guard, e))
         return false;
     if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
@@ -417,6 +462,7 @@ bool runtime_follow(struct runtime *rt, struct err *e)
     struct batch b;
 
     assert(rt->shard.rank > 0);
+    threads_pin_caller(rt->threads);
     for (;;) {
         switch (comm_follow(rt->comm, &b, e)) {
         case COMM_STEP:

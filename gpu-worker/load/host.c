@@ -213,19 +213,25 @@ uint64_t host_memory_available(const char *root)
     return v1 < room ? v1 : room;
 }
 
-uint32_t host_cores(const char *root)
+uint32_t host_quota(const char *root)
 {
-    uint32_t n = 1, v1, v2;
-    cpu_set_t mask;
+    uint32_t v1, v2;
     struct cgroup g;
 
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0)
-        n = (uint32_t)CPU_COUNT(&mask);
     cgroup_of_this_process(&g, root, NULL);
     v2 = least_cores(&g, cgroup_cores_v2);
     cgroup_of_this_process(&g, root, "cpu");
     v1 = least_cores(&g, cgroup_cores_v1);
-    n = v2 < n ? v2 : n;
-    n = v1 < n ? v1 : n;
+    return v1 < v2 ? v1 : v2;
+}
+
+uint32_t host_cores(const char *root)
+{
+    uint32_t n = 1, quota = host_quota(root);
+    cpu_set_t mask;
+
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0)
+        n = (uint32_t)CPU_COUNT(&mask);
+    n = quota < n ? quota : n;
     return n < 1 ? 1 : n;
 }

@@ -11,6 +11,9 @@
  * as free in both.  0 when nothing can be read. */
 uint64_t host_memory_available(const char *root);
 
+/* Cores that the control groups' quotas leave us, rounded up; UINT32_MAX without one. */
+uint32_t host_quota(const char *root);
+
 /* Cores of the scheduling mask, fewer when a control group's quota is smaller (rounded up); at least 1. */
 uint32_t host_cores(const char *root);
 

@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/gguf.h"
 #include "common/log.h"
 #include "gpu-worker/load/json_reader.h"
+#include "gpu-worker/load/model_config_gguf.h"
 #include "gpu-worker/load/model_rope.h"
 
 /* Largest values believed: they keep every product of two of them far from overflow. */
@@ -489,7 +491,7 @@ bool model_config_parse(struct model_config *c, const char *config, size_t confi
     return ok;
 }
 
-bool model_config_read(struct model_config *c, const char *dir, struct err *e)
+static bool read_directory(struct model_config *c, const char *dir, struct err *e)
 {
     char path[1200], *config = NULL, *generation = NULL;
     size_t config_bytes, generation_bytes = 0;
@@ -505,4 +507,16 @@ bool model_config_read(struct model_config *c, const char *dir, struct err *e)
     free(config);
     free(generation);
     return ok || err_wrap(e, "model directory '%s'", dir);
+}
+
+bool model_config_read(struct model_config *c, const char *model, struct err *e)
+{
+    char *gguf;
+    bool ok;
+
+    if (!gguf_locate(model, &gguf, e))
+        return false;
+    ok = gguf ? model_config_read_gguf(c, gguf, e) : read_directory(c, model, e);
+    free(gguf);
+    return ok;
 }

@@ -98,8 +98,9 @@ struct model_config {
     struct hash128 digest; /* of the files' bytes */
 };
 
-/* Read dir/config.json and, when there is one, dir/generation_config.json.  ERR_MODEL or ERR_SYS. */
-bool model_config_read(struct model_config *c, const char *dir, struct err *e);
+/* Read dir/config.json and, when there is one, dir/generation_config.json; or the metadata of a GGUF file.
+ * ERR_MODEL, ERR_SYS, or ERR_CONFIG (gguf_locate()). */
+bool model_config_read(struct model_config *c, const char *model, struct err *e);
 
 /* The same from bytes; generation may be NULL.  ERR_MODEL. */
 bool model_config_parse(struct model_config *c, const char *config, size_t config_bytes,

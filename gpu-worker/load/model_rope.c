@@ -12,24 +12,32 @@ static bool read_factor(const struct json_reader *r, struct model_config *c)
     return json_reader_number(r, "factor", 1, 1e6, &c->rope_factor);
 }
 
-/* absent: 0 when the field must be there. */
-static bool read_original(const struct json_reader *r, double absent, struct model_config *c)
-{
-    double *out = &c->rope_original_positions;
+/* A scaling as it is read: its object, config.json around it, and what the family says. */
+struct scaling {
+    const struct json_reader *r, *whole;
+    const struct model_rope_defaults *defaults;
+};
 
-    if (absent == 0)
-        return json_reader_number(r, "original_max_position_embeddings", 1, MODEL_POSITIONS_MAX,
-                                  out);
-    return json_reader_number_or(r, "original_max_position_embeddings", 1, MODEL_POSITIONS_MAX,
-                                 absent, out);
+/* In the object or beside it, where Phi and GGUF's reader put it.  absent: 0 when it must be there. */
+static bool read_original(const struct scaling *s, double absent, struct model_config *c)
+{
+    static const char *const field = "original_max_position_embeddings";
+    const struct json_reader *r = json_reader_field(s->r, field) ? s->r : s->whole;
+
+    if (absent > 0)
+        return json_reader_number_or(r, field, 1, MODEL_POSITIONS_MAX, absent,
+                                     &c->rope_original_positions);
+    return json_reader_number(r, field, 1, MODEL_POSITIONS_MAX, &c->rope_original_positions);
 }
 
-static bool read_llama3(const struct json_reader *r, struct model_config *c)
+static bool read_llama3(const struct scaling *s, struct model_config *c)
 {
+    const struct json_reader *r = s->r;
+
     if (!read_factor(r, c) ||
         !json_reader_number(r, "low_freq_factor", 1e-3, 1e6, &c->rope_low_freq_factor) ||
         !json_reader_number(r, "high_freq_factor", 1e-3, 1e6, &c->rope_high_freq_factor) ||
-        !read_original(r, 0, c))
+        !read_original(s, 0, c))
         return false;
     if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
         return json_reader_fail(r, "high_freq_factor", "above low_freq_factor");
@@ -49,12 +57,13 @@ static bool refuse_mscale(const struct json_reader *r)
 }
 
 /* Section 3.4 of the paper: queries and keys grow by 0.1 ln(factor) + 1, unless the file knows better. */
-static bool read_yarn(const struct json_reader *r, struct model_config *c)
+static bool read_yarn(const struct scaling *s, struct model_config *c)
 {
+    const struct json_reader *r = s->r;
     bool whole;
     double positions;
 
-    if (!read_factor(r, c) || !read_original(r, c->positions_max, c) || !refuse_mscale(r) ||
+    if (!read_factor(r, c) || !read_original(s, c->positions_max, c) || !refuse_mscale(r) ||
         !json_reader_number_or(r, "attention_factor", 1e-3, 1e3, 0.1 * log(c->rope_factor) + 1,
                                &c->rope_amplitude) ||
         !json_reader_number_or(r, "beta_fast", 1e-3, 1e6, 32, &c->rope_beta_fast) ||
@@ -89,22 +98,20 @@ static bool read_divisors(const struct json_reader *r, const char *field, uint32
     return true;
 }
 
-/* The amplitude follows from how much longer the context became: sqrt(1 + ln(scale) / ln(original)).
- * `whole` is config.json itself, where Phi keeps the original positions. */
-static bool read_longrope(const struct json_reader *r, const struct json_reader *whole,
-                          double original, struct model_config *c)
+/* The amplitude follows from how much longer the context became: sqrt(1 + ln(scale) / ln(original)). */
+static bool read_longrope(const struct scaling *s, struct model_config *c)
 {
     double scale, amplitude = 1;
 
-    if (!read_original(json_reader_field(r, "original_max_position_embeddings") ? r : whole,
-                       original, c) ||
-        !refuse_mscale(r) || !read_divisors(r, "short_factor", c->rope_dim / 2, c->rope_short) ||
-        !read_divisors(r, "long_factor", c->rope_dim / 2, c->rope_long))
+    if (!read_original(s, s->defaults->original_positions, c) || !refuse_mscale(s->r) ||
+        !read_divisors(s->r, "short_factor", c->rope_dim / 2, c->rope_short) ||
+        !read_divisors(s->r, "long_factor", c->rope_dim / 2, c->rope_long))
         return false;
     scale = c->positions_max / c->rope_original_positions;
     if (scale > 1 && c->rope_original_positions > 1)
         amplitude = sqrt(1 + log(scale) / log(c->rope_original_positions));
-    return json_reader_number_or(r, "attention_factor", 1e-3, 1e3, amplitude, &c->rope_amplitude);
+    return json_reader_number_or(s->r, "attention_factor", 1e-3, 1e3, amplitude,
+                                 &c->rope_amplitude);
 }
 
 /* ---- the fields ---- */
@@ -137,26 +144,25 @@ static bool find_kind(const struct json_reader *r, enum rope_scaling *kind)
     return json_reader_fail(r, key, "default, linear, llama3, yarn or longrope in this build");
 }
 
-/* `r` reads the object that names the scaling: rope_scaling, or rope_parameters of newer files. */
-static bool read_scaling(const struct json_reader *r, const struct json_reader *whole,
-                         double original, struct model_config *c)
+static bool read_scaling(const struct scaling *s, struct model_config *c)
 {
-    if (!find_kind(r, &c->rope_scaling))
+    if (!find_kind(s->r, &c->rope_scaling))
         return false;
     switch (c->rope_scaling) {
     case ROPE_LINEAR:
-        return read_factor(r, c);
+        return read_factor(s->r, c);
     case ROPE_LLAMA3:
-        return read_llama3(r, c);
+        return read_llama3(s, c);
     case ROPE_YARN:
-        return read_yarn(r, c);
+        return read_yarn(s, c);
     case ROPE_FACTORS:
-        return read_longrope(r, whole, original, c);
+        return read_longrope(s, c);
     default:
         return true;
     }
 }
 
+/* Whole dimensions, as the reference code rounds them; a little more, for what a division lost. */
 static bool read_partial(const struct json_reader *r, bool known, struct model_config *c)
 {
     double part;
@@ -167,13 +173,14 @@ static bool read_partial(const struct json_reader *r, bool known, struct model_c
         return true;
     if (!known)
         return json_reader_fail(r, "partial_rotary_factor", "1");
-    c->rope_dim = (uint32_t)(c->head_dim * part);
+    c->rope_dim = (uint32_t)(c->head_dim * part + 1e-6);
     if (c->rope_dim == 0 || c->rope_dim % 2 != 0)
         return json_reader_fail(r, "partial_rotary_factor",
                                 "a part of the head with an even number of dimensions");
     return true;
 }
 
+/* The scaling is the object rope_scaling, or rope_parameters of newer files. */
 bool model_rope_read(const struct json_reader *r, const struct model_rope_defaults *d,
                      struct model_config *c)
 {
@@ -198,7 +205,7 @@ bool model_rope_read(const struct json_reader *r, const struct model_rope_defaul
          !read_partial(&in, d->partial, c)))
         return false;
     in.object = whole ? whole : scaling;
-    return !in.object || read_scaling(&in, r, d->original_positions, c);
+    return !in.object || read_scaling(&(struct scaling){ &in, r, d }, c);
 }
 
 /* ---- frequencies ---- */

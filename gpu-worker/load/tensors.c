@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gpu-worker/load/gguf_tensors.h"
 #include "gpu-worker/load/safetensors.h"
 
 static int by_name(const void *a, const void *b)
@@ -60,7 +61,14 @@ bool tensors_map_file(struct tensors *ts, const char *dir, uint32_t file, struct
 
 struct tensors *tensors_open(const char *path, struct err *e)
 {
-    return safetensors_open(path, e);
+    struct tensors *ts;
+    char *gguf;
+
+    if (!gguf_locate(path, &gguf, e))
+        return NULL;
+    ts = gguf ? gguf_tensors_open(gguf, e) : safetensors_open(path, e);
+    free(gguf);
+    return ts;
 }
 
 void tensors_close(struct tensors *ts)

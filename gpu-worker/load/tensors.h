@@ -1,7 +1,7 @@
 /* tensors.h - all tensors of a model on disk, mapped read-only, whatever the files' format.
  *
  * Names are those of HuggingFace checkpoints; a format with names of its own translates when it is opened
- * (safetensors.h). */
+ * (safetensors.h, gguf_tensors.h). */
 #ifndef LLMD_GPU_WORKER_LOAD_TENSORS_H
 #define LLMD_GPU_WORKER_LOAD_TENSORS_H
 
@@ -42,7 +42,8 @@ struct tensors {
     uint32_t n_tensors;
 };
 
-/* The model at that path: a HuggingFace directory.  NULL and ERR_MODEL or ERR_SYS. */
+/* The model at that path: a HuggingFace directory, a GGUF file or a directory with one.  NULL and ERR_MODEL,
+ * ERR_SYS, or ERR_CONFIG (gguf_locate()). */
 struct tensors *tensors_open(const char *path, struct err *e);
 void tensors_close(struct tensors *ts); /* NULL is fine */
 

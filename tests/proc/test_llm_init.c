@@ -572,6 +572,7 @@ static void llmd_is_not_blamed_when_everything_stood_still(void **state)
     (void)state;
     start("--watchdog-s", "3", FAKE, "say=READY=1", "fds", "wait", NULL);
     wait_event("fds 0");
+    wait_count("stderr", "event=ready", 1); /* from here on llmd is watched */
     llmd = (pid_t)number_behind("pid ");
     kill(rig.pid, SIGSTOP); /* first: it must not see the other one silent */
     kill(llmd, SIGSTOP);
