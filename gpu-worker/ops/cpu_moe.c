@@ -1,9 +1,9 @@
-/* cpu_moe.c - mixtures of experts: who goes where, then the dense products of each chosen expert.
+/* cpu_moe.c - mixtures of experts: who goes where, then the products of each chosen expert.
  *
- * The rows of an expert are a list that the products take as the rows of their norm, so nothing is
- * gathered, and each expert runs the kernels of cpu_linear.c on all its rows at once.  A row's result does
- * not depend on its neighbours: what it is sent to follows from its own logits, each product is the same
- * bits for any set of rows, and its experts are added in ascending order. */
+ * The rows of an expert are a list that the input of its products takes as the rows of its norm, so nothing
+ * is gathered, and each expert runs the kernels of cpu_linear.c (cpu_kernels.h) on all its rows at once.  A
+ * row's result does not depend on its neighbours: what it is sent to follows from its own logits, each
+ * product is the same bits for any set of rows, and its experts are added in ascending order. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 #include "common/mem.h"
 #include "gpu-worker/ops/aligned.h"
 #include "gpu-worker/ops/cpu_stream.h"
+#include "gpu-worker/ops/packing.h"
 
 struct cpu_routes {
     uint32_t n_experts, n_used;
@@ -21,7 +22,7 @@ struct cpu_routes {
     uint32_t *first;  /* [n_experts + 1] first pair of each expert */
     uint32_t *row;    /* [rows_max * n_used] of each pair */
     float *share;     /* [rows_max * n_used] weight of each pair */
-    float *down;      /* [rows_max, expert_down_max] one expert's product */
+    float *down;      /* [rows_max, expert_down_max] products of a wave */
 };
 
 struct cpu_routes *cpu_routes_new(const struct ops_setup *u)
@@ -157,27 +158,209 @@ void cpu_route(struct ops_stream *s, const void *x, uint32_t n_rows, const struc
     sort_pairs(r);
 }
 
-/* ---- the experts ---- */
+/* ---- the experts ----
+ *
+ * Experts are taken in waves whose pairs together fit the stream's buffers: all chosen ones at once when
+ * few rows are decoded, a few at a time when many are read.  A wave is a job or two, not one for each
+ * expert, so a step of one row waits for its threads no oftener than with a dense MLP. */
+
+struct wave {
+    uint32_t begin, end; /* experts */
+    uint32_t first, n;   /* their pairs, at most rows_max */
+};
+
+/* The one behind *w; begin with a zeroed one. */
+static bool next_wave(const struct cpu_routes *r, uint32_t rows_max, struct wave *w)
+{
+    uint32_t begin = w->end, end = begin;
+
+    while (end < r->n_experts && r->first[end + 1] - r->first[begin] <= rows_max)
+        end++;
+    *w = (struct wave){ begin, end, r->first[begin], r->first[end] - r->first[begin] };
+    return begin < r->n_experts;
+}
+
+struct expert_job {
+    struct ops_stream *s;
+    struct wave wave;
+    struct split split;
+    const float *x; /* rows of the step with a norm, of the pairs without */
+    const struct norm *norm;
+    const struct weight *w, *up; /* [n_experts]; up is NULL when there is no gate */
+    float *y;                    /* of the wave's first pair */
+    size_t y_stride;
+    enum activation act;
+};
+
+static uint32_t pairs_of(const struct cpu_routes *r, uint32_t e)
+{
+    return r->first[e + 1] - r->first[e];
+}
+
+static const struct linear_kernel *kernel_of(const struct expert_job *j, const struct weight *w)
+{
+    return j->s->linear[w->dtype];
+}
+
+static bool is_read_in_place(const struct expert_job *j, const struct weight *w)
+{
+    return !j->norm && kernel_of(j, w)->form == INPUT_ROWS;
+}
+
+/* Where the prepared input of expert e begins: each has the room that its rows need in any form. */
+static void *prepared_of(const struct expert_job *j, uint32_t e, const struct weight *w)
+{
+    size_t row_bytes = (size_t)(w->cols + 63) / 64 * 64 * sizeof(float);
+
+    return (char *)j->s->prepared[kernel_of(j, w)->form] +
+           (j->s->routes->first[e] - j->wave.first) * row_bytes;
+}
+
+static struct linear_job product_of(const struct expert_job *j, uint32_t e, const struct weight *w,
+                                    float *y, size_t y_stride)
+{
+    const struct cpu_routes *r = j->s->routes;
+
+    return (struct linear_job){
+        .y = y,
+        .y_stride = y_stride,
+        .x = is_read_in_place(j, w) ? j->x + (size_t)r->first[e] * w->cols : prepared_of(j, e, w),
+        .w = w->data,
+        .dtype = w->dtype,
+        .bias = w->bias,
+        .cols = w->cols,
+        .rows = w->rows,
+        .n_tokens = pairs_of(r, e),
+    };
+}
+
+/* Pairs begin .. end - 1 of expert e. */
+static void prepare_expert(const struct expert_job *j, uint32_t e, const struct weight *w,
+                           uint32_t begin, uint32_t end)
+{
+    const struct cpu_routes *r = j->s->routes;
+    struct norm norm = { NULL, 0, NULL };
+    struct input_job in = {
+        .out = prepared_of(j, e, w), .x = j->x, .cols = w->cols, .n_tokens = pairs_of(r, e)
+    };
+
+    if (j->norm) {
+        norm = (struct norm){ .w = j->norm->w, .eps = j->norm->eps, .rows = r->row + r->first[e] };
+        in.norm = &norm;
+    } else
+        in.x += (size_t)r->first[e] * w->cols;
+    kernel_of(j, w)->prepare(&in, begin, end);
+}
+
+/* A share is some pairs of the wave. */
+static void run_prepare(void *arg, uint32_t i)
+{
+    const struct expert_job *j = arg;
+    const struct cpu_routes *r = j->s->routes;
+    uint32_t begin = split_begin(j->split, i), end = split_end(j->split, i);
+
+    for (uint32_t e = j->wave.begin; e < j->wave.end; e++) {
+        uint32_t at = r->first[e] - j->wave.first, n = pairs_of(r, e);
+        uint32_t from = begin > at ? begin - at : 0, to = end < at + n ? end : at + n;
+        if (to <= at || from >= to - at)
+            continue;
+        if (!is_read_in_place(j, &j->w[e]))
+            prepare_expert(j, e, &j->w[e], from, to - at);
+        if (j->up && kernel_of(j, &j->up[e])->form != kernel_of(j, &j->w[e])->form)
+            prepare_expert(j, e, &j->up[e], from, to - at);
+    }
+}
+
+static void prepare(struct expert_job *j)
+{
+    bool any = false;
+
+    for (uint32_t e = j->wave.begin; e < j->wave.end; e++)
+        any = any || (pairs_of(j->s->routes, e) > 0 && !is_read_in_place(j, &j->w[e]));
+    if (!any)
+        return;
+    j->split = cpu_split(j->s, j->wave.n, j->w->cols);
+    threads_run(j->s->threads, run_prepare, j, split_count(j->split));
+}
+
+/* Output rows of panels begin .. end - 1. */
+static void run_expert(const struct expert_job *j, uint32_t e, uint32_t begin, uint32_t end)
+{
+    const struct ops_stream *s = j->s;
+    const struct weight *w = &j->w[e], *up = j->up ? &j->up[e] : NULL;
+    uint32_t height = packing_panel_rows(w->dtype), first = begin * height;
+    uint32_t last = end * height < w->rows ? end * height : w->rows;
+    size_t pair = s->routes->first[e] - j->wave.first;
+    float *y = j->y + pair * j->y_stride, *gate_up = s->gate_up + pair * 2 * w->rows;
+    struct linear_job a = product_of(j, e, w, up ? gate_up : y, up ? 2 * w->rows : j->y_stride), b;
+
+    kernel_of(j, w)->run(&a, first, last);
+    if (!up)
+        return;
+    b = product_of(j, e, up, gate_up + w->rows, 2 * w->rows);
+    kernel_of(j, up)->run(&b, first, last);
+    for (uint32_t t = 0; t < a.n_tokens; t++)
+        s->kernels->gate(y + t * j->y_stride + first, a.y + t * a.y_stride + first,
+                         b.y + t * b.y_stride + first, last - first, j->act);
+}
+
+/* All experts' panels stand in one line, each as long as its expert has pairs; a share has the panels that
+ * begin in it. */
+static void run_line(void *arg, uint32_t i)
+{
+    const struct expert_job *j = arg;
+    uint32_t begin = split_begin(j->split, i), end = split_end(j->split, i), at = 0;
+
+    for (uint32_t e = j->wave.begin; e < j->wave.end && at < end; e++) {
+        uint32_t n = pairs_of(j->s->routes, e);
+        uint32_t n_panels = packing_panels(j->w[e].dtype, j->w[e].rows), length = n * n_panels;
+        if (n > 0 && at + length > begin) {
+            uint32_t from = begin > at ? (begin - at + n - 1) / n : 0;
+            uint32_t to = end < at + length ? (end - at + n - 1) / n : n_panels;
+            if (from < to)
+                run_expert(j, e, from, to);
+        }
+        at += length;
+    }
+}
+
+/* y of the wave's pairs. */
+static void run_wave(struct expert_job *j)
+{
+    uint32_t length = 0;
+    uint64_t cost = (uint64_t)packing_panel_rows(j->w->dtype) * j->w->cols * (j->up ? 2 : 1);
+
+    prepare(j);
+    for (uint32_t e = j->wave.begin; e < j->wave.end; e++)
+        length += pairs_of(j->s->routes, e) * packing_panels(j->w[e].dtype, j->w[e].rows);
+    j->split = cpu_split(j->s, length, cost);
+    threads_run(j->s->threads, run_line, j, split_count(j->split));
+}
 
 void cpu_experts_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x,
                        const struct norm *norm, const struct weight *gate, const struct weight *up,
                        enum activation act)
 {
     const struct cpu_routes *r = s->routes;
+    struct expert_job j = {
+        .s = s, .x = x, .norm = norm, .w = gate, .up = up, .y_stride = y_stride, .act = act
+    };
 
-    for (uint32_t e = 0; e < r->n_experts; e++) {
-        uint32_t first = r->first[e], n = r->first[e + 1] - first;
-        struct norm rows = { .w = norm->w, .eps = norm->eps, .rows = r->row + first };
-        if (n > 0)
-            cpu_gated(s, (float *)y + first * y_stride, y_stride, x, n, &rows, &gate[e], &up[e],
-                      act);
+    assert(gate->rows == up->rows && gate->rows <= s->setup.gated_max && !norm->rows);
+    assert(packing_panel_rows(gate->dtype) == packing_panel_rows(up->dtype));
+    while (next_wave(r, s->setup.rows_max, &j.wave)) {
+        j.y = (float *)y + j.wave.first * y_stride;
+        run_wave(&j);
     }
 }
 
+enum { COLUMNS = 16 }; /* a cache line: no two threads write one */
+
 struct scatter_job {
     const struct cpu_routes *r;
-    struct split split; /* of one expert's pairs */
-    uint32_t first, cols;
+    struct wave wave;
+    struct split split; /* of runs of COLUMNS columns: each element has one thread, and one order */
+    uint32_t cols;
     float *x;
     size_t x_stride;
 };
@@ -185,11 +368,14 @@ struct scatter_job {
 static void run_scatter(void *arg, uint32_t i)
 {
     const struct scatter_job *j = arg;
+    uint32_t begin = split_begin(j->split, i) * COLUMNS, end = split_end(j->split, i) * COLUMNS;
 
-    for (uint32_t p = split_begin(j->split, i); p < split_end(j->split, i); p++) {
-        float *x = j->x + j->r->row[j->first + p] * j->x_stride, share = j->r->share[j->first + p];
+    end = end < j->cols ? end : j->cols;
+    for (uint32_t p = 0; p < j->wave.n; p++) {
+        float *x = j->x + j->r->row[j->wave.first + p] * j->x_stride;
+        float share = j->r->share[j->wave.first + p];
         const float *y = j->r->down + (size_t)p * j->cols;
-        for (uint32_t k = 0; k < j->cols; k++)
+        for (uint32_t k = begin; k < end; k++)
             x[k] += share * y[k];
     }
 }
@@ -197,17 +383,18 @@ static void run_scatter(void *arg, uint32_t i)
 void cpu_experts_down(struct ops_stream *s, void *x, size_t x_stride, const void *y,
                       const struct weight *down)
 {
-    const struct cpu_routes *r = s->routes;
+    struct cpu_routes *r = s->routes;
+    uint32_t cols = down->rows;
+    struct expert_job j = { .s = s, .x = y, .w = down, .y = r->down, .y_stride = cols };
 
-    assert(down->rows <= s->setup.expert_down_max);
-    for (uint32_t e = 0; e < r->n_experts; e++) {
-        uint32_t first = r->first[e], n = r->first[e + 1] - first, cols = down[e].rows;
-        struct scatter_job j = { r, cpu_split(s, n, cols), first, cols, x, x_stride };
-        if (n == 0)
-            continue;
-        cpu_linear(s, r->down, cols, (const float *)y + (size_t)first * down[e].cols, n, NULL,
-                   &down[e], 1, LINEAR_SET);
-        threads_run(s->threads, run_scatter, &j, split_count(j.split));
+    assert(cols <= s->setup.expert_down_max);
+    while (next_wave(r, s->setup.rows_max, &j.wave)) {
+        struct scatter_job add = {
+            .r = r, .wave = j.wave, .cols = cols, .x = x, .x_stride = x_stride
+        };
+        run_wave(&j);
+        add.split = cpu_split(s, (cols + COLUMNS - 1) / COLUMNS, (uint64_t)COLUMNS * j.wave.n);
+        threads_run(s->threads, run_scatter, &add, split_count(add.split));
     }
 }
 
