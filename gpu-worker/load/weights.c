@@ -69,7 +69,9 @@ static uint64_t bytes_of(const struct weights_tensor *t, uint64_t cols)
 bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
                       const struct weights_source *source, struct err *e)
 {
-    struct weights_want want = { .from = tensors_find(ts, source->name), .first = source->first };
+    struct weights_want want = { .from = tensors_find(ts, source->name),
+                                 .first = source->first,
+                                 .plus_one = source->plus_one };
     struct weights_tensor *t = &want.entry;
 
     assert(strlen(name) < sizeof t->name);
@@ -166,8 +168,10 @@ static void fill_vector(const struct weights_want *want, char *data)
 {
     float *to = (float *)(data + want->entry.offset);
 
-    for (uint64_t i = 0; i < want->entry.rows; i++)
+    for (uint64_t i = 0; i < want->entry.rows; i++) {
         tensor_type_to_float(want->from->type, &to[i], tensor_row(want->from, want->first + i), 1);
+        to[i] += want->plus_one ? 1 : 0;
+    }
 }
 
 struct panel_shape {

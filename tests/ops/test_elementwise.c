@@ -195,7 +195,7 @@ static void rope_table_is_exact(void **state)
     float c[4], s[4];
 
     (void)state;
-    rope_table_init(&table, freq, 4, 131072);
+    rope_table_init(&table, freq, 4, 131072, 1);
     for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
         rope_table_at(&table, positions[p], c, s);
         for (int i = 0; i < 4; i++) {

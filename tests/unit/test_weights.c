@@ -42,8 +42,10 @@ struct bench {
 /* Rows 3..7 of the embedding, then a norm. */
 static void plan_some(struct bench *b)
 {
-    const struct weights_source rows = { "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16 };
-    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32 };
+    const struct weights_source rows = {
+        "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16, false
+    };
+    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32, false };
     struct err e = { 0 };
 
     if (!weights_plan_add(&b->plan, b->st, "rows", &rows, &e) ||
@@ -394,7 +396,7 @@ static void too_small_a_segment_is_refused(void **state)
 static void expect_plan_error(struct bench *b, const char *name, uint64_t rows, uint64_t cols,
                               const char *why)
 {
-    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32 };
+    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32, false };
     struct err e = { 0 };
 
     assert_false(weights_plan_add(&b->plan, b->st, "x", &s, &e));
