@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -100,6 +101,20 @@ static void claim_ledger(struct engine *g)
     g->history.took_ns = l->step_ns;
 }
 
+static void start_cache(struct engine *g)
+{
+    const struct engine_boot *b = &g->boot;
+
+    kvcache_init(&g->cache, &(struct kvcache_setup){
+                                .pool = b->pool,
+                                .stats = engine_stats(g),
+                                .identity = runtime_kv_identity(b->runtime),
+                                .group = b->group,
+                                .n_groups = b->n_groups,
+                                .epoch = b->epoch,
+                                .keeps_pages = strcmp(b->config->prefix_cache, "on") == 0 });
+}
+
 struct engine *engine_new(const struct engine_boot *boot, struct err *e)
 {
     const struct model_info *info = runtime_info(boot->runtime);
@@ -113,7 +128,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
     g->next_deadline_ns = UINT64_MAX;
     stats_zero_gauges(engine_stats(g));
     sequence_table_init(&g->table, boot->ledger->hdr->n_entries);
-    kvcache_init(&g->cache, boot->pool, engine_stats(g), boot->group, boot->n_groups, boot->epoch);
+    start_cache(g);
     set_limits(g);
     scheduler_init(&g->scheduler,
                    &(struct scheduler_limits){ .max_num_seqs = (uint32_t)boot->config->max_num_seqs,
@@ -137,6 +152,7 @@ void engine_free(struct engine *g)
     step_fini(&g->step);
     scheduler_fini(&g->scheduler);
     sequence_table_fini(&g->table);
+    kvcache_fini(&g->cache);
     free(g);
 }
 
@@ -341,6 +357,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         runtime_doubt_output(g->boot.runtime);
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
                    "the model's output is not a finite number at this token");
+        kvcache_distrust(&g->cache);
         return;
     case SAMPLER_NONE_LEFT:
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR, "no token is allowed here: all are masked");
@@ -360,13 +377,30 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         delivery_notice(&g->delivery, q);
 }
 
+/* A chunk of the weights was corrupt until now, and who knows since when: what is kept for prompts to
+ * come may be of it. */
+static void watch_weights(struct engine *g)
+{
+    uint32_t n = (uint32_t)stat_get(engine_stats(g), STAT_weights_chunks_reloaded);
+    struct ledger_hdr *l = g->boot.ledger->hdr;
+
+    if (n != l->n_chunks_reloaded)
+        kvcache_distrust(&g->cache);
+    l->n_chunks_reloaded = n;
+}
+
 static bool run_step(struct engine *g, struct err *e)
 {
     struct stats *stats = engine_stats(g);
     uint64_t start = clock_mono_ns();
-    const struct plan *plan = scheduler_plan(&g->scheduler);
+    const struct plan *plan;
+
+    watch_weights(g);
+    plan = scheduler_plan(&g->scheduler);
 
     stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
+    stat_add(stats, STAT_prefix_cache_queries, plan->n_looked_up);
+    stat_add(stats, STAT_prefix_cache_hits, plan->n_found);
     if (plan->n_items == 0)
         return true;
     if (!forward(g, plan, e)) {

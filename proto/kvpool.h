@@ -1,7 +1,8 @@
-/* kvpool.h - make, attach, lease and free pages of the KV pool (kvpool_layout.h). */
+/* kvpool.h - make, attach, lease, find and free pages of the KV pool (kvpool_layout.h). */
 #ifndef LLMD_PROTO_KVPOOL_H
 #define LLMD_PROTO_KVPOOL_H
 
+#include "common/hash.h"
 #include "proto/dtype.h"
 #include "proto/kvpool_layout.h"
 
@@ -9,6 +10,12 @@ struct kvpool {
     struct segment segment;
     struct kvpool_hdr *hdr;
     struct kv_page_desc *descs; /* [n_pages] */
+    _Atomic uint64_t *index;    /* [index_slots] */
+};
+
+/* A page as long as it is not freed. */
+struct kvpool_ref {
+    uint32_t page, generation;
 };
 
 struct kvpool_shape {
@@ -40,12 +47,38 @@ void kvpool_free(struct kvpool *p, uint64_t lease, uint32_t page);
 /* Tokens 0..n_tokens-1 of the page are written; release.  ids: n_tokens - (committed so far) of them. */
 void kvpool_commit(struct kvpool *p, uint32_t page, uint32_t n_tokens, const int32_t *ids);
 
-/* Chained: of a page's ids and all before them.  parent: the hash of the page before, 0 for the first. */
+/* Chained: of a page's ids and all before them.  parent: the hash of the page before, the root for the
+ * first. */
 uint64_t kvpool_prefix_hash(uint64_t parent, const int32_t *ids, uint32_t n);
 
+/* Where chains of hashes begin, for KV of these weights and kernels, now. */
+uint64_t kvpool_prefix_root(const struct kvpool *p, struct hash128 identity);
+
+/* The KV there is may be wrong: no page sealed before is found any more, by any group. */
+void kvpool_hide_all(struct kvpool *p);
+
 /* A full page becomes immutable.  parent: the sealed page before it in its sequence, KV_PAGE_NONE for the
- * first.  Reads the whole page. */
-void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent);
+ * first; parent_hash: its prefix hash, or the root.  Reads the whole page. */
+void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash);
+
+struct kvpool_ref kvpool_ref(const struct kvpool *p, uint32_t page);
+
+/* Put a sealed page into the index, if it is not there. */
+void kvpool_publish(struct kvpool *p, uint32_t page);
+
+/* The next sealed page that the index has for this hash, whoever's it is; *at is 0 before the first call.  A
+ * hint: what the page holds is for kvpool_holds() to say. */
+bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvpool_ref *out);
+
+/* Whether a page, whoever's it is, is sealed and of these ids; then *parent is the page it was computed
+ * behind (.page KV_PAGE_NONE: it is a first one). */
+bool kvpool_holds(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
+                  struct kvpool_ref *parent);
+
+/* Fill and seal a page just leased from one that holds `ids`, perhaps of another group.  False, and the page
+ * is empty still, when that was freed meanwhile or is corrupt. */
+bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
+                 uint32_t parent, uint64_t parent_hash);
 
 /* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page);
