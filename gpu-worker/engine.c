@@ -334,15 +334,21 @@ static bool forward(struct engine *g, const struct plan *plan, struct err *e)
     return true;
 }
 
-/* KV of these rows is computed, and this sequence got through a step that others may have died in.  After
- * the draws, so that committed KV never covers all tokens in the ledger: who takes over after a death in
- * between computes a row or two again and has the logits it needs. */
-static void commit_rows(struct engine *g, const struct plan *plan)
+/* A draw's sequence, whose token is in the ledger: its rows are committed now, so that committed KV never
+ * covers all tokens there.  Who takes over after a death in between computes a row or two again and has the
+ * logits it needs. */
+static void commit_kv(struct engine *g, struct sequence *q, uint32_t n_rows)
+{
+    kvcache_commit(&g->cache, q, q->n_computed + n_rows);
+}
+
+/* Prompts read in part.  And all of them got through a step that others may have died in. */
+static void commit_chunks(struct engine *g, const struct plan *plan)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
         struct sequence *q = plan->items[i].sequence;
-        if (sequence_is_live(q)) /* else the draw ended it, and its pages are gone */
-            kvcache_commit(&g->cache, q, q->n_computed + plan->items[i].n_rows);
+        if (!plan->items[i].wants_logits)
+            commit_kv(g, q, plan->items[i].n_rows);
         atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
 }
@@ -367,6 +373,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
     }
     sequence_append(q, g->boot.ledger, &draw->out);
     fault_point("worker.commit");
+    commit_kv(g, q, draw->n_rows);
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
     q->entry->crashes = q->entry->kills = 0; /* it got past what it may have died of */
     scheduler_acquit(&g->scheduler, q);
@@ -412,7 +419,7 @@ static bool run_step(struct engine *g, struct err *e)
     stat_add(stats, STAT_prompt_tokens, count_prompt_rows(plan));
     for (uint32_t i = 0; i < g->step.n_draws; i++)
         commit_draw(g, &g->step.draws[i]);
-    commit_rows(g, plan);
+    commit_chunks(g, plan);
     stat_add(stats, STAT_steps, 1);
     hist_observe(stats, HIST_step_tokens, plan->n_rows);
     hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);

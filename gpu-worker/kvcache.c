@@ -203,12 +203,20 @@ static bool is_behind_found(const struct kvcache *c, struct kvpool_ref parent, u
     return k == 0 ? parent.page == KV_PAGE_NONE : is_same(parent, c->found[k - 1]);
 }
 
+/* Whether a page is sealed and of the sequence's tokens of page number k. */
+static bool holds(const struct kvcache *c, struct kvpool_ref ref, const struct sequence *s,
+                  uint32_t k, struct kvpool_ref *parent)
+{
+    uint32_t n = c->pool->hdr->page_tokens;
+
+    return kvpool_common(c->pool, ref, ids_of(c, s, k), n, parent) == n;
+}
+
 static bool is_behind_equals(const struct kvcache *c, const struct sequence *s,
                              struct kvpool_ref parent, uint32_t k)
 {
     while (!is_behind_found(c, parent, k)) {
-        if (k == 0 || parent.page >= c->pool->hdr->n_pages ||
-            !kvpool_holds(c->pool, parent, ids_of(c, s, k - 1), &parent))
+        if (k == 0 || parent.page >= c->pool->hdr->n_pages || !holds(c, parent, s, k - 1, &parent))
             return false;
         k--;
     }
@@ -224,8 +232,7 @@ static bool find_page(const struct kvcache *c, const struct sequence *s, uint32_
     bool found = false;
 
     for (uint32_t at = 0; kvpool_find(c->pool, hash, &at, &ref);) {
-        if ((found && !is_ours(c, ref.page)) ||
-            !kvpool_holds(c->pool, ref, ids_of(c, s, k), &parent))
+        if ((found && !is_ours(c, ref.page)) || !holds(c, ref, s, k, &parent))
             continue;
         if (n_walks ? (*n_walks)++ >= WALKS_MAX || !is_behind_equals(c, s, parent, k)
                     : !is_behind_found(c, parent, k))
@@ -238,26 +245,52 @@ static bool find_page(const struct kvcache *c, const struct sequence *s, uint32_
     return found;
 }
 
+/* The page that goes furthest behind the found ones, of those sealed behind that hash. */
+static void find_tail(struct kvcache *c, const struct sequence *s, uint64_t hash)
+{
+    uint32_t page_tokens = c->pool->hdr->page_tokens, k = c->n_found;
+    uint32_t n_max = sequence_n_tokens(s) - 1 - k * page_tokens;
+    struct kvpool_ref ref, parent;
+
+    c->n_tail = 0;
+    if (n_max >= page_tokens)
+        n_max = page_tokens - 1;
+    if (n_max < KVCACHE_TAIL_MIN)
+        return;
+    for (uint32_t at = 0; kvpool_find_next(c->pool, hash, &at, &ref);) {
+        uint32_t n = kvpool_common(c->pool, ref, ids_of(c, s, k), n_max, &parent);
+        if (n < KVCACHE_TAIL_MIN || n <= c->n_tail || !is_behind_found(c, parent, k))
+            continue;
+        c->tail = ref;
+        c->n_tail = n;
+    }
+}
+
 void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens, n_walks = 0;
     uint32_t n_max = (sequence_n_tokens(s) - 1) / page_tokens;
-    uint64_t hash = kvpool_prefix_root(c->pool, c->identity);
+    uint64_t hash = kvpool_prefix_root(c->pool, c->identity), next;
 
     if (n_max > c->pages_max)
         n_max = c->pages_max;
     assert(s->n_pages == 0);
     *out = (struct kvcache_match){ 0 };
     c->matched = s;
-    for (c->n_found = 0; c->keeps_pages && c->n_found < n_max; c->n_found++) {
+    c->n_found = c->n_tail = 0;
+    if (!c->keeps_pages)
+        return;
+    for (; c->n_found < n_max; c->n_found++, hash = next) {
         struct kvpool_ref *ref = &c->found[c->n_found];
-        hash = kvpool_prefix_hash(hash, ids_of(c, s, c->n_found), page_tokens);
-        if (!find_page(c, s, c->n_found, hash, NULL, ref) &&
-            !find_page(c, s, c->n_found, hash, &n_walks, ref))
+        next = kvpool_prefix_hash(hash, ids_of(c, s, c->n_found), page_tokens);
+        if (!find_page(c, s, c->n_found, next, NULL, ref) &&
+            !find_page(c, s, c->n_found, next, &n_walks, ref))
             break;
         out->n_in_use += is_ours(c, ref->page) && n_pins(c, ref->page) > 0;
     }
+    find_tail(c, s, hash);
     out->n_pages = c->n_found;
+    out->n_tokens = c->n_found * page_tokens + c->n_tail;
 }
 
 /* ---- attach ---- */
@@ -297,25 +330,35 @@ static bool attach_own(struct kvcache *c, struct sequence *s, uint32_t k)
     return true;
 }
 
-static bool attach_copy(struct kvcache *c, struct sequence *s, uint32_t k)
+/* Page number k of the sequence, its first n tokens, from another page. */
+static bool attach_copy(struct kvcache *c, struct sequence *s, uint32_t k, struct kvpool_ref from,
+                        uint32_t n)
 {
     uint64_t bytes = c->pool->hdr->page_bytes;
     uint32_t page;
 
-    if (bytes > c->copy_bytes_left)
+    if (bytes > c->copy_bytes_left || c->n_used == c->pages_max)
         return false;
     c->copy_bytes_left -= bytes;
     page = take_page(c);
     fault_point("worker.copy");
-    if (!kvpool_copy(c->pool, page, c->found[k], ids_of(c, s, k), parent_of(s, k),
+    if (!kvpool_copy(c->pool, page, from, ids_of(c, s, k), n, parent_of(s, k),
                      parent_hash(c, s, k))) {
         unpin(c, page);
         return false;
     }
-    kvpool_publish(c->pool, page);
+    if (is_sealed(c, page))
+        kvpool_publish(c->pool, page);
     stat_add(c->stats, STAT_kv_pages_copied, 1);
     s->pages[k] = page;
     return true;
+}
+
+static bool attach_page(struct kvcache *c, struct sequence *s, uint32_t k)
+{
+    return is_ours(c, c->found[k].page)
+               ? attach_own(c, s, k)
+               : attach_copy(c, s, k, c->found[k], c->pool->hdr->page_tokens);
 }
 
 static void list_pages(struct kvcache *c, struct sequence *s, uint32_t n)
@@ -327,16 +370,20 @@ static void list_pages(struct kvcache *c, struct sequence *s, uint32_t n)
 
 void kvcache_attach(struct kvcache *c, struct sequence *s)
 {
-    uint32_t k = 0;
+    uint32_t k = 0, n_tokens;
 
     assert(c->matched == s && s->n_pages == 0 && s->n_computed == 0);
-    while (k < c->n_found &&
-           (is_ours(c, c->found[k].page) ? attach_own(c, s, k) : attach_copy(c, s, k)))
-        k++;
     c->matched = NULL;
+    while (k < c->n_found && attach_page(c, s, k))
+        k++;
+    n_tokens = k * c->pool->hdr->page_tokens;
+    if (k == c->n_found && c->n_tail > 0 && attach_copy(c, s, k, c->tail, c->n_tail)) {
+        n_tokens += c->n_tail;
+        k++;
+    }
     fault_point("worker.attach");
     list_pages(c, s, k);
-    s->n_computed = k * c->pool->hdr->page_tokens;
+    s->n_computed = n_tokens;
 }
 
 /* ---- the life of a sequence's pages ---- */

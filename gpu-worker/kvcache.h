@@ -8,8 +8,9 @@
  * sequence's ledger entry.  A sealed page may be listed by many sequences, for it holds the same tokens behind
  * the same tokens.  When the last one goes it stays, and the pages of a sequence that begins are first
  * looked for there (prefix caching; Kwon et al. 2023, arXiv:2309.06180, section 4.3, has the idea of sharing).
- * What is not there may be found with another group of the host, and is copied.  A match is of token
- * ids, all of them from the first on (kvpool_layout.h, "Index").  Rank 0's engine thread alone calls this.
+ * What is not there may be found with another group of the host, and is copied; so is, from whomever, a page
+ * whose first tokens only go on with the sequence.  A match is of token ids, all of them from the
+ * first on (kvpool_layout.h, "Index").  Rank 0's engine thread alone calls this.
  *
  * Groups share one pool, but a group never leases more than its share of it, cached pages included.  A
  * page is evicted, least recently used first, only when its group needs one, and no page is ever held by
@@ -26,6 +27,8 @@
 #include "gpu-worker/sequence.h"
 #include "proto/kvpool.h"
 #include "proto/stats.h"
+
+enum { KVCACHE_TAIL_MIN = 4 }; /* tokens that are worth the copy of a page */
 
 struct kvcache {
     struct kvpool *pool; /* borrowed */
@@ -47,6 +50,8 @@ struct kvcache {
     const struct sequence *matched; /* whose found[] is */
     struct kvpool_ref *found;       /* [pages_max] */
     uint32_t n_found;
+    struct kvpool_ref tail; /* goes on with n_tail tokens behind those */
+    uint32_t n_tail;
     uint64_t copy_bytes_left; /* until the next kvcache_begin_plan() */
 };
 
@@ -60,8 +65,9 @@ struct kvcache_setup {
 
 /* Pages of a sequence that are there already. */
 struct kvcache_match {
-    uint32_t n_pages;
-    uint32_t n_in_use; /* of these, so many are in use by sequences: listing them takes no page */
+    uint32_t n_tokens;
+    uint32_t n_pages;  /* of these, whole */
+    uint32_t n_in_use; /* of those, so many are in use by sequences: listing them takes no page */
 };
 
 void kvcache_init(struct kvcache *c, const struct kvcache_setup *setup);

@@ -184,20 +184,16 @@ static void start(struct scheduler *s, struct sequence *q)
     note_found(s, q);
 }
 
-/* How many whole pages two sequences have in common at their beginning, of those that q may find. */
-static uint32_t pages_in_common(const struct scheduler *s, const struct sequence *q,
-                                const struct sequence *other)
+/* How many tokens two sequences have in common at their beginning, of those that q may find. */
+static uint32_t tokens_in_common(const struct sequence *q, const struct sequence *other)
 {
-    uint32_t page_tokens = s->cache->pool->hdr->page_tokens;
-    uint32_t n = sequence_n_tokens(q) - 1, n_other = sequence_n_tokens(other), k = 0;
+    uint32_t n = sequence_n_tokens(q) - 1, n_other = sequence_n_tokens(other), i = 0;
 
     if (n_other < n)
         n = n_other;
-    while ((k + 1) * (uint64_t)page_tokens <= n &&
-           memcmp(q->tokens + k * page_tokens, other->tokens + k * page_tokens,
-                  page_tokens * sizeof *q->tokens) == 0)
-        k++;
-    return k;
+    while (i < n && q->tokens[i] == other->tokens[i])
+        i++;
+    return i;
 }
 
 static bool is_held(const struct sequence *q)
@@ -211,25 +207,35 @@ static uint32_t rows_due(const struct sequence *q)
     return sequence_n_tokens(q) - q->n_computed;
 }
 
+/* How far q must let r compute until it finds what both begin with: r's last whole page of it, and the
+ * page behind that, whose first tokens are common too.  0 = that is less than a page more than it finds now. */
+static uint32_t worth_waiting_for(const struct scheduler *s, const struct sequence *q,
+                                  const struct sequence *r, const struct kvcache_match *found)
+{
+    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, n = tokens_in_common(q, r);
+    uint32_t until = n / page_tokens * page_tokens;
+
+    if (n >= until + KVCACHE_TAIL_MIN && sequence_n_tokens(r) >= until + page_tokens)
+        until += page_tokens;
+    else
+        n = until;
+    return n >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
+}
+
 /* Hold q when one that runs is about to compute more of its beginning than is found now. */
 static bool hold(const struct scheduler *s, struct sequence *q, const struct kvcache_match *found)
 {
-    uint32_t page_tokens = s->cache->pool->hdr->page_tokens;
-
     q->held_by = NULL;
-    if (!s->cache->keeps_pages)
-        return false;
-    for (uint32_t i = 0; i < s->n_running && !q->held_by; i++) {
+    for (uint32_t i = 0; s->cache->keeps_pages && i < s->n_running && !q->held_by; i++) {
         const struct sequence *r = s->running[i];
-        uint32_t n;
-        if (rows_due(r) == 1 || !sequence_goes_before(r, q))
-            continue;
-        n = pages_in_common(s, q, r);
-        if (n <= found->n_pages || n * page_tokens <= r->n_computed)
+        uint32_t until = 0;
+        if (rows_due(r) > 1 && sequence_goes_before(r, q))
+            until = worth_waiting_for(s, q, r, found);
+        if (until == 0)
             continue;
         q->held_by = r;
         q->held_order = r->order;
-        q->held_until = n * page_tokens;
+        q->held_until = until;
     }
     return q->held_by != NULL;
 }

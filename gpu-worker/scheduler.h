@@ -21,8 +21,8 @@
  * evicted, or a sequence behind it uses it and is preempted.  No page is held by another group.  So it always
  * gets on, finishes, and there is another first: no livelock, and within a priority no starvation.
  *
- * A sequence is held back, and others may pass it, while one that goes before it is computing whole pages
- * that both begin with: it finds them when they are sealed, so a prompt that many send at once is
+ * A sequence is held back, and others may pass it, while one that goes before it is computing what both begin
+ * with, if that is a page or more beyond what is found: it finds them when they are sealed, so a prompt that many send at once is
  * computed once.  Whoever it waits for is running and goes before it, so there is no circle, and it waits no longer
  * than that one needs for those pages; when that one is preempted or ends, it waits no more. */
 #ifndef LLMD_GPU_WORKER_SCHEDULER_H

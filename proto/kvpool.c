@@ -5,7 +5,10 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { INDEX_WINDOW = 16 }; /* slots that a hash may lie in, from its own on */
+enum {
+    INDEX_WINDOW = 16, /* slots that a page may lie in, from that of its key on */
+    NEXT_MAX = 4,      /* pages kept under the key of one parent, if it needs others' slots */
+};
 
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape)
 {
@@ -22,7 +25,7 @@ static uint32_t index_slots_for(uint32_t n_pages)
 {
     uint32_t n = INDEX_WINDOW;
 
-    while (n / 2 < n_pages && n < 1u << 31)
+    while (n / 4 < n_pages && n < 1u << 31)
         n *= 2;
     return n;
 }
@@ -139,6 +142,7 @@ static void free_page(struct kv_page_desc *d)
     atomic_store_explicit(&d->n_tokens, 0, memory_order_relaxed);
     atomic_store_explicit(&d->pins, 0, memory_order_relaxed);
     atomic_store_explicit(&d->prefix_hash, 0, memory_order_relaxed);
+    atomic_store_explicit(&d->parent_hash, 0, memory_order_relaxed);
     d->checksum = 0;
     d->last_used = 0;
     d->parent = KV_PAGE_NONE;
@@ -203,6 +207,7 @@ static void seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t p
     assert(!atomic_load_explicit(&d->sealed, memory_order_relaxed));
     assert(!before || atomic_load_explicit(&before->sealed, memory_order_relaxed));
     atomic_store_explicit(&d->prefix_hash, hash, memory_order_relaxed);
+    atomic_store_explicit(&d->parent_hash, parent_hash, memory_order_relaxed);
     d->checksum = checksum;
     d->parent = parent;
     d->parent_generation =
@@ -243,9 +248,14 @@ static bool is_still(const struct kvpool *p, struct kvpool_ref ref)
            ref.generation;
 }
 
-static _Atomic uint64_t *slot_of(const struct kvpool *p, uint64_t hash, uint32_t i)
+static uint64_t key_of_next(uint64_t parent_hash)
 {
-    return &p->index[(hash + i) & (p->hdr->index_slots - 1)];
+    return ~parent_hash;
+}
+
+static _Atomic uint64_t *slot_of(const struct kvpool *p, uint64_t key, uint32_t i)
+{
+    return &p->index[(key + i) & (p->hdr->index_slots - 1)];
 }
 
 static uint64_t slot_value(struct kvpool_ref ref)
@@ -264,23 +274,44 @@ static bool read_slot(const struct kvpool *p, uint64_t slot, struct kvpool_ref *
     return true;
 }
 
-void kvpool_publish(struct kvpool *p, uint32_t page)
+/* Into a slot that names nothing, else over another. */
+static void put(struct kvpool *p, uint64_t key, uint32_t page)
 {
-    uint64_t hash = atomic_load_explicit(&p->descs[page].prefix_hash, memory_order_relaxed);
     uint64_t value = slot_value(kvpool_ref(p, page));
     struct kvpool_ref other;
 
     for (uint32_t i = 0; i < INDEX_WINDOW; i++)
-        if (atomic_load_explicit(slot_of(p, hash, i), memory_order_relaxed) == value)
+        if (atomic_load_explicit(slot_of(p, key, i), memory_order_relaxed) == value)
             return;
     for (uint32_t i = 0; i < INDEX_WINDOW; i++) {
-        uint64_t slot = atomic_load_explicit(slot_of(p, hash, i), memory_order_relaxed);
+        uint64_t slot = atomic_load_explicit(slot_of(p, key, i), memory_order_relaxed);
         if (!read_slot(p, slot, &other) &&
-            atomic_compare_exchange_strong_explicit(slot_of(p, hash, i), &slot, value,
+            atomic_compare_exchange_strong_explicit(slot_of(p, key, i), &slot, value,
                                                     memory_order_release, memory_order_relaxed))
             return;
     }
-    atomic_store_explicit(slot_of(p, hash, page % INDEX_WINDOW), value, memory_order_release);
+    atomic_store_explicit(slot_of(p, key, page % INDEX_WINDOW), value, memory_order_release);
+}
+
+/* A prompt that thousands go on from has as many next pages; a few are enough. */
+static bool has_next_enough(const struct kvpool *p, uint64_t parent_hash)
+{
+    struct kvpool_ref ref;
+    uint32_t at = 0, n = 0;
+
+    while (n < NEXT_MAX && kvpool_find_next(p, parent_hash, &at, &ref))
+        n++;
+    return n == NEXT_MAX;
+}
+
+void kvpool_publish(struct kvpool *p, uint32_t page)
+{
+    const struct kv_page_desc *d = &p->descs[page];
+    uint64_t parent_hash = atomic_load_explicit(&d->parent_hash, memory_order_relaxed);
+
+    put(p, atomic_load_explicit(&d->prefix_hash, memory_order_relaxed), page);
+    if (!has_next_enough(p, parent_hash))
+        put(p, key_of_next(parent_hash), page);
 }
 
 bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvpool_ref *out)
@@ -297,33 +328,56 @@ bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvp
     return false;
 }
 
-bool kvpool_holds(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
-                  struct kvpool_ref *parent)
+bool kvpool_find_next(const struct kvpool *p, uint64_t parent_hash, uint32_t *at,
+                      struct kvpool_ref *out)
+{
+    while (*at < INDEX_WINDOW) {
+        uint64_t slot = atomic_load_explicit(slot_of(p, key_of_next(parent_hash), (*at)++),
+                                             memory_order_acquire);
+        struct kvpool_ref ref;
+        if (read_slot(p, slot, &ref) && atomic_load_explicit(&p->descs[ref.page].parent_hash,
+                                                             memory_order_relaxed) == parent_hash) {
+            *out = ref;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
+                       uint32_t n, struct kvpool_ref *parent)
 {
     const struct kv_page_desc *d = &p->descs[ref.page];
+    const int32_t *have = kvpool_token_ids(p, ref.page);
     struct kvpool_ref before;
+    uint32_t n_same = 0;
 
-    if (!is_sealed(p, ref) ||
-        memcmp(kvpool_token_ids(p, ref.page), ids, p->hdr->page_tokens * sizeof *ids) != 0)
-        return false;
+    assert(n <= p->hdr->page_tokens);
+    if (!is_sealed(p, ref))
+        return 0;
+    while (n_same < n && have[n_same] == ids[n_same])
+        n_same++;
     before = (struct kvpool_ref){ d->parent, d->parent_generation };
     if (!is_still(p, ref))
-        return false;
+        return 0;
     *parent = before;
-    return true;
+    return n_same;
 }
 
 bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
-                 uint32_t parent, uint64_t parent_hash)
+                 uint32_t n, uint32_t parent, uint64_t parent_hash)
 {
     uint64_t wanted = p->descs[from.page].checksum, found;
 
+    if (page == from.page) /* evicted a moment ago, and leased again for this */
+        return false;
     memcpy(kvpool_page(p, page), kvpool_page(p, from.page), p->hdr->page_bytes);
     found = checksum_of(p, page);
     if (found != wanted || !is_still(p, from))
         return false;
-    kvpool_commit(p, page, p->hdr->page_tokens, ids);
-    seal_as(p, page, parent, parent_hash, found);
+    kvpool_commit(p, page, n, ids);
+    if (n == p->hdr->page_tokens)
+        seal_as(p, page, parent, parent_hash, found);
     return true;
 }
 

@@ -70,15 +70,20 @@ void kvpool_publish(struct kvpool *p, uint32_t page);
  * hint: what the page holds is for kvpool_holds() to say. */
 bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvpool_ref *out);
 
-/* Whether a page, whoever's it is, is sealed and of these ids; then *parent is the page it was computed
- * behind (.page KV_PAGE_NONE: it is a first one). */
-bool kvpool_holds(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
-                  struct kvpool_ref *parent);
+/* The same, of pages sealed behind one with this hash, or behind the root. */
+bool kvpool_find_next(const struct kvpool *p, uint64_t parent_hash, uint32_t *at,
+                      struct kvpool_ref *out);
 
-/* Fill and seal a page just leased from one that holds `ids`, perhaps of another group.  False, and the page
- * is empty still, when that was freed meanwhile or is corrupt. */
+/* How many of ids[0..n-1], n at most a page, a page begins with, whoever's it is; 0 when it is not sealed any
+ * more.  Else *parent is the page it was computed behind (.page KV_PAGE_NONE: it is a first one). */
+uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
+                       uint32_t n, struct kvpool_ref *parent);
+
+/* Fill the first n tokens of a page just leased from a sealed one that begins with ids[0..n-1], perhaps of
+ * another group, and seal it when that is all.  False, and the page is empty still, when the other was
+ * freed meanwhile or is corrupt. */
 bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
-                 uint32_t parent, uint64_t parent_hash);
+                 uint32_t n, uint32_t parent, uint64_t parent_hash);
 
 /* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page);

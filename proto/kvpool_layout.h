@@ -26,9 +26,11 @@
  * then .lease = 0 with release.  Who reads a page of another group (ids, parent, data) loads .generation
  * with acquire before and again after: when it is the same, all that was read is of that page.
  *
- * Index.  Open addressing by .prefix_hash: a slot is {.generation << 32 | page + 1}, 0 is empty.  It is a hint
- * and nothing more.  What it names counts when the descriptor is sealed with that generation and hash, and
- * the token ids of the page and of every page before it are compared; a hash alone never counts.  A slot
+ * Index.  Open addressing: a slot is {.generation << 32 | page + 1}, 0 is empty.  A page lies there by its
+ * .prefix_hash, and by the complement of its .parent_hash, so that one is found whose first tokens alone go
+ * on with a prompt.  It is a hint and nothing more.  What it names counts when the descriptor is sealed
+ * with that generation and hash, and the token ids of the page and of every page before it are
+ * compared; a hash alone never counts.  A slot
  * whose page was freed is dropped by who next needs it, and a slot may be lost: then the page is just
  * not found.  The first hash of a chain is of .hash_seed (random, so that no client can make collisions), of
  * the weights and kernels, and of .era; raising .era hides every page there is, for when they are in doubt.
@@ -69,7 +71,7 @@ struct kvpool_hdr {
     uint64_t tokens_offset;
     uint64_t data_offset;
     uint64_t index_offset;
-    uint32_t index_slots; /* a power of two, at least twice n_pages */
+    uint32_t index_slots; /* a power of two, at least four times n_pages */
     uint32_t reserved;
     uint64_t hash_seed;
     _Atomic uint64_t era;
@@ -87,7 +89,7 @@ struct kv_page_desc {
     _Atomic uint32_t generation;  /* bumped when freed */
     uint32_t parent;              /* page before it in the chain, or KV_PAGE_NONE */
     uint32_t parent_generation;
-    uint64_t reserved;
+    _Atomic uint64_t parent_hash; /* .prefix_hash of what it was sealed behind, or the root */
 };
 static_assert(sizeof(struct kv_page_desc) == 64, "one descriptor per cache line");
 

@@ -49,7 +49,7 @@ static void kvpool_parts_do_not_overlap(void **state)
         assert_int_equal(*(unsigned char *)kvpool_page(&p, i), i + 128);
         assert_int_equal(((unsigned char *)kvpool_page(&p, i))[page_bytes - 1], i + 128);
     }
-    assert_true(p.hdr->index_slots >= 2 * 64);
+    assert_true(p.hdr->index_slots >= 4 * 64);
     for (uint32_t i = 0; i < p.hdr->index_slots; i++)
         assert_true(p.index[i] == 0xeeeeeeeeeeeeeeee);
     assert_int_equal(p.hdr->n_pages, 64); /* nor with the header */
@@ -458,16 +458,16 @@ static void kvpool_finds_a_page_as_long_as_it_is_there(void **state)
     assert_false(kvpool_find(&p, hash, &at, &ref));
     assert_false(find_one(&p, hash + 1, &ref));
     assert_true(find_one(&p, hash, &ref));
-    assert_true(kvpool_holds(&p, ref, copy, &parent));
+    assert_int_equal(kvpool_common(&p, ref, copy, 16, &parent), 16);
     assert_int_equal(parent.page, KV_PAGE_NONE);
-    assert_false(kvpool_holds(&p, ref, other, &parent)); /* the hash alone is nothing */
+    assert_int_equal(kvpool_common(&p, ref, other, 16, &parent), 15); /* the hash is nothing */
     kvpool_free(&p, kvpool_lease_of(0, 1), a);
     kvpool_free(&p, kvpool_lease_of(1, 1), b);
     assert_false(find_one(&p, hash, &ref));
-    assert_false(kvpool_holds(&p, (struct kvpool_ref){ a, 0 }, copy, &parent));
+    assert_int_equal(kvpool_common(&p, (struct kvpool_ref){ a, 0 }, copy, 16, &parent), 0);
     a = make_page(&p, 0, 100, KV_PAGE_NONE, 5); /* in its old place, but not what it was */
-    assert_false(kvpool_holds(&p, (struct kvpool_ref){ a, 0 }, copy, &parent));
-    assert_true(kvpool_holds(&p, kvpool_ref(&p, a), copy, &parent));
+    assert_int_equal(kvpool_common(&p, (struct kvpool_ref){ a, 0 }, copy, 16, &parent), 0);
+    assert_int_equal(kvpool_common(&p, kvpool_ref(&p, a), copy, 16, &parent), 16);
     kvpool_close(&p);
 }
 
@@ -537,16 +537,42 @@ static void kvpool_copy_is_whole_or_nothing(void **state)
 
     (void)state;
     memcpy(ids, kvpool_token_ids(&p, from), sizeof ids);
-    assert_false(kvpool_copy(&p, to, (struct kvpool_ref){ from, 9 }, ids, KV_PAGE_NONE, 5));
+    assert_false(kvpool_copy(&p, to, (struct kvpool_ref){ from, 9 }, ids, 16, KV_PAGE_NONE, 5));
     kvpool_page(&p, from)[17] ^= 4;
-    assert_false(kvpool_copy(&p, to, ref, ids, KV_PAGE_NONE, 5));
+    assert_false(kvpool_copy(&p, to, ref, ids, 16, KV_PAGE_NONE, 5));
     assert_false(p.descs[to].sealed || p.descs[to].n_tokens);
     kvpool_page(&p, from)[17] ^= 4;
-    assert_true(kvpool_copy(&p, to, ref, ids, KV_PAGE_NONE, 5));
+    assert_true(kvpool_copy(&p, to, ref, ids, 16, KV_PAGE_NONE, 5));
     assert_memory_equal(kvpool_page(&p, to), kvpool_page(&p, from), p.hdr->page_bytes);
     assert_memory_equal(kvpool_token_ids(&p, to), ids, sizeof ids);
     assert_int_equal(p.descs[to].prefix_hash, p.descs[from].prefix_hash);
     assert_true(p.descs[to].sealed && kvpool_is_intact(&p, to));
+    kvpool_close(&p);
+}
+
+/* What comes behind a page, by a few of those that do. */
+static void kvpool_finds_pages_by_what_they_are_behind(void **state)
+{
+    struct kvpool p = make();
+    uint32_t a = make_page(&p, 0, 100, KV_PAGE_NONE, 5), at = 0, n = 0;
+    uint64_t hash = p.descs[a].prefix_hash;
+    struct kvpool_ref ref, parent;
+    int32_t ids[16];
+
+    (void)state;
+    assert_false(kvpool_find_next(&p, hash, &at, &ref));
+    for (int32_t i = 0; i < 40; i++) {
+        uint32_t page = make_page(&p, 0, 200 + i, a, hash), from = 0;
+        assert_true(kvpool_find(&p, p.descs[page].prefix_hash, &from, &ref)); /* not in the way */
+    }
+    for (at = 0; kvpool_find_next(&p, hash, &at, &ref); n++) {
+        memcpy(ids, kvpool_token_ids(&p, ref.page), sizeof ids);
+        ids[6]++;
+        assert_int_equal(kvpool_common(&p, ref, ids, 15, &parent), 6);
+        assert_int_equal(parent.page, a);
+    }
+    assert_in_range(n, 1, 8);
+    assert_int_equal(find_one(&p, ~hash, &ref), false);
     kvpool_close(&p);
 }
 
@@ -585,11 +611,11 @@ static void kvpool_copies_of_pages_in_motion_are_true(void **state)
         for (int32_t i = 0; i < 16; i++)
             ids[i] = id + i;
         if (!find_one(&p, kvpool_prefix_hash(5, ids, 16), &ref) ||
-            !kvpool_holds(&p, ref, ids, &parent))
+            kvpool_common(&p, ref, ids, 16, &parent) != 16)
             continue;
         page = kvpool_lease(&p, kvpool_lease_of(1, 1), &cursor);
         assert_true(page != KV_PAGE_NONE);
-        if (kvpool_copy(&p, page, ref, ids, KV_PAGE_NONE, 5)) {
+        if (kvpool_copy(&p, page, ref, ids, 16, KV_PAGE_NONE, 5)) {
             n_copied++;
             for (size_t i = 0; i < p.hdr->page_bytes; i++)
                 assert_int_equal(kvpool_page(&p, page)[i], (char)id);
@@ -664,6 +690,7 @@ int main(void)
         cmocka_unit_test(kvpool_index_takes_any_number_of_twins),
         cmocka_unit_test(kvpool_chains_begin_elsewhere_for_other_weights_and_eras),
         cmocka_unit_test(kvpool_copy_is_whole_or_nothing),
+        cmocka_unit_test(kvpool_finds_pages_by_what_they_are_behind),
         cmocka_unit_test(kvpool_copies_of_pages_in_motion_are_true),
     };
 

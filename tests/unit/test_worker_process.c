@@ -233,7 +233,7 @@ static void a_prefix_found_gives_the_same_bits_as_one_computed(void **state)
         const struct client_stream *again = &f.client.streams[N + i];
         compare(&f.client.streams[i], again);
         compare(&f.client.streams[i], &g.client.streams[i]);
-        assert_int_equal(again->n_cached, (again->request.n_prompt - 1) / 16 * 16);
+        assert_true(again->n_cached >= (again->request.n_prompt - 1) / 16 * 16);
     }
     assert_true(stat_get(worker_rig_stats(&f.rig), STAT_prefix_cache_hits) > 0);
     assert_int_equal(stat_get(worker_rig_stats(&g.rig), STAT_prefix_cache_hits), 0);
