@@ -16,7 +16,7 @@
 #include "bench/compare/engine_process.h"
 #include "bench/random_gguf.h"
 #include "common/clock.h"
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 enum {
     OURS,
