@@ -138,6 +138,7 @@ struct runtime {
     const struct ops *ops;
     struct ops_stream *stream;
     struct llama *llama;
+    struct hash128 rope; /* of the frequencies: keys in the pages are turned by them */
     struct hash128 kv_identity;
     uint32_t rows_max, seqs_max;
 };
@@ -170,14 +171,19 @@ static void open_ops(struct runtime *rt, const struct config *config)
 {
     const struct model_config *c = &rt->model.c;
     const struct kvpool_hdr *h = rt->pool->hdr;
-    double *freq = mem_zalloc(c->head_dim / 2, sizeof *freq);
+    double *freq = mem_zalloc(c->rope_dim / 2, sizeof *freq);
     struct ops_setup setup = {
         .rows_max = rt->rows_max > rt->seqs_max ? rt->rows_max : rt->seqs_max,
         .cols_max = llama_cols_max(c),
         .gated_max = llama_gated_max(c, rt->shard),
+        .n_experts = c->n_experts,
+        .n_experts_used = c->n_experts_used,
+        .expert_down_max = llama_down_max(c, rt->shard),
         .n_heads = llama_n_heads(c, rt->shard),
         .n_kv_heads = llama_n_kv_heads(c, rt->shard),
         .head_dim = c->head_dim,
+        .rope_dim = c->rope_dim,
+        .rope_amplitude = c->rope_amplitude,
         .positions_max = rt->model.info.max_model_len,
         .rope_freq = freq,
         .kv = { .pages = kvpool_page(rt->pool, 0),
@@ -190,6 +196,7 @@ static void open_ops(struct runtime *rt, const struct config *config)
     };
 
     model_config_rope_freq(c, rt->model.info.max_model_len, freq);
+    rt->rope = hash128(freq, c->rope_dim / 2 * sizeof *freq, 0);
     rt->ops = ops_cpu_open(cpu_tier_choose(config->cpu_tier), &setup, rt->threads, &rt->stream);
     free(freq);
 }
@@ -361,10 +368,10 @@ static struct hash128 identity_of(const struct runtime *rt)
     struct buf text = { 0 };
     struct hash128 h;
 
-    buf_printf(&text, "weights %llx %llx ops %s kv %u",
+    buf_printf(&text, "weights %llx %llx rope %llx ops %s kv %u",
                (unsigned long long)rt->weights.hdr->layout_hash[0],
-               (unsigned long long)rt->weights.hdr->layout_hash[1], rt->ops->name,
-               rt->pool->hdr->dtype);
+               (unsigned long long)rt->weights.hdr->layout_hash[1],
+               (unsigned long long)rt->rope.low, rt->ops->name, rt->pool->hdr->dtype);
     h = hash128(text.data, text.n, 0);
     buf_fini(&text);
     return h;

@@ -69,7 +69,9 @@ static uint64_t bytes_of(const struct weights_tensor *t, uint64_t cols)
 bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
                       const struct weights_source *source, struct err *e)
 {
-    struct weights_want want = { .from = tensors_find(ts, source->name), .first = source->first };
+    struct weights_want want = { .from = tensors_find(ts, source->name),
+                                 .first = source->first,
+                                 .plus_one = source->plus_one };
     struct weights_tensor *t = &want.entry;
 
     assert(strlen(name) < sizeof t->name);
@@ -166,8 +168,10 @@ static void fill_vector(const struct weights_want *want, char *data)
 {
     float *to = (float *)(data + want->entry.offset);
 
-    for (uint64_t i = 0; i < want->entry.rows; i++)
+    for (uint64_t i = 0; i < want->entry.rows; i++) {
         tensor_type_to_float(want->from->type, &to[i], tensor_row(want->from, want->first + i), 1);
+        to[i] += want->plus_one ? 1 : 0;
+    }
 }
 
 struct panel_shape {
@@ -183,12 +187,26 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
+/* Are the rows of the file what a panel of that format holds? */
+static bool is_as_stored(enum tensor_type from, enum dtype to)
+{
+    return (from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+           (from == TENSOR_BF16 && to == DTYPE_BF16);
+}
+
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
                        float *values, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    const void *rows[PACKING_PANEL_ROWS_MAX];
 
+    if (is_as_stored(want->from->type, (enum dtype)want->entry.dtype)) {
+        for (uint32_t r = 0; r < n; r++)
+            rows[r] = tensor_row(want->from, want->first + first + r);
+        packing_copy((enum dtype)want->entry.dtype, to, rows, n, s.cols);
+        return;
+    }
     for (uint32_t r = 0; r < n; r++)
         tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
                              tensor_row(want->from, want->first + first + r), s.cols);
