@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "bench/compare/plan.h"
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 struct options {
     struct plan plan;

@@ -7,7 +7,7 @@
 #include "bench/compare/scenario.h"
 #include "bench/random_gguf.h"
 #include "common/clock.h"
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 enum { SEED = 1 };
 
