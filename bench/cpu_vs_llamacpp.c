@@ -27,6 +27,7 @@ enum {
     OPT_SVG,
     OPT_MARKDOWN,
     OPT_BUDGET,
+    OPT_APART,
     OPT_OUR_SERVER,
     OPT_PEER_SERVER,
 };
@@ -51,6 +52,7 @@ static const struct argp_option argp_options[] = {
     { "budget", OPT_BUDGET, "S", 0, "no round begins after so many seconds", 0 },
     { "cpu-clock", OPT_CPU_CLOCK, 0, 0,
       "tokens over CPU time instead of wall time: for one thread beside other work", 0 },
+    { "apart", OPT_APART, 0, 0, "load a model for its turns only, even if both fit the memory", 0 },
     { "chunk", OPT_CHUNK, "N", 0, "mixed: rows of a prompt in one of our steps (default 64)", 0 },
     { "ours", OPT_OURS, "PATH", 0, "a model for our side in place of the file", 0 },
     { "quantize", OPT_QUANTIZE, "TYPE", 0, "our side: quantise at load", 0 },
@@ -145,6 +147,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_CPU_CLOCK:
         p->cpu_clock = true;
+        return 0;
+    case OPT_APART:
+        p->apart = true;
         return 0;
     case OPT_CHUNK:
         p->chunk = number(arg, 1, 500, "chunk", state);

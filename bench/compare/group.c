@@ -88,7 +88,7 @@ static void note_sides(const struct group *g, struct figures *all)
 
 bool group_open(struct group *g, struct figures *all, struct err *e)
 {
-    g->together = both_fit(g);
+    g->together = !g->plan->apart && both_fit(g);
     for (int s = 0; s < N_SIDES; s++) {
         if (!group_begin_turn(g, (enum side)s, e))
             return false;

@@ -21,6 +21,7 @@ struct plan {
     uint32_t n_shapes, n_types;
     enum scenario scenario;
     bool quick;     /* fewer cases, and no round begins after budget_s */
+    bool apart;     /* never both models in memory */
     bool cpu_clock; /* tokens over CPU time of the process: for one thread on a busy machine */
     uint32_t rounds, n_threads;
     uint32_t budget_s;                    /* of all; 0 = none */

@@ -92,18 +92,46 @@ static bool prefill(struct workload *w, uint32_t n_tokens, struct tally *t, stru
     return true;
 }
 
-/* Give each sequence its context, unless it has it. */
+/* How many tokens of its context a sequence has. */
+static uint32_t context_of(const struct workload *w, uint32_t seq)
+{
+    return seq == SEQ_ALONE ? 0 : w->context[seq];
+}
+
+/* The missing context of as many sequences as one step has rows for; how many these are. */
+static bool fill_contexts(struct workload *w, const uint32_t *seqs, uint32_t n, uint32_t n_tokens,
+                          uint32_t *n_filled, struct err *e)
+{
+    int32_t tokens[ENGINE_ROWS_MAX];
+    struct step_part parts[ENGINE_SEQS_MAX];
+    uint32_t n_parts = 0, rows = 0, i = 0;
+
+    for (; i < n; i++) {
+        uint32_t have = context_of(w, seqs[i]), want = have < n_tokens ? n_tokens - have : 0;
+        if (rows + want > ENGINE_ROWS_MAX)
+            break;
+        if (want == 0)
+            continue;
+        w->class->rewind(w->engine, seqs[i], have);
+        fill_tokens(w, tokens + rows, want, seqs[i], have);
+        parts[n_parts++] = (struct step_part){ seqs[i], have, want, tokens + rows };
+        rows += want;
+    }
+    *n_filled = i;
+    return n_parts == 0 || run_parts(w, parts, n_parts, e);
+}
+
+/* Give each sequence its context, at most ENGINE_ROWS_MAX tokens, unless it has it. */
 static bool prepare_context(struct workload *w, const uint32_t *seqs, uint32_t n, uint32_t n_tokens,
                             struct err *e)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        bool alone = seqs[i] == SEQ_ALONE;
-        uint32_t have = alone ? 0 : w->context[seqs[i]];
-        w->class->rewind(w->engine, seqs[i], have < n_tokens ? have : n_tokens);
-        if (!run_span(w, seqs[i], have, n_tokens, e))
+    for (uint32_t i = 0, filled; i < n; i += filled)
+        if (!fill_contexts(w, seqs + i, n - i, n_tokens, &filled, e))
             return false;
-        if (!alone)
-            w->context[seqs[i]] = have > n_tokens ? have : n_tokens;
+    for (uint32_t i = 0; i < n; i++) {
+        w->class->rewind(w->engine, seqs[i], n_tokens);
+        if (seqs[i] != SEQ_ALONE && w->context[seqs[i]] < n_tokens)
+            w->context[seqs[i]] = n_tokens;
     }
     return true;
 }
@@ -299,6 +327,7 @@ static bool decode_fits(const struct workload *w, uint32_t n_streams, uint32_t n
     uint32_t longest = n_streams == 1 ? w->tokens_alone : w->tokens_a_seq;
 
     return n_streams >= 1 && n_streams <= w->seqs_max && n_tokens >= 1 &&
+           context <= ENGINE_ROWS_MAX &&
            context + (n_tokens > WARM_STEPS ? n_tokens : WARM_STEPS) <= longest;
 }
 
