@@ -405,7 +405,11 @@ static void reads_the_configuration_with_what_may_be_absent(void **state)
                 c.n_layers == 2 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 16);
     assert_true(c.positions_max == 128 && c.rms_norm_eps == 1e-5f && c.rope_theta == 10000);
     assert_true(c.tied_head && !c.qkv_bias && !c.mlp_bias && c.n_eos == 0 &&
-                c.rope_scaling == ROPE_PLAIN);
+                c.rope_scaling == ROPE_PLAIN && c.sliding_window == 0);
+    w = config_writer("");
+    gguf_put_u32(&w, "llama.attention.sliding_window", 0); /* all positions */
+    assert_ok(config_of(&w, &c, &e), e);
+    assert_string_equal(c.architecture, "LlamaForCausalLM");
 }
 
 static void a_missing_or_wrong_key_is_named(void **state)
