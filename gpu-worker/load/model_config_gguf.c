@@ -67,6 +67,13 @@ static bool put_number(struct reader *r, const char *suffix, const char *field)
     return true;
 }
 
+static bool put_number_if(struct reader *r, const char *suffix, const char *field)
+{
+    char key[GGUF_KEY_BYTES];
+
+    return !own_key(r, suffix, key) || put_number(r, suffix, field);
+}
+
 static bool put_number_or(struct reader *r, const char *suffix, const char *field, double absent)
 {
     char key[GGUF_KEY_BYTES];
@@ -239,7 +246,34 @@ static bool put_longrope(struct reader *r)
 {
     put_text(r, "type", "longrope");
     return put_factors(r, "rope_factors_short.weight", "short_factor") &&
-           put_factors(r, "rope_factors_long.weight", "long_factor");
+           put_factors(r, "rope_factors_long.weight", "long_factor") &&
+           put_number_if(r, "rope.scaling.attn_factor", "attention_factor");
+}
+
+/* What the paper does not have must be as if it were not there. */
+static bool put_yarn(struct reader *r)
+{
+    static const struct {
+        const char *suffix;
+        double neutral;
+    } others[] = { { "rope.scaling.attn_factor", 1 },
+                   { "rope.scaling.yarn_attn_factor", 1 },
+                   { "rope.scaling.yarn_ext_factor", 1 },
+                   { "rope.scaling.yarn_log_multiplier", 0 } };
+    char key[GGUF_KEY_BYTES];
+    double v;
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (!own_key(r, others[i].suffix, key))
+            continue;
+        if (!gguf_number(r->g, key, &v, r->e))
+            return false;
+        if (v != others[i].neutral)
+            return err_set(r->e, ERR_MODEL, 0, "key '%.80s' is %g; this build computes %g", key, v,
+                           others[i].neutral);
+    }
+    return put_number_if(r, "rope.scaling.yarn_beta_fast", "beta_fast") &&
+           put_number_if(r, "rope.scaling.yarn_beta_slow", "beta_slow");
 }
 
 static bool put_scaling(struct reader *r)
@@ -256,7 +290,8 @@ static bool put_scaling(struct reader *r)
         jw_str(&r->w, "default");
     else
         jw_strn(&r->w, type.s, type.n);
-    return gguf_string_is(type, "none") || put_number(r, "rope.scaling.factor", "factor");
+    return gguf_string_is(type, "none") || (put_number(r, "rope.scaling.factor", "factor") &&
+                                            (!gguf_string_is(type, "yarn") || put_yarn(r)));
 }
 
 /* Dimensions that are not turned: only what the reader knows, by the name it has there. */
