@@ -182,16 +182,48 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
+/* Rows of a panel on their way: their values, or the file's own codes and scales. */
+struct panel_rows {
+    float *values;    /* [rows, cols] */
+    int8_t *codes;    /* [rows, cols] */
+    uint16_t *scales; /* [rows, blocks] */
+};
+
+static struct panel_rows panel_rows_new(struct panel_shape s, bool exact)
+{
+    size_t n = (size_t)s.rows * s.cols;
+
+    if (exact)
+        return (struct panel_rows){ .codes = mem_alloc(n), .scales = mem_alloc(n) };
+    return (struct panel_rows){ .values = mem_alloc(n * sizeof(float)) };
+}
+
+static void panel_rows_free(struct panel_rows *rows)
+{
+    free(rows->values);
+    free(rows->codes);
+    free(rows->scales);
+}
+
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
-                       float *values, void *to)
+                       struct panel_rows rows, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    uint32_t blocks = s.cols / TENSOR_TYPE_CODES_GROUP; /* such types have whole blocks */
 
-    for (uint32_t r = 0; r < n; r++)
-        tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
-                             tensor_row(want->from, want->first + first + r), s.cols);
-    packing_pack((enum dtype)want->entry.dtype, to, values, n, s.cols);
+    for (uint32_t r = 0; r < n; r++) {
+        const void *row = tensor_row(want->from, want->first + first + r);
+        if (rows.codes)
+            tensor_type_to_codes(want->from->type, rows.codes + (size_t)r * s.cols,
+                                 rows.scales + (size_t)r * blocks, row, s.cols);
+        else
+            tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, row, s.cols);
+    }
+    if (rows.codes)
+        packing_pack_codes((enum dtype)want->entry.dtype, to, rows.codes, rows.scales, n, s.cols);
+    else
+        packing_pack((enum dtype)want->entry.dtype, to, rows.values, n, s.cols);
 }
 
 /* Panels that lie in the range whole are packed in place, those at its ends beside it. */
@@ -200,17 +232,18 @@ static void fill_matrix(const struct weights_want *want, char *data, struct weig
     const struct weights_tensor *t = &want->entry;
     struct panel_shape s = panel_shape(t);
     uint64_t begin = r.begin > t->offset ? (r.begin - t->offset) / s.bytes : 0;
-    float *values = mem_alloc((size_t)s.rows * s.cols * sizeof *values);
+    struct panel_rows rows =
+        panel_rows_new(s, quantize_is_exact(want->from->type, (enum dtype)t->dtype));
     char *edge = mem_alloc(s.bytes);
 
     for (uint64_t i = begin, at; (at = t->offset + i * s.bytes) < r.end && i * s.bytes < t->bytes;
          i++) {
         bool inside = at >= r.begin && at + s.bytes <= r.end;
-        pack_panel(want, s, i, values, inside ? data + at : edge);
+        pack_panel(want, s, i, rows, inside ? data + at : edge);
         if (!inside)
             copy_overlap(data, at, edge, s.bytes, r);
     }
-    free(values);
+    panel_rows_free(&rows);
     free(edge);
 }
 

@@ -1,6 +1,7 @@
 /* llama_plan.c - which tensors of a model's files make a shard's weights.  Names in the segment follow
  * llama.c. */
 #include <stdio.h>
+#include <string.h>
 
 #include "gpu-worker/models/llama_internal.h"
 
@@ -65,10 +66,11 @@ struct part {
     struct span span;
 };
 
-/* 16- and 32-bit weights stay what they are. */
-static enum dtype dtype_of(enum tensor_type t)
+static enum dtype dtype_of(const struct planner *p, const char *name, enum tensor_type t)
 {
-    return t == TENSOR_F32 ? DTYPE_F32 : t == TENSOR_F16 ? DTYPE_F16 : DTYPE_BF16;
+    bool embedding = strcmp(name, "embed") == 0 || strcmp(name, "head") == 0;
+
+    return quantize_dtype(p->plan->quantize, embedding ? ROLE_EMBEDDING : ROLE_MATRIX, t);
 }
 
 /* A matrix of cols columns, or a vector when cols is 0; of one layer, or of none when layer < 0. */
@@ -86,7 +88,7 @@ static bool add(const struct planner *p, int layer, const char *name, const stru
         snprintf(from, sizeof from, "%s", part->name);
     t = tensors_find(p->ts, from);
     if (cols > 0 && t)
-        source.dtype = dtype_of(t->type);
+        source.dtype = dtype_of(p, name, t->type);
     llama_tensor_name(full, layer, name);
     return weights_plan_add(p->plan, p->ts, full, &source, p->e);
 }
