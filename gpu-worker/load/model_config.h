@@ -20,7 +20,7 @@ enum {
     MODEL_CONFIG_BYTES_MAX = 4 << 20,
     MODEL_CONFIG_LAYERS_MAX = 1 << 10,
     MODEL_CONFIG_HEAD_DIM_MAX = 1 << 10,
-    MODEL_CONFIG_EXPERTS_MAX = 1 << 10,
+    MODEL_CONFIG_EXPERTS_MAX = EXPERTS_MAX,
 };
 
 /* How the frequencies theta^(-2i / rope_dim) of the pairs i are changed for long contexts. */

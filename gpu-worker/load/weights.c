@@ -16,6 +16,7 @@
 
 #include "common/buf.h"
 #include "common/fault_point.h"
+#include "common/huge.h"
 #include "common/mem.h"
 #include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/ops/packing.h"
@@ -68,7 +69,9 @@ static uint64_t bytes_of(const struct weights_tensor *t, uint64_t cols)
 bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
                       const struct weights_source *source, struct err *e)
 {
-    struct weights_want want = { .from = tensors_find(ts, source->name), .first = source->first };
+    struct weights_want want = { .from = tensors_find(ts, source->name),
+                                 .first = source->first,
+                                 .plus_one = source->plus_one };
     struct weights_tensor *t = &want.entry;
 
     assert(strlen(name) < sizeof t->name);
@@ -165,8 +168,10 @@ static void fill_vector(const struct weights_want *want, char *data)
 {
     float *to = (float *)(data + want->entry.offset);
 
-    for (uint64_t i = 0; i < want->entry.rows; i++)
+    for (uint64_t i = 0; i < want->entry.rows; i++) {
         tensor_type_to_float(want->from->type, &to[i], tensor_row(want->from, want->first + i), 1);
+        to[i] += want->plus_one ? 1 : 0;
+    }
 }
 
 struct panel_shape {
@@ -182,20 +187,35 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
-/* Rows of a panel on their way: their values, or the file's own codes and scales. */
+/* How the rows of a matrix come to their panels. */
+enum row_way {
+    ROWS_COPIED,  /* as the file has them */
+    ROWS_CODES,   /* its codes and scales, exactly */
+    ROWS_ROUNDED, /* their values, rounded */
+};
+
+static enum row_way row_way(enum tensor_type from, enum dtype to)
+{
+    if ((from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+        (from == TENSOR_BF16 && to == DTYPE_BF16))
+        return ROWS_COPIED;
+    return quantize_is_exact(from, to) ? ROWS_CODES : ROWS_ROUNDED;
+}
+
+/* Room for the rows of a panel on their way. */
 struct panel_rows {
     float *values;    /* [rows, cols] */
     int8_t *codes;    /* [rows, cols] */
     uint16_t *scales; /* [rows, blocks] */
 };
 
-static struct panel_rows panel_rows_new(struct panel_shape s, bool exact)
+static struct panel_rows panel_rows_new(struct panel_shape s, enum row_way way)
 {
     size_t n = (size_t)s.rows * s.cols;
 
-    if (exact)
+    if (way == ROWS_CODES)
         return (struct panel_rows){ .codes = mem_alloc(n), .scales = mem_alloc(n) };
-    return (struct panel_rows){ .values = mem_alloc(n * sizeof(float)) };
+    return (struct panel_rows){ .values = way == ROWS_ROUNDED ? mem_alloc(n * 4) : NULL };
 }
 
 static void panel_rows_free(struct panel_rows *rows)
@@ -210,20 +230,26 @@ static void pack_panel(const struct weights_want *want, struct panel_shape s, ui
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
-    uint32_t blocks = s.cols / TENSOR_TYPE_CODES_GROUP; /* such types have whole blocks */
+    uint32_t blocks = s.cols / TENSOR_TYPE_CODES_GROUP; /* types with codes have whole ones */
+    const void *from[PACKING_PANEL_ROWS_MAX];
+    enum dtype dtype = (enum dtype)want->entry.dtype;
+    enum row_way way = row_way(want->from->type, dtype);
 
     for (uint32_t r = 0; r < n; r++) {
-        const void *row = tensor_row(want->from, want->first + first + r);
-        if (rows.codes)
+        from[r] = tensor_row(want->from, want->first + first + r);
+        if (way == ROWS_CODES)
             tensor_type_to_codes(want->from->type, rows.codes + (size_t)r * s.cols,
-                                 rows.scales + (size_t)r * blocks, row, s.cols);
-        else
-            tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, row, s.cols);
+                                 rows.scales + (size_t)r * blocks, from[r], s.cols);
+        else if (way == ROWS_ROUNDED)
+            tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, from[r],
+                                 s.cols);
     }
-    if (rows.codes)
-        packing_pack_codes((enum dtype)want->entry.dtype, to, rows.codes, rows.scales, n, s.cols);
+    if (way == ROWS_COPIED)
+        packing_copy(dtype, to, from, n, s.cols);
+    else if (way == ROWS_CODES)
+        packing_pack_codes(dtype, to, rows.codes, rows.scales, n, s.cols);
     else
-        packing_pack((enum dtype)want->entry.dtype, to, rows.values, n, s.cols);
+        packing_pack(dtype, to, rows.values, n, s.cols);
 }
 
 /* Panels that lie in the range whole are packed in place, those at its ends beside it. */
@@ -232,8 +258,7 @@ static void fill_matrix(const struct weights_want *want, char *data, struct weig
     const struct weights_tensor *t = &want->entry;
     struct panel_shape s = panel_shape(t);
     uint64_t begin = r.begin > t->offset ? (r.begin - t->offset) / s.bytes : 0;
-    struct panel_rows rows =
-        panel_rows_new(s, quantize_is_exact(want->from->type, (enum dtype)t->dtype));
+    struct panel_rows rows = panel_rows_new(s, row_way(want->from->type, (enum dtype)t->dtype));
     char *edge = mem_alloc(s.bytes);
 
     for (uint64_t i = begin, at; (at = t->offset + i * s.bytes) < r.end && i * s.bytes < t->bytes;
@@ -376,7 +401,10 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
 
     if (!attach_copy(&s, fd, true, e))
         return false;
-    huge_pages_reserve(s.hdr, s.bytes, threads);
+    if (!huge_pages_take(&s, threads, e)) {
+        segment_close(&s);
+        return err_wrap(e, "weights");
+    }
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
     return true;
@@ -424,9 +452,15 @@ static bool checksums_are_intact(const struct segment *s)
            hash64(segment_at(s, h->checksums_offset), h->n_chunks * sizeof(uint64_t), 0);
 }
 
-static struct weights_hdr *map_header(int fd, struct err *e)
+/* The header lies in one page, whatever the pages are. */
+static size_t header_bytes(const struct segment *s)
 {
-    void *map = mmap(NULL, WEIGHTS_TENSORS_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return s->hdr->pages == SEGMENT_PAGES_RESERVED ? HUGE_BYTES : WEIGHTS_TENSORS_OFFSET;
+}
+
+static struct weights_hdr *map_header(const struct segment *s, struct err *e)
+{
+    void *map = mmap(NULL, header_bytes(s), PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 
     if (map != MAP_FAILED)
         return map;
@@ -455,7 +489,7 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
     fresh = !is_committed(&s) || !checksums_are_intact(&s);
     if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
         goto out;
-    shared = map_header(fd, e);
+    shared = map_header(&s, e);
     if (!shared)
         goto out;
     *w = (struct weights){ .segment = s,
@@ -475,7 +509,7 @@ out:
 void weights_close(struct weights *w)
 {
     if (w->shared)
-        munmap(w->shared, WEIGHTS_TENSORS_OFFSET);
+        munmap(w->shared, header_bytes(&w->segment));
     segment_close(&w->segment);
     *w = (struct weights){ .segment.fd = -1 };
 }

@@ -7,7 +7,7 @@
  * question.
  *
  * Matrices are packed (ops/packing.h) while they are loaded; one-dimensional tensors (norms, biases) become
- * float, exactly. */
+ * float, exactly, or what is 1 above it. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 
@@ -22,6 +22,7 @@ struct weights_want {
     struct weights_tensor entry; /* as it will stand in the table */
     const struct tensor *from;
     uint64_t first;
+    bool plus_one;
 };
 
 struct weights_plan {
@@ -39,6 +40,7 @@ struct weights_source {
     uint64_t cols;    /* 0: a vector of rows elements */
     uint64_t first, count;
     enum dtype dtype; /* that it will have; a vector is DTYPE_F32 */
+    bool plus_one;    /* a vector: 1 is added to each element, in float */
 };
 
 void weights_plan_fini(struct weights_plan *p); /* a zeroed plan is empty */

@@ -50,7 +50,7 @@ static void check_seq(const struct ops_stream *s, const struct batch *b, const s
 
 static void cpu_begin(struct ops_stream *s, const struct batch *b)
 {
-    uint32_t half = s->setup.head_dim / 2, n_placed = 0;
+    uint32_t half = s->setup.rope_dim / 2, n_placed = 0;
 
     assert(b->n_rows > 0 && b->n_rows <= s->setup.rows_max);
     s->batch = b;
@@ -112,6 +112,45 @@ void cpu_rmsnorm(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
     threads_run(s->threads, run_rmsnorm, &j, split_count(j.split));
 }
 
+struct add_job {
+    struct ops_stream *s;
+    struct split split; /* of rows */
+    float *x, *normed;
+    const float *y;
+    const struct norm *norm;
+    uint32_t dim, first, count;
+};
+
+static void run_add_normed(void *arg, uint32_t i)
+{
+    const struct add_job *j = arg;
+
+    for (uint32_t t = split_begin(j->split, i); t < split_end(j->split, i); t++) {
+        size_t at = (size_t)t * j->dim;
+        float *x = j->x + at + j->first, *normed = j->normed + at;
+        j->s->kernels->rmsnorm(normed, j->y + at, j->norm->w, j->dim, j->norm->eps);
+        for (uint32_t k = 0; k < j->count; k++)
+            x[k] += normed[j->first + k];
+    }
+}
+
+void cpu_add_normed(struct ops_stream *s, void *x, const void *y, uint32_t n_rows,
+                    const struct norm *norm, uint32_t dim, uint32_t first, uint32_t count)
+{
+    struct add_job j = { .s = s,
+                         .split = cpu_split(s, n_rows, dim),
+                         .x = x,
+                         .normed = s->prepared[INPUT_ROWS],
+                         .y = y,
+                         .norm = norm,
+                         .dim = dim,
+                         .first = first,
+                         .count = count };
+
+    assert(n_rows <= s->setup.rows_max && dim <= s->setup.cols_max && !norm->rows);
+    threads_run(s->threads, run_add_normed, &j, split_count(j.split));
+}
+
 /* ---- open and close ---- */
 
 static void cpu_close(struct ops_stream *s)
@@ -125,6 +164,7 @@ static void cpu_close(struct ops_stream *s)
     for (int f = 0; f < N_INPUT_FORMS; f++)
         free(s->prepared[f]);
     free(s->gate_up);
+    cpu_routes_free(s->routes);
     free(s);
 }
 
@@ -132,7 +172,9 @@ static void cpu_close(struct ops_stream *s)
     {                                                                                              \
         .name = "cpu-" tier, .act_bytes = sizeof(float), .alloc = cpu_alloc, .free = cpu_free,     \
         .close = cpu_close, .begin = cpu_begin, .embed = cpu_embed, .rmsnorm = cpu_rmsnorm,        \
-        .linear = cpu_linear, .gated = cpu_gated, .logits = cpu_logits, .rope = cpu_rope,          \
+        .add_normed = cpu_add_normed, .linear = cpu_linear, .gated = cpu_gated,                    \
+        .gate_rows = cpu_gate_rows, .route = cpu_route, .experts_gated = cpu_experts_gated,        \
+        .experts_down = cpu_experts_down, .logits = cpu_logits, .rope = cpu_rope,                  \
         .kv_write = cpu_kv_write, .attention = cpu_attention,                                      \
     }
 
@@ -179,17 +221,21 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
                                struct threads *threads, struct ops_stream **stream)
 {
     struct ops_stream *s = mem_zalloc(1, sizeof *s);
-    size_t angles = (size_t)setup->rows_max * (setup->head_dim / 2);
+    uint32_t rope_dim = setup->rope_dim > 0 ? setup->rope_dim : setup->head_dim;
+    size_t angles = (size_t)setup->rows_max * (rope_dim / 2);
 
     assert((unsigned)tier < N_CPU_TIERS && tiers[tier].kernels);
     assert(setup->head_dim % 2 == 0 && setup->n_heads % setup->n_kv_heads == 0);
+    assert(rope_dim % 2 == 0 && rope_dim <= setup->head_dim);
     assert(setup->kv.dtype == DTYPE_F16 || setup->kv.dtype == DTYPE_F32);
     assert(setup->kv.page_tokens <= ATTENTION_PAGE_TOKENS_MAX);
     s->kernels = tiers[tier].kernels;
     s->linear = tiers[tier].linear;
     s->threads = threads;
     s->setup = *setup;
-    rope_table_init(&s->rope, setup->rope_freq, setup->head_dim / 2, setup->positions_max);
+    s->setup.rope_dim = rope_dim;
+    rope_table_init(&s->rope, setup->rope_freq, rope_dim / 2, setup->positions_max,
+                    setup->rope_amplitude > 0 ? setup->rope_amplitude : 1);
     s->setup.rope_freq = NULL;
     s->rows = mem_zalloc(setup->rows_max, sizeof *s->rows);
     s->rope_cos = aligned_mem(64, angles * sizeof(float));
@@ -197,6 +243,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     for (int f = 0; f < N_INPUT_FORMS; f++)
         s->prepared[f] = aligned_mem(64, prepared_bytes(setup));
     s->gate_up = aligned_mem(64, (size_t)setup->rows_max * setup->gated_max * 2 * sizeof(float));
+    s->routes = cpu_routes_new(setup);
     *stream = s;
     return &tables[tier];
 }

@@ -20,7 +20,7 @@ static void run_rope(void *arg, uint32_t i)
 {
     struct qkv_job *j = arg;
     struct ops_stream *s = j->s;
-    uint32_t half = s->setup.head_dim / 2;
+    uint32_t half = s->setup.rope_dim / 2;
 
     for (uint32_t t = split_begin(j->split, i); t < split_end(j->split, i); t++)
         for (uint32_t h = 0; h < s->setup.n_heads + s->setup.n_kv_heads; h++) {

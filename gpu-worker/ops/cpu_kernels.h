@@ -20,8 +20,9 @@
 
 /* How the input of a product lies.  The kernels of one tier that name the same form read the same bytes. */
 enum input_form {
-    INPUT_ROWS, /* float rows, one after the other */
-    INPUT_I8,   /* codes with scales (int_input.h) */
+    INPUT_ROWS,  /* float rows, one after the other */
+    INPUT_TILES, /* floats in tiles of tokens (panel_kernels.h) */
+    INPUT_I8,    /* codes with scales (int_input.h) */
     N_INPUT_FORMS
 };
 

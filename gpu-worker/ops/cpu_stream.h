@@ -2,6 +2,7 @@
  *
  *   cpu.c            a stream's life, the step, embedding and norm
  *   cpu_linear.c     matrix products
+ *   cpu_moe.c        mixtures of experts
  *   cpu_attention.c  rope, KV pages, attention
  *
  * Each op is split over the compute threads by output rows or heads, never along a sum.  A step of a small
@@ -30,6 +31,7 @@ struct ops_stream {
     float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
     void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */
     float *gate_up;                /* [rows_max, 2 * gated_max] */
+    struct cpu_routes *routes;     /* cpu_moe.c's own; NULL when the model has no experts */
 };
 
 /* ---- splitting ---- */
@@ -67,6 +69,8 @@ const void *cpu_prepare(struct ops_stream *s, enum dtype dtype, const float *x, 
 
 void cpu_rmsnorm(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
                  const struct norm *norm, uint32_t dim);
+void cpu_add_normed(struct ops_stream *s, void *x, const void *y, uint32_t n_rows,
+                    const struct norm *norm, uint32_t dim, uint32_t first, uint32_t count);
 void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, uint32_t n_rows,
                 const struct norm *norm, const struct weight *w, uint32_t n_w,
                 enum linear_mode mode);
@@ -75,9 +79,22 @@ void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, ui
                enum activation act);
 void cpu_logits(struct ops_stream *s, float *y, size_t y_stride, const void *x, uint32_t n_rows,
                 const struct norm *norm, const struct weight *w, float softcap);
+void cpu_gate_rows(struct ops_stream *s, void *y, size_t y_stride, uint32_t cols, const void *x,
+                   uint32_t n_rows, const struct norm *norm, const struct weight *w);
+void cpu_route(struct ops_stream *s, const void *x, uint32_t n_rows, const struct norm *norm,
+               const struct weight *router, bool normalise);
+void cpu_experts_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x,
+                       const struct norm *norm, const struct weight *gate, const struct weight *up,
+                       enum activation act);
+void cpu_experts_down(struct ops_stream *s, void *x, size_t x_stride, const void *y,
+                      const struct weight *down);
 void cpu_rope(struct ops_stream *s, void *qkv, const struct head_norm *norm);
 void cpu_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer);
 void cpu_attention(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
                    uint32_t layer, const struct attention_shape *shape);
+
+/* cpu_moe.c's part of a stream's life. */
+struct cpu_routes *cpu_routes_new(const struct ops_setup *setup); /* NULL: it has no experts */
+void cpu_routes_free(struct cpu_routes *r);                       /* NULL is fine */
 
 #endif

@@ -45,6 +45,8 @@ struct head_norm {
 
 enum activation { ACT_SILU, ACT_GELU_TANH, N_ACTIVATIONS };
 
+enum { EXPERTS_MAX = 1024 };
+
 struct attention_shape {
     uint32_t window; /* positions a row sees, itself included; 0 = all */
     float scale;     /* of q . k */
@@ -63,14 +65,18 @@ struct ops_kv {
 
 /* What a stream is made for. */
 struct ops_setup {
-    uint32_t rows_max;  /* of a step, and rows whose logits are wanted */
-    uint32_t cols_max;  /* of any matrix */
-    uint32_t gated_max; /* rows of any gate matrix */
-    uint32_t n_heads;   /* query heads of this rank; a multiple of n_kv_heads */
+    uint32_t rows_max;                  /* of a step, and rows whose logits are wanted */
+    uint32_t cols_max;                  /* of any matrix */
+    uint32_t gated_max;                 /* rows of any gate matrix */
+    uint32_t n_experts, n_experts_used; /* 0: there is no mixture of experts */
+    uint32_t expert_down_max;           /* rows of any expert's down matrix */
+    uint32_t n_heads;                   /* query heads of this rank; a multiple of n_kv_heads */
     uint32_t n_kv_heads;
     uint32_t head_dim;       /* even */
+    uint32_t rope_dim;       /* dimensions of a head that are turned, even; 0 = all */
+    double rope_amplitude;   /* they are multiplied by it; 0 = 1 */
     uint32_t positions_max;  /* positions are below this */
-    const double *rope_freq; /* [head_dim / 2] radians per position; copied */
+    const double *rope_freq; /* [rope_dim / 2] radians per position; copied */
     struct ops_kv kv;
 };
 
@@ -103,6 +109,12 @@ struct ops {
     void (*rmsnorm)(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
                     const struct norm *norm, uint32_t dim);
 
+    /* x[t,i] += norm(y)[t,i] for the columns i in first .. first + count - 1: what a sub-layer gives,
+     * normalised before it joins the residual stream (Gemma 2).
+     *   x, y  [n_rows, dim]; norm->rows is NULL */
+    void (*add_normed)(struct ops_stream *s, void *x, const void *y, uint32_t n_rows,
+                       const struct norm *norm, uint32_t dim, uint32_t first, uint32_t count);
+
     /* y[t,i] = sum_k w[i,k] * x'[t,k] + bias[i], or that added to y; x' is norm(x), or x when norm is NULL.
      * The rows of n_w matrices with the same columns stand side by side in y: q, k and v are one call.
      *   y  [n_rows, sum of w[].rows], stride y_stride
@@ -119,13 +131,42 @@ struct ops {
                   const struct norm *norm, const struct weight *gate, const struct weight *up,
                   enum activation act);
 
+    /* y[t,i] *= sigmoid(w . x'[t]), i < cols; w has one row. */
+    void (*gate_rows)(struct ops_stream *s, void *y, size_t y_stride, uint32_t cols, const void *x,
+                      uint32_t n_rows, const struct norm *norm, const struct weight *w);
+
+    /* ---- a mixture of experts: Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, arXiv:2401.04088
+     *
+     * route() chooses n_experts_used experts for each row and remembers the pairs (expert, row), ordered by
+     * expert, then by row, until the next route().  Their activations y stand in that order, so the rows of
+     * one expert are one dense block, and an expert's matrices are read once a step, and only if it was chosen.
+     *
+     * p = softmax(router(x'[t])); chosen are the largest p, of equals the lower index; their weights are
+     * p, or p over the sum of the chosen when normalise.
+     *   router  [n_experts, cols] */
+    void (*route)(struct ops_stream *s, const void *x, uint32_t n_rows, const struct norm *norm,
+                  const struct weight *router, bool normalise);
+
+    /* gated() of each pair, with its expert's matrices.
+     *   y         [n_rows * n_experts_used, gate->rows], stride y_stride
+     *   gate, up  [n_experts] */
+    void (*experts_gated)(struct ops_stream *s, void *y, size_t y_stride, const void *x,
+                          const struct norm *norm, const struct weight *gate,
+                          const struct weight *up, enum activation act);
+
+    /* x[t,i] += sum over the experts e of row t, ascending, weight[t,e] * (down_e y[pair])[i]
+     *   x  [n_rows, down->rows], stride x_stride;  y  [n_rows * n_experts_used, down->cols]
+     *   down  [n_experts] */
+    void (*experts_down)(struct ops_stream *s, void *x, size_t x_stride, const void *y,
+                         const struct weight *down);
+
     /* linear() into host memory as float, then softcap * tanh(y / softcap) when softcap is not 0: the
      * language model's head. */
     void (*logits)(struct ops_stream *s, float *y, size_t y_stride, const void *x, uint32_t n_rows,
                    const struct norm *norm, const struct weight *w, float softcap);
 
-    /* Normalise each query and key head when norm is not NULL, then turn its pairs (i, i + head_dim / 2) by
-     * position * rope_freq[i].
+    /* Normalise each query and key head when norm is not NULL, then turn its pairs (i, i + rope_dim / 2),
+     * i < rope_dim / 2, by position * rope_freq[i] and make them longer by rope_amplitude.
      *   qkv  [n_rows, (n_heads + 2 * n_kv_heads) * head_dim]: q heads, k heads, v heads
      * Su et al. 2021, arXiv:2104.09864, in the layout of the HuggingFace checkpoints. */
     void (*rope)(struct ops_stream *s, void *qkv, const struct head_norm *norm);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/packing_float.h"
 #include "gpu-worker/ops/rounding.h"
 
 static bool is_int(enum dtype t)
@@ -19,45 +20,14 @@ static size_t superblock_bytes(enum dtype t)
 
 uint32_t packing_panel_rows(enum dtype t)
 {
-    return is_int(t) ? PACKING_INT_ROWS : 1;
+    return is_int(t) ? PACKING_INT_ROWS : packing_float_rows(t);
 }
 
 size_t packing_panel_bytes(enum dtype t, uint32_t cols)
 {
-    return is_int(t) ? packing_superblocks(cols) * superblock_bytes(t) : dtype_bytes(t, cols);
+    return is_int(t) ? packing_superblocks(cols) * superblock_bytes(t)
+                     : packing_float_bytes(t, cols);
 }
-
-/* ---- one row a panel ---- */
-
-static void pack_row(enum dtype t, void *panel, const float *row, uint32_t cols)
-{
-    uint16_t *half = panel;
-
-    if (t == DTYPE_F32)
-        memcpy(panel, row, cols * sizeof *row);
-    else if (t == DTYPE_F16)
-        for (uint32_t k = 0; k < cols; k++)
-            half[k] = float_to_f16(row[k]);
-    else
-        for (uint32_t k = 0; k < cols; k++)
-            half[k] = float_to_bf16(row[k]);
-}
-
-static void unpack_row(enum dtype t, float *y, const void *panel, uint32_t cols)
-{
-    const uint16_t *half = panel;
-
-    if (t == DTYPE_F32)
-        memcpy(y, panel, cols * sizeof *y);
-    else if (t == DTYPE_F16)
-        for (uint32_t k = 0; k < cols; k++)
-            y[k] = f16_to_float(half[k]);
-    else
-        for (uint32_t k = 0; k < cols; k++)
-            y[k] = bf16_to_float(half[k]);
-}
-
-/* ---- integers ---- */
 
 /* Where block b of a row lies in its panel. */
 struct place {
@@ -148,13 +118,20 @@ void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows,
 {
     assert(n_rows >= 1 && n_rows <= packing_panel_rows(t));
     if (!is_int(t)) {
-        pack_row(t, panel, rows, cols);
+        packing_float_round(t, panel, rows, n_rows, cols);
         return;
     }
     if (n_rows < PACKING_INT_ROWS)
         clear_panel(t, panel, cols);
     for (uint32_t r = 0; r < n_rows; r++)
         round_row(t, panel, r, rows + (size_t)r * cols, cols);
+}
+
+void packing_copy(enum dtype t, void *panel, const void *const *rows, uint32_t n_rows,
+                  uint32_t cols)
+{
+    assert(!is_int(t) && n_rows >= 1 && n_rows <= packing_panel_rows(t));
+    packing_float_interleave(t, panel, rows, n_rows, cols);
 }
 
 void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *scales,
@@ -190,5 +167,5 @@ void packing_unpack_row(enum dtype t, float *y, const void *matrix, uint32_t row
     if (is_int(t))
         unpack_int(t, y, panel, row % height, cols);
     else
-        unpack_row(t, y, panel, cols);
+        packing_float_row(t, y, panel, row % height, cols);
 }

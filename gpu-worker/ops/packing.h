@@ -3,7 +3,7 @@
  * A panel is a run of output rows, with all their columns, in the order in which a kernel reads them.  The
  * layout depends on the number format alone, so every instruction set reads the same bytes:
  *
- *   F32, F16, BF16   panels of one row: the row itself
+ *   F32, F16, BF16   packing_float.h
  *   I8, I4           panels of 16 rows; along the columns superblocks of 64, each two blocks of 32:
  *
  *     64 bytes    f16 scale of block 0 [16 rows] | of block 1 [16 rows]
@@ -28,7 +28,7 @@
 #include "proto/dtype.h"
 
 /* Stands in the weights' layout hash: bumped with any change of a layout or of the rounding. */
-enum { PACKING_VERSION = 2, PACKING_PANEL_ROWS_MAX = 32 };
+enum { PACKING_VERSION = 3, PACKING_PANEL_ROWS_MAX = 32 };
 
 /* Of I8 and I4. */
 enum {
@@ -64,6 +64,10 @@ static inline uint32_t packing_superblocks(uint32_t cols)
  *   rows  [n_rows, cols] exact values of a checkpoint of the same 16- or 32-bit format, or what is to be
  *         rounded (rounding.h) */
 void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows, uint32_t cols);
+
+/* One panel of F32, F16 or BF16 from rows of that very type, bit for bit; rows[r] may have any alignment. */
+void packing_copy(enum dtype t, void *panel, const void *const *rows, uint32_t n_rows,
+                  uint32_t cols);
 
 /* One panel of I8 or I4 from codes that have their scales already: bit for bit what they were.
  *   codes   [n_rows, cols]

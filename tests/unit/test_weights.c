@@ -42,8 +42,10 @@ struct bench {
 /* Rows 3..7 of the embedding, then a norm. */
 static void plan_some(struct bench *b)
 {
-    const struct weights_source rows = { "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16 };
-    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32 };
+    const struct weights_source rows = {
+        "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16, false
+    };
+    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32, false };
     struct err e = { 0 };
 
     if (!weights_plan_add(&b->plan, b->st, "rows", &rows, &e) ||
@@ -217,15 +219,15 @@ static void computing_maps_read_only(void **state)
 static void a_flipped_bit_is_found_and_repaired(void **state)
 {
     struct bench *b = *state;
-    const struct weights_tensor *t = &b->plan.tensors[0].entry;
-    const uint64_t places[] = { 17, b->plan.tensors[1].entry.offset + 5, t->offset + t->bytes };
+    const struct weights_tensor *norm = &b->plan.tensors[1].entry;
+    const uint64_t places[] = { 17, norm->offset + 5, norm->offset + norm->bytes };
     struct err e = { 0 };
     struct weights w;
     uint32_t chunk;
     bool loaded;
     char *data;
 
-    assert_true(t->bytes % 64 != 0);
+    assert_true(norm->bytes % 64 != 0); /* zeroes follow */
     assert_true(open_it(b, &w, 1, &loaded, &e));
     assert_int_equal(count_corrupt(b, &w, &chunk), 0);
     data = segment_at(&b->segment, w.hdr->data_offset);
@@ -394,7 +396,7 @@ static void too_small_a_segment_is_refused(void **state)
 static void expect_plan_error(struct bench *b, const char *name, uint64_t rows, uint64_t cols,
                               const char *why)
 {
-    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32 };
+    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32, false };
     struct err e = { 0 };
 
     assert_false(weights_plan_add(&b->plan, b->st, "x", &s, &e));
