@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "gpu-worker/load/topology.h"
+#include "common/topology.h"
 #include "gpu-worker/ops/futex.h"
 #include "gpu-worker/ops/threads.h"
 

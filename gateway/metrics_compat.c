@@ -101,6 +101,10 @@ void metrics_vllm(struct buf *out, struct service *s)
     vllm_by_group(out, s, "num_requests_waiting", "gauge", "Sequences waiting for the batch.",
                   STAT_sequences_waiting);
     vllm_cache_usage(out, s);
+    vllm_by_group(out, s, "prefix_cache_queries_total", "counter",
+                  "Tokens looked up in the prefix cache.", STAT_prefix_cache_queries);
+    vllm_by_group(out, s, "prefix_cache_hits_total", "counter", "Tokens found in the prefix cache.",
+                  STAT_prefix_cache_hits);
     vllm_by_group(out, s, "num_preemptions_total", "counter", "Sequences preempted.",
                   STAT_sequences_preempted);
     vllm_by_group(out, s, "prompt_tokens_total", "counter", "Prompt tokens computed.",

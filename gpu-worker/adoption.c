@@ -3,7 +3,7 @@
  *   claim     cheap checks, page by page, until one fails: then the rest of that sequence is not kept
  *   verify    checksums of the claimed sealed pages, on all compute threads
  *   cut       each entry's .n_pages shrinks to what is kept, before any page is freed
- *   reclaim   kept pages go to this epoch, the others of the dead epochs are freed
+ *   reclaim   kept and cached pages go to this epoch, the others of the dead epochs are freed
  *   hold      pins, counts and the seals that the dead worker did not get to
  *
  * A death anywhere in between leaves what the next successor can do the same with. */
@@ -25,18 +25,23 @@ struct claim {
 };
 
 /* For each page of the pool. */
-enum page_mark { MARK_NONE, MARK_CLAIMED, MARK_CORRUPT };
+struct page_mark {
+    uint32_t n_claims; /* more than one only for sealed pages */
+    bool is_corrupt;
+};
 
 struct work {
     struct kvcache *cache;
     const struct kvpool *pool;
     struct claim *claims; /* [n] */
     uint32_t n;
-    uint32_t n_pages; /* claimed by all */
-    uint8_t *marks;   /* [pool pages] */
-    uint32_t *sealed; /* [n_sealed] pages to be verified */
+    uint32_t n_pages;        /* claimed by anyone */
+    struct page_mark *marks; /* [pool pages] */
+    uint32_t *sealed;        /* [n_sealed] pages to be verified */
     uint32_t n_sealed;
     _Atomic uint32_t next; /* of .sealed */
+    bool keep_cached;
+    uint32_t n_cached;
 };
 
 /* ---- claim ---- */
@@ -46,30 +51,36 @@ static const struct kv_page_desc *desc_of(const struct work *w, uint32_t page)
     return &w->pool->descs[page];
 }
 
+static bool is_sealed(const struct work *w, uint32_t page)
+{
+    return atomic_load_explicit(&desc_of(w, page)->sealed, memory_order_acquire) != 0;
+}
+
 static bool is_ours(const struct work *w, uint32_t page)
 {
     uint64_t lease;
 
-    if (page >= w->pool->hdr->n_pages || w->marks[page] != MARK_NONE)
+    if (page >= w->pool->hdr->n_pages || (w->marks[page].n_claims > 0 && !is_sealed(w, page)))
         return false;
     lease = atomic_load_explicit(&desc_of(w, page)->lease, memory_order_acquire);
     return lease >> 32 == w->cache->lease >> 32;
 }
 
-/* Page number k of the sequence, sealed: its place in the chain is the sequence's. */
+/* Page number k of the sequence, sealed: it was computed behind the tokens that the sequence has there.
+ * Not always behind the very page that it lists before this one: that may be a twin (kvcache.c). */
 static bool chain_agrees(const struct work *w, const struct sequence *q, uint32_t k)
 {
-    const struct kv_page_desc *d = desc_of(w, q->pages[k]);
-    const struct kv_page_desc *before = k > 0 ? desc_of(w, q->pages[k - 1]) : NULL;
     uint32_t page_tokens = w->pool->hdr->page_tokens;
     const int32_t *ids = q->tokens + (size_t)k * page_tokens;
+    uint64_t before = kvpool_prefix_root(w->pool, w->cache->identity);
 
-    if (d->parent != (before ? q->pages[k - 1] : KV_PAGE_NONE))
+    if (k > 0 && !is_sealed(w, q->pages[k - 1]))
         return false;
-    if (before && (!atomic_load_explicit(&before->sealed, memory_order_acquire) ||
-                   d->parent_generation != atomic_load(&before->generation)))
-        return false;
-    return d->prefix_hash == kvpool_prefix_hash(before ? before->prefix_hash : 0, ids, page_tokens);
+    if (k > 0)
+        before =
+            atomic_load_explicit(&desc_of(w, q->pages[k - 1])->prefix_hash, memory_order_relaxed);
+    return atomic_load_explicit(&desc_of(w, q->pages[k])->prefix_hash, memory_order_relaxed) ==
+           kvpool_prefix_hash(before, ids, page_tokens);
 }
 
 /* Tokens of page number k that this sequence may go on with; 0 = none. */
@@ -85,10 +96,23 @@ static uint32_t tokens_of(const struct work *w, const struct sequence *q, uint32
     if (n > page_tokens || begin + n >= sequence_n_tokens(q) ||
         memcmp(kvpool_token_ids(w->pool, page), q->tokens + begin, n * sizeof(int32_t)) != 0)
         return 0;
-    if (atomic_load_explicit(&desc_of(w, page)->sealed, memory_order_acquire) &&
-        (n != page_tokens || !chain_agrees(w, q, k)))
+    if (is_sealed(w, page) && (n != page_tokens || !chain_agrees(w, q, k)))
         return 0;
     return n;
+}
+
+/* False: it would be one more than the group's share. */
+static bool claim_page(struct work *w, uint32_t page)
+{
+    if (w->marks[page].n_claims == 0) {
+        if (w->n_pages == w->cache->pages_max)
+            return false;
+        w->n_pages++;
+        if (is_sealed(w, page))
+            w->sealed[w->n_sealed++] = page;
+    }
+    w->marks[page].n_claims++;
+    return true;
 }
 
 static void claim_pages(struct work *w, struct claim *c)
@@ -98,18 +122,13 @@ static void claim_pages(struct work *w, struct claim *c)
     uint32_t n_listed = atomic_load_explicit(&q->entry->n_pages, memory_order_acquire);
     uint32_t n = page_tokens;
 
-    while (n == page_tokens && c->n_pages < n_listed && w->n_pages < w->cache->pages_max &&
+    while (n == page_tokens && c->n_pages < n_listed &&
            (uint64_t)c->n_pages * page_tokens < sequence_n_tokens(q)) {
-        uint32_t page = q->pages[c->n_pages];
         n = tokens_of(w, q, c->n_pages);
-        if (n == 0)
+        if (n == 0 || !claim_page(w, q->pages[c->n_pages]))
             break;
-        w->marks[page] = MARK_CLAIMED;
-        if (atomic_load_explicit(&desc_of(w, page)->sealed, memory_order_relaxed))
-            w->sealed[w->n_sealed++] = page;
         c->n_tokens += n;
         c->n_pages++;
-        w->n_pages++;
     }
 }
 
@@ -123,7 +142,7 @@ static void verify_job(void *arg, uint32_t job)
     (void)job;
     while ((i = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed)) < w->n_sealed)
         if (!kvpool_is_intact(w->pool, w->sealed[i]))
-            w->marks[w->sealed[i]] = MARK_CORRUPT;
+            w->marks[w->sealed[i]].is_corrupt = true;
 }
 
 static uint32_t count_corrupt(const struct work *w)
@@ -131,7 +150,7 @@ static uint32_t count_corrupt(const struct work *w)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < w->n_sealed; i++)
-        n += w->marks[w->sealed[i]] == MARK_CORRUPT;
+        n += w->marks[w->sealed[i]].is_corrupt;
     return n;
 }
 
@@ -141,7 +160,7 @@ static uint32_t count_corrupt(const struct work *w)
 static void cut(struct work *w, struct claim *c, uint32_t k)
 {
     for (uint32_t i = k; i < c->n_pages; i++)
-        w->marks[c->sequence->pages[i]] = MARK_NONE;
+        w->marks[c->sequence->pages[i]].n_claims--;
     if (k < c->n_pages)
         c->n_tokens = k * w->pool->hdr->page_tokens; /* all before the last one are full */
     c->n_pages = k;
@@ -151,7 +170,7 @@ static void cut_corrupt(struct work *w, struct claim *c)
 {
     uint32_t k = 0;
 
-    while (k < c->n_pages && w->marks[c->sequence->pages[k]] == MARK_CLAIMED)
+    while (k < c->n_pages && !w->marks[c->sequence->pages[k]].is_corrupt)
         k++;
     cut(w, c, k);
     atomic_store_explicit(&c->sequence->entry->n_pages, k, memory_order_release);
@@ -161,9 +180,14 @@ static void cut_corrupt(struct work *w, struct claim *c)
 
 static bool keep(uint32_t page, void *arg)
 {
-    const struct work *w = arg;
+    struct work *w = arg;
 
-    return w->marks[page] == MARK_CLAIMED;
+    if (w->marks[page].n_claims > 0)
+        return true;
+    if (!w->keep_cached || w->marks[page].is_corrupt || !is_sealed(w, page))
+        return false;
+    w->n_cached++;
+    return true;
 }
 
 static uint32_t reclaim(struct work *w)
@@ -174,10 +198,10 @@ static uint32_t reclaim(struct work *w)
 }
 
 void adoption_run(struct kvcache *c, struct runtime *rt, struct sequence *const *sequences,
-                  uint32_t n, struct adoption *out)
+                  uint32_t n, bool keep_cached, struct adoption *out)
 {
     uint32_t n_pool = c->pool->hdr->n_pages, n_jobs;
-    struct work w = { .cache = c, .pool = c->pool, .n = n };
+    struct work w = { .cache = c, .pool = c->pool, .n = n, .keep_cached = keep_cached };
 
     *out = (struct adoption){ 0 };
     w.claims = mem_zalloc(n, sizeof *w.claims);
@@ -198,6 +222,8 @@ void adoption_run(struct kvcache *c, struct runtime *rt, struct sequence *const 
         kvcache_adopt(c, sequences[i], w.claims[i].n_pages, w.claims[i].n_tokens);
         out->n_adopted += w.claims[i].n_pages;
     }
+    out->n_cached = w.n_cached;
+    kvcache_adopt_cached(c);
     free(w.claims);
     free(w.marks);
     free(w.sealed);

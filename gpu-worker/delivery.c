@@ -255,6 +255,8 @@ static void add_sequence(struct delivery *d, struct sequence *q)
         m->n_tokens += n;
     if (q->n_sent == 0 && n > 0 && q->entry->scheduled_ns > q->entry->accepted_ns)
         out->queue_ns = q->entry->scheduled_ns - q->entry->accepted_ns;
+    if (q->n_sent == 0 && n > 0)
+        out->cached_tokens = q->entry->n_cached;
     if (q->state == SEQUENCE_DONE && all) {
         out->finish = (Llmd__Finish)q->entry->finish;
         out->error = q->entry->error;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -100,6 +101,20 @@ static void claim_ledger(struct engine *g)
     g->history.took_ns = l->step_ns;
 }
 
+static void start_cache(struct engine *g)
+{
+    const struct engine_boot *b = &g->boot;
+
+    kvcache_init(&g->cache, &(struct kvcache_setup){
+                                .pool = b->pool,
+                                .stats = engine_stats(g),
+                                .identity = runtime_kv_identity(b->runtime),
+                                .group = b->group,
+                                .n_groups = b->n_groups,
+                                .epoch = b->epoch,
+                                .keeps_pages = strcmp(b->config->prefix_cache, "on") == 0 });
+}
+
 struct engine *engine_new(const struct engine_boot *boot, struct err *e)
 {
     const struct model_info *info = runtime_info(boot->runtime);
@@ -113,7 +128,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
     g->next_deadline_ns = UINT64_MAX;
     stats_zero_gauges(engine_stats(g));
     sequence_table_init(&g->table, boot->ledger->hdr->n_entries);
-    kvcache_init(&g->cache, boot->pool, engine_stats(g), boot->group, boot->n_groups, boot->epoch);
+    start_cache(g);
     set_limits(g);
     scheduler_init(&g->scheduler,
                    &(struct scheduler_limits){ .max_num_seqs = (uint32_t)boot->config->max_num_seqs,
@@ -137,6 +152,7 @@ void engine_free(struct engine *g)
     step_fini(&g->step);
     scheduler_fini(&g->scheduler);
     sequence_table_fini(&g->table);
+    kvcache_fini(&g->cache);
     free(g);
 }
 
@@ -318,15 +334,21 @@ static bool forward(struct engine *g, const struct plan *plan, struct err *e)
     return true;
 }
 
-/* KV of these rows is computed, and this sequence got through a step that others may have died in.  After
- * the draws, so that committed KV never covers all tokens in the ledger: who takes over after a death in
- * between computes a row or two again and has the logits it needs. */
-static void commit_rows(struct engine *g, const struct plan *plan)
+/* A draw's sequence, whose token is in the ledger: its rows are committed now, so that committed KV never
+ * covers all tokens there.  Who takes over after a death in between computes a row or two again and has the
+ * logits it needs. */
+static void commit_kv(struct engine *g, struct sequence *q, uint32_t n_rows)
+{
+    kvcache_commit(&g->cache, q, q->n_computed + n_rows);
+}
+
+/* Prompts read in part.  And all of them got through a step that others may have died in. */
+static void commit_chunks(struct engine *g, const struct plan *plan)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
         struct sequence *q = plan->items[i].sequence;
-        if (sequence_is_live(q)) /* else the draw ended it, and its pages are gone */
-            kvcache_commit(&g->cache, q, q->n_computed + plan->items[i].n_rows);
+        if (!plan->items[i].wants_logits)
+            commit_kv(g, q, plan->items[i].n_rows);
         atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
 }
@@ -341,6 +363,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         runtime_doubt_output(g->boot.runtime);
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
                    "the model's output is not a finite number at this token");
+        kvcache_distrust(&g->cache);
         return;
     case SAMPLER_NONE_LEFT:
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR, "no token is allowed here: all are masked");
@@ -350,6 +373,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
     }
     sequence_append(q, g->boot.ledger, &draw->out);
     fault_point("worker.commit");
+    commit_kv(g, q, draw->n_rows);
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
     q->entry->crashes = q->entry->kills = 0; /* it got past what it may have died of */
     scheduler_acquit(&g->scheduler, q);
@@ -360,13 +384,30 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         delivery_notice(&g->delivery, q);
 }
 
+/* A chunk of the weights was corrupt until now, and who knows since when: what is kept for prompts to
+ * come may be of it. */
+static void watch_weights(struct engine *g)
+{
+    uint32_t n = (uint32_t)stat_get(engine_stats(g), STAT_weights_chunks_reloaded);
+    struct ledger_hdr *l = g->boot.ledger->hdr;
+
+    if (n != l->n_chunks_reloaded)
+        kvcache_distrust(&g->cache);
+    l->n_chunks_reloaded = n;
+}
+
 static bool run_step(struct engine *g, struct err *e)
 {
     struct stats *stats = engine_stats(g);
     uint64_t start = clock_mono_ns();
-    const struct plan *plan = scheduler_plan(&g->scheduler);
+    const struct plan *plan;
+
+    watch_weights(g);
+    plan = scheduler_plan(&g->scheduler);
 
     stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
+    stat_add(stats, STAT_prefix_cache_queries, plan->n_looked_up);
+    stat_add(stats, STAT_prefix_cache_hits, plan->n_found);
     if (plan->n_items == 0)
         return true;
     if (!forward(g, plan, e)) {
@@ -378,7 +419,7 @@ static bool run_step(struct engine *g, struct err *e)
     stat_add(stats, STAT_prompt_tokens, count_prompt_rows(plan));
     for (uint32_t i = 0; i < g->step.n_draws; i++)
         commit_draw(g, &g->step.draws[i]);
-    commit_rows(g, plan);
+    commit_chunks(g, plan);
     stat_add(stats, STAT_steps, 1);
     hist_observe(stats, HIST_step_tokens, plan->n_rows);
     hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);

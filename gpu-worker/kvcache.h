@@ -1,13 +1,26 @@
-/* kvcache.h - the page tables of a group's sequences, over the host's pool (proto/kvpool.h).
+/* kvcache.h - the page tables of a group's sequences, and the pages kept for prompts that come again.
  *
- * A page of a sequence is leased to the group and pinned once by the sequence; its number stands in the
- * sequence's ledger entry.  Rank 0's engine thread alone calls this.
+ *   free --lease--> open --full--> sealed, pinned <--> sealed, cached --evict--> free
+ *                     |               by sequences         by nobody
+ *                     +--its sequence went--> free
  *
- * Groups share one pool, but a group never leases more than its share of it.  So a group waits only
- * for pages that it can take back from its own sequences: no group can starve or deadlock another.
+ * A page that a sequence lists is leased to the group and pinned by it; its number stands in the
+ * sequence's ledger entry.  A sealed page may be listed by many sequences, for it holds the same tokens behind
+ * the same tokens.  When the last one goes it stays, and the pages of a sequence that begins are first
+ * looked for there (prefix caching; Kwon et al. 2023, arXiv:2309.06180, section 4.3, has the idea of sharing).
+ * What is not there may be found with another group of the host, and is copied; so is, from whomever, a page
+ * whose first tokens only go on with the sequence.  A match is of token ids, all of them from the
+ * first on (kvpool_layout.h, "Index").  Rank 0's engine thread alone calls this.
  *
- * Always true: kv_pages_leased and kv_pages_pinned on the board are what the group really holds, and
- * 0 when it has no sequence. */
+ * Groups share one pool, but a group never leases more than its share of it, cached pages included.  A
+ * page is evicted, least recently used first, only when its group needs one, and no page is ever held by
+ * another group.  So a group waits only for pages that it can take back from its own sequences: no group can
+ * starve or deadlock another.  A page goes before the one it was computed behind, since a sequence
+ * lists both and gives them back last to first.
+ *
+ * Always true: kv_pages_leased (pages that sequences use), kv_pages_pinned (counting a page for each of
+ * them) and kv_pages_cached on the board are what the group really holds; the first two are 0 when it has no
+ * sequence. */
 #ifndef LLMD_GPU_WORKER_KVCACHE_H
 #define LLMD_GPU_WORKER_KVCACHE_H
 
@@ -15,18 +28,50 @@
 #include "proto/kvpool.h"
 #include "proto/stats.h"
 
+enum { KVCACHE_TAIL_MIN = 4 }; /* tokens that are worth the copy of a page */
+
 struct kvcache {
     struct kvpool *pool; /* borrowed */
     struct stats *stats; /* borrowed */
+    struct hash128 identity;
+    bool keeps_pages; /* the setting prefix_cache */
     uint64_t lease;
     uint32_t epoch;
     uint32_t pages_max; /* the group's share */
-    uint32_t n_leased;
-    uint32_t cursor; /* of kvpool_lease() */
+    uint32_t n_used;    /* leased, pinned */
+    uint32_t n_cached;  /* leased, in the list */
+    uint32_t cursor;    /* of kvpool_lease() */
+
+    uint64_t n_uses;         /* kv_page_desc.last_used of the newest */
+    uint32_t *older, *newer; /* [n_pages] the list of cached pages; KV_PAGE_NONE ends it */
+    uint32_t oldest, newest;
+    bool *is_doubted; /* [n_pages] a predecessor's: its checksum is read when it is found */
+
+    const struct sequence *matched; /* whose found[] is */
+    struct kvpool_ref *found;       /* [pages_max] */
+    uint32_t n_found;
+    struct kvpool_ref tail; /* goes on with n_tail tokens behind those */
+    uint32_t n_tail;
+    uint64_t copy_bytes_left; /* until the next kvcache_begin_plan() */
 };
 
-void kvcache_init(struct kvcache *c, struct kvpool *pool, struct stats *stats, uint32_t group,
-                  uint32_t n_groups, uint32_t epoch);
+struct kvcache_setup {
+    struct kvpool *pool;     /* borrowed */
+    struct stats *stats;     /* borrowed */
+    struct hash128 identity; /* runtime_kv_identity() */
+    uint32_t group, n_groups, epoch;
+    bool keeps_pages;
+};
+
+/* Pages of a sequence that are there already. */
+struct kvcache_match {
+    uint32_t n_tokens;
+    uint32_t n_pages;  /* of these, whole */
+    uint32_t n_in_use; /* of those, so many are in use by sequences: listing them takes no page */
+};
+
+void kvcache_init(struct kvcache *c, const struct kvcache_setup *setup);
+void kvcache_fini(struct kvcache *c);
 
 static inline uint32_t kvcache_pages_for(const struct kvcache *c, uint32_t n_tokens)
 {
@@ -39,10 +84,25 @@ static inline uint64_t kvcache_tokens_max(const struct kvcache *c)
     return (uint64_t)c->pages_max * c->pool->hdr->page_tokens;
 }
 
+/* Pages to be had, cached ones included. */
 static inline uint32_t kvcache_n_free(const struct kvcache *c)
 {
-    return c->pages_max - c->n_leased;
+    return c->pages_max - c->n_used;
 }
+
+/* Pages that would be free if this sequence alone gave its own back. */
+uint32_t kvcache_n_exclusive(const struct kvcache *c, const struct sequence *s);
+
+/* A new step is planned: so much may be copied from other groups again. */
+void kvcache_begin_plan(struct kvcache *c);
+
+/* Look for the pages of a sequence that has none, and remember them.  Never for all its tokens: the last
+ * is left to be computed, for its logits. */
+void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out);
+
+/* Give the sequence what the last kvcache_match() found for it, or less, when a page has gone since
+ * or is corrupt.  Pages that are not in use must be free for it (kvcache_n_free()). */
+void kvcache_attach(struct kvcache *c, struct sequence *s);
 
 /* Give the sequence pages for its first n_tokens tokens.  False, and nothing changed, when there are
  * not enough. */
@@ -51,11 +111,17 @@ bool kvcache_grow(struct kvcache *c, struct sequence *s, uint32_t n_tokens);
 /* KV of tokens n_computed..n_tokens-1 is written, by every rank: commit it, and seal what is full now. */
 void kvcache_commit(struct kvcache *c, struct sequence *s, uint32_t n_tokens);
 
+/* Take all pages of the sequence out of its table.  The sealed ones stay to be found. */
+void kvcache_release(struct kvcache *c, struct sequence *s);
+
+/* What was computed up to now may be wrong: none of it is to be found again, by any group. */
+void kvcache_distrust(struct kvcache *c);
+
 /* The sequence, just loaded, goes on with the first n_pages pages its entry lists: they are leased to this
- * epoch, unpinned, and hold the KV of its first n_tokens tokens. */
+ * epoch, verified, and hold the KV of its first n_tokens tokens. */
 void kvcache_adopt(struct kvcache *c, struct sequence *s, uint32_t n_pages, uint32_t n_tokens);
 
-/* Give all pages of the sequence back; its KV must be computed again. */
-void kvcache_release(struct kvcache *c, struct sequence *s);
+/* After that: the pages leased to this epoch that no sequence lists are cached ones. */
+void kvcache_adopt_cached(struct kvcache *c);
 
 #endif

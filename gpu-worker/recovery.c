@@ -112,7 +112,8 @@ static bool kv_is_ours(const struct engine *g)
     return kept[0] == identity.low && kept[1] == identity.high;
 }
 
-/* KV pages of the sequences that were running; everything else of dead epochs is freed. */
+/* KV pages of the sequences that were running, and those kept to be found again; what else dead epochs
+ * left is freed. */
 static void adopt_pages(struct engine *g, const struct found *found, uint32_t n,
                         struct adoption *adopted)
 {
@@ -129,7 +130,8 @@ static void adopt_pages(struct engine *g, const struct found *found, uint32_t n,
     }
     if (!is_ours)
         log_info("the KV pages there are of other weights or kernels, computing them again");
-    adoption_run(&g->cache, g->boot.runtime, with_pages, n_with, adopted);
+    adoption_run(&g->cache, g->boot.runtime, with_pages, n_with, is_ours && g->cache.keeps_pages,
+                 adopted);
     free(with_pages);
     stat_add(engine_stats(g), STAT_kv_pages_adopted, adopted->n_adopted);
     stat_add(engine_stats(g), STAT_kv_pages_corrupt, adopted->n_corrupt);
@@ -181,7 +183,7 @@ void engine_recover(struct engine *g)
     free(found);
     stat_add(engine_stats(g), STAT_sequences_recovered, n);
     log_info("group=%u epoch=%u recovered sequences=%u suspects=%u pages_adopted=%u "
-             "pages_corrupt=%u pages_freed=%u",
-             g->boot.group, g->boot.epoch, n, n_suspects, adopted.n_adopted, adopted.n_corrupt,
-             adopted.n_freed);
+             "pages_cached=%u pages_corrupt=%u pages_freed=%u",
+             g->boot.group, g->boot.epoch, n, n_suspects, adopted.n_adopted, adopted.n_cached,
+             adopted.n_corrupt, adopted.n_freed);
 }

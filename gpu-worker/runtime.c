@@ -13,12 +13,14 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/fault_point.h"
+#include "common/host.h"
+#include "common/huge.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/topology.h"
 #include "gpu-worker/comm/comm.h"
-#include "gpu-worker/load/host.h"
+#include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/load/model_config.h"
-#include "gpu-worker/load/topology.h"
 #include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
@@ -396,6 +398,7 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
         runtime_close(rt);
         return NULL;
     }
+    huge_pages_advise(&rt->pool->segment);
     open_ops(rt, boot->config);
     rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
@@ -545,6 +548,26 @@ static uint32_t size_kvpool(const struct model *m, const struct config *config, 
     return (uint32_t)least(pages, KV_PAGE_NONE - 1);
 }
 
+/* What n segments get out of the pool of huge pages, all or nothing (segment_create_large()): that memory is not
+ * part of what is free, and comes on top of it. */
+static uint64_t take_from_pool(uint64_t *pool, uint64_t segment_bytes, uint64_t n)
+{
+    uint64_t bytes = n * ((segment_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES);
+
+    if (segment_bytes < HUGE_FROM_BYTES || bytes > *pool)
+        return 0;
+    *pool -= bytes;
+    return bytes;
+}
+
+static uint64_t pool_bytes(void)
+{
+    struct huge_host host;
+
+    huge_host_read(&host, "");
+    return host.pool_free * HUGE_BYTES;
+}
+
 static uint64_t mib(uint64_t bytes)
 {
     return bytes >> 20;
@@ -600,7 +623,7 @@ static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint64_t available = host_memory_available("");
+    uint64_t available = host_memory_available(""), pool = pool_bytes();
     uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };
@@ -612,6 +635,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
     if (!model_open(&m, config, (struct llama_shard){ 0, tp_size }, &first, e) ||
         !size_weights(&m, tp_size, &first, &weights, e))
         goto out;
+    if (available > 0)
+        available += take_from_pool(&pool, weights.shard_max, tp_size);
     shape = (struct kvpool_shape){ .page_tokens = (uint32_t)config->kv_page_tokens,
                                    .n_layers = m.c.n_layers,
                                    .n_kv_heads = m.c.n_kv_heads,
@@ -620,6 +645,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
     shape.n_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, available, e);
     if (shape.n_pages == 0)
         goto out;
+    if (available > 0)
+        available += take_from_pool(&pool, shape.n_pages * kvpool_page_bytes(&shape), 1);
     group = comm_shape_of(&m, config, tp_size);
     if (comm_group_bytes(&group) == UINT64_MAX) {
         err_set(e, ERR_CONFIG, 0, "max_num_seqs %u of %u pages each: the group's plan is too large",

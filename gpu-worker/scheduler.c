@@ -126,24 +126,29 @@ static void grow_running(struct scheduler *s)
 }
 
 /* Whether q could run if the last n_victims of the running set gave way.  One page for each that stays
- * is left free, so that the next growth does not preempt q at once. */
-static bool would_fit(const struct scheduler *s, const struct sequence *q, uint32_t n_victims)
+ * is left free, so that the next growth does not preempt q at once.  When some give way, pages that they
+ * share with others, or with q, are left out of account: it may then seem not to fit, and waits. */
+static bool would_fit(const struct scheduler *s, const struct sequence *q,
+                      const struct kvcache_match *found, uint32_t n_victims)
 {
     uint32_t n_stay = s->n_running - n_victims;
     uint64_t n_free = kvcache_n_free(s->cache);
+    uint64_t n_wanted = (uint64_t)kvcache_pages_for(s->cache, sequence_n_tokens(q)) + n_stay;
 
+    if (n_victims == 0)
+        n_wanted -= found->n_in_use;
     for (uint32_t i = n_stay; i < s->n_running; i++)
-        n_free += s->running[i]->n_pages;
-    return n_stay < s->running_max &&
-           n_free >= (uint64_t)kvcache_pages_for(s->cache, sequence_n_tokens(q)) + n_stay;
+        n_free += kvcache_n_exclusive(s->cache, s->running[i]);
+    return n_stay < s->running_max && n_free >= n_wanted;
 }
 
 /* Make room for q by preempting the fewest of strictly lower priority; false when that is not enough. */
-static bool make_room(struct scheduler *s, const struct sequence *q)
+static bool make_room(struct scheduler *s, const struct sequence *q,
+                      const struct kvcache_match *found)
 {
     uint32_t n_victims = 0;
 
-    while (!would_fit(s, q, n_victims)) {
+    while (!would_fit(s, q, found, n_victims)) {
         if (n_victims == s->n_running ||
             sequence_priority(s->running[s->n_running - 1 - n_victims]) <= sequence_priority(q))
             return false;
@@ -154,25 +159,112 @@ static bool make_room(struct scheduler *s, const struct sequence *q)
     return true;
 }
 
+static void note_found(struct scheduler *s, struct sequence *q)
+{
+    s->plan.n_looked_up += sequence_n_tokens(q);
+    s->plan.n_found += q->n_computed;
+    if (q->entry->scheduled_ns == 0)
+        q->entry->n_cached = q->n_computed < q->n_prompt ? q->n_computed : q->n_prompt;
+}
+
+/* From here on it has a place, and pages for all its tokens.  What a suspect died of may be in the
+ * pages: it computes its own. */
 static void start(struct scheduler *s, struct sequence *q)
 {
-    bool ok = kvcache_grow(s->cache, q, sequence_n_tokens(q));
+    bool ok;
 
+    if (!q->suspect)
+        kvcache_attach(s->cache, q);
+    ok = kvcache_grow(s->cache, q, sequence_n_tokens(q));
     assert(ok);
     take_out(s->waiting, &s->n_waiting, q);
     q->state = SEQUENCE_RUNNING;
+    q->held_by = NULL;
     insert(s->running, &s->n_running, q);
+    note_found(s, q);
 }
 
-static void admit_waiting(struct scheduler *s)
+/* How many tokens two sequences have in common at their beginning, of those that q may find. */
+static uint32_t tokens_in_common(const struct sequence *q, const struct sequence *other)
 {
-    while (s->n_waiting > 0 && make_room(s, s->waiting[0]))
-        start(s, s->waiting[0]);
+    uint32_t n = sequence_n_tokens(q) - 1, n_other = sequence_n_tokens(other), i = 0;
+
+    if (n_other < n)
+        n = n_other;
+    while (i < n && q->tokens[i] == other->tokens[i])
+        i++;
+    return i;
+}
+
+static bool is_held(const struct sequence *q)
+{
+    return q->held_by && q->held_by->state == SEQUENCE_RUNNING &&
+           q->held_by->order == q->held_order && q->held_by->n_computed < q->held_until;
 }
 
 static uint32_t rows_due(const struct sequence *q)
 {
     return sequence_n_tokens(q) - q->n_computed;
+}
+
+/* How far q must let r compute until it finds what both begin with: r's last whole page of it, and the
+ * page behind that, whose first tokens are common too.  0 = that is less than a page more than it finds now. */
+static uint32_t worth_waiting_for(const struct scheduler *s, const struct sequence *q,
+                                  const struct sequence *r, const struct kvcache_match *found)
+{
+    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, n = tokens_in_common(q, r);
+    uint32_t until = n / page_tokens * page_tokens;
+
+    if (n >= until + KVCACHE_TAIL_MIN && sequence_n_tokens(r) >= until + page_tokens)
+        until += page_tokens;
+    else
+        n = until;
+    return n >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
+}
+
+/* Hold q when one that runs is about to compute more of its beginning than is found now. */
+static bool hold(const struct scheduler *s, struct sequence *q, const struct kvcache_match *found)
+{
+    q->held_by = NULL;
+    for (uint32_t i = 0; s->cache->keeps_pages && i < s->n_running && !q->held_by; i++) {
+        const struct sequence *r = s->running[i];
+        uint32_t until = 0;
+        if (rows_due(r) > 1 && sequence_goes_before(r, q))
+            until = worth_waiting_for(s, q, r, found);
+        if (until == 0)
+            continue;
+        q->held_by = r;
+        q->held_order = r->order;
+        q->held_until = until;
+    }
+    return q->held_by != NULL;
+}
+
+/* Whether nobody behind q in the queue can get a place either. */
+static bool is_full(const struct scheduler *s, const struct sequence *q)
+{
+    return s->n_running == s->running_max &&
+           sequence_priority(s->running[s->n_running - 1]) <= sequence_priority(q);
+}
+
+static void admit_waiting(struct scheduler *s)
+{
+    struct kvcache_match found;
+    uint32_t i = 0;
+
+    while (i < s->n_waiting && !is_full(s, s->waiting[i])) {
+        struct sequence *q = s->waiting[i];
+        if (!is_held(q)) {
+            kvcache_match(s->cache, q, &found);
+            if (!hold(s, q, &found)) {
+                if (!make_room(s, q, &found))
+                    break;
+                start(s, q);
+                continue;
+            }
+        }
+        i++;
+    }
 }
 
 static void add_item(struct plan *p, struct sequence *q, uint32_t n_rows)
@@ -213,10 +305,11 @@ static struct sequence *first_suspect(const struct scheduler *s)
 /* A step for q and nobody else, at the cost of whoever has its place or its pages. */
 static void plan_alone(struct scheduler *s, struct sequence *q)
 {
+    const struct kvcache_match nothing = { 0 };
     uint32_t due;
 
     if (q->state == SEQUENCE_WAITING) {
-        while (s->n_running > 0 && !would_fit(s, q, 0))
+        while (s->n_running > 0 && !would_fit(s, q, &nothing, 0))
             preempt_last(s);
         start(s, q);
     }
@@ -228,9 +321,9 @@ const struct plan *scheduler_plan(struct scheduler *s)
 {
     struct sequence *suspect = s->n_suspects > 0 ? first_suspect(s) : NULL;
 
-    s->plan.n_items = 0;
-    s->plan.n_rows = 0;
-    s->plan.n_preempted = 0;
+    s->plan.n_items = s->plan.n_rows = s->plan.n_preempted = 0;
+    s->plan.n_looked_up = s->plan.n_found = 0;
+    kvcache_begin_plan(s->cache);
     if (suspect) {
         plan_alone(s, suspect);
     } else {

@@ -11,13 +11,20 @@
  *              free, the last of the running set gives all of its own back and waits again
  *   2. admit   waiting sequences, first to last, while there is a place and pages for all their tokens
  *              and one more page for each one running; the first that does not fit blocks those behind
- *              it, or takes the places of running ones with lower priority
+ *              it, or takes the places of running ones with lower priority.  What it takes from the prefix
+ *              cache (kvcache.h) is computed already
  *   3. rows    one row for each sequence in decode, then prefill chunks, first to last, with what is
  *              left of max_num_batched_tokens
  *
  * "First" is sequence_goes_before(): a total order that never changes for a pair.  The first of all
- * cannot be preempted and alone it fits the pool (checked at SUBMIT), so it always gets on, finishes, and
- * there is another first: no livelock, and within a priority no starvation. */
+ * cannot be preempted and alone it fits the pool (checked at SUBMIT): a page is free, or cached and can be
+ * evicted, or a sequence behind it uses it and is preempted.  No page is held by another group.  So it always
+ * gets on, finishes, and there is another first: no livelock, and within a priority no starvation.
+ *
+ * A sequence is held back, and others may pass it, while one that goes before it is computing what both begin
+ * with, if that is a page or more beyond what is found: it finds them when they are sealed, so a prompt that many send at once is
+ * computed once.  Whoever it waits for is running and goes before it, so there is no circle, and it waits no longer
+ * than that one needs for those pages; when that one is preempted or ends, it waits no more. */
 #ifndef LLMD_GPU_WORKER_SCHEDULER_H
 #define LLMD_GPU_WORKER_SCHEDULER_H
 
@@ -40,6 +47,8 @@ struct plan {
     uint32_t n_items;
     uint32_t n_rows;
     uint32_t n_preempted; /* while this plan was made */
+    uint64_t n_looked_up; /* tokens of sequences that began to run with it */
+    uint64_t n_found;     /* of these, in the prefix cache */
 };
 
 struct scheduler {

@@ -54,6 +54,7 @@ void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Ll
     entry->scheduled_ns = 0;
     entry->crashes = 0;
     entry->kills = 0;
+    entry->n_cached = 0;
     entry->finish = LLMD__FINISH__FINISH_NONE;
     entry->stop_token = -1;
     entry->epoch = 0;

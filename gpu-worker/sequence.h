@@ -34,6 +34,9 @@ struct sequence {
     uint32_t n_pages;
     uint32_t *pages; /* in the ledger */
     bool suspect;    /* ran at two crashes: runs alone until it makes a token (recovery.c) */
+    const struct sequence *held_by; /* it computes tokens that this one begins with (scheduler.c) */
+    uint64_t held_order;            /* .order of that one */
+    uint32_t held_until;            /* .n_computed of that one */
 
     /* delivery */
     uint32_t n_sent;    /* generated tokens that were given to the link */

@@ -45,13 +45,13 @@ void step_fini(struct step *s)
 }
 
 /* Describe the draw of row n_draws.  Before min_tokens neither EOS nor a stop token may be chosen. */
-static void add_draw(struct step *s, struct sequence *q, uint32_t row)
+static void add_draw(struct step *s, struct sequence *q, uint32_t n_rows, uint32_t row)
 {
     uint32_t i = s->n_draws++;
     struct step_draw *d = &s->draws[i];
 
     s->logit_rows[i] = row;
-    *d = (struct step_draw){ .sequence = q };
+    *d = (struct step_draw){ .sequence = q, .n_rows = n_rows };
     d->in.logits = s->logits + (size_t)i * s->info->vocab_size;
     d->in.sampling = q->request->sampling;
     d->in.tokens = q->tokens;
@@ -82,7 +82,7 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
         memcpy(s->tokens + row, q->tokens + q->n_computed, item->n_rows * sizeof *s->tokens);
         row += item->n_rows;
         if (item->wants_logits)
-            add_draw(s, q, row - 1);
+            add_draw(s, q, item->n_rows, row - 1);
     }
     assert(row == plan->n_rows);
     return (struct batch){ .n_rows = row,

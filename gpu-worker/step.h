@@ -11,6 +11,7 @@
 /* One row whose logits are wanted. */
 struct step_draw {
     struct sequence *sequence;
+    uint32_t n_rows; /* of the sequence in this step */
     struct sampler_input in;
     struct sampler_output out;
     enum sampler_result result;

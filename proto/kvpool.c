@@ -1,9 +1,14 @@
-/* kvpool.c - the KV page pool: layout, leasing by compare-and-swap, reclaiming after a death. */
+/* kvpool.c - the KV page pool: layout, leasing by compare-and-swap, finding, reclaiming after a death. */
 #include "proto/kvpool.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 
-#include "common/hash.h"
+enum {
+    INDEX_WINDOW = 16, /* slots that a page may lie in, from that of its key on */
+    NEXT_MAX = 4,      /* pages kept under the key of one parent, if it needs others' slots */
+};
 
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape)
 {
@@ -16,6 +21,22 @@ static uint64_t round_up(uint64_t v, uint64_t to)
     return (v + to - 1) / to * to;
 }
 
+static uint32_t index_slots_for(uint32_t n_pages)
+{
+    uint32_t n = INDEX_WINDOW;
+
+    while (n / 4 < n_pages && n < 1u << 31)
+        n *= 2;
+    return n;
+}
+
+static void map_parts(struct kvpool *p, const struct segment *s)
+{
+    *p = (struct kvpool){ .segment = *s, .hdr = (struct kvpool_hdr *)s->hdr };
+    p->descs = segment_at(s, KVPOOL_DESCS_OFFSET);
+    p->index = segment_at(s, p->hdr->index_offset);
+}
+
 bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t instance,
                    struct err *e)
 {
@@ -23,15 +44,19 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     uint64_t tokens_offset =
         KVPOOL_DESCS_OFFSET + (uint64_t)shape->n_pages * sizeof(struct kv_page_desc);
     uint64_t ids_bytes = (uint64_t)shape->n_pages * shape->page_tokens * sizeof(int32_t);
-    uint64_t data_offset = round_up(tokens_offset + ids_bytes, KVPOOL_DATA_ALIGN);
+    uint64_t index_offset = round_up(tokens_offset + ids_bytes, sizeof(struct kv_page_desc));
+    uint64_t index_bytes = (uint64_t)index_slots_for(shape->n_pages) * sizeof(uint64_t);
+    uint64_t data_offset = round_up(index_offset + index_bytes, KVPOOL_DATA_ALIGN), seed;
     struct segment s;
 
     assert(shape->n_pages > 0 && shape->n_pages < KV_PAGE_NONE && page_bytes > 0);
-    if (!segment_create(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
-                        data_offset + shape->n_pages * page_bytes, instance, e))
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        return err_set(e, ERR_SYS, errno, "draw the hash seed of the KV pool");
+    if (!segment_create_large(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
+                              data_offset + shape->n_pages * page_bytes, instance, e))
         return false;
-    *p = (struct kvpool){ .segment = s, .hdr = (struct kvpool_hdr *)s.hdr };
-    p->descs = segment_at(&s, KVPOOL_DESCS_OFFSET);
+    ((struct kvpool_hdr *)s.hdr)->index_offset = index_offset;
+    map_parts(p, &s);
     p->hdr->n_pages = shape->n_pages;
     p->hdr->page_tokens = shape->page_tokens;
     p->hdr->page_bytes = page_bytes;
@@ -41,17 +66,27 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     p->hdr->dtype = shape->dtype;
     p->hdr->tokens_offset = tokens_offset;
     p->hdr->data_offset = data_offset;
+    p->hdr->index_slots = index_slots_for(shape->n_pages);
+    p->hdr->hash_seed = seed;
     return true;
 }
 
-/* Descriptors, token ids and pages follow one another inside the segment; no sum here can wrap. */
+/* Between the token ids and the pages, and large enough for a window. */
+static bool index_fits(const struct kvpool_hdr *h)
+{
+    return h->index_slots >= INDEX_WINDOW && (h->index_slots & (h->index_slots - 1)) == 0 &&
+           h->index_offset <= h->data_offset && h->index_offset % sizeof(uint64_t) == 0 &&
+           h->index_slots <= (h->data_offset - h->index_offset) / sizeof(uint64_t);
+}
+
+/* Descriptors, token ids, index and pages follow one another in the segment; no sum here can wrap. */
 static bool offsets_fit(const struct kvpool_hdr *h, size_t bytes)
 {
     return h->n_pages > 0 && h->page_tokens > 0 && h->page_bytes > 0 && h->data_offset <= bytes &&
            h->data_offset % KVPOOL_DATA_ALIGN == 0 &&
-           h->n_pages <= (bytes - h->data_offset) / h->page_bytes &&
-           h->tokens_offset <= h->data_offset && h->tokens_offset % sizeof(int32_t) == 0 &&
-           h->page_tokens <= (h->data_offset - h->tokens_offset) / sizeof(int32_t) / h->n_pages &&
+           h->n_pages <= (bytes - h->data_offset) / h->page_bytes && index_fits(h) &&
+           h->tokens_offset <= h->index_offset && h->tokens_offset % sizeof(int32_t) == 0 &&
+           h->page_tokens <= (h->index_offset - h->tokens_offset) / sizeof(int32_t) / h->n_pages &&
            KVPOOL_DESCS_OFFSET + (uint64_t)h->n_pages * sizeof(struct kv_page_desc) <=
                h->tokens_offset;
 }
@@ -68,8 +103,7 @@ bool kvpool_attach(struct kvpool *p, int fd, struct err *e)
         segment_close(&s);
         return err_set(e, ERR_PROTO, 0, "kvpool: its offsets do not fit its size");
     }
-    *p = (struct kvpool){ .segment = s, .hdr = (struct kvpool_hdr *)s.hdr };
-    p->descs = segment_at(&s, KVPOOL_DESCS_OFFSET);
+    map_parts(p, &s);
     return true;
 }
 
@@ -78,6 +112,7 @@ void kvpool_close(struct kvpool *p)
     segment_close(&p->segment);
     p->hdr = NULL;
     p->descs = NULL;
+    p->index = NULL;
 }
 
 uint32_t kvpool_lease(struct kvpool *p, uint64_t lease, uint32_t *cursor)
@@ -101,14 +136,17 @@ uint32_t kvpool_lease(struct kvpool *p, uint64_t lease, uint32_t *cursor)
 
 static void free_page(struct kv_page_desc *d)
 {
+    atomic_fetch_add_explicit(&d->generation, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who sees anything of the rest sees that too */
     atomic_store_explicit(&d->sealed, 0, memory_order_relaxed);
     atomic_store_explicit(&d->n_tokens, 0, memory_order_relaxed);
     atomic_store_explicit(&d->pins, 0, memory_order_relaxed);
-    d->prefix_hash = 0;
+    atomic_store_explicit(&d->prefix_hash, 0, memory_order_relaxed);
+    atomic_store_explicit(&d->parent_hash, 0, memory_order_relaxed);
     d->checksum = 0;
+    d->last_used = 0;
     d->parent = KV_PAGE_NONE;
     d->parent_generation = 0;
-    atomic_fetch_add_explicit(&d->generation, 1, memory_order_relaxed);
     atomic_store_explicit(&d->lease, 0, memory_order_release);
 }
 
@@ -140,32 +178,210 @@ uint64_t kvpool_prefix_hash(uint64_t parent, const int32_t *ids, uint32_t n)
     return hash64(ids, n * sizeof *ids, parent);
 }
 
+uint64_t kvpool_prefix_root(const struct kvpool *p, struct hash128 identity)
+{
+    uint64_t words[] = { identity.low, identity.high,
+                         atomic_load_explicit(&p->hdr->era, memory_order_relaxed) };
+
+    return hash64(words, sizeof words, p->hdr->hash_seed);
+}
+
+void kvpool_hide_all(struct kvpool *p)
+{
+    atomic_fetch_add_explicit(&p->hdr->era, 1, memory_order_relaxed);
+}
+
 static uint64_t checksum_of(const struct kvpool *p, uint32_t page)
 {
     return hash64(kvpool_page(p, page), p->hdr->page_bytes, 0);
 }
 
-void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent)
+static void seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash,
+                    uint64_t checksum)
 {
     struct kv_page_desc *d = &p->descs[page];
     const struct kv_page_desc *before = parent == KV_PAGE_NONE ? NULL : &p->descs[parent];
+    uint64_t hash = kvpool_prefix_hash(parent_hash, kvpool_token_ids(p, page), p->hdr->page_tokens);
 
     assert(atomic_load_explicit(&d->n_tokens, memory_order_relaxed) == p->hdr->page_tokens);
     assert(!atomic_load_explicit(&d->sealed, memory_order_relaxed));
     assert(!before || atomic_load_explicit(&before->sealed, memory_order_relaxed));
-    d->prefix_hash = kvpool_prefix_hash(before ? before->prefix_hash : 0, kvpool_token_ids(p, page),
-                                        p->hdr->page_tokens);
-    d->checksum = checksum_of(p, page);
+    atomic_store_explicit(&d->prefix_hash, hash, memory_order_relaxed);
+    atomic_store_explicit(&d->parent_hash, parent_hash, memory_order_relaxed);
+    d->checksum = checksum;
     d->parent = parent;
     d->parent_generation =
         before ? atomic_load_explicit(&before->generation, memory_order_relaxed) : 0;
     atomic_store_explicit(&d->sealed, 1, memory_order_release);
 }
 
+void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash)
+{
+    seal_as(p, page, parent, parent_hash, checksum_of(p, page));
+}
+
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page)
 {
     return checksum_of(p, page) == p->descs[page].checksum;
 }
+
+/* ---- finding pages ---- */
+
+struct kvpool_ref kvpool_ref(const struct kvpool *p, uint32_t page)
+{
+    return (struct kvpool_ref){ page, atomic_load_explicit(&p->descs[page].generation,
+                                                           memory_order_acquire) };
+}
+
+static bool is_sealed(const struct kvpool *p, struct kvpool_ref ref)
+{
+    return atomic_load_explicit(&p->descs[ref.page].sealed, memory_order_acquire) &&
+           atomic_load_explicit(&p->descs[ref.page].generation, memory_order_acquire) ==
+               ref.generation;
+}
+
+/* After reading: whether all of that was of the page that ref names. */
+static bool is_still(const struct kvpool *p, struct kvpool_ref ref)
+{
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&p->descs[ref.page].generation, memory_order_relaxed) ==
+           ref.generation;
+}
+
+static uint64_t key_of_next(uint64_t parent_hash)
+{
+    return ~parent_hash;
+}
+
+static _Atomic uint64_t *slot_of(const struct kvpool *p, uint64_t key, uint32_t i)
+{
+    return &p->index[(key + i) & (p->hdr->index_slots - 1)];
+}
+
+static uint64_t slot_value(struct kvpool_ref ref)
+{
+    return (uint64_t)ref.generation << 32 | (ref.page + 1);
+}
+
+/* What a slot names, when that is a sealed page. */
+static bool read_slot(const struct kvpool *p, uint64_t slot, struct kvpool_ref *out)
+{
+    struct kvpool_ref ref = { (uint32_t)slot - 1, (uint32_t)(slot >> 32) };
+
+    if ((uint32_t)slot == 0 || ref.page >= p->hdr->n_pages || !is_sealed(p, ref))
+        return false;
+    *out = ref;
+    return true;
+}
+
+/* Into a slot that names nothing, else over another. */
+static void put(struct kvpool *p, uint64_t key, uint32_t page)
+{
+    uint64_t value = slot_value(kvpool_ref(p, page));
+    struct kvpool_ref other;
+
+    for (uint32_t i = 0; i < INDEX_WINDOW; i++)
+        if (atomic_load_explicit(slot_of(p, key, i), memory_order_relaxed) == value)
+            return;
+    for (uint32_t i = 0; i < INDEX_WINDOW; i++) {
+        uint64_t slot = atomic_load_explicit(slot_of(p, key, i), memory_order_relaxed);
+        if (!read_slot(p, slot, &other) &&
+            atomic_compare_exchange_strong_explicit(slot_of(p, key, i), &slot, value,
+                                                    memory_order_release, memory_order_relaxed))
+            return;
+    }
+    atomic_store_explicit(slot_of(p, key, page % INDEX_WINDOW), value, memory_order_release);
+}
+
+/* A prompt that thousands go on from has as many next pages; a few are enough. */
+static bool has_next_enough(const struct kvpool *p, uint64_t parent_hash)
+{
+    struct kvpool_ref ref;
+    uint32_t at = 0, n = 0;
+
+    while (n < NEXT_MAX && kvpool_find_next(p, parent_hash, &at, &ref))
+        n++;
+    return n == NEXT_MAX;
+}
+
+void kvpool_publish(struct kvpool *p, uint32_t page)
+{
+    const struct kv_page_desc *d = &p->descs[page];
+    uint64_t parent_hash = atomic_load_explicit(&d->parent_hash, memory_order_relaxed);
+
+    put(p, atomic_load_explicit(&d->prefix_hash, memory_order_relaxed), page);
+    if (!has_next_enough(p, parent_hash))
+        put(p, key_of_next(parent_hash), page);
+}
+
+bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvpool_ref *out)
+{
+    while (*at < INDEX_WINDOW) {
+        uint64_t slot = atomic_load_explicit(slot_of(p, hash, (*at)++), memory_order_acquire);
+        struct kvpool_ref ref;
+        if (read_slot(p, slot, &ref) &&
+            atomic_load_explicit(&p->descs[ref.page].prefix_hash, memory_order_relaxed) == hash) {
+            *out = ref;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool kvpool_find_next(const struct kvpool *p, uint64_t parent_hash, uint32_t *at,
+                      struct kvpool_ref *out)
+{
+    while (*at < INDEX_WINDOW) {
+        uint64_t slot = atomic_load_explicit(slot_of(p, key_of_next(parent_hash), (*at)++),
+                                             memory_order_acquire);
+        struct kvpool_ref ref;
+        if (read_slot(p, slot, &ref) && atomic_load_explicit(&p->descs[ref.page].parent_hash,
+                                                             memory_order_relaxed) == parent_hash) {
+            *out = ref;
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
+                       uint32_t n, struct kvpool_ref *parent)
+{
+    const struct kv_page_desc *d = &p->descs[ref.page];
+    const int32_t *have = kvpool_token_ids(p, ref.page);
+    struct kvpool_ref before;
+    uint32_t n_same = 0;
+
+    assert(n <= p->hdr->page_tokens);
+    if (!is_sealed(p, ref))
+        return 0;
+    while (n_same < n && have[n_same] == ids[n_same])
+        n_same++;
+    before = (struct kvpool_ref){ d->parent, d->parent_generation };
+    if (!is_still(p, ref))
+        return 0;
+    *parent = before;
+    return n_same;
+}
+
+bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
+                 uint32_t n, uint32_t parent, uint64_t parent_hash)
+{
+    uint64_t wanted = p->descs[from.page].checksum, found;
+
+    if (page == from.page) /* evicted a moment ago, and leased again for this */
+        return false;
+    memcpy(kvpool_page(p, page), kvpool_page(p, from.page), p->hdr->page_bytes);
+    found = checksum_of(p, page);
+    if (found != wanted || !is_still(p, from))
+        return false;
+    kvpool_commit(p, page, n, ids);
+    if (n == p->hdr->page_tokens)
+        seal_as(p, page, parent, parent_hash, found);
+    return true;
+}
+
+/* ---- after a death ---- */
 
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,
                         bool (*keep)(uint32_t page, void *arg), void *arg)

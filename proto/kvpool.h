@@ -1,7 +1,8 @@
-/* kvpool.h - make, attach, lease and free pages of the KV pool (kvpool_layout.h). */
+/* kvpool.h - make, attach, lease, find and free pages of the KV pool (kvpool_layout.h). */
 #ifndef LLMD_PROTO_KVPOOL_H
 #define LLMD_PROTO_KVPOOL_H
 
+#include "common/hash.h"
 #include "proto/dtype.h"
 #include "proto/kvpool_layout.h"
 
@@ -9,6 +10,12 @@ struct kvpool {
     struct segment segment;
     struct kvpool_hdr *hdr;
     struct kv_page_desc *descs; /* [n_pages] */
+    _Atomic uint64_t *index;    /* [index_slots] */
+};
+
+/* A page as long as it is not freed. */
+struct kvpool_ref {
+    uint32_t page, generation;
 };
 
 struct kvpool_shape {
@@ -40,12 +47,43 @@ void kvpool_free(struct kvpool *p, uint64_t lease, uint32_t page);
 /* Tokens 0..n_tokens-1 of the page are written; release.  ids: n_tokens - (committed so far) of them. */
 void kvpool_commit(struct kvpool *p, uint32_t page, uint32_t n_tokens, const int32_t *ids);
 
-/* Chained: of a page's ids and all before them.  parent: the hash of the page before, 0 for the first. */
+/* Chained: of a page's ids and all before them.  parent: the hash of the page before, the root for the
+ * first. */
 uint64_t kvpool_prefix_hash(uint64_t parent, const int32_t *ids, uint32_t n);
 
+/* Where chains of hashes begin, for KV of these weights and kernels, now. */
+uint64_t kvpool_prefix_root(const struct kvpool *p, struct hash128 identity);
+
+/* The KV there is may be wrong: no page sealed before is found any more, by any group. */
+void kvpool_hide_all(struct kvpool *p);
+
 /* A full page becomes immutable.  parent: the sealed page before it in its sequence, KV_PAGE_NONE for the
- * first.  Reads the whole page. */
-void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent);
+ * first; parent_hash: its prefix hash, or the root.  Reads the whole page. */
+void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash);
+
+struct kvpool_ref kvpool_ref(const struct kvpool *p, uint32_t page);
+
+/* Put a sealed page into the index, if it is not there. */
+void kvpool_publish(struct kvpool *p, uint32_t page);
+
+/* The next sealed page that the index has for this hash, whoever's it is; *at is 0 before the first call.  A
+ * hint: what the page holds is for kvpool_holds() to say. */
+bool kvpool_find(const struct kvpool *p, uint64_t hash, uint32_t *at, struct kvpool_ref *out);
+
+/* The same, of pages sealed behind one with this hash, or behind the root. */
+bool kvpool_find_next(const struct kvpool *p, uint64_t parent_hash, uint32_t *at,
+                      struct kvpool_ref *out);
+
+/* How many of ids[0..n-1], n at most a page, a page begins with, whoever's it is; 0 when it is not sealed any
+ * more.  Else *parent is the page it was computed behind (.page KV_PAGE_NONE: it is a first one). */
+uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int32_t *ids,
+                       uint32_t n, struct kvpool_ref *parent);
+
+/* Fill the first n tokens of a page just leased from a sealed one that begins with ids[0..n-1], perhaps of
+ * another group, and seal it when that is all.  False, and the page is empty still, when the other was
+ * freed meanwhile or is corrupt. */
+bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
+                 uint32_t n, uint32_t parent, uint64_t parent_hash);
 
 /* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page);

@@ -24,7 +24,8 @@
  * release; only then may it leave in TOKENS.  The end: .finish and its reasons first, then .state =
  * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.  The page table: a page is leased, then
  * written to pages[], then counted by .n_pages with release; it is taken out of the count before it is freed.
- * So whatever .n_pages lists is leased to this group and holds tokens of this sequence and of no other.
+ * So whatever .n_pages lists is leased to this group and holds tokens of this sequence, in a page that only
+ * others with the same tokens list too.
  * A reader of entry headers loads .state with acquire, copies, and loads .state and .sequence_id again: when
  * they are what they were, the copy is of one sequence (its counts may be a step old).  The ring: the suspect
  * first, then .n_suspects with release; what a reader copies it checks by loading .n_suspects again.
@@ -46,7 +47,7 @@
 
 #include "proto/segment.h"
 
-enum { LEDGER_VERSION = 3, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_VERSION = 4, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
 enum { LEDGER_SUSPECTS = 16, LEDGER_STEP_SIZES = 48, LEDGER_ERROR_BYTES = 128 };
 
 enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
@@ -83,7 +84,7 @@ struct ledger_hdr {
     _Atomic uint64_t
         step_ns[LEDGER_STEP_SIZES]; /* how long steps of each size take (step_history.h) */
     _Atomic uint32_t n_suspects;    /* ever; number i is suspects[i % LEDGER_SUSPECTS] */
-    uint32_t reserved1;
+    uint32_t n_chunks_reloaded; /* of the weights, when the KV pages there are were last trusted */
     struct ledger_suspect suspects[LEDGER_SUSPECTS];
 };
 static_assert(sizeof(struct ledger_hdr) <= LEDGER_ENTRIES_OFFSET, "header fits its page");
@@ -113,7 +114,8 @@ struct ledger_entry {
     uint32_t n_top;           /* alternatives really stored per token */
     uint32_t kills;           /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
     char error[LEDGER_ERROR_BYTES]; /* of FINISH_ERROR */
-    uint8_t reserved[48];
+    uint32_t n_cached;              /* prompt tokens found in the prefix cache when it first ran */
+    uint8_t reserved[44];
 };
 static_assert(sizeof(struct ledger_entry) == LEDGER_ENTRY_HDR_BYTES, "fixed entry header");
 

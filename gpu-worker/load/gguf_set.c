@@ -55,7 +55,7 @@ static bool check_part(const struct gguf *g, uint32_t no, uint32_t n, struct err
 
 static bool open_part(struct gguf_set *set, uint32_t n, struct err *e)
 {
-    char *path;
+    char *path = NULL;
     struct gguf *g;
 
     if (!name_file(set->files[0]->name, set->n, n, &path, e))
@@ -85,7 +85,7 @@ static bool check_total(const struct gguf_set *set, struct err *e)
 bool gguf_set_open(struct gguf_set *set, const char *path, struct err *e)
 {
     struct gguf_set out = { .files = mem_zalloc(GGUF_SET_FILES_MAX, sizeof(struct gguf *)) };
-    uint32_t n;
+    uint32_t n = 0;
 
     out.files[0] = gguf_open(path, e);
     if (!out.files[0])

@@ -16,6 +16,7 @@
 
 #include "common/buf.h"
 #include "common/fault_point.h"
+#include "common/huge.h"
 #include "common/mem.h"
 #include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/ops/packing.h"
@@ -186,12 +187,26 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
+/* Are the rows of the file what a panel of that format holds? */
+static bool is_as_stored(enum tensor_type from, enum dtype to)
+{
+    return (from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+           (from == TENSOR_BF16 && to == DTYPE_BF16);
+}
+
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
                        float *values, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    const void *rows[PACKING_PANEL_ROWS_MAX];
 
+    if (is_as_stored(want->from->type, (enum dtype)want->entry.dtype)) {
+        for (uint32_t r = 0; r < n; r++)
+            rows[r] = tensor_row(want->from, want->first + first + r);
+        packing_copy((enum dtype)want->entry.dtype, to, rows, n, s.cols);
+        return;
+    }
     for (uint32_t r = 0; r < n; r++)
         tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
                              tensor_row(want->from, want->first + first + r), s.cols);
@@ -347,7 +362,10 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
 
     if (!attach_copy(&s, fd, true, e))
         return false;
-    huge_pages_reserve(s.hdr, s.bytes, threads);
+    if (!huge_pages_take(&s, threads, e)) {
+        segment_close(&s);
+        return err_wrap(e, "weights");
+    }
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
     return true;
@@ -395,9 +413,15 @@ static bool checksums_are_intact(const struct segment *s)
            hash64(segment_at(s, h->checksums_offset), h->n_chunks * sizeof(uint64_t), 0);
 }
 
-static struct weights_hdr *map_header(int fd, struct err *e)
+/* The header lies in one page, whatever the pages are. */
+static size_t header_bytes(const struct segment *s)
 {
-    void *map = mmap(NULL, WEIGHTS_TENSORS_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return s->hdr->pages == SEGMENT_PAGES_RESERVED ? HUGE_BYTES : WEIGHTS_TENSORS_OFFSET;
+}
+
+static struct weights_hdr *map_header(const struct segment *s, struct err *e)
+{
+    void *map = mmap(NULL, header_bytes(s), PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 
     if (map != MAP_FAILED)
         return map;
@@ -426,7 +450,7 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
     fresh = !is_committed(&s) || !checksums_are_intact(&s);
     if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
         goto out;
-    shared = map_header(fd, e);
+    shared = map_header(&s, e);
     if (!shared)
         goto out;
     *w = (struct weights){ .segment = s,
@@ -446,7 +470,7 @@ out:
 void weights_close(struct weights *w)
 {
     if (w->shared)
-        munmap(w->shared, WEIGHTS_TENSORS_OFFSET);
+        munmap(w->shared, header_bytes(&w->segment));
     segment_close(&w->segment);
     *w = (struct weights){ .segment.fd = -1 };
 }

@@ -193,16 +193,22 @@ static const struct tier tiers[N_CPU_TIERS] = {
     [CPU_PLAIN] = { &cpu_kernels_plain,
                     { [DTYPE_F32] = &linear_f32_plain,
                       [DTYPE_F16] = &linear_f16_plain,
-                      [DTYPE_BF16] = &linear_bf16_plain } },
+                      [DTYPE_BF16] = &linear_bf16_plain,
+                      [DTYPE_I8] = &linear_i8_plain,
+                      [DTYPE_I4] = &linear_i4_plain } },
 #if defined(__x86_64__)
     [CPU_AVX2] = { &cpu_kernels_avx2,
                    { [DTYPE_F32] = &linear_f32_avx2,
                      [DTYPE_F16] = &linear_f16_avx2,
-                     [DTYPE_BF16] = &linear_bf16_avx2 } },
+                     [DTYPE_BF16] = &linear_bf16_avx2,
+                     [DTYPE_I8] = &linear_i8_avx2,
+                     [DTYPE_I4] = &linear_i4_avx2 } },
     [CPU_AVX512] = { &cpu_kernels_avx512,
                      { [DTYPE_F32] = &linear_f32_avx512,
                        [DTYPE_F16] = &linear_f16_avx512,
-                       [DTYPE_BF16] = &linear_bf16_avx512 } },
+                       [DTYPE_BF16] = &linear_bf16_avx512,
+                       [DTYPE_I8] = &linear_i8_avx2,
+                       [DTYPE_I4] = &linear_i4_avx2 } },
 #endif
 };
 

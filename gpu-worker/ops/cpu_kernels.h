@@ -20,7 +20,9 @@
 
 /* How the input of a product lies.  The kernels of one tier that name the same form read the same bytes. */
 enum input_form {
-    INPUT_ROWS, /* float rows, one after the other */
+    INPUT_ROWS,  /* float rows, one after the other */
+    INPUT_TILES, /* floats in tiles of tokens (panel_kernels.h) */
+    INPUT_I8,    /* codes with scales (int_input.h) */
     N_INPUT_FORMS
 };
 
@@ -90,6 +92,8 @@ extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels
 extern const struct linear_kernel linear_f32_plain, linear_f16_plain, linear_bf16_plain;
 extern const struct linear_kernel linear_f32_avx2, linear_f16_avx2, linear_bf16_avx2;
 extern const struct linear_kernel linear_f32_avx512, linear_f16_avx512, linear_bf16_avx512;
+extern const struct linear_kernel linear_i8_plain, linear_i4_plain;
+extern const struct linear_kernel linear_i8_avx2, linear_i4_avx2;
 
 enum { ATTENTION_PAGE_TOKENS_MAX = 256 };
 

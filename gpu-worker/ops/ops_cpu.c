@@ -8,6 +8,7 @@
 
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/packing_float.h"
 
 static inline float element(const void *w, enum dtype dtype, size_t i)
 {
@@ -75,18 +76,66 @@ static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end
     }
 }
 
-static void linear_rows(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+enum { RUN_COLS = 64, RUN_TOKENS = 64, ROWS = PACKING_FLOAT_ROWS_MAX };
+
+/* Sums of a panel's rows for some tokens, and a run of the panel's columns as floats. */
+struct panel_run {
+    float sums[RUN_TOKENS][ROWS];
+    float w[RUN_COLS][ROWS];
+};
+
+static void add_run(struct panel_run *p, const struct linear_job *j, uint32_t first_token,
+                    uint32_t n_tokens, uint32_t k, uint32_t n)
 {
-    for (uint32_t i = row_begin; i < row_end; i++) {
-        const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
-        for (uint32_t t = 0; t < j->n_tokens; t++) {
-            float *y = j->y + t * j->y_stride + i;
-            float sum = dot(w, j->dtype, (const float *)j->x + (size_t)t * j->cols, j->cols);
-            if (j->bias)
-                sum += j->bias[i];
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        const float *x = (const float *)j->x + (size_t)(first_token + t) * j->cols + k;
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t r = 0; r < ROWS; r++)
+                p->sums[t][r] += p->w[i][r] * x[i];
+    }
+}
+
+static void load_run(struct panel_run *p, const struct linear_job *j, uint32_t row, uint32_t k,
+                     uint32_t n)
+{
+    uint32_t height = packing_float_rows(j->dtype);
+    const char *panel = (const char *)j->w + row / height * packing_float_bytes(j->dtype, j->cols);
+    float one[RUN_COLS];
+
+    for (uint32_t r = 0; r < height; r++) {
+        packing_float_row(j->dtype, one, panel + (size_t)k * 64, r, n);
+        for (uint32_t i = 0; i < n; i++)
+            p->w[i][r] = one[i];
+    }
+}
+
+static void finish_run(const struct panel_run *p, const struct linear_job *j, uint32_t row,
+                       uint32_t n_rows, uint32_t first_token, uint32_t n_tokens)
+{
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t r = 0; r < n_rows; r++) {
+            float *y = j->y + (first_token + t) * j->y_stride + row + r;
+            float sum = p->sums[t][r] + (j->bias ? j->bias[row + r] : 0);
             *y = j->add ? *y + sum : sum;
         }
-    }
+}
+
+/* Each sum over the columns from the left, panel by panel, a run of columns at a time for many tokens. */
+static void linear_panels(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    uint32_t height = packing_float_rows(j->dtype);
+
+    for (uint32_t row = row_begin; row < row_end; row += height)
+        for (uint32_t first = 0; first < j->n_tokens; first += RUN_TOKENS) {
+            uint32_t n = j->n_tokens - first < RUN_TOKENS ? j->n_tokens - first : RUN_TOKENS;
+            struct panel_run p = { 0 };
+            for (uint32_t k = 0; k < j->cols; k += RUN_COLS) {
+                uint32_t cols = j->cols - k < RUN_COLS ? j->cols - k : RUN_COLS;
+                load_run(&p, j, row, k, cols);
+                add_run(&p, j, first, n, k, cols);
+            }
+            finish_run(&p, j, row, row_end - row < height ? row_end - row : height, first, n);
+        }
 }
 
 static void plain_rope(float *x, const float *cos, const float *sin, uint32_t half)
@@ -174,6 +223,6 @@ const struct cpu_kernels cpu_kernels_plain = {
     .gate = plain_gate,
 };
 
-const struct linear_kernel linear_f32_plain = { INPUT_ROWS, prepare_rows, linear_rows };
-const struct linear_kernel linear_f16_plain = { INPUT_ROWS, prepare_rows, linear_rows };
-const struct linear_kernel linear_bf16_plain = { INPUT_ROWS, prepare_rows, linear_rows };
+const struct linear_kernel linear_f32_plain = { INPUT_ROWS, prepare_rows, linear_panels };
+const struct linear_kernel linear_f16_plain = { INPUT_ROWS, prepare_rows, linear_panels };
+const struct linear_kernel linear_bf16_plain = { INPUT_ROWS, prepare_rows, linear_panels };

@@ -78,8 +78,8 @@ void rig_start(struct rig *r)
     r->link = link_bind(r->instance, 0, &e);
     assert_non_null(r->link);
     r->engine = engine_new(&(struct engine_boot){ .config = &r->config,
-                                                  .group = 0,
-                                                  .n_groups = 1,
+                                                  .group = r->group,
+                                                  .n_groups = r->n_groups > 0 ? r->n_groups : 1,
                                                   .epoch = r->epoch,
                                                   .ledger = &r->ledger,
                                                   .pool = &r->pool,
@@ -178,7 +178,8 @@ void rig_assert_clean(const struct rig *r)
         assert_int_equal(atomic_load(&ledger_entry(&r->ledger, i)->state), LEDGER_FREE);
     for (uint32_t i = 0; i < r->pool.hdr->n_pages; i++)
         assert_int_equal(atomic_load(&r->pool.descs[i].pins), 0);
-    assert_int_equal(kvpool_count_free(&r->pool), r->pool.hdr->n_pages);
+    assert_int_equal(kvpool_count_free(&r->pool) + stat_get(s, STAT_kv_pages_cached),
+                     r->pool.hdr->n_pages);
     assert_int_equal(stat_get(s, STAT_kv_pages_leased), 0);
     assert_int_equal(stat_get(s, STAT_kv_pages_pinned), 0);
     assert_int_equal(stat_get(s, STAT_sequences_running), 0);

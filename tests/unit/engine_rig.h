@@ -18,6 +18,7 @@ struct rig {
     struct kvpool pool;
     struct config config;
     uint32_t epoch;
+    uint32_t group, n_groups; /* 0 of 1, unless the test says more */
     struct runtime *runtime;
     struct link *link;
     struct engine *engine;
@@ -43,7 +44,7 @@ void rig_until_empty(struct rig *r, struct client *c);
 /* A turn of each, without waiting for anything. */
 void rig_turn(struct rig *r, struct client *c);
 
-/* No entry, no page, no pin, and everything accepted is accounted for. */
+/* No entry, no page but cached ones, no pin, and everything accepted is accounted for. */
 void rig_assert_clean(const struct rig *r);
 
 /* Tokens an undisturbed run must give; returns how many.  logprobs may be NULL. */

@@ -13,6 +13,7 @@ enum { THREADS = 3 };
 
 struct fake_settings fake_settings = { .max_model_len = 512 };
 uint32_t fake_n_doubts, fake_n_forwards, fake_last_rows, fake_last_seqs;
+uint64_t fake_n_rows;
 
 struct runtime {
     struct model_info info;
@@ -146,6 +147,7 @@ bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, s
     assert(row == b->n_rows && n_logits == b->n_logits);
     fake_n_forwards++;
     fake_last_rows = b->n_rows;
+    fake_n_rows += b->n_rows;
     fake_last_seqs = b->n_seqs;
     return true;
 }

@@ -29,8 +29,9 @@ struct fake_settings {
 
 extern struct fake_settings fake_settings;
 
-/* What the last forward pass was given, and how many there were. */
+/* What the last forward pass was given, and how many there were; rows of all of them. */
 extern uint32_t fake_n_forwards, fake_last_rows, fake_last_seqs;
+extern uint64_t fake_n_rows;
 /* How often the engine found logits that are no numbers. */
 extern uint32_t fake_n_doubts;
 

@@ -149,6 +149,8 @@ static void take_sequence(struct client *c, const Llmd__SequenceTokens *t)
             send_submit(c, s);
         return;
     }
+    if (t->cached_tokens > 0)
+        s->n_cached = t->cached_tokens;
     assert_true(t->index <= s->n); /* a gap would be lost text */
     assert_true(t->n_logprobs == 0 || t->n_logprobs == t->n_tokens);
     for (uint32_t i = 0; i < t->n_tokens; i++) {

@@ -28,6 +28,7 @@ struct client_stream {
     int32_t tokens[CLIENT_TOKENS_MAX];
     float logprobs[CLIENT_TOKENS_MAX];
     uint32_t n_accepted, n_unknown;
+    uint32_t n_cached; /* prompt tokens the worker found computed */
     bool refused;
     Llmd__RefuseReason reason;
     char text[256]; /* of REFUSED or of FINISH_ERROR */

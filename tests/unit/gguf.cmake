@@ -1,6 +1,8 @@
 # GGUF files: parser, tensors, tokenizer, and the writer of test files.
 add_library(gguf_writer STATIC unit/gguf_writer.c)
 target_link_libraries(gguf_writer PUBLIC common)
+add_library(gguf_tokenizer STATIC unit/gguf_tokenizer.c)
+target_link_libraries(gguf_tokenizer PUBLIC gguf_writer text PkgConfig::cmocka)
 
 llmd_test(NAME test_gguf SOURCES unit/test_gguf.c LIBS gguf_writer checkpoint LABELS unit)
 

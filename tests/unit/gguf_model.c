@@ -96,19 +96,6 @@ static void put_numbers(const struct converter *c)
             gguf_put_f32(c->w, key(c, names[i][1]), (float)number(c, names[i][0]));
 }
 
-static void put_ends(const struct converter *c)
-{
-    static const char *const keys[] = { "tokenizer.ggml.eos_token_id",
-                                        "tokenizer.ggml.eot_token_id",
-                                        "tokenizer.ggml.eom_token_id" };
-    const json_t *v = json_object_get(c->config, "eos_token_id");
-
-    if (json_is_integer(v))
-        gguf_put_u32(c->w, keys[0], (uint32_t)json_integer_value(v));
-    for (size_t i = 0; i < json_array_size(v) && i < 3; i++)
-        gguf_put_u32(c->w, keys[i], (uint32_t)json_integer_value(json_array_get(v, i)));
-}
-
 /* ---- rope ---- */
 
 static void put_factor_list(const struct converter *c, const json_t *list, const char *name)
@@ -323,16 +310,26 @@ static void put_tensors(const struct converter *c)
     }
 }
 
-void gguf_model_put(struct gguf_writer *w, const char *dir)
+static json_t *read_config(const char *dir)
 {
-    struct converter c = { .w = w };
     struct err e = { 0 };
     char path[256];
+    json_t *config;
 
     snprintf(path, sizeof path, "%s/config.json", dir);
-    c.config = json_parse_file(path, 1 << 20, &e);
+    config = json_parse_file(path, 1 << 20, &e);
+    if (!config)
+        fail_msg("%s", e.msg);
+    return config;
+}
+
+void gguf_model_put(struct gguf_writer *w, const char *dir)
+{
+    struct converter c = { .w = w, .config = read_config(dir) };
+    struct err e = { 0 };
+
     c.ts = safetensors_open(dir, &e);
-    if (!c.config || !c.ts)
+    if (!c.ts)
         fail_msg("%s: %s", dir, e.msg);
     if (!json_is_integer(json_object_get(c.config, "head_dim")))
         json_object_set_new(c.config, "head_dim",
@@ -342,11 +339,25 @@ void gguf_model_put(struct gguf_writer *w, const char *dir)
     gguf_put_string(w, "general.architecture", c.arch);
     put_counts(&c);
     put_numbers(&c);
-    put_ends(&c);
     put_rope(&c);
     put_tensors(&c);
     tensors_close(c.ts);
     json_decref(c.config);
+}
+
+void gguf_model_put_ends(struct gguf_writer *w, const char *dir)
+{
+    static const char *const keys[] = { "tokenizer.ggml.eos_token_id",
+                                        "tokenizer.ggml.eot_token_id",
+                                        "tokenizer.ggml.eom_token_id" };
+    json_t *config = read_config(dir);
+    const json_t *v = json_object_get(config, "eos_token_id");
+
+    if (json_is_integer(v))
+        gguf_put_u32(w, keys[0], (uint32_t)json_integer_value(v));
+    for (size_t i = 0; i < json_array_size(v) && i < 3; i++)
+        gguf_put_u32(w, keys[i], (uint32_t)json_integer_value(json_array_get(v, i)));
+    json_decref(config);
 }
 
 void gguf_model_write(const char *from, const char *dir, const char *name)
@@ -355,6 +366,7 @@ void gguf_model_write(const char *from, const char *dir, const char *name)
     struct buf file;
 
     gguf_model_put(&w, from);
+    gguf_model_put_ends(&w, from);
     file = gguf_finish(&w);
     test_dir_write(dir, name, file.data, file.n);
     buf_fini(&file);

@@ -8,6 +8,9 @@
 /* Add keys and tensors of the model in dir, its types kept; vectors become float32. */
 void gguf_model_put(struct gguf_writer *w, const char *dir);
 
+/* The ids that end a text, for a model whose tokenizer is not put. */
+void gguf_model_put_ends(struct gguf_writer *w, const char *dir);
+
 /* The whole model, without tokenizer, as dir/name. */
 void gguf_model_write(const char *from, const char *dir, const char *name);
 

@@ -25,7 +25,10 @@ void sequence_fixture_init(struct sequence_fixture *f, uint32_t n_entries, uint3
     memset(f, 0, sizeof *f);
     ok = ledger_create(&f->ledger, &ledger, 0, 1, &e) && kvpool_create(&f->pool, &pool, 1, &e);
     assert(ok);
-    kvcache_init(&f->cache, &f->pool, &f->stats, 0, 1, 1);
+    kvcache_init(
+        &f->cache,
+        &(struct kvcache_setup){
+            .pool = &f->pool, .stats = &f->stats, .n_groups = 1, .epoch = 1, .keeps_pages = true });
     f->n_entries = n_entries;
     f->sequences = mem_zalloc(n_entries, sizeof *f->sequences);
 }
@@ -36,6 +39,7 @@ void sequence_fixture_fini(struct sequence_fixture *f)
         if (f->sequences[i].state != SEQUENCE_FREE)
             sequence_unload(&f->sequences[i]);
     free(f->sequences);
+    kvcache_fini(&f->cache);
     ledger_close(&f->ledger);
     kvpool_close(&f->pool);
 }
@@ -90,4 +94,28 @@ uint32_t sequence_fixture_count_pins(const struct sequence_fixture *f)
     for (uint32_t i = 0; i < f->pool.hdr->n_pages; i++)
         n += atomic_load(&f->pool.descs[i].pins);
     return n;
+}
+
+void sequence_fixture_assert_balanced(const struct sequence_fixture *f)
+{
+    uint32_t n_used = 0, n_cached = 0;
+
+    for (uint32_t i = 0; i < f->pool.hdr->n_pages; i++) {
+        const struct kv_page_desc *d = &f->pool.descs[i];
+        bool is_leased = atomic_load(&d->lease) == f->cache.lease;
+        n_used += is_leased && atomic_load(&d->pins) > 0;
+        n_cached += is_leased && atomic_load(&d->pins) == 0;
+        assert(!is_leased || atomic_load(&d->pins) > 0 || atomic_load(&d->sealed));
+    }
+    assert(f->cache.n_used == n_used && f->cache.n_cached == n_cached);
+    assert(n_used + n_cached <= f->cache.pages_max);
+    assert(stat_get(&f->stats, STAT_kv_pages_leased) == n_used);
+    assert(stat_get(&f->stats, STAT_kv_pages_cached) == n_cached);
+    assert(stat_get(&f->stats, STAT_kv_pages_pinned) == sequence_fixture_count_pins(f));
+}
+
+void sequence_fixture_assert_idle(const struct sequence_fixture *f)
+{
+    sequence_fixture_assert_balanced(f);
+    assert(f->cache.n_used == 0 && sequence_fixture_count_pins(f) == 0);
 }

@@ -28,4 +28,9 @@ void sequence_fixture_remove(struct sequence_fixture *f, struct sequence *q);
 uint32_t sequence_fixture_count_leased(const struct sequence_fixture *f);
 uint32_t sequence_fixture_count_pins(const struct sequence_fixture *f);
 
+/* What the cache, the board and the pool say of pages is the same. */
+void sequence_fixture_assert_balanced(const struct sequence_fixture *f);
+/* The same, and no page is in use. */
+void sequence_fixture_assert_idle(const struct sequence_fixture *f);
+
 #endif

@@ -518,6 +518,11 @@ static bool all_have_tokens(const void *arg)
     return true;
 }
 
+static bool is_greeted(const void *arg)
+{
+    return ((const struct client *)arg)->is_greeted;
+}
+
 /* Several sequences in the middle of their answers, and the worker is gone. */
 static void kept_init(struct kept *k)
 {
@@ -669,6 +674,98 @@ static void a_full_page_that_was_not_sealed_is_kept_and_sealed(void **state)
     kept_finish(&k);
 }
 
+/* Sequences that list the same pages: each of them goes on, and a bad page is bad for all. */
+static void check_shared(bool with_flipped_bit)
+{
+    enum { N = 5, PROMPT = 50 };
+    struct client_request r[N];
+    int32_t prompts[N][PROMPT];
+    struct client c;
+    struct rig rig;
+    uint64_t n_prompt_tokens;
+    uint32_t page;
+
+    rig_make_segments(&rig, &rig_roomy); /* pages of 8 tokens */
+    fake_settings.step_us = 2000;
+    rig_start(&rig);
+    client_open(&c, rig.instance, 1);
+    for (uint32_t i = 0; i < N; i++) {
+        for (uint32_t k = 0; k < PROMPT; k++)
+            prompts[i][k] = (int32_t)(5 + k + (k >= 40 ? 20 * i : 0));
+        r[i] = client_request(prompts[i], PROMPT, 80);
+        r[i].ignore_eos = true;
+        r[i].sampling.temperature = 0.9f;
+        r[i].sampling.seed = i;
+        client_submit(&c, 1 + i, &r[i]);
+    }
+    rig_until(&rig, &c, all_have_tokens, &c);
+    rig_stop(&rig);
+    n_prompt_tokens = stat_get(rig_stats(&rig), STAT_prompt_tokens);
+    assert_int_equal(n_prompt_tokens, 40 + N * 10);
+    page = ledger_pages(&rig.ledger, ledger_entry(&rig.ledger, 0))[3];
+    assert_int_equal(atomic_load(&rig.pool.descs[page].pins), N);
+    if (with_flipped_bit)
+        kvpool_page(&rig.pool, page)[5] ^= 0x10;
+    rig_start(&rig);
+    assert_int_equal(stat_get(rig_stats(&rig), STAT_kv_pages_corrupt), with_flipped_bit);
+    rig_until_all_over(&rig, &c);
+    for (uint32_t i = 0; i < N; i++)
+        rig_assert_expected(&c.streams[i], &r[i]);
+    assert_int_equal(stat_get(rig_stats(&rig), STAT_prompt_tokens) - n_prompt_tokens,
+                     with_flipped_bit ? N * (PROMPT - 24) : 0);
+    rig_until_empty(&rig, &c);
+    rig_assert_clean(&rig);
+    client_close(&c);
+    rig_close(&rig);
+}
+
+static void sequences_that_share_pages_all_go_on(void **state)
+{
+    (void)state;
+    check_shared(false);
+}
+
+static void a_flipped_bit_in_a_shared_page_costs_all_that_list_it(void **state)
+{
+    (void)state;
+    check_shared(true);
+}
+
+/* What a dead worker had kept for prompts to come is found by the next, unless its bits have changed. */
+static void cached_pages_outlive_the_worker(void **state)
+{
+    enum { PROMPT = 50 };
+    struct client_request r;
+    int32_t prompt[PROMPT];
+    struct client c;
+    struct rig rig;
+
+    (void)state;
+    for (uint32_t k = 0; k < PROMPT; k++)
+        prompt[k] = (int32_t)(5 + k);
+    rig_make_segments(&rig, &rig_roomy);
+    rig_start(&rig);
+    client_open(&c, rig.instance, 1);
+    r = client_request(prompt, PROMPT, 20);
+    for (uint32_t i = 0; i < 4; i++) {
+        client_submit(&c, 1 + i, &r);
+        rig_until_all_over(&rig, &c);
+        rig_assert_expected(&c.streams[i], &r);
+        assert_int_equal(c.streams[i].n_cached, i == 0 ? 0 : i < 3 ? 48 : 8);
+        rig_until_empty(&rig, &c);
+        rig_stop(&rig);
+        for (uint32_t p = 0; i == 2 && p < rig.pool.hdr->n_pages; p++)
+            if (rig.pool.descs[p].sealed && kvpool_token_ids(&rig.pool, p)[0] == prompt[8])
+                kvpool_page(&rig.pool, p)[4] ^= 1;
+        rig_start(&rig);
+    }
+    assert_int_equal(stat_get(rig_stats(&rig), STAT_kv_pages_corrupt), 1);
+    rig_until(&rig, &c, is_greeted, &c);
+    rig_assert_clean(&rig);
+    client_close(&c);
+    rig_close(&rig);
+}
+
 /* ---- death at the narrow places ---- */
 
 /* It happens in epoch 1 or 2 (the first that takes over); each later start must find its way. */
@@ -687,6 +784,8 @@ static void check_fault(const char *points)
     start_worker(&f);
     for (uint32_t i = 0; i < N; i++) {
         r[i] = rig_mixed_request(i, prompts[i], &bias[i], &lists[i]);
+        if (i % 2) /* five of them begin alike */
+            memcpy(prompts[i], prompts[1], 20 * sizeof(int32_t));
         r[i].ignore_eos = true;
         r[i].max_tokens = 20 + i;
         client_submit(&f.client, 1 + i, &r[i]);
@@ -711,6 +810,13 @@ static void death_at_any_named_place_changes_no_token(void **state)
         "worker.publish=kill:9@1",
         "worker.seal=kill:3@1",
         "worker.seal=kill:20@1",
+        "worker.sealed=kill:5@1",
+        "worker.attach=kill:4@1",
+        "worker.attach=kill:9@1",
+        "worker.release=kill@1",
+        "worker.evict=kill@1",
+        "worker.evict=kill:7@1, worker.evict=kill:2@2",
+        "worker.attach=kill:8@1, worker.adopt=kill@2",
         "worker.commit=segv:40@1",
         "worker.commit=kill:50@1, worker.adopt=kill@2",
         "worker.commit=kill:50@1, worker.recover=kill@2",
@@ -743,6 +849,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_table_that_points_nowhere_is_harmless),
         cmocka_unit_test(kv_of_other_weights_is_computed_again),
         cmocka_unit_test(a_full_page_that_was_not_sealed_is_kept_and_sealed),
+        cmocka_unit_test(sequences_that_share_pages_all_go_on),
+        cmocka_unit_test(a_flipped_bit_in_a_shared_page_costs_all_that_list_it),
+        cmocka_unit_test(cached_pages_outlive_the_worker),
         cmocka_unit_test(death_at_any_named_place_changes_no_token),
     };
 

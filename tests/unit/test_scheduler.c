@@ -92,9 +92,8 @@ static void check_plan(const struct fixture *f, const struct plan *p)
         assert_int_equal(n_decode, n_decode_due); /* no running stream is left out */
     else
         assert_int_equal(p->n_items, 1);
-    assert_int_equal(n_pages, f->s.cache.n_leased);
-    assert_int_equal(n_pages, stat_get(&f->s.stats, STAT_kv_pages_leased));
-    assert_int_equal(n_pages, sequence_fixture_count_leased(&f->s));
+    assert_int_equal(n_pages, stat_get(&f->s.stats, STAT_kv_pages_pinned));
+    sequence_fixture_assert_balanced(&f->s);
 }
 
 /* What the engine does with a plan; returns how many finished. */
@@ -314,6 +313,9 @@ static void adversarial_schedules_finish(void **state)
                 uint32_t n_more = 1 + below(seed, &at, tokens_max - n_prompt);
                 struct sequence *q =
                     sequence_fixture_add(&f.s, n_prompt, n_more, (int32_t)below(seed, &at, 3));
+                if (seed % 2) /* prompts that begin alike, in three kinds */
+                    for (uint32_t i = 0, kind = below(seed, &at, 3); i < n_prompt * 3 / 4; i++)
+                        q->tokens[i] = (int32_t)(1000 * kind + i);
                 q->suspect = below(seed, &at, 20) == 0;
                 scheduler_add(&f.scheduler, q);
                 n_left--;
@@ -329,8 +331,7 @@ static void adversarial_schedules_finish(void **state)
                 fail_msg("seed %u does not end", (unsigned)seed);
         }
         assert_int_equal(n_finished + n_cancelled, ARRIVALS);
-        assert_int_equal(sequence_fixture_count_leased(&f.s), 0);
-        assert_int_equal(sequence_fixture_count_pins(&f.s), 0);
+        sequence_fixture_assert_idle(&f.s);
         fixture_fini(&f);
     }
 }
@@ -364,9 +365,97 @@ static void a_sequence_with_pages_runs_at_once(void **state)
     assert_true(plan->items[0].wants_logits);
     scheduler_remove(&s, with);
     scheduler_remove(&s, without);
-    assert_int_equal(sequence_fixture_count_leased(&f), 0);
+    sequence_fixture_assert_idle(&f);
     scheduler_fini(&s);
     sequence_fixture_fini(&f);
+}
+
+/* A sequence like another one, up to token n_common. */
+static struct sequence *add_like(struct fixture *f, const struct sequence *q, uint32_t n_common,
+                                 uint32_t n_prompt, int32_t priority)
+{
+    struct sequence *like = sequence_fixture_add(&f->s, n_prompt, 20, priority);
+
+    for (uint32_t i = 0; i < n_common; i++)
+        like->tokens[i] = q->tokens[i];
+    scheduler_add(&f->scheduler, like);
+    return like;
+}
+
+/* Three prompts begin with the same 40 tokens: those are computed by the first alone. */
+static void one_computes_what_many_begin_with(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b, *c, *other;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100); /* pages of 8 */
+    a = add(&f, 43, 20, 0);
+    b = add_like(&f, a, 40, 50, 0);
+    c = add_like(&f, a, 43, 43, 0);
+    other = add_like(&f, a, 7, 30, 0); /* no whole page in common */
+    for (uint32_t chunk = 0; chunk < 3; chunk++) {
+        p = step(&f);
+        assert_int_equal(b->state, SEQUENCE_WAITING);
+        assert_int_equal(c->state, SEQUENCE_WAITING);
+        assert_int_equal(other->state, SEQUENCE_RUNNING); /* it may pass them */
+        run_plan(&f, p);
+    }
+    p = step(&f);
+    assert_int_equal(b->n_computed, 40);
+    assert_int_equal(c->n_computed, 40);
+    assert_memory_equal(a->pages, b->pages, 5 * sizeof *a->pages);
+    assert_int_equal(p->n_looked_up, 50 + 43);
+    assert_int_equal(p->n_found, 40 + 40);
+    fixture_fini(&f);
+}
+
+/* Nobody waits for one that does not get on, or that comes later in the order. */
+static void a_held_sequence_waits_no_longer_than_its_holder_runs(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b, *urgent;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100);
+    a = add(&f, 80, 20, 0);
+    b = add_like(&f, a, 80, 90, 0);
+    run_plan(&f, step(&f));
+    assert_int_equal(b->state, SEQUENCE_WAITING);
+    urgent = add_like(&f, a, 80, 85, -1);
+    p = step(&f);
+    assert_int_equal(urgent->state, SEQUENCE_RUNNING);
+    assert_int_equal(urgent->n_computed, 16); /* what there was */
+    run_plan(&f, p);
+    scheduler_remove(&f.scheduler, a);
+    sequence_fixture_remove(&f.s, a);
+    run_plan(&f, step(&f));
+    assert_int_equal(b->state, SEQUENCE_WAITING); /* held by the urgent one now */
+    scheduler_remove(&f.scheduler, urgent);
+    sequence_fixture_remove(&f.s, urgent);
+    p = step(&f);
+    assert_int_equal(b->state, SEQUENCE_RUNNING);
+    assert_true(b->n_computed >= 16);
+    fixture_fini(&f);
+}
+
+/* What is found and in use costs no page: a prompt fits that would not fit alone beside the other. */
+static void shared_pages_count_once(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 10);
+    a = add(&f, 57, 3, 0); /* 8 pages */
+    run_plan(&f, step(&f));
+    b = add_like(&f, a, 56, 57, 0);
+    step(&f);
+    assert_int_equal(b->state, SEQUENCE_RUNNING);
+    assert_int_equal(f.s.cache.n_used, 9);
+    fixture_fini(&f);
 }
 
 int main(void)
@@ -381,6 +470,9 @@ int main(void)
         cmocka_unit_test(suspects_run_one_at_a_time_until_they_made_a_token),
         cmocka_unit_test(adversarial_schedules_finish),
         cmocka_unit_test(a_sequence_with_pages_runs_at_once),
+        cmocka_unit_test(one_computes_what_many_begin_with),
+        cmocka_unit_test(a_held_sequence_waits_no_longer_than_its_holder_runs),
+        cmocka_unit_test(shared_pages_count_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "gpu-worker/load/topology.h"
+#include "common/topology.h"
 #include "tests/unit/checkpoint.h"
 
 struct machine {

@@ -219,15 +219,15 @@ static void computing_maps_read_only(void **state)
 static void a_flipped_bit_is_found_and_repaired(void **state)
 {
     struct bench *b = *state;
-    const struct weights_tensor *t = &b->plan.tensors[0].entry;
-    const uint64_t places[] = { 17, b->plan.tensors[1].entry.offset + 5, t->offset + t->bytes };
+    const struct weights_tensor *norm = &b->plan.tensors[1].entry;
+    const uint64_t places[] = { 17, norm->offset + 5, norm->offset + norm->bytes };
     struct err e = { 0 };
     struct weights w;
     uint32_t chunk;
     bool loaded;
     char *data;
 
-    assert_true(t->bytes % 64 != 0);
+    assert_true(norm->bytes % 64 != 0); /* zeroes follow */
     assert_true(open_it(b, &w, 1, &loaded, &e));
     assert_int_equal(count_corrupt(b, &w, &chunk), 0);
     data = segment_at(&b->segment, w.hdr->data_offset);

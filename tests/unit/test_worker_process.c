@@ -212,6 +212,35 @@ static void streams_in_company_equal_their_solo_runs(void **state)
     fixture_fini(&f);
 }
 
+/* Computed, found in the cache, and with no cache at all: the same bits. */
+static void a_prefix_found_gives_the_same_bits_as_one_computed(void **state)
+{
+    enum { N = 12 };
+    static int32_t prompts[N][90];
+    const char *const off[] = { "model",     DEMO,      "max_num_seqs", "64",  "threads", "2",
+                                "log_level", "warning", "prefix_cache", "off", NULL };
+    struct fixture f, g;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    fixture_init(&g, 1, off);
+    for (uint32_t i = 0; i < 3 * N; i++) {
+        struct client_request r = stream_request(2 * (i % N) + 1, prompts[i % N]);
+        client_submit(i < 2 * N ? &f.client : &g.client, 1 + i, &r);
+        worker_until_all_over(i < 2 * N ? &f.client : &g.client);
+    }
+    for (uint32_t i = 0; i < N; i++) {
+        const struct client_stream *again = &f.client.streams[N + i];
+        compare(&f.client.streams[i], again);
+        compare(&f.client.streams[i], &g.client.streams[i]);
+        assert_true(again->n_cached >= (again->request.n_prompt - 1) / 16 * 16);
+    }
+    assert_true(stat_get(worker_rig_stats(&f.rig), STAT_prefix_cache_hits) > 0);
+    assert_int_equal(stat_get(worker_rig_stats(&g.rig), STAT_prefix_cache_hits), 0);
+    fixture_fini(&g);
+    fixture_fini(&f);
+}
+
 /* Killed twice under load: the weights are mapped, not loaded, and the text is the same. */
 static void a_killed_worker_goes_on_where_it_was(void **state)
 {
@@ -661,6 +690,7 @@ int main(void)
         cmocka_unit_test(greedy_tokens_are_the_golden_ones),
         cmocka_unit_test(two_ranks_give_the_golden_tokens),
         cmocka_unit_test(streams_in_company_equal_their_solo_runs),
+        cmocka_unit_test(a_prefix_found_gives_the_same_bits_as_one_computed),
         cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
         cmocka_unit_test(death_at_any_place_changes_no_byte),
         cmocka_unit_test(death_of_either_rank_changes_no_byte),

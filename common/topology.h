@@ -8,8 +8,8 @@
  * half speed.  It hurts when they are not, since a pinned thread cannot leave the core of a busy
  * neighbour.  PIN_AUTO pins only where there is nothing to choose: all ranks together have exactly one thread
  * for every core of the mask, and no control group's quota takes some of them back. */
-#ifndef LLMD_GPU_WORKER_LOAD_TOPOLOGY_H
-#define LLMD_GPU_WORKER_LOAD_TOPOLOGY_H
+#ifndef LLMD_COMMON_TOPOLOGY_H
+#define LLMD_COMMON_TOPOLOGY_H
 
 #include <stdbool.h>
 #include <stdint.h>

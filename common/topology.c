@@ -1,12 +1,12 @@
 /* topology.c - the mask from /proc/self/status, siblings and nodes from /sys/devices/system. */
-#include "gpu-worker/load/topology.h"
+#include "common/topology.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 enum { PATH_BYTES = 1024, LINE_BYTES = 4096, NODES_MAX = 1024 };
 
