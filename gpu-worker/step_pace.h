@@ -20,7 +20,7 @@
 
 #include <stdint.h>
 
-enum { STEP_PACE_ROWS_MIN = 8 }; /* a prompt gets on, however dear its rows are */
+enum { STEP_PACE_ROWS_MIN = 4 }; /* a prompt gets on, however dear its rows are */
 
 struct step_pace {
     uint32_t n_streams_max;

@@ -20,3 +20,8 @@ add_executable(bench-recovery ${CMAKE_SOURCE_DIR}/bench/recovery.c unit/worker_r
 target_link_libraries(bench-recovery PRIVATE proto PkgConfig::cmocka)
 target_compile_definitions(bench-recovery PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 add_dependencies(bench-recovery llm-worker)
+add_executable(bench-scheduling ${CMAKE_SOURCE_DIR}/bench/scheduling.c unit/worker_rig.c
+  unit/gateway_client.c)
+target_link_libraries(bench-scheduling PRIVATE proto PkgConfig::cmocka)
+target_compile_definitions(bench-scheduling PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+add_dependencies(bench-scheduling llm-worker)
