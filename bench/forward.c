@@ -15,8 +15,8 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/host.h"
 #include "common/mem.h"
-#include "gpu-worker/load/host.h"
 #include "gpu-worker/ops/ops.h"
 #include "gpu-worker/runtime.h"
 #include "proto/group_layout.h"

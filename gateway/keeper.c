@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "gateway/net/tcp_offset.h"
 #include "gateway/record.h"
 #include "proto/control.h"
 
@@ -44,6 +45,7 @@ static uint32_t list_handed(const struct connections *c, uint64_t *cookies)
     return n;
 }
 
+/* Of a connection that was shut down, only close() was missing. */
 static bool is_client(int fd, uint64_t *cookie)
 {
     int protocol = 0, listens = 0;
@@ -53,7 +55,7 @@ static bool is_client(int fd, uint64_t *cookie)
         return false;
     n = sizeof listens;
     return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n) && !listens &&
-           !getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &n_cookie);
+           !getsockopt(fd, SOL_SOCKET, SO_COOKIE, cookie, &n_cookie) && !tcp_is_shut(fd);
 }
 
 /* Its record, or a new one: it may have died before it had any. */

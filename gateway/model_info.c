@@ -1,11 +1,14 @@
-/* model_info.c - config.json and generation_config.json, the few members that matter here. */
+/* model_info.c - config.json and generation_config.json, or the metadata of a GGUF file: the few members that
+ * matter here. */
 #include "gateway/model_info.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "common/file.h"
+#include "common/gguf_model.h"
 #include "common/json.h"
 
 enum { FILE_BYTES_MAX = 4 << 20 };
@@ -87,12 +90,11 @@ static bool read_generation_config(struct model_info *info, const char *dir, str
     return true;
 }
 
-bool model_info_read(struct model_info *info, const char *dir, struct err *e)
+static bool read_directory(struct model_info *info, const char *dir, struct err *e)
 {
     json_t *config = read_object(dir, "config.json", e);
     bool ok;
 
-    *info = (struct model_info){ 0 };
     if (!config)
         return false;
     ok = read_u32(config, "max_position_embeddings", &info->max_model_len, e) &&
@@ -102,6 +104,34 @@ bool model_info_read(struct model_info *info, const char *dir, struct err *e)
     if (!ok)
         return err_wrap(e, "'%s/config.json'", dir);
     return read_generation_config(info, dir, e);
+}
+
+static bool read_gguf(struct model_info *info, const char *path, struct err *e)
+{
+    struct gguf *g = gguf_open(path, e);
+    bool ok;
+
+    if (!g)
+        return false;
+    ok = (gguf_model_count(g, "context_length", &info->max_model_len, e) &&
+          gguf_model_vocab_size(g, &info->vocab_size, e)) ||
+         err_wrap(e, "'%s'", path);
+    info->n_eos = gguf_model_end_ids(g, info->eos, MODEL_EOS_MAX);
+    gguf_close(g);
+    return ok;
+}
+
+bool model_info_read(struct model_info *info, const char *model, struct err *e)
+{
+    char *gguf;
+    bool ok;
+
+    *info = (struct model_info){ 0 };
+    if (!gguf_locate(model, &gguf, e))
+        return false;
+    ok = gguf ? read_gguf(info, gguf, e) : read_directory(info, model, e);
+    free(gguf);
+    return ok;
 }
 
 bool model_info_is_eos(const struct model_info *info, int32_t token)

@@ -24,8 +24,9 @@ struct model_info {
     struct model_default temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens;
 };
 
-/* Read <dir>/config.json and, when there is one, <dir>/generation_config.json.  ERR_SYS, ERR_MODEL. */
-bool model_info_read(struct model_info *info, const char *dir, struct err *e);
+/* Read <dir>/config.json and, when there is one, <dir>/generation_config.json; or a GGUF file's metadata.
+ * ERR_SYS, ERR_MODEL, ERR_CONFIG (gguf_locate()). */
+bool model_info_read(struct model_info *info, const char *model, struct err *e);
 
 bool model_info_is_eos(const struct model_info *info, int32_t token);
 

@@ -278,15 +278,6 @@ static bool go_on(const struct takeover *t, struct gateway_thread *thread, struc
     return true;
 }
 
-/* The client left meanwhile, by a reset. */
-static bool is_gone(int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t n = sizeof peer;
-
-    return getpeername(fd, (struct sockaddr *)&peer, &n) != 0;
-}
-
 /* Nobody goes on with it; what it has in the segment is free. */
 static void drop(const struct takeover *t, struct service *s, struct record *r, enum stat_id cause)
 {
@@ -308,7 +299,8 @@ static void take_client(struct takeover *t, struct gateway_thread *thread, struc
     struct service *s = thread->service;
     struct err e;
 
-    if (is_gone(r->fd)) {
+    if (tcp_is_shut(
+            r->fd)) { /* by the client's reset, or by us: what it was told may be on its way */
         close(r->fd);
         drop(t, s, r, STAT_requests_cancelled);
     } else if (go_on(t, thread, r, &e)) {

@@ -13,19 +13,20 @@
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/fault_point.h"
+#include "common/host.h"
+#include "common/huge.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/topology.h"
 #include "gpu-worker/comm/comm.h"
-#include "gpu-worker/load/host.h"
+#include "gpu-worker/load/huge_pages.h"
 #include "gpu-worker/load/model_config.h"
-#include "gpu-worker/load/safetensors.h"
 #include "gpu-worker/load/weights_guard.h"
 #include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
+#include "gpu-worker/ops/packing.h"
 #include "proto/ledger.h"
-
-enum { PACKING_PLAIN = 0 }; /* rows as in the checkpoint, whatever the tier */
 
 #define CHECK_NS (20 * NS_PER_MS) /* for verifying weights before service */
 
@@ -36,7 +37,7 @@ static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
 
 struct model {
     struct model_config c;
-    struct safetensors *files;
+    struct tensors *files;
     struct model_info info;
 };
 
@@ -80,7 +81,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
     if (!model_config_read(&m->c, config->model, e) || !set_max_model_len(m, config, e) ||
         !llama_check_shard(&m->c, shard.tp_size, e))
         return false;
-    m->files = safetensors_open(config->model, e);
+    m->files = tensors_open(config->model, e);
     if (!m->files)
         return false;
     if (!llama_plan(plan, &m->c, shard, m->files, e))
@@ -91,7 +92,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
 
 static void model_close(struct model *m)
 {
-    safetensors_close(m->files);
+    tensors_close(m->files);
     m->files = NULL;
 }
 
@@ -137,6 +138,7 @@ struct runtime {
     const struct ops *ops;
     struct ops_stream *stream;
     struct llama *llama;
+    struct hash128 rope; /* of the frequencies: keys in the pages are turned by them */
     struct hash128 kv_identity;
     uint32_t rows_max, seqs_max;
 };
@@ -169,12 +171,19 @@ static void open_ops(struct runtime *rt, const struct config *config)
 {
     const struct model_config *c = &rt->model.c;
     const struct kvpool_hdr *h = rt->pool->hdr;
-    double *freq = mem_zalloc(c->head_dim / 2, sizeof *freq);
+    double *freq = mem_zalloc(c->rope_dim / 2, sizeof *freq);
     struct ops_setup setup = {
-        .rows_max = rt->rows_max,
+        .rows_max = rt->rows_max > rt->seqs_max ? rt->rows_max : rt->seqs_max,
+        .cols_max = llama_cols_max(c),
+        .gated_max = llama_gated_max(c, rt->shard),
+        .n_experts = c->n_experts,
+        .n_experts_used = c->n_experts_used,
+        .expert_down_max = llama_down_max(c, rt->shard),
         .n_heads = llama_n_heads(c, rt->shard),
         .n_kv_heads = llama_n_kv_heads(c, rt->shard),
         .head_dim = c->head_dim,
+        .rope_dim = c->rope_dim,
+        .rope_amplitude = c->rope_amplitude,
         .positions_max = rt->model.info.max_model_len,
         .rope_freq = freq,
         .kv = { .pages = kvpool_page(rt->pool, 0),
@@ -186,19 +195,65 @@ static void open_ops(struct runtime *rt, const struct config *config)
                 .dtype = h->dtype },
     };
 
-    model_config_rope_freq(c, freq);
+    model_config_rope_freq(c, rt->model.info.max_model_len, freq);
+    rt->rope = hash128(freq, c->rope_dim / 2 * sizeof *freq, 0);
     rt->ops = ops_cpu_open(cpu_tier_choose(config->cpu_tier), &setup, rt->threads, &rt->stream);
     free(freq);
 }
 
+/* ---- threads ---- */
+
 /* 0 = the cores we may use, shared out among all ranks of the host. */
-static uint32_t threads_of(const struct config *config, uint32_t tp_size)
+static uint32_t threads_of(const struct config *config, const struct topology *machine,
+                           uint32_t n_ranks)
 {
     uint32_t n = (uint32_t)config->threads;
 
     if (n == 0)
-        n = host_cores("") / ((uint32_t)config->groups * tp_size);
+        n = topology_cores(machine) / n_ranks;
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static enum topology_pin pin_of(const struct config *config)
+{
+    if (strcmp(config->pin_threads, "off") == 0)
+        return PIN_OFF;
+    return strcmp(config->pin_threads, "on") == 0 ? PIN_ON : PIN_AUTO;
+}
+
+/* Pinned before they load or map weights, whose pages come to lie on the node of the thread that writes. */
+static bool open_threads(struct runtime *rt, const struct runtime_boot *boot, struct err *e)
+{
+    struct topology machine;
+    struct topology_rank rank = { .rank = boot->group * boot->tp_size + boot->rank,
+                                  .n_ranks = (uint32_t)boot->config->groups * boot->tp_size };
+    enum topology_pin pin = pin_of(boot->config);
+    uint32_t cpus[THREADS_MAX];
+    struct err why;
+
+    topology_read(&machine, "");
+    rank.n_threads = threads_of(boot->config, &machine, rank.n_ranks);
+    rt->threads = threads_new(rank.n_threads, e);
+    if (!rt->threads)
+        return false;
+    if (!topology_assign(&machine, pin, rank, cpus)) {
+        if (pin == PIN_ON)
+            log_warning("%u ranks of %u threads are more than the %u cores we may use, not pinning",
+                        rank.n_ranks, rank.n_threads, machine.n_cores);
+        return true;
+    }
+    if (threads_pin(rt->threads, cpus, &why))
+        log_info("threads=%u pinned, from cpu=%u on", rank.n_threads, cpus[0]);
+    else
+        log_warning("%s, ignoring", why.msg);
+    return true;
+}
+
+/* The guard may run anywhere: it begins where the thread that starts it may run. */
+static void start_guard(struct runtime *rt, uint32_t first_chunk)
+{
+    threads_unpin_caller(rt->threads);
+    weights_guard_start(rt->guard, first_chunk);
 }
 
 /* ---- weights that are still what was loaded ---- */
@@ -207,7 +262,7 @@ static struct hash128 layout_of(const struct model *m, const struct weights_plan
                                 struct llama_shard shard)
 {
     return weights_layout_hash(plan, m->files, m->c.digest, shard.rank, shard.tp_size,
-                               PACKING_PLAIN);
+                               PACKING_VERSION);
 }
 
 static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, uint32_t chunk,
@@ -272,7 +327,7 @@ _Atomic uint32_t *runtime_doubt(struct runtime *rt)
 void runtime_doubt_output(struct runtime *rt)
 {
     atomic_store(&rt->weights.shared->doubt, 1);
-    weights_guard_start(rt->guard, 0);
+    start_guard(rt, 0);
 }
 
 /* ---- open and close ---- */
@@ -282,19 +337,17 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
                        int *group_fd, bool *loaded, struct err *e)
 {
     const struct config *config = boot->config;
-    uint32_t n_threads = threads_of(config, boot->tp_size);
     struct weights_plan plan = { 0 };
     struct comm_shape shape;
     bool ok = false;
     int fd = *weights_fd;
 
-    rt->threads = threads_new(n_threads, e);
-    if (!rt->threads || !model_open(&rt->model, config, rt->shard, &plan, e) ||
+    if (!open_threads(rt, boot, e) || !model_open(&rt->model, config, rt->shard, &plan, e) ||
         !check_pool(rt->pool, &rt->model, config, e))
         goto out;
     *weights_fd = -1;
     if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
-                      PACKING_PLAIN, boot->epoch, rt->threads, loaded, e))
+                      PACKING_VERSION, boot->epoch, rt->threads, loaded, e))
         goto out;
     rt->n_checked = rt->weights.hdr->n_chunks;
     if (!*loaded && !check_weights(rt, &plan, e))
@@ -315,10 +368,10 @@ static struct hash128 identity_of(const struct runtime *rt)
     struct buf text = { 0 };
     struct hash128 h;
 
-    buf_printf(&text, "weights %llx %llx ops %s kv %u",
+    buf_printf(&text, "weights %llx %llx rope %llx ops %s kv %u",
                (unsigned long long)rt->weights.hdr->layout_hash[0],
-               (unsigned long long)rt->weights.hdr->layout_hash[1], rt->ops->name,
-               rt->pool->hdr->dtype);
+               (unsigned long long)rt->weights.hdr->layout_hash[1],
+               (unsigned long long)rt->rope.low, rt->ops->name, rt->pool->hdr->dtype);
     h = hash128(text.data, text.n, 0);
     buf_fini(&text);
     return h;
@@ -345,12 +398,13 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
         runtime_close(rt);
         return NULL;
     }
+    huge_pages_advise(&rt->pool->segment);
     open_ops(rt, boot->config);
     rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
                            rt->rows_max, rt->seqs_max);
     if (rt->n_checked < rt->weights.hdr->n_chunks)
-        weights_guard_start(rt->guard, rt->n_checked);
+        start_guard(rt, rt->n_checked);
     return rt;
 }
 
@@ -396,6 +450,7 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logit
 
     assert(rt->shard.rank == 0);
     check_batch(rt, batch);
+    threads_pin_caller(rt->threads);
     if (weights_guard_failed(rt->guard, e))
         return false;
     if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
@@ -410,6 +465,7 @@ bool runtime_follow(struct runtime *rt, struct err *e)
     struct batch b;
 
     assert(rt->shard.rank > 0);
+    threads_pin_caller(rt->threads);
     for (;;) {
         switch (comm_follow(rt->comm, &b, e)) {
         case COMM_STEP:
@@ -492,6 +548,26 @@ static uint32_t size_kvpool(const struct model *m, const struct config *config, 
     return (uint32_t)least(pages, KV_PAGE_NONE - 1);
 }
 
+/* What n segments get out of the pool of huge pages, all or nothing (segment_create_large()): that memory is not
+ * part of what is free, and comes on top of it. */
+static uint64_t take_from_pool(uint64_t *pool, uint64_t segment_bytes, uint64_t n)
+{
+    uint64_t bytes = n * ((segment_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES);
+
+    if (segment_bytes < HUGE_FROM_BYTES || bytes > *pool)
+        return 0;
+    *pool -= bytes;
+    return bytes;
+}
+
+static uint64_t pool_bytes(void)
+{
+    struct huge_host host;
+
+    huge_host_read(&host, "");
+    return host.pool_free * HUGE_BYTES;
+}
+
 static uint64_t mib(uint64_t bytes)
 {
     return bytes >> 20;
@@ -547,7 +623,7 @@ static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint64_t available = host_memory_available("");
+    uint64_t available = host_memory_available(""), pool = pool_bytes();
     uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };
@@ -559,6 +635,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
     if (!model_open(&m, config, (struct llama_shard){ 0, tp_size }, &first, e) ||
         !size_weights(&m, tp_size, &first, &weights, e))
         goto out;
+    if (available > 0)
+        available += take_from_pool(&pool, weights.shard_max, tp_size);
     shape = (struct kvpool_shape){ .page_tokens = (uint32_t)config->kv_page_tokens,
                                    .n_layers = m.c.n_layers,
                                    .n_kv_heads = m.c.n_kv_heads,
@@ -567,6 +645,8 @@ bool runtime_inspect(const struct config *config, struct model_info *info, Llmd_
     shape.n_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, available, e);
     if (shape.n_pages == 0)
         goto out;
+    if (available > 0)
+        available += take_from_pool(&pool, shape.n_pages * kvpool_page_bytes(&shape), 1);
     group = comm_shape_of(&m, config, tp_size);
     if (comm_group_bytes(&group) == UINT64_MAX) {
         err_set(e, ERR_CONFIG, 0, "max_num_seqs %u of %u pages each: the group's plan is too large",

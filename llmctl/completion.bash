@@ -29,9 +29,9 @@ _llmctl()
         ;;
     esac
     case $command in
-    '') options='status requests logs generate chat wait config drain restart reload upgrade version --help' ;;
+    '') options='status requests logs generate chat wait config doctor drain restart reload upgrade version --help' ;;
     status) options='--json --watch' ;;
-    config | requests) options='--json' ;;
+    config | doctor | requests) options='--json' ;;
     logs) options='--json --lines llmd gateway worker' ;;
     reload) options='--model' ;;
     wait) options='--timeout --pid --quiet' ;;

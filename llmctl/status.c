@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/huge.h"
 #include "llmctl/command.h"
 #include "llmctl/table.h"
 #include "proto/message_json.h"
@@ -51,6 +52,24 @@ static void put_model(struct buf *out, const Llmd__Status *s, bool colours)
     buf_printf(out, "  %s of weights, %u tokens at most  ", bytes, s->max_model_len);
     terminal_add(out, s->model, TINT_DIM, colours);
     buf_add_char(out, '\n');
+}
+
+/* Small ones are not worth a line. */
+static void put_memory(struct buf *out, const Llmd__Status *s, bool colours)
+{
+    char all[32], resident[32], huge[32];
+
+    for (size_t i = 0; i < s->n_memory; i++) {
+        const Llmd__SegmentMemory *m = s->memory[i];
+        if (m->bytes < HUGE_FROM_BYTES)
+            continue;
+        terminal_bytes(all, sizeof all, m->bytes);
+        terminal_bytes(resident, sizeof resident, m->resident_bytes);
+        terminal_bytes(huge, sizeof huge, m->huge_bytes);
+        add_line(out, "pages", colours);
+        buf_printf(out, "%s: %s, %s mapped, %s of it in huge pages (%s)\n", m->segment, all,
+                   resident, huge, m->pages);
+    }
 }
 
 static void put_load(struct buf *out, const Llmd__Status *s, bool colours)
@@ -147,6 +166,7 @@ void status_put_table(struct buf *out, const Llmd__Status *s, bool colours, unsi
 {
     put_head(out, s, colours);
     put_model(out, s, colours);
+    put_memory(out, s, colours);
     put_load(out, s, colours);
     put_processes(out, s, colours, width);
     if (s->n_groups > 0)

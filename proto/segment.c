@@ -8,6 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/host.h"
+#include "common/huge.h"
+
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21U << 26)
+#endif
+
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
 #endif
@@ -21,25 +28,26 @@ static const char *const kind_names[] = {
     [SEGMENT_GROUP] = "group",
 };
 
-static int make_memfd(const char *name)
+static int make_memfd(const char *name, unsigned flags)
 {
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL | flags);
 
     if (fd < 0 && errno == EINVAL) /* an older kernel */
-        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
     return fd;
 }
 
-bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version, const char *name,
-                    size_t bytes, uint64_t instance, struct err *e)
+/* Size it, seal it, map it.  Of huge pages mmap() is what reserves them, all or none. */
+static bool create(struct segment *s, const char *name, size_t bytes, enum segment_pages pages,
+                   struct err *e)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    bool is_reserved = pages == SEGMENT_PAGES_RESERVED;
+    size_t page = is_reserved ? (size_t)HUGE_BYTES : (size_t)sysconf(_SC_PAGESIZE);
     void *map = MAP_FAILED;
     int fd;
 
-    assert(bytes >= sizeof(struct segment_hdr));
     bytes = (bytes + page - 1) / page * page;
-    fd = make_memfd(name);
+    fd = make_memfd(name, is_reserved ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
     if (fd < 0)
         return err_set(e, ERR_SYS, errno, "create segment '%s'", name);
     if (ftruncate(fd, (off_t)bytes) < 0) {
@@ -55,16 +63,58 @@ bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version,
         err_set(e, ERR_SYS, errno, "map segment '%s' of %zu bytes", name, bytes);
         goto fail;
     }
+    if (is_reserved && host_huge_is_limited("") && fallocate(fd, 0, 0, (off_t)bytes) < 0) {
+        err_set(e, ERR_SYS, errno, "take %zu bytes of huge pages for segment '%s'", bytes, name);
+        goto fail;
+    }
     *s = (struct segment){ .hdr = map, .bytes = bytes, .fd = fd, .writable = true };
-    *s->hdr = (struct segment_hdr){ .magic = SEGMENT_MAGIC,
-                                    .kind = kind,
-                                    .version = version,
-                                    .bytes = bytes,
-                                    .instance = instance };
+    s->hdr->pages = pages;
     return true;
 fail:
+    if (map != MAP_FAILED)
+        munmap(map, bytes);
     close(fd);
     return false;
+}
+
+static void put_header(struct segment *s, enum segment_kind kind, uint32_t version,
+                       uint64_t instance)
+{
+    s->hdr->kind = kind;
+    s->hdr->version = version;
+    s->hdr->bytes = s->bytes;
+    s->hdr->instance = instance;
+    s->hdr->magic = SEGMENT_MAGIC;
+}
+
+bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version, const char *name,
+                    size_t bytes, uint64_t instance, struct err *e)
+{
+    assert(bytes >= sizeof(struct segment_hdr));
+    if (!create(s, name, bytes, SEGMENT_PAGES_SMALL, e))
+        return false;
+    put_header(s, kind, version, instance);
+    return true;
+}
+
+bool segment_create_large(struct segment *s, enum segment_kind kind, uint32_t version,
+                          const char *name, size_t bytes, uint64_t instance, struct err *e)
+{
+    struct err why;
+
+    if (bytes < HUGE_FROM_BYTES || !create(s, name, bytes, SEGMENT_PAGES_RESERVED, &why))
+        return segment_create(s, kind, version, name, bytes, instance, e);
+    put_header(s, kind, version, instance);
+    return true;
+}
+
+const char *segment_pages_name(const struct segment_hdr *h)
+{
+    static const char *const names[N_SEGMENT_PAGES] = { "small", "reserved", "advised",
+                                                        "collapsed" };
+    uint32_t pages = atomic_load_explicit(&h->pages, memory_order_relaxed);
+
+    return pages < N_SEGMENT_PAGES ? names[pages] : "small";
 }
 
 static bool header_is_ours(const struct segment_hdr *h, size_t bytes, enum segment_kind kind,

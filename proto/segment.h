@@ -8,6 +8,7 @@
 #define LLMD_PROTO_SEGMENT_H
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,13 +26,24 @@ enum segment_kind {
 
 #define SEGMENT_MAGIC 0x3147534d4c4cull /* "LLMSG1" */
 
+/* In which way a segment came to its memory; what came of it is another question (common/huge.h).  RESERVED is
+ * set at creation, the others by the worker that fills the segment. */
+enum segment_pages {
+    SEGMENT_PAGES_SMALL,
+    SEGMENT_PAGES_RESERVED,  /* from the pool of huge pages: what maps or unmaps counts in these */
+    SEGMENT_PAGES_ADVISED,   /* MADV_HUGEPAGE */
+    SEGMENT_PAGES_COLLAPSED, /* MADV_COLLAPSE */
+    N_SEGMENT_PAGES
+};
+
 struct segment_hdr {
-    uint64_t magic;    /* SEGMENT_MAGIC, written last at creation */
-    uint32_t kind;     /* enum segment_kind */
-    uint32_t version;  /* of that kind's layout */
-    uint64_t bytes;    /* of the whole segment */
-    uint64_t instance; /* random word of the llmd that made it */
-    uint8_t reserved[32];
+    uint64_t magic;         /* SEGMENT_MAGIC, written last at creation */
+    uint32_t kind;          /* enum segment_kind */
+    uint32_t version;       /* of that kind's layout */
+    uint64_t bytes;         /* of the whole segment */
+    uint64_t instance;      /* random word of the llmd that made it */
+    _Atomic uint32_t pages; /* enum segment_pages; 0 in segments of before there were others */
+    uint8_t reserved[28];
 };
 static_assert(sizeof(struct segment_hdr) == 64, "one cache line");
 
@@ -46,6 +58,16 @@ struct segment {
  * shows in /proc/PID/maps.  ERR_SYS. */
 bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version, const char *name,
                     size_t bytes, uint64_t instance, struct err *e);
+
+/* The same for a large segment: out of the pool of reserved huge pages, rounded up to these, when it is worth it
+ * and the pool has enough; else as above.  All of it is promised before this returns, so that no access can
+ * meet SIGBUS for want of a page; where a control group could break that promise later, all of it is
+ * taken now. */
+bool segment_create_large(struct segment *s, enum segment_kind kind, uint32_t version,
+                          const char *name, size_t bytes, uint64_t instance, struct err *e);
+
+/* "small", "reserved", "advised", "collapsed". */
+const char *segment_pages_name(const struct segment_hdr *h);
 
 /* Map a received descriptor; takes fd on success and on failure (closed then).  ERR_PROTO names what
  * was expected and what was found. */

@@ -52,8 +52,8 @@ finish() {
     exit "$code"
 }
 
-if [[ ! -f $model/config.json ]]; then
-    echo "make run: '$model' is no model folder: it has no config.json" >&2
+if [[ ! -f $model && ! -f $model/config.json ]] && ! compgen -G "$model/*.gguf" >/dev/null; then
+    echo "make run: '$model' is no model: neither a GGUF file nor a folder with one or with a config.json" >&2
     exit 1
 fi
 scripts/packages.sh build

@@ -312,8 +312,8 @@ static bool may_start(const struct llmd *l, const char *model, struct err *e)
     if (l->model_switch.llmd || l->former.by_slot || l->upgrade.llmd || upgrade_is_on(l))
         return err_set(e, ERR_CONFIG, 0,
                        "an upgrade, a restart or another switch of the model is going on");
-    if (model[0] != '/' || stat(model, &st) < 0 || !S_ISDIR(st.st_mode))
-        return err_set(e, ERR_CONFIG, 0, "model '%s': no such folder", model);
+    if (model[0] != '/' || stat(model, &st) < 0 || (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode)))
+        return err_set(e, ERR_CONFIG, 0, "model '%s': no such folder or file", model);
     return true;
 }
 

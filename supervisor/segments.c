@@ -39,6 +39,15 @@ static bool create_groups(struct segments *s, const struct config *c, const Llmd
     return true;
 }
 
+static bool create_weights(struct segment *s, uint32_t shard, uint64_t bytes, uint64_t instance,
+                           struct err *e)
+{
+    char name[32];
+
+    snprintf(name, sizeof name, "llmd-weights-%u", shard);
+    return segment_create_large(s, SEGMENT_WEIGHTS, WEIGHTS_VERSION, name, bytes, instance, e);
+}
+
 static void make_room(struct segments *s, const struct config *c)
 {
     *s = (struct segments){ .n_groups = (uint32_t)c->groups, .tp_size = (uint32_t)c->tp_size };
@@ -63,13 +72,12 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
     if (!board_create(&s->board, s->n_groups, s->tp_size, instance, e) ||
         !connections_create(&s->connections, (uint32_t)c->max_connections,
                             c->connection_journal_bytes, instance, e) ||
-        !kvpool_create(&s->kvpool, &shape, instance, e) || !create_groups(s, c, plan, instance, e))
+        !create_groups(s, c, plan, instance, e))
         return false;
-    for (uint32_t r = 0; r < s->tp_size; r++)
-        if (!create_plain(&s->weights[r], SEGMENT_WEIGHTS, WEIGHTS_VERSION, "weights", r,
-                          plan->weights_shard_bytes, instance, e))
+    for (uint32_t r = 0; r < s->tp_size; r++) /* first: all of them are read at each step */
+        if (!create_weights(&s->weights[r], r, plan->weights_shard_bytes, instance, e))
             return false;
-    return true;
+    return kvpool_create(&s->kvpool, &shape, instance, e);
 }
 
 static bool is_missing(int fd, const char *name, uint32_t number, struct err *e)

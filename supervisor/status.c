@@ -2,9 +2,11 @@
 #include "supervisor/status.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/huge.h"
 #include "supervisor/llmd.h"
 
 /* Memory of its own: program files and segments shared with others are not counted. */
@@ -95,6 +97,50 @@ static Llmd__GroupStatus *describe_group(const struct llmd *l, const struct team
     return g;
 }
 
+/* ---- huge pages ---- */
+
+static void add_use(Llmd__SegmentMemory *m, const struct segment *s, pid_t pid, const char *name)
+{
+    struct huge_use use;
+    struct stat st;
+
+    m->pages = (char *)(uintptr_t)segment_pages_name(s->hdr);
+    m->bytes += s->bytes;
+    if (fstat(s->fd, &st) == 0)
+        m->allocated_bytes += (uint64_t)st.st_blocks * 512;
+    if (pid <= 0 || !huge_use_read(&use, "", pid, name))
+        return;
+    m->resident_bytes += use.resident;
+    m->huge_bytes += use.huge;
+}
+
+static Llmd__SegmentMemory *add_memory(Llmd__Status *s, const char *segment, struct arena *a)
+{
+    Llmd__SegmentMemory *m = arena_alloc(a, sizeof *m);
+
+    llmd__segment_memory__init(m);
+    m->segment = arena_strdup(a, segment);
+    s->memory[s->n_memory++] = m;
+    return m;
+}
+
+/* As group 0 has them, whose ranks map a shard each. */
+static void add_segments(const struct llmd *l, Llmd__Status *s, struct arena *a)
+{
+    const struct team *t = &l->groups[0];
+    Llmd__SegmentMemory *weights;
+    char name[32];
+
+    s->memory = arena_alloc(a, 2 * sizeof *s->memory);
+    weights = add_memory(s, "weights", a);
+    for (uint32_t r = 0; r < t->n_members; r++) {
+        snprintf(name, sizeof name, "llmd-weights-%u", r);
+        add_use(weights, &l->segments.weights[r], t->members[r].child.pid, name);
+    }
+    add_use(add_memory(s, "kvpool", a), &l->segments.kvpool.segment, t->members[0].child.pid,
+            "llmd-kvpool");
+}
+
 static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
 {
     const Llmd__ModelPlan *p = l->plan;
@@ -112,6 +158,7 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
     s->groups = arena_alloc(a, l->n_groups * sizeof *s->groups);
     s->processes[s->n_processes++] =
         describe(l, "llmd", BOARD_SLOT_LLMD, getpid(), llmd_state(l), "", a);
+    add_segments(l, s, a);
     add_team(l, &l->gateway, s, a);
     for (uint32_t g = 0; g < l->n_groups; g++) {
         const struct stats *stats = stats_of(l, g);
@@ -140,6 +187,7 @@ Llmd__Status *status_make(const struct llmd *l, struct arena *a)
         s->listen[s->n_listen++] = arena_strdup(a, l->listeners.name[i]);
     model_switch_describe(l, note, sizeof note);
     s->note = arena_strdup(a, note);
+    s->fd_store = fdstore_is_there(&l->store);
     if (l->plan)
         add_plan(l, s, a);
     return s;

@@ -18,6 +18,7 @@
 #include "common/json.h"
 
 struct chat_template;
+struct gguf;
 
 /* Compile n bytes of template text, which are copied.  NULL and ERR_MODEL when it is malformed or uses
  * what is not supported.  Returned, caller frees. */
@@ -43,7 +44,7 @@ bool chat_template_mentions(const struct chat_template *t, const char *word);
 /* Does it loop over the content of a message, and so want a list of parts instead of one text? */
 bool chat_template_wants_parts(const struct chat_template *t);
 
-/* ---- the templates of a model directory ---------------------------------------------------------- */
+/* ---- the templates of a model ---------------------------------------------------------- */
 
 struct chat_templates {
     struct chat_template *plain;    /* NULL: the model has none */
@@ -52,9 +53,11 @@ struct chat_templates {
 };
 
 /* Read chat_template.jinja or else tokenizer_config.json's "chat_template" (one text, or a list of
- * named ones), and the special tokens of tokenizer_config.json.  A directory without templates is no
- * error.  ERR_SYS or ERR_MODEL; *ts is filled only on success, and then wants chat_templates_fini(). */
-bool chat_templates_load(struct chat_templates *ts, const char *model_dir, struct err *e);
+ * named ones), and the special tokens of tokenizer_config.json; or tokenizer.chat_template of a GGUF file.  A
+ * model without templates is no error.  ERR_SYS, ERR_MODEL, ERR_CONFIG (gguf_locate()); *ts is filled only
+ * on success, and then wants chat_templates_fini(). */
+bool chat_templates_load(struct chat_templates *ts, const char *model, struct err *e);
+bool chat_templates_load_gguf(struct chat_templates *ts, const struct gguf *g, struct err *e);
 void chat_templates_fini(struct chat_templates *ts);
 
 /* The template for a request with or without tools; NULL when the model has none. */

@@ -1,9 +1,10 @@
-/* chat_template_load.c - the templates and special tokens of a model directory. */
+/* chat_template_load.c - the templates and special tokens of a model directory or a GGUF file. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/file.h"
+#include "common/gguf.h"
 #include "common/json.h"
 #include "common/mem.h"
 #include "text/chat_template.h"
@@ -100,10 +101,10 @@ static bool compile_file(struct chat_templates *ts, const char *path, struct err
     return ok;
 }
 
-bool chat_templates_load(struct chat_templates *ts, const char *model_dir, struct err *e)
+static bool load_directory(struct chat_templates *ts, const char *dir, struct err *e)
 {
-    char *file = path_of(model_dir, "chat_template.jinja");
-    char *config_path = path_of(model_dir, "tokenizer_config.json");
+    char *file = path_of(dir, "chat_template.jinja");
+    char *config_path = path_of(dir, "tokenizer_config.json");
     struct chat_templates found = { 0 };
     json_t *config = NULL;
     bool ok = false;
@@ -128,6 +129,82 @@ out:
     json_decref(config);
     free(config_path);
     free(file);
+    return ok;
+}
+
+/* ---- GGUF ---- */
+
+/* The token that a key names by its id, under the name that templates have for it. */
+static bool put_token(json_t *tokens, const struct gguf *g, const char *key, const char *name,
+                      struct err *e)
+{
+    struct gguf_array list;
+    struct gguf_string s = { 0 };
+    int64_t id;
+
+    if (!gguf_has(g, key))
+        return true;
+    if (!gguf_integer(g, key, &id, e) || !gguf_array(g, "tokenizer.ggml.tokens", &list, e))
+        return false;
+    if (id < 0 || (uint64_t)id >= list.n || list.of != GGUF_STRING)
+        return true; /* none, as some files say it; the tokenizer has looked at it */
+    for (int64_t i = 0; i <= id; i++)
+        s = gguf_array_next(&list);
+    json_object_set_new(tokens, name, json_stringn(s.s, s.n));
+    return true;
+}
+
+static bool put_tokens(json_t *tokens, const struct gguf *g, struct err *e)
+{
+    return put_token(tokens, g, "tokenizer.ggml.bos_token_id", "bos_token", e) &&
+           put_token(tokens, g, "tokenizer.ggml.eos_token_id", "eos_token", e) &&
+           put_token(tokens, g, "tokenizer.ggml.unknown_token_id", "unk_token", e) &&
+           put_token(tokens, g, "tokenizer.ggml.padding_token_id", "pad_token", e);
+}
+
+static bool compile_key(struct chat_template **t, const struct gguf *g, const char *key,
+                        struct err *e)
+{
+    struct gguf_string text;
+
+    return !gguf_has(g, key) ||
+           (gguf_string(g, key, &text, e) && compile(t, text.s, text.n, key, e));
+}
+
+bool chat_templates_load_gguf(struct chat_templates *ts, const struct gguf *g, struct err *e)
+{
+    struct chat_templates found = { .tokens = json_object() };
+
+    if (put_tokens(found.tokens, g, e) &&
+        compile_key(&found.plain, g, "tokenizer.chat_template", e) &&
+        compile_key(&found.tool_use, g, "tokenizer.chat_template.tool_use", e)) {
+        *ts = found;
+        return true;
+    }
+    chat_templates_fini(&found);
+    return false;
+}
+
+static bool load_gguf_file(struct chat_templates *ts, const char *path, struct err *e)
+{
+    struct gguf *g = gguf_open(path, e);
+    bool ok = g && (chat_templates_load_gguf(ts, g, e) || err_wrap(e, "'%s'", path));
+
+    gguf_close(g);
+    return ok;
+}
+
+/* ---- either ---- */
+
+bool chat_templates_load(struct chat_templates *ts, const char *model, struct err *e)
+{
+    char *gguf;
+    bool ok;
+
+    if (!gguf_locate(model, &gguf, e))
+        return false;
+    ok = gguf ? load_gguf_file(ts, gguf, e) : load_directory(ts, model, e);
+    free(gguf);
     return ok;
 }
 

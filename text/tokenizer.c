@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/gguf.h"
 #include "common/mem.h"
 #include "common/utf8.h"
 #include "text/tokenizer/tokenizer_impl.h"
@@ -101,21 +102,44 @@ static bool read_files(const char *dir, struct tokenizer_files *f, struct err *e
            err_set(e, ERR_MODEL, 0, "'%.120s' has neither tokenizer.json nor tokenizer.model", dir);
 }
 
-struct tokenizer *tokenizer_open(const char *model_dir, struct err *e)
+static void free_files(struct tokenizer_files *f)
+{
+    free((char *)f->json.s);
+    free((char *)f->model.s);
+    free((char *)f->config.s);
+    free((char *)f->special_map.s);
+    free((char *)f->added.s);
+}
+
+static struct tokenizer *open_directory(const char *dir, struct err *e)
 {
     struct tokenizer_files files = { 0 };
-    struct tokenizer *t = NULL;
+    struct tokenizer *t = read_files(dir, &files, e) ? open_files(&files, e) : NULL;
 
-    if (read_files(model_dir, &files, e)) {
-        t = open_files(&files, e);
-        if (!t)
-            err_wrap(e, "tokenizer of '%s'", model_dir);
-    }
-    free((char *)files.json.s);
-    free((char *)files.model.s);
-    free((char *)files.config.s);
-    free((char *)files.special_map.s);
-    free((char *)files.added.s);
+    free_files(&files);
+    return t;
+}
+
+static struct tokenizer *open_gguf_file(const char *path, struct err *e)
+{
+    struct gguf *g = gguf_open(path, e);
+    struct tokenizer *t = g ? tokenizer_open_gguf(g, e) : NULL;
+
+    gguf_close(g);
+    return t;
+}
+
+struct tokenizer *tokenizer_open(const char *model, struct err *e)
+{
+    struct tokenizer *t;
+    char *gguf;
+
+    if (!gguf_locate(model, &gguf, e))
+        return NULL;
+    t = gguf ? open_gguf_file(gguf, e) : open_directory(model, e);
+    free(gguf);
+    if (!t)
+        err_wrap(e, "tokenizer of '%s'", model);
     return t;
 }
 
@@ -133,6 +157,15 @@ struct tokenizer *tokenizer_open_sentencepiece(const char *model, size_t n, cons
     struct tokenizer_files files = { .model = { model, n }, .config = { config, config_n } };
 
     return open_files(&files, e);
+}
+
+struct tokenizer *tokenizer_open_gguf(const struct gguf *g, struct err *e)
+{
+    struct tokenizer_files files = { 0 };
+    struct tokenizer *t = tokenizer_gguf_files(g, &files, e) ? open_files(&files, e) : NULL;
+
+    free_files(&files);
+    return t;
 }
 
 void tokenizer_close(struct tokenizer *t)

@@ -2,7 +2,8 @@
  *
  * Opened from a model directory as published on the Hugging Face hub: tokenizer.json when there is
  * one, else a SentencePiece tokenizer.model; tokenizer_config.json, special_tokens_map.json and
- * added_tokens.json add the names of the special tokens and whether the model wants them.
+ * added_tokens.json add the names of the special tokens and whether the model wants them.  Or from the
+ * metadata of a GGUF file.
  *
  * Always true: a struct tokenizer never changes after tokenizer_open(), so any number of threads may
  * use one at the same time; what a call needs beyond it, it allocates and frees itself.  A field of the
@@ -23,6 +24,7 @@
 #include "common/err.h"
 #include "text/token_list.h"
 
+struct gguf;
 struct tokenizer;
 
 /* Longest text tokenizer_encode() takes, in bytes. */
@@ -39,9 +41,9 @@ enum tokenizer_flags {
     TOKENIZER_SPANS = 1u << 2,
 };
 
-/* Returns a tokenizer, caller closes it.  NULL: ERR_SYS when a file cannot be read, ERR_MODEL when
- * the directory has no tokenizer or one that this build does not understand. */
-struct tokenizer *tokenizer_open(const char *model_dir, struct err *e);
+/* Returns a tokenizer, caller closes it.  NULL: ERR_SYS when a file cannot be read, ERR_MODEL when the
+ * model has no tokenizer or one that this build does not understand, ERR_CONFIG (gguf_locate()). */
+struct tokenizer *tokenizer_open(const char *model, struct err *e);
 
 /* The same from the bytes of the files themselves, which are not kept.  `config` (of
  * tokenizer_config.json) may be NULL. */
@@ -49,6 +51,8 @@ struct tokenizer *tokenizer_open_json(const char *json, size_t n, const char *co
                                       size_t config_n, struct err *e);
 struct tokenizer *tokenizer_open_sentencepiece(const char *model, size_t n, const char *config,
                                                size_t config_n, struct err *e);
+
+struct tokenizer *tokenizer_open_gguf(const struct gguf *g, struct err *e);
 
 void tokenizer_close(struct tokenizer *t); /* NULL is fine */
 

@@ -165,6 +165,8 @@ static void begin_linger(struct http_conn *c)
     deadline_set(c, DL_LINGER);
 }
 
+/* The socket is told first: whoever finds the connection after our death must not take it for an open one,
+ * be it by the record that on_close gives up or by the descriptor. */
 static void begin_closed(struct http_conn *c)
 {
     struct http_server *s = c->server;
@@ -175,9 +177,12 @@ static void begin_closed(struct http_conn *c)
     stream_count_output(c);
     deadline_set(c, DL_NONE);
     end_request(c, outcome);
+    stream_shut(c, softly);
+    fault_point("gateway.shut");
     if (s->handler.on_close)
         s->handler.on_close(c, s->ctx);
-    stream_close(c, softly);
+    fault_point("gateway.closed");
+    stream_close(c);
     counter_add(&s->counters->connections_done, 1);
     TAILQ_REMOVE(&s->conns, c, all);
     s->n_conns--;

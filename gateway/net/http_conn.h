@@ -198,8 +198,9 @@ void conn_set_done(struct http_conn *c);
 
 /* ---- http_stream.c ---- */
 void stream_open(struct http_conn *c);
-/* Shut the socket down, softly or by a reset, and give it up. */
-void stream_close(struct http_conn *c, bool softly);
+/* Say the end to the client, softly or by a reset; then give the socket up. */
+void stream_shut(struct http_conn *c, bool softly);
+void stream_close(struct http_conn *c);
 void stream_set_reading(struct http_conn *c, bool on);
 /* The first contiguous bytes of the input, and how many they are. */
 size_t stream_peek(const struct http_conn *c, const char **bytes);

@@ -176,12 +176,16 @@ static void on_stream_event(struct bufferevent *bev, short what, void *arg)
 /* ---- life ---- */
 /* Others may hold the descriptor, so what we mean is said to the socket.  A cut answer must not look
  * whole: chunked, its missing end shows; ended by closing, only a reset does. */
-void stream_close(struct http_conn *c, bool softly)
+void stream_shut(struct http_conn *c, bool softly)
 {
     if (softly)
         shutdown(c->fd, SHUT_RDWR);
     else
         tcp_abort(c->fd);
+}
+
+void stream_close(struct http_conn *c)
+{
     peer_watch_remove(c->server->peer_watch, c->fd);
     event_free(c->readable);
     evbuffer_free(c->in);

@@ -7,6 +7,7 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -71,6 +72,13 @@ bool tcp_bytes_read(int fd, uint64_t *bytes)
     }
     *bytes = after.tcpi_bytes_received - (uint64_t)queued - has_end(&after);
     return true;
+}
+
+bool tcp_is_shut(int fd)
+{
+    struct pollfd p = { .fd = fd };
+
+    return poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
 }
 
 void tcp_abort(int fd)

@@ -15,6 +15,9 @@
 bool tcp_bytes_taken(int fd, uint64_t *bytes);
 /* Bytes ever read from fd, exactly, while the connection lives. */
 bool tcp_bytes_read(int fd, uint64_t *bytes);
+/* Shut down both ways, or reset: nothing more can be said or heard, though the kernel may still be sending
+ * what was said before. */
+bool tcp_is_shut(int fd);
 /* End the connection at once with a reset, dropping what waits, whoever else holds the descriptor.
  * Other kinds of socket are shut down. */
 void tcp_abort(int fd);

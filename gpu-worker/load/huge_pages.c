@@ -1,52 +1,131 @@
 /* huge_pages.c - see huge_pages.h.
  *
- * MADV_COLLAPSE wants something to collapse: one small page in each huge one is enough. */
+ * Whether advice was followed shows only after a touch, so each huge page is touched once, and smaps is asked.
+ * MADV_COLLAPSE wants something to collapse: the same one small page in each huge one is enough. */
 #include "gpu-worker/load/huge_pages.h"
 
+#include <errno.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <sys/mman.h>
 
+#include "common/huge.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-#define FROM_BYTES  ((size_t)64 << 20)
-#define HUGE_BYTES  ((size_t)2 << 20)
 #define PIECE_BYTES ((size_t)32 << 20)
 
-struct reserve_job {
+/* One pass over the segment's whole huge pages, in pieces; it ends at the first error. */
+struct pass {
+    int (*step)(char *piece, size_t bytes); /* an errno */
     char *map;
-    size_t bytes; /* whole huge pages */
-    _Atomic size_t next;
-    _Atomic bool refused;
+    size_t bytes;
+    _Atomic size_t next, done;
+    _Atomic int error;
 };
 
-static void touch(volatile char *page)
+static int touch(char *piece, size_t bytes)
 {
-    *page = *page;
+    for (size_t i = 0; i < bytes; i += HUGE_BYTES) {
+        volatile char *page = piece + i;
+        *page = *page;
+    }
+    return 0;
 }
 
-static void reserve(void *arg, uint32_t job)
+static int collapse(char *piece, size_t bytes)
 {
-    struct reserve_job *j = arg;
+    return madvise(piece, bytes, MADV_COLLAPSE) < 0 ? errno : 0;
+}
+
+/* An older kernel does not know it; the pages come with the first touch then. */
+static int populate(char *piece, size_t bytes)
+{
+    return madvise(piece, bytes, MADV_POPULATE_WRITE) < 0 && errno != EINVAL ? errno : 0;
+}
+
+static void run_pieces(void *arg, uint32_t job)
+{
+    struct pass *p = arg;
     size_t at;
 
     (void)job;
-    while (!atomic_load(&j->refused) && (at = atomic_fetch_add(&j->next, PIECE_BYTES)) < j->bytes) {
-        size_t bytes = j->bytes - at < PIECE_BYTES ? j->bytes - at : PIECE_BYTES;
-        for (size_t i = 0; i < bytes; i += HUGE_BYTES)
-            touch(j->map + at + i);
-        if (madvise(j->map + at, bytes, MADV_COLLAPSE) < 0)
-            atomic_store(&j->refused, true); /* not possible, or no room: small pages do as well */
+    while (!atomic_load(&p->error) && (at = atomic_fetch_add(&p->next, PIECE_BYTES)) < p->bytes) {
+        size_t bytes = p->bytes - at < PIECE_BYTES ? p->bytes - at : PIECE_BYTES;
+        int error = p->step(p->map + at, bytes);
+        if (error)
+            atomic_store(&p->error, error);
+        else
+            atomic_fetch_add(&p->done, bytes);
     }
 }
 
-void huge_pages_reserve(void *map, size_t bytes, struct threads *threads)
+/* How many bytes it was done for; *error when that is not all. */
+static size_t run(struct segment *s, struct threads *threads, int (*step)(char *, size_t),
+                  int *error)
 {
-    struct reserve_job j = { .map = map, .bytes = bytes / HUGE_BYTES * HUGE_BYTES };
+    struct pass p = { .step = step, .map = (char *)s->hdr };
 
-    if (bytes >= FROM_BYTES && (uintptr_t)map % HUGE_BYTES == 0)
-        threads_run(threads, reserve, &j, threads_count(threads));
+    p.bytes = s->bytes / HUGE_BYTES * HUGE_BYTES;
+    threads_run(threads, run_pieces, &p, threads_count(threads));
+    *error = atomic_load(&p.error);
+    return atomic_load(&p.done);
+}
+
+static bool is_worth_it(const struct segment *s)
+{
+    return s->bytes >= HUGE_FROM_BYTES && (uintptr_t)s->hdr % HUGE_BYTES == 0;
+}
+
+static void note(struct segment *s, enum segment_pages pages)
+{
+    atomic_store_explicit(&s->hdr->pages, pages, memory_order_relaxed);
+}
+
+static bool is_reserved(const struct segment *s)
+{
+    return atomic_load_explicit(&s->hdr->pages, memory_order_relaxed) == SEGMENT_PAGES_RESERVED;
+}
+
+static bool take_advice(struct segment *s)
+{
+    struct huge_host host;
+
+    huge_host_read(&host, "");
+    return huge_host_takes_advice(&host) && madvise(s->hdr, s->bytes, MADV_HUGEPAGE) == 0;
+}
+
+bool huge_pages_take(struct segment *s, struct threads *threads, struct err *e)
+{
+    size_t collapsed;
+    bool advised;
+    int error;
+
+    if (!is_worth_it(s))
+        return true;
+    if (is_reserved(s)) {
+        run(s, threads, populate, &error);
+        return !error || err_set(e, ERR_SYS, error,
+                                 "fill %zu bytes of reserved huge pages; is there a limit on them "
+                                 "for this control group",
+                                 s->bytes);
+    }
+    advised = take_advice(s);
+    run(s, threads, touch, &error);
+    collapsed = run(s, threads, collapse, &error); /* what is huge already needs no work */
+    if (advised)
+        note(s, SEGMENT_PAGES_ADVISED);
+    else
+        note(s, collapsed > 0 ? SEGMENT_PAGES_COLLAPSED : SEGMENT_PAGES_SMALL);
+    return true;
+}
+
+void huge_pages_advise(struct segment *s)
+{
+    if (is_worth_it(s) && !is_reserved(s) && take_advice(s))
+        note(s, SEGMENT_PAGES_ADVISED);
 }

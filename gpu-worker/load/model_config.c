@@ -1,315 +1,417 @@
-/* model_config.c - fields of config.json, one reader per JSON type, each error naming file, field, what
- * was wanted and what was found. */
+/* model_config.c - config.json, by a table of what each family does. */
 #include "gpu-worker/load/model_config.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/buf.h"
 #include "common/file.h"
-#include "common/json.h"
+#include "common/gguf.h"
 #include "common/log.h"
+#include "gpu-worker/load/json_reader.h"
+#include "gpu-worker/load/model_config_gguf.h"
+#include "gpu-worker/load/model_rope.h"
 
 /* Largest values believed: they keep every product of two of them far from overflow. */
 enum {
     HIDDEN_MAX = 1 << 17,
     INTERMEDIATE_MAX = 1 << 20,
-    LAYERS_MAX = 1 << 10,
     HEADS_MAX = 1 << 10,
-    HEAD_DIM_MAX = 1 << 10,
     VOCAB_MAX = 1 << 24,
-    POSITIONS_MAX = 1 << 24,
 };
-
-struct reader {
-    const char *file;
-    const json_t *object;
-    struct err *e;
-};
-
-static bool fail(const struct reader *r, const char *field, const char *wanted)
-{
-    const json_t *v = json_object_get(r->object, field);
-    struct buf found = { 0 };
-    bool shown = v != NULL && !json_is_object(v) && !json_is_array(v);
-
-    if (shown)
-        jw_json(&(struct json_writer){ .out = &found }, v);
-    err_set(r->e, ERR_MODEL, 0, "%s: \"%s\" must be %s, found %.60s", r->file, field, wanted,
-            shown ? found.data
-            : v   ? (json_is_array(v) ? "an array" : "an object")
-                  : "nothing");
-    buf_fini(&found);
-    return false;
-}
-
-/* null counts as absent, as it does for the library that writes these files. */
-static const json_t *field_of(const struct reader *r, const char *field)
-{
-    const json_t *v = json_object_get(r->object, field);
-
-    return v && !json_is_null(v) ? v : NULL;
-}
-
-static bool read_count(const struct reader *r, const char *field, uint32_t max, uint32_t *out)
-{
-    const json_t *v = field_of(r, field);
-    json_int_t n = json_integer_value(v);
-    char wanted[48];
-
-    if (v && json_is_integer(v) && n >= 1 && n <= (json_int_t)max) {
-        *out = (uint32_t)n;
-        return true;
-    }
-    snprintf(wanted, sizeof wanted, "a whole number in 1..%u", max);
-    return fail(r, field, wanted);
-}
-
-static bool read_count_or(const struct reader *r, const char *field, uint32_t max, uint32_t absent,
-                          uint32_t *out)
-{
-    *out = absent;
-    return !field_of(r, field) || read_count(r, field, max, out);
-}
-
-static bool read_number(const struct reader *r, const char *field, double min, double max,
-                        double *out)
-{
-    const json_t *v = field_of(r, field);
-    double n = json_number_value(v);
-    char wanted[80];
-
-    if (v && json_is_number(v) && n >= min && n <= max) {
-        *out = n;
-        return true;
-    }
-    snprintf(wanted, sizeof wanted, "a number in %g..%g", min, max);
-    return fail(r, field, wanted);
-}
-
-static bool read_bool_or(const struct reader *r, const char *field, bool absent, bool *out)
-{
-    const json_t *v = field_of(r, field);
-
-    if (v && !json_is_boolean(v))
-        return fail(r, field, "true or false");
-    *out = v ? json_is_true(v) : absent;
-    return true;
-}
 
 /* ---- the families ---- */
 
+/* Which layers have the window, where "layer_types" does not say it. */
+enum window_rule {
+    WINDOW_NONE,
+    WINDOW_ALL,
+    WINDOW_UPPER, /* with use_sliding_window, those from max_window_layers on */
+    WINDOW_LISTED, /* with use_sliding_window; published code disagrees on a rule, so they must be listed */
+    WINDOW_EVEN, /* 0, 2, 4 .. */
+};
+
+enum experts_rule { EXPERTS_NONE, EXPERTS_MIXTRAL, EXPERTS_QWEN2, EXPERTS_QWEN3 };
+
 struct family {
     const char *architecture, *model_type;
-    bool qkv_bias;         /* always there */
-    bool bias_by_file;     /* attention_bias and mlp_bias decide */
-    bool window_by_switch; /* sliding_window counts only with use_sliding_window */
+    enum window_rule window;
+    enum experts_rule experts;
+    uint32_t head_dim; /* when the file does not say it; 0 = hidden_size / num_attention_heads */
+    struct model_rope_defaults rope;
+    bool qkv_bias;       /* always there */
+    bool attention_bias; /* the field decides, for q, k, v and o */
+    bool mlp_bias;       /* the field decides */
+    bool qk_norm;
+    bool fused; /* qkv_proj and gate_up_proj */
+    bool tied;  /* unless the file says otherwise */
+    bool gemma; /* gelu, 1 + w, scaled embedding */
+    bool gemma2;
 };
 
 static const struct family families[] = {
-    { .architecture = "LlamaForCausalLM", .model_type = "llama", .bias_by_file = true },
-    { .architecture = "MistralForCausalLM", .model_type = "mistral" },
+    { .architecture = "LlamaForCausalLM",
+      .model_type = "llama",
+      .rope = { .theta = 10000 },
+      .attention_bias = true,
+      .mlp_bias = true },
+    { .architecture = "MistralForCausalLM",
+      .model_type = "mistral",
+      .window = WINDOW_ALL,
+      .rope = { .theta = 10000 } },
     { .architecture = "Qwen2ForCausalLM",
       .model_type = "qwen2",
-      .qkv_bias = true,
-      .window_by_switch = true },
+      .window = WINDOW_UPPER,
+      .rope = { .theta = 10000 },
+      .qkv_bias = true },
+    { .architecture = "Qwen3ForCausalLM",
+      .model_type = "qwen3",
+      .window = WINDOW_UPPER,
+      .head_dim = 128,
+      .rope = { .theta = 10000 },
+      .attention_bias = true,
+      .qk_norm = true },
+    { .architecture = "GemmaForCausalLM",
+      .model_type = "gemma",
+      .head_dim = 256,
+      .rope = { .theta = 10000 },
+      .attention_bias = true,
+      .tied = true,
+      .gemma = true },
+    { .architecture = "Gemma2ForCausalLM",
+      .model_type = "gemma2",
+      .window = WINDOW_EVEN,
+      .head_dim = 256,
+      .rope = { .theta = 10000 },
+      .attention_bias = true,
+      .tied = true,
+      .gemma = true,
+      .gemma2 = true },
+    { .architecture = "Phi3ForCausalLM",
+      .model_type = "phi3",
+      .window = WINDOW_ALL,
+      .rope = { .theta = 10000, .partial = true, .original_positions = 4096 },
+      .fused = true },
+    { .architecture = "MixtralForCausalLM",
+      .model_type = "mixtral",
+      .window = WINDOW_ALL,
+      .experts = EXPERTS_MIXTRAL,
+      .rope = { .theta = 1e6 } },
+    { .architecture = "Qwen2MoeForCausalLM",
+      .model_type = "qwen2_moe",
+      .window = WINDOW_LISTED,
+      .experts = EXPERTS_QWEN2,
+      .rope = { .theta = 10000 },
+      .qkv_bias = true },
+    { .architecture = "Qwen3MoeForCausalLM",
+      .model_type = "qwen3_moe",
+      .window = WINDOW_LISTED,
+      .experts = EXPERTS_QWEN3,
+      .rope = { .theta = 10000 },
+      .attention_bias = true,
+      .qk_norm = true },
 };
 
-static const struct family *find_family(const struct reader *r)
+static const struct family *find_family(const struct json_reader *r)
 {
-    const json_t *list = field_of(r, "architectures"), *type = field_of(r, "model_type");
+    const json_t *list = json_reader_field(r, "architectures");
+    const char *type = json_string_value(json_reader_field(r, "model_type"));
     const char *name = json_string_value(json_array_get(list, 0));
 
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         if (name ? strcmp(name, families[i].architecture) == 0
-                 : json_is_string(type) &&
-                       strcmp(json_string_value(type), families[i].model_type) == 0)
+                 : type && strcmp(type, families[i].model_type) == 0)
             return &families[i];
     }
-    if (!name)
-        name = json_is_string(type) ? json_string_value(type) : "none";
     err_set(r->e, ERR_MODEL, 0,
-            "%s: architecture \"%.60s\" is not supported; this build computes LlamaForCausalLM, "
-            "MistralForCausalLM and Qwen2ForCausalLM",
-            r->file, name);
+            "%s: architecture \"%.60s\" is not supported; this build computes llama, mistral, "
+            "mixtral, qwen2, qwen3, qwen2_moe, qwen3_moe, gemma, gemma2 and phi3",
+            r->file,
+            name   ? name
+            : type ? type
+                   : "none");
     return NULL;
 }
 
-static bool read_sizes(const struct reader *r, struct model_config *c)
-{
-    uint32_t head_dim;
+/* ---- sizes ---- */
 
-    if (!read_count(r, "vocab_size", VOCAB_MAX, &c->vocab_size) ||
-        !read_count(r, "hidden_size", HIDDEN_MAX, &c->hidden_size) ||
-        !read_count(r, "intermediate_size", INTERMEDIATE_MAX, &c->intermediate_size) ||
-        !read_count(r, "num_hidden_layers", LAYERS_MAX, &c->n_layers) ||
-        !read_count(r, "num_attention_heads", HEADS_MAX, &c->n_heads) ||
-        !read_count_or(r, "num_key_value_heads", HEADS_MAX, c->n_heads, &c->n_kv_heads) ||
-        !read_count(r, "max_position_embeddings", POSITIONS_MAX, &c->positions_max))
+static bool read_head_dim(const struct json_reader *r, const struct family *f,
+                          struct model_config *c)
+{
+    uint32_t absent = f->head_dim > 0 ? f->head_dim : c->hidden_size / c->n_heads;
+
+    if (!json_reader_field(r, "head_dim") && f->head_dim == 0 && c->hidden_size % c->n_heads != 0)
+        return err_set(
+            r->e, ERR_MODEL, 0,
+            "%s: \"hidden_size\" %u is not a multiple of \"num_attention_heads\" %u, and "
+            "there is no \"head_dim\"",
+            r->file, c->hidden_size, c->n_heads);
+    if (!json_reader_count_or(r, "head_dim", MODEL_CONFIG_HEAD_DIM_MAX, absent, &c->head_dim))
+        return false;
+    if (c->head_dim == 0 || c->head_dim % 2 != 0 || c->head_dim > MODEL_CONFIG_HEAD_DIM_MAX)
+        return err_set(r->e, ERR_MODEL, 0,
+                       "%s: heads of %u dimensions; wanted an even number up to %d", r->file,
+                       c->head_dim, MODEL_CONFIG_HEAD_DIM_MAX);
+    return true;
+}
+
+static bool read_sizes(const struct json_reader *r, const struct family *f, struct model_config *c)
+{
+    if (!json_reader_count(r, "vocab_size", 1, VOCAB_MAX, &c->vocab_size) ||
+        !json_reader_count(r, "hidden_size", 1, HIDDEN_MAX, &c->hidden_size) ||
+        !json_reader_count(r, "intermediate_size", 1, INTERMEDIATE_MAX, &c->intermediate_size) ||
+        !json_reader_count(r, "num_hidden_layers", 1, MODEL_CONFIG_LAYERS_MAX, &c->n_layers) ||
+        !json_reader_count(r, "num_attention_heads", 1, HEADS_MAX, &c->n_heads) ||
+        !json_reader_count_or(r, "num_key_value_heads", HEADS_MAX, c->n_heads, &c->n_kv_heads) ||
+        !json_reader_count(r, "max_position_embeddings", 1, MODEL_POSITIONS_MAX, &c->positions_max))
         return false;
     if (c->n_heads % c->n_kv_heads != 0)
         return err_set(
             r->e, ERR_MODEL, 0,
             "%s: \"num_attention_heads\" %u is not a multiple of \"num_key_value_heads\" %u",
             r->file, c->n_heads, c->n_kv_heads);
-    head_dim = c->hidden_size / c->n_heads;
-    if (!field_of(r, "head_dim") && c->hidden_size % c->n_heads != 0)
-        return err_set(
-            r->e, ERR_MODEL, 0,
-            "%s: \"hidden_size\" %u is not a multiple of \"num_attention_heads\" %u, and "
-            "there is no \"head_dim\"",
-            r->file, c->hidden_size, c->n_heads);
-    if (!read_count_or(r, "head_dim", HEAD_DIM_MAX, head_dim, &c->head_dim))
+    return read_head_dim(r, f, c);
+}
+
+/* ---- kinds ---- */
+
+/* One of the words, when the field is there. */
+static bool check_word(const struct json_reader *r, const char *field, const char *const *words,
+                       const char *wanted)
+{
+    const json_t *v = json_reader_field(r, field);
+    const char *found = json_string_value(v);
+
+    for (; found && *words; words++)
+        if (strcmp(found, *words) == 0)
+            return true;
+    return !v || json_reader_fail(r, field, wanted);
+}
+
+/* Early files of Gemma say "gelu" and mean its tanh form, in which the model was trained. */
+static bool read_activation(const struct json_reader *r, const struct family *f,
+                            struct model_config *c)
+{
+    static const char *const silu[] = { "silu", "swish", NULL };
+    static const char *const gelu[] = { "gelu_pytorch_tanh", "gelu", NULL };
+
+    c->activation = f->gemma ? ACT_GELU_TANH : ACT_SILU;
+    if (f->gemma)
+        return check_word(r, "hidden_act", gelu, "\"gelu_pytorch_tanh\"") &&
+               check_word(r, "hidden_activation", gelu, "\"gelu_pytorch_tanh\"");
+    return check_word(r, "hidden_act", silu, "\"silu\"");
+}
+
+static bool refuse_quantised(const struct json_reader *r)
+{
+    const json_t *quantised = json_reader_field(r, "quantization_config");
+    const char *method = json_string_value(json_object_get(quantised, "quant_method"));
+
+    return !quantised ||
+           err_set(r->e, ERR_MODEL, 0,
+                   "%s: the weights are quantised (%.40s); this build loads float32, float16 and "
+                   "bfloat16",
+                   r->file, method ? method : "method not named");
+}
+
+static bool read_biases(const struct json_reader *r, const struct family *f, struct model_config *c)
+{
+    bool attention, mlp;
+
+    if (!json_reader_bool_or(r, "attention_bias", false, &attention) ||
+        !json_reader_bool_or(r, "mlp_bias", false, &mlp))
         return false;
-    if (c->head_dim % 2 != 0 || c->head_dim > HEAD_DIM_MAX)
-        return err_set(r->e, ERR_MODEL, 0,
-                       "%s: heads of %u dimensions; wanted an even number up to %d", r->file,
-                       c->head_dim, HEAD_DIM_MAX);
+    c->qkv_bias = f->qkv_bias || (f->attention_bias && attention);
+    c->o_bias = f->attention_bias && attention;
+    c->mlp_bias = f->mlp_bias && mlp;
     return true;
 }
 
-static bool read_kinds(const struct reader *r, const struct family *f, struct model_config *c)
+/* null means none, no field the family's own. */
+static bool read_softcap(const struct json_reader *r, const char *field, float absent, float *out)
 {
-    const json_t *act = field_of(r, "hidden_act");
-    const json_t *quantised = field_of(r, "quantization_config");
-    double eps, partial = 1;
-    bool attention_bias;
+    double cap = 0;
 
-    if (act && (!json_is_string(act) || (strcmp(json_string_value(act), "silu") != 0 &&
-                                         strcmp(json_string_value(act), "swish") != 0)))
-        return fail(r, "hidden_act", "\"silu\"");
-    if (quantised) {
-        const char *method = json_string_value(json_object_get(quantised, "quant_method"));
-        return err_set(
-            r->e, ERR_MODEL, 0,
-            "%s: the weights are quantised (%.40s); this build loads float32, float16 and "
-            "bfloat16",
-            r->file, method ? method : "method not named");
-    }
-    if (field_of(r, "partial_rotary_factor") &&
-        (!read_number(r, "partial_rotary_factor", 0, 1, &partial) || partial != 1))
-        return fail(r, "partial_rotary_factor", "1");
-    if (!read_number(r, "rms_norm_eps", 1e-20, 1, &eps) ||
-        !read_bool_or(r, "attention_bias", false, &attention_bias) ||
-        !read_bool_or(r, "mlp_bias", false, &c->mlp_bias) ||
-        !read_bool_or(r, "tie_word_embeddings", false, &c->tied_head))
+    if (!json_object_get(r->object, field))
+        cap = absent;
+    else if (json_reader_field(r, field) && !json_reader_number(r, field, 1e-3, 1e6, &cap))
+        return false;
+    *out = (float)cap;
+    return true;
+}
+
+static bool read_gemma2(const struct json_reader *r, struct model_config *c)
+{
+    double scalar;
+    bool both_ways;
+
+    if (!json_reader_number_or(r, "query_pre_attn_scalar", 1e-3, 1e6, 256, &scalar) ||
+        !read_softcap(r, "attn_logit_softcapping", 50, &c->attn_softcap) ||
+        !read_softcap(r, "final_logit_softcapping", 30, &c->final_softcap) ||
+        !json_reader_bool_or(r, "use_bidirectional_attention", false, &both_ways))
+        return false;
+    if (both_ways)
+        return json_reader_fail(r, "use_bidirectional_attention", "false in this build");
+    c->query_scale = (float)(1 / sqrt(scalar));
+    c->post_norms = true;
+    return true;
+}
+
+static bool read_kinds(const struct json_reader *r, const struct family *f, struct model_config *c)
+{
+    double eps;
+
+    if (!read_activation(r, f, c) || !refuse_quantised(r) || !read_biases(r, f, c) ||
+        !json_reader_number(r, "rms_norm_eps", 1e-20, 1, &eps) ||
+        !json_reader_bool_or(r, "tie_word_embeddings", f->tied, &c->tied_head))
         return false;
     c->rms_norm_eps = (float)eps;
-    c->qkv_bias = f->qkv_bias || (f->bias_by_file && attention_bias);
-    c->o_bias = f->bias_by_file && attention_bias;
-    c->mlp_bias = f->bias_by_file && c->mlp_bias;
-    return true;
+    c->query_scale = 1 / sqrtf((float)c->head_dim);
+    c->embed_scale = f->gemma ? sqrtf((float)c->hidden_size) : 1;
+    c->norm_plus_one = f->gemma;
+    c->qk_norm = f->qk_norm;
+    c->fused_qkv = c->fused_gate_up = f->fused;
+    return !f->gemma2 || read_gemma2(r, c);
 }
 
 /* ---- sliding window ---- */
 
-static bool check_layer_types(const struct reader *r, const struct model_config *c)
+static bool read_layer_types(const struct json_reader *r, struct model_config *c)
 {
-    const json_t *types = field_of(r, "layer_types");
+    const json_t *types = json_reader_field(r, "layer_types");
 
-    if (!types)
-        return true;
     if (!json_is_array(types) || json_array_size(types) != c->n_layers)
-        return fail(r, "layer_types", "one word for each layer");
+        return json_reader_fail(r, "layer_types", "one word for each layer");
     for (uint32_t i = 0; i < c->n_layers; i++) {
-        bool windowed = c->sliding_window > 0 && i >= c->window_from_layer;
-        const char *found = json_string_value(json_array_get(types, i));
-        const char *wanted = windowed ? "sliding_attention" : "full_attention";
-        if (!found || strcmp(found, wanted) != 0)
-            return err_set(
-                r->e, ERR_MODEL, 0,
-                "%s: \"layer_types\"[%u] must be \"%s\" by the other fields, found %.40s", r->file,
-                i, wanted, found ? found : "no string");
+        const char *type = json_string_value(json_array_get(types, i));
+        bool windowed = type && strcmp(type, "sliding_attention") == 0;
+        if (!windowed && (!type || strcmp(type, "full_attention") != 0))
+            return err_set(r->e, ERR_MODEL, 0,
+                           "%s: \"layer_types\"[%u] must be \"full_attention\" or "
+                           "\"sliding_attention\", found %.40s",
+                           r->file, i, type ? type : "no string");
+        if (windowed && c->sliding_window == 0)
+            return err_set(r->e, ERR_MODEL, 0,
+                           "%s: \"layer_types\"[%u] is \"sliding_attention\", and there is no "
+                           "\"sliding_window\" in use",
+                           r->file, i);
+        c->layers[i].windowed = windowed;
     }
     return true;
 }
 
-static bool read_window(const struct reader *r, const struct family *f, struct model_config *c)
+static bool read_max_window_layers(const struct json_reader *r, uint32_t *first)
 {
-    bool in_use = strcmp(f->model_type, "llama") != 0;
-
-    if (f->window_by_switch && !read_bool_or(r, "use_sliding_window", false, &in_use))
-        return false;
-    if (in_use && !read_count_or(r, "sliding_window", POSITIONS_MAX, 0, &c->sliding_window))
-        return false;
-    if (f->window_by_switch && c->sliding_window > 0) {
-        const json_t *from = field_of(r, "max_window_layers");
-        json_int_t n = json_integer_value(from);
-        if (!from || !json_is_integer(from) || n < 0 || n > LAYERS_MAX)
-            return fail(r, "max_window_layers", "the number of layers without a window");
-        c->window_from_layer = (uint32_t)n;
-    }
-    return check_layer_types(r, c);
+    if (!json_reader_field(r, "max_window_layers"))
+        return json_reader_fail(r, "max_window_layers", "the number of layers without a window");
+    return json_reader_count(r, "max_window_layers", 0, MODEL_CONFIG_LAYERS_MAX, first);
 }
 
-/* ---- rope ---- */
-
-static bool read_llama3_rope(const struct reader *r, struct model_config *c)
+static bool apply_window_rule(const struct json_reader *r, enum window_rule rule,
+                              struct model_config *c)
 {
-    if (!read_number(r, "low_freq_factor", 1e-3, 1e6, &c->rope_low_freq_factor) ||
-        !read_number(r, "high_freq_factor", 1e-3, 1e6, &c->rope_high_freq_factor) ||
-        !read_number(r, "original_max_position_embeddings", 1, POSITIONS_MAX,
-                     &c->rope_original_positions))
-        return false;
-    if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
-        return fail(r, "high_freq_factor", "above low_freq_factor");
-    return true;
-}
+    uint32_t first = 0, step = rule == WINDOW_EVEN ? 2 : 1;
 
-/* `r` reads the object that names the scaling: rope_scaling, or rope_parameters of newer files. */
-static bool read_scaling(const struct reader *r, struct model_config *c)
-{
-    const char *key = field_of(r, "rope_type") ? "rope_type" : "type";
-    const char *type = json_string_value(field_of(r, key));
-
-    if (!type)
-        return fail(r, "rope_type", "a word");
-    if (strcmp(type, "default") == 0)
+    if (c->sliding_window == 0)
         return true;
-    if (strcmp(type, "linear") == 0)
-        c->rope_scaling = ROPE_LINEAR;
-    else if (strcmp(type, "llama3") == 0)
-        c->rope_scaling = ROPE_LLAMA3;
-    else
-        return fail(r, key, "\"default\", \"linear\" or \"llama3\" in this build");
-    if (!read_number(r, "factor", 1, 1e6, &c->rope_factor))
+    if (rule == WINDOW_LISTED)
+        return json_reader_fail(r, "layer_types", "given with \"use_sliding_window\"");
+    if (rule == WINDOW_UPPER && !read_max_window_layers(r, &first))
         return false;
-    return c->rope_scaling != ROPE_LLAMA3 || read_llama3_rope(r, c);
+    for (uint32_t i = first; i < c->n_layers; i += step)
+        c->layers[i].windowed = true;
+    return true;
 }
 
-static bool read_rope(const struct reader *r, struct model_config *c)
+static bool read_window(const struct json_reader *r, const struct family *f, struct model_config *c)
 {
-    const json_t *scaling = field_of(r, "rope_scaling"), *whole = field_of(r, "rope_parameters");
-    struct reader in = { .object = whole, .e = r->e };
-    char file[96];
+    bool in_use = f->window != WINDOW_NONE;
 
-    c->rope_theta = 10000;
-    if (field_of(r, "rope_theta") && !read_number(r, "rope_theta", 1, 1e15, &c->rope_theta))
+    if ((f->window == WINDOW_UPPER || f->window == WINDOW_LISTED) &&
+        !json_reader_bool_or(r, "use_sliding_window", false, &in_use))
         return false;
-    if (scaling && !json_is_object(scaling))
-        return fail(r, "rope_scaling", "an object");
-    if (whole && !json_is_object(whole))
-        return fail(r, "rope_parameters", "an object");
-    snprintf(file, sizeof file, "%.60s: %s", r->file, whole ? "rope_parameters" : "rope_scaling");
-    in.file = file;
-    if (whole && field_of(&in, "rope_theta") &&
-        !read_number(&in, "rope_theta", 1, 1e15, &c->rope_theta))
+    if (in_use &&
+        !json_reader_count_or(r, "sliding_window", MODEL_POSITIONS_MAX, 0, &c->sliding_window))
         return false;
-    in.object = whole ? whole : scaling;
-    return !in.object || read_scaling(&in, c);
+    if (json_reader_field(r, "layer_types"))
+        return read_layer_types(r, c);
+    return apply_window_rule(r, f->window, c);
+}
+
+/* ---- experts ---- */
+
+static bool read_counts(const struct json_reader *r, const char *n_field, struct model_config *c)
+{
+    if (!json_reader_count(r, n_field, 1, MODEL_CONFIG_EXPERTS_MAX, &c->n_experts) ||
+        !json_reader_count(r, "num_experts_per_tok", 1, MODEL_CONFIG_EXPERTS_MAX,
+                           &c->n_experts_used))
+        return false;
+    if (c->n_experts_used > c->n_experts)
+        return err_set(r->e, ERR_MODEL, 0, "%s: \"num_experts_per_tok\" %u of \"%s\" %u", r->file,
+                       c->n_experts_used, n_field, c->n_experts);
+    return true;
+}
+
+static bool read_mixtral(const struct json_reader *r, struct model_config *c)
+{
+    c->expert_inner = c->intermediate_size;
+    c->norm_topk_prob = c->block_sparse_moe = true;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        c->layers[i].sparse = true;
+    return read_counts(r, "num_local_experts", c);
+}
+
+/* Every decoder_sparse_step-th layer, counted from 1, is sparse, less those of mlp_only_layers. */
+static bool read_sparse_layers(const struct json_reader *r, struct model_config *c)
+{
+    const json_t *dense = json_reader_field(r, "mlp_only_layers");
+    uint32_t step;
+
+    if (!json_reader_count_or(r, "decoder_sparse_step", MODEL_CONFIG_LAYERS_MAX, 1, &step))
+        return false;
+    if (dense && !json_is_array(dense))
+        return json_reader_fail(r, "mlp_only_layers", "a list of layers");
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        c->layers[i].sparse = (i + 1) % step == 0;
+    for (size_t i = 0; i < json_array_size(dense); i++) {
+        const json_t *v = json_array_get(dense, i);
+        json_int_t layer = json_integer_value(v);
+        if (!json_is_integer(v) || layer < 0 || layer >= (json_int_t)c->n_layers)
+            return json_reader_fail(r, "mlp_only_layers", "a list of layers");
+        c->layers[layer].sparse = false;
+    }
+    return true;
+}
+
+static bool read_qwen_experts(const struct json_reader *r, bool shared, struct model_config *c)
+{
+    const char *n_field = json_reader_field(r, "num_experts") ? "num_experts" : "num_local_experts";
+
+    return read_counts(r, n_field, c) && read_sparse_layers(r, c) &&
+           json_reader_count(r, "moe_intermediate_size", 1, INTERMEDIATE_MAX, &c->expert_inner) &&
+           json_reader_bool_or(r, "norm_topk_prob", false, &c->norm_topk_prob) &&
+           (!shared || json_reader_count(r, "shared_expert_intermediate_size", 1, INTERMEDIATE_MAX,
+                                         &c->shared_expert_inner));
+}
+
+static bool read_experts(const struct json_reader *r, enum experts_rule rule,
+                         struct model_config *c)
+{
+    if (rule == EXPERTS_NONE)
+        return true;
+    return rule == EXPERTS_MIXTRAL ? read_mixtral(r, c)
+                                   : read_qwen_experts(r, rule == EXPERTS_QWEN2, c);
 }
 
 /* ---- end of sequence ---- */
 
-static bool add_eos(const struct reader *r, const json_t *v, struct model_config *c)
+static bool add_eos(const struct json_reader *r, const json_t *v, struct model_config *c)
 {
     json_int_t id = json_integer_value(v);
 
     if (!json_is_integer(v))
-        return fail(r, "eos_token_id", "a token id or a list of them");
+        return json_reader_fail(r, "eos_token_id", "a token id or a list of them");
     if (id < 0 || id >= (json_int_t)c->vocab_size) {
         log_warning("file=%s field=eos_token_id value=%lld vocab_size=%u: no such token, ignoring",
                     r->file, (long long)id, c->vocab_size);
@@ -325,9 +427,9 @@ static bool add_eos(const struct reader *r, const json_t *v, struct model_config
     return true;
 }
 
-static bool read_eos(const struct reader *r, struct model_config *c)
+static bool read_eos(const struct json_reader *r, struct model_config *c)
 {
-    const json_t *v = field_of(r, "eos_token_id");
+    const json_t *v = json_reader_field(r, "eos_token_id");
 
     if (!v)
         return true;
@@ -357,15 +459,15 @@ static json_t *parse_object(const char *file, const char *bytes, size_t n, struc
     return NULL;
 }
 
-static bool read_config(const struct reader *r, struct model_config *c)
+static bool read_config(const struct json_reader *r, struct model_config *c)
 {
     const struct family *f = find_family(r);
 
     if (!f)
         return false;
     snprintf(c->architecture, sizeof c->architecture, "%s", f->architecture);
-    return read_sizes(r, c) && read_kinds(r, f, c) && read_window(r, f, c) && read_rope(r, c) &&
-           read_eos(r, c);
+    return read_sizes(r, f, c) && read_kinds(r, f, c) && read_window(r, f, c) &&
+           model_rope_read(r, &f->rope, c) && read_experts(r, f->experts, c) && read_eos(r, c);
 }
 
 bool model_config_parse(struct model_config *c, const char *config, size_t config_bytes,
@@ -373,12 +475,12 @@ bool model_config_parse(struct model_config *c, const char *config, size_t confi
 {
     struct model_config out = { 0 };
     json_t *v = parse_object("config.json", config, config_bytes, e);
-    bool ok = v && read_config(&(struct reader){ "config.json", v, e }, &out);
+    bool ok = v && read_config(&(struct json_reader){ "config.json", v, e }, &out);
 
     json_decref(v);
     if (ok && generation) {
         v = parse_object("generation_config.json", generation, generation_bytes, e);
-        ok = v && read_eos(&(struct reader){ "generation_config.json", v, e }, &out);
+        ok = v && read_eos(&(struct json_reader){ "generation_config.json", v, e }, &out);
         json_decref(v);
     }
     out.digest = hash128(config, config_bytes, 0);
@@ -389,7 +491,7 @@ bool model_config_parse(struct model_config *c, const char *config, size_t confi
     return ok;
 }
 
-bool model_config_read(struct model_config *c, const char *dir, struct err *e)
+static bool read_directory(struct model_config *c, const char *dir, struct err *e)
 {
     char path[1200], *config = NULL, *generation = NULL;
     size_t config_bytes, generation_bytes = 0;
@@ -407,28 +509,14 @@ bool model_config_read(struct model_config *c, const char *dir, struct err *e)
     return ok || err_wrap(e, "model directory '%s'", dir);
 }
 
-/* Low frequencies are divided by the factor, high ones kept, those between blended by how many turns they
- * make within the original context. */
-static double llama3_freq(const struct model_config *c, double freq)
+bool model_config_read(struct model_config *c, const char *model, struct err *e)
 {
-    double turns = c->rope_original_positions * freq / (2 * M_PI);
-    double blend =
-        (turns - c->rope_low_freq_factor) / (c->rope_high_freq_factor - c->rope_low_freq_factor);
+    char *gguf;
+    bool ok;
 
-    if (turns < c->rope_low_freq_factor)
-        return freq / c->rope_factor;
-    if (turns > c->rope_high_freq_factor)
-        return freq;
-    return (1 - blend) * freq / c->rope_factor + blend * freq;
-}
-
-void model_config_rope_freq(const struct model_config *c, double *freq)
-{
-    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
-        freq[i] = pow(c->rope_theta, -2.0 * i / c->head_dim);
-        if (c->rope_scaling == ROPE_LINEAR)
-            freq[i] /= c->rope_factor;
-        else if (c->rope_scaling == ROPE_LLAMA3)
-            freq[i] = llama3_freq(c, freq[i]);
-    }
+    if (!gguf_locate(model, &gguf, e))
+        return false;
+    ok = gguf ? model_config_read_gguf(c, gguf, e) : read_directory(c, model, e);
+    free(gguf);
+    return ok;
 }

@@ -2,14 +2,9 @@
 #include "gpu-worker/load/safetensors.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/file.h"
 #include "common/json.h"
@@ -20,15 +15,25 @@ enum { FILES_MAX = 4096, INDEX_BYTES_MAX = 64 << 20 };
 struct type {
     const char *text;
     uint32_t bits;
-    enum dtype dtype;
+    enum tensor_type type;
 };
 
 static const struct type types[] = {
-    { "F32", 32, DTYPE_F32 }, { "F16", 16, DTYPE_F16 }, { "BF16", 16, DTYPE_BF16 },
-    { "F64", 64, 0 },         { "I64", 64, 0 },         { "U64", 64, 0 },
-    { "I32", 32, 0 },         { "U32", 32, 0 },         { "I16", 16, 0 },
-    { "U16", 16, 0 },         { "I8", 8, 0 },           { "U8", 8, 0 },
-    { "BOOL", 8, 0 },         { "F8_E4M3", 8, 0 },      { "F8_E5M2", 8, 0 },
+    { "F32", 32, TENSOR_F32 },
+    { "F16", 16, TENSOR_F16 },
+    { "BF16", 16, TENSOR_BF16 },
+    { "F64", 64, 0 },
+    { "I64", 64, 0 },
+    { "U64", 64, 0 },
+    { "I32", 32, 0 },
+    { "U32", 32, 0 },
+    { "I16", 16, 0 },
+    { "U16", 16, 0 },
+    { "I8", 8, 0 },
+    { "U8", 8, 0 },
+    { "BOOL", 8, 0 },
+    { "F8_E4M3", 8, 0 },
+    { "F8_E5M2", 8, 0 },
     { "F8_E8M0", 8, 0 },
 };
 
@@ -42,11 +47,11 @@ static const struct type *find_type(const char *text)
 
 /* ---- one tensor of a header ---- */
 
-static bool read_shape(const json_t *shape, struct safetensors_tensor *t, struct err *e)
+static bool read_shape(const json_t *shape, struct tensor *t, struct err *e)
 {
-    if (!json_is_array(shape) || json_array_size(shape) > SAFETENSORS_DIMS_MAX)
+    if (!json_is_array(shape) || json_array_size(shape) > TENSORS_DIMS_MAX)
         return err_set(e, ERR_MODEL, 0, "\"shape\" must be a list of at most %d sizes",
-                       SAFETENSORS_DIMS_MAX);
+                       TENSORS_DIMS_MAX);
     t->n_dims = (uint32_t)json_array_size(shape);
     for (uint32_t i = 0; i < t->n_dims; i++) {
         const json_t *v = json_array_get(shape, i);
@@ -58,7 +63,7 @@ static bool read_shape(const json_t *shape, struct safetensors_tensor *t, struct
 }
 
 /* Bytes of the shape, or UINT64_MAX when they do not fit. */
-static uint64_t shape_bytes(const struct safetensors_tensor *t, uint32_t bits)
+static uint64_t shape_bytes(const struct tensor *t, uint32_t bits)
 {
     uint64_t n = bits / 8;
 
@@ -69,8 +74,8 @@ static uint64_t shape_bytes(const struct safetensors_tensor *t, uint32_t bits)
 }
 
 /* data_offsets: [begin, end) in the data, which has data_bytes. */
-static bool read_tensor(const json_t *v, const char *data, uint64_t data_bytes,
-                        struct safetensors_tensor *t, struct err *e)
+static bool read_tensor(const json_t *v, const char *data, uint64_t data_bytes, struct tensor *t,
+                        struct err *e)
 {
     const json_t *offsets = json_object_get(v, "data_offsets");
     const char *text = json_string_value(json_object_get(v, "dtype"));
@@ -79,8 +84,8 @@ static bool read_tensor(const json_t *v, const char *data, uint64_t data_bytes,
 
     if (!type)
         return err_set(e, ERR_MODEL, 0, "\"dtype\" %.20s is not known", text ? text : "(none)");
-    t->dtype = type->dtype;
-    snprintf(t->dtype_text, sizeof t->dtype_text, "%s", type->text);
+    t->type = type->type;
+    snprintf(t->type_text, sizeof t->type_text, "%s", type->text);
     if (!read_shape(json_object_get(v, "shape"), t, e))
         return false;
     if (json_array_size(offsets) != 2 || !json_is_integer(json_array_get(offsets, 0)) ||
@@ -105,21 +110,14 @@ static bool read_tensor(const json_t *v, const char *data, uint64_t data_bytes,
 
 static int by_address(const void *a, const void *b)
 {
-    const struct safetensors_tensor *x = a, *y = b;
+    const struct tensor *x = a, *y = b;
 
     return x->data < y->data   ? -1
            : x->data > y->data ? 1
                                : (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static int by_name(const void *a, const void *b)
-{
-    const struct safetensors_tensor *x = a, *y = b;
-
-    return strcmp(x->name, y->name);
-}
-
-static bool check_overlaps(struct safetensors_tensor *t, uint32_t n, struct err *e)
+static bool check_overlaps(struct tensor *t, uint32_t n, struct err *e)
 {
     if (n == 0)
         return true;
@@ -154,10 +152,9 @@ static bool header_json(const unsigned char *bytes, size_t n, json_t **header, u
 }
 
 /* Append the tensors of one file's bytes. */
-static bool add_file(struct safetensors *st, uint32_t file, const char *bytes, size_t n,
-                     struct err *e)
+static bool add_file(struct tensors *ts, uint32_t file, const char *bytes, size_t n, struct err *e)
 {
-    uint32_t first = st->n_tensors, count;
+    uint32_t first = ts->n_tensors, count;
     json_t *header = NULL, *v;
     const char *name;
     uint64_t data_at;
@@ -170,9 +167,9 @@ static bool add_file(struct safetensors *st, uint32_t file, const char *bytes, s
         goto out;
     }
     count = first + (uint32_t)json_object_size(header);
-    st->tensors = mem_realloc(st->tensors, count * sizeof *st->tensors);
+    ts->tensors = mem_realloc(ts->tensors, count * sizeof *ts->tensors);
     json_object_foreach (header, name, v) {
-        struct safetensors_tensor t = { .file = file };
+        struct tensor t = { .file = file };
         if (strcmp(name, "__metadata__") == 0)
             continue;
         if (strlen(name) > SAFETENSORS_NAME_MAX || name[0] == '\0') {
@@ -185,51 +182,20 @@ static bool add_file(struct safetensors *st, uint32_t file, const char *bytes, s
             goto out;
         }
         t.name = mem_strdup(name);
-        st->tensors[st->n_tensors++] = t;
+        ts->tensors[ts->n_tensors++] = t;
     }
-    ok = check_overlaps(st->tensors + first, st->n_tensors - first, e);
+    ok = check_overlaps(ts->tensors + first, ts->n_tensors - first, e);
 out:
     json_decref(header);
     return ok;
 }
 
-static bool sort_by_name(struct safetensors *st, struct err *e)
+static bool map_file(struct tensors *ts, const char *dir, uint32_t file, struct err *e)
 {
-    if (st->n_tensors > 0)
-        qsort(st->tensors, st->n_tensors, sizeof *st->tensors, by_name);
-    for (uint32_t i = 1; i < st->n_tensors; i++)
-        if (strcmp(st->tensors[i - 1].name, st->tensors[i].name) == 0)
-            return err_set(e, ERR_MODEL, 0, "tensor '%.80s' is in '%.60s' and in '%.60s'",
-                           st->tensors[i].name, st->files[st->tensors[i - 1].file].name,
-                           st->files[st->tensors[i].file].name);
-    return true;
-}
+    struct tensors_file *f = &ts->files[file];
 
-static bool map_file(struct safetensors *st, const char *dir, uint32_t file, struct err *e)
-{
-    struct safetensors_file *f = &st->files[file];
-    void *map = MAP_FAILED;
-    char path[1400];
-    struct stat s;
-    int fd;
-
-    snprintf(path, sizeof path, "%s/%s", dir, f->name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return err_set(e, ERR_SYS, errno, "open '%s'", path);
-    if (fstat(fd, &s) < 0)
-        err_set(e, ERR_SYS, errno, "stat '%s'", path);
-    else if (!S_ISREG(s.st_mode) || s.st_size == 0)
-        err_set(e, ERR_MODEL, 0, "'%s' is empty or not a regular file", path);
-    else if ((map = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
-        err_set(e, ERR_SYS, errno, "map '%s'", path);
-    close(fd);
-    if (map == MAP_FAILED)
-        return false;
-    f->map = map;
-    f->bytes = (uint64_t)s.st_size;
-    f->mtime_ns = (int64_t)s.st_mtim.tv_sec * 1000000000 + s.st_mtim.tv_nsec;
-    return add_file(st, file, map, f->bytes, e) || err_wrap(e, "'%s'", path);
+    return tensors_map_file(ts, dir, file, e) &&
+           (add_file(ts, file, f->map, f->bytes, e) || err_wrap(e, "'%s/%s'", dir, f->name));
 }
 
 /* ---- the index of a sharded model ---- */
@@ -242,30 +208,30 @@ static bool file_name_is_plain(const char *name)
     return n > 0 && n <= 255 && !strchr(name, '/') && name[0] != '.';
 }
 
-static bool note_file(struct safetensors *st, const char *name, struct err *e)
+static bool note_file(struct tensors *ts, const char *name, struct err *e)
 {
     if (!file_name_is_plain(name))
         return err_set(e, ERR_MODEL, 0,
                        "\"weight_map\" names file '%.80s'; wanted a plain file name",
                        name ? name : "(no string)");
-    for (uint32_t i = 0; i < st->n_files; i++)
-        if (strcmp(st->files[i].name, name) == 0)
+    for (uint32_t i = 0; i < ts->n_files; i++)
+        if (strcmp(ts->files[i].name, name) == 0)
             return true;
-    if (st->n_files == FILES_MAX)
+    if (ts->n_files == FILES_MAX)
         return err_set(e, ERR_MODEL, 0, "more than %d files", FILES_MAX);
-    st->files = mem_realloc(st->files, (st->n_files + 1) * sizeof *st->files);
-    st->files[st->n_files++] = (struct safetensors_file){ .name = mem_strdup(name) };
+    ts->files = mem_realloc(ts->files, (ts->n_files + 1) * sizeof *ts->files);
+    ts->files[ts->n_files++] = (struct tensors_file){ .name = mem_strdup(name) };
     return true;
 }
 
-static bool check_index(const struct safetensors *st, const json_t *map, struct err *e)
+static bool check_index(const struct tensors *ts, const json_t *map, struct err *e)
 {
     const char *name;
     const json_t *v;
 
     json_object_foreach ((json_t *)map, name, v) {
-        const struct safetensors_tensor *t = safetensors_find(st, name);
-        if (!t || strcmp(st->files[t->file].name, json_string_value(v)) != 0)
+        const struct tensor *t = tensors_find(ts, name);
+        if (!t || strcmp(ts->files[t->file].name, json_string_value(v)) != 0)
             return err_set(e, ERR_MODEL, 0,
                            "tensor '%.80s' is not in '%.80s', where the index says", name,
                            json_string_value(v));
@@ -273,8 +239,7 @@ static bool check_index(const struct safetensors *st, const json_t *map, struct 
     return true;
 }
 
-static bool open_sharded(struct safetensors *st, const char *dir, const char *index_path,
-                         struct err *e)
+static bool open_sharded(struct tensors *ts, const char *dir, const char *index_path, struct err *e)
 {
     json_t *index = json_parse_file(index_path, INDEX_BYTES_MAX, e), *map, *v;
     const char *name;
@@ -288,22 +253,22 @@ static bool open_sharded(struct safetensors *st, const char *dir, const char *in
         goto out;
     }
     json_object_foreach (map, name, v)
-        if (!note_file(st, json_string_value(v), e)) {
+        if (!note_file(ts, json_string_value(v), e)) {
             err_wrap(e, "'%s'", index_path);
             goto out;
         }
-    for (uint32_t i = 0; i < st->n_files; i++)
-        if (!map_file(st, dir, i, e))
+    for (uint32_t i = 0; i < ts->n_files; i++)
+        if (!map_file(ts, dir, i, e))
             goto out;
-    ok = sort_by_name(st, e) && (check_index(st, map, e) || err_wrap(e, "'%s'", index_path));
+    ok = tensors_sort(ts, e) && (check_index(ts, map, e) || err_wrap(e, "'%s'", index_path));
 out:
     json_decref(index);
     return ok;
 }
 
-struct safetensors *safetensors_open(const char *dir, struct err *e)
+struct tensors *safetensors_open(const char *dir, struct err *e)
 {
-    struct safetensors *st = mem_zalloc(1, sizeof *st);
+    struct tensors *ts = mem_zalloc(1, sizeof *ts);
     char single[1200], index[1200];
     bool ok;
 
@@ -311,54 +276,29 @@ struct safetensors *safetensors_open(const char *dir, struct err *e)
     snprintf(index, sizeof index, "%s/model.safetensors.index.json", dir);
     if (file_exists(single))
         ok =
-            note_file(st, "model.safetensors", e) && map_file(st, dir, 0, e) && sort_by_name(st, e);
+            note_file(ts, "model.safetensors", e) && map_file(ts, dir, 0, e) && tensors_sort(ts, e);
     else if (file_exists(index))
-        ok = open_sharded(st, dir, index, e);
+        ok = open_sharded(ts, dir, index, e);
     else
         ok = err_set(e, ERR_MODEL, 0,
                      "model directory '%s' has neither model.safetensors nor "
                      "model.safetensors.index.json",
                      dir);
     if (ok)
-        return st;
-    safetensors_close(st);
+        return ts;
+    tensors_close(ts);
     return NULL;
 }
 
-struct safetensors *safetensors_parse(const char *name, const void *bytes, size_t n, struct err *e)
+struct tensors *safetensors_parse(const char *name, const void *bytes, size_t n, struct err *e)
 {
-    struct safetensors *st = mem_zalloc(1, sizeof *st);
+    struct tensors *ts = mem_zalloc(1, sizeof *ts);
 
-    st->files = mem_zalloc(1, sizeof *st->files);
-    st->files[0] = (struct safetensors_file){ .name = mem_strdup(name), .bytes = n };
-    st->n_files = 1;
-    if ((add_file(st, 0, bytes, n, e) && sort_by_name(st, e)) || err_wrap(e, "'%s'", name))
-        return st;
-    safetensors_close(st);
+    ts->files = mem_zalloc(1, sizeof *ts->files);
+    ts->files[0] = (struct tensors_file){ .name = mem_strdup(name), .bytes = n };
+    ts->n_files = 1;
+    if ((add_file(ts, 0, bytes, n, e) && tensors_sort(ts, e)) || err_wrap(e, "'%s'", name))
+        return ts;
+    tensors_close(ts);
     return NULL;
-}
-
-void safetensors_close(struct safetensors *st)
-{
-    if (!st)
-        return;
-    for (uint32_t i = 0; i < st->n_tensors; i++)
-        free(st->tensors[i].name);
-    for (uint32_t i = 0; i < st->n_files; i++) {
-        if (st->files[i].map)
-            munmap(st->files[i].map, st->files[i].bytes);
-        free(st->files[i].name);
-    }
-    free(st->tensors);
-    free(st->files);
-    free(st);
-}
-
-const struct safetensors_tensor *safetensors_find(const struct safetensors *st, const char *name)
-{
-    struct safetensors_tensor key = { .name = (char *)name };
-
-    if (st->n_tensors == 0)
-        return NULL;
-    return bsearch(&key, st->tensors, st->n_tensors, sizeof key, by_name);
 }

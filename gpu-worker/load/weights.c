@@ -16,9 +16,10 @@
 
 #include "common/buf.h"
 #include "common/fault_point.h"
+#include "common/huge.h"
 #include "common/mem.h"
 #include "gpu-worker/load/huge_pages.h"
-#include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/packing.h"
 
 static_assert(sizeof(struct weights_hdr) <= WEIGHTS_TENSORS_OFFSET, "the table follows the header");
 
@@ -30,59 +31,59 @@ void weights_plan_fini(struct weights_plan *p)
     *p = (struct weights_plan){ 0 };
 }
 
-static bool check_source(const struct safetensors_tensor *t, const struct weights_source *s,
-                         uint64_t cols, struct err *e)
+static void describe_shape(char out[64], const struct tensor *t)
 {
-    uint32_t n_dims = cols > 0 ? 2 : 1;
+    if (t->n_dims == 0)
+        snprintf(out, 64, "a scalar");
+    else if (t->n_dims == 1)
+        snprintf(out, 64, "[%llu]", (unsigned long long)t->dims[0]);
+    else
+        snprintf(out, 64, "[%llu, %llu%s]", (unsigned long long)t->dims[0],
+                 (unsigned long long)t->dims[1], t->n_dims > 2 ? ", ..." : "");
+}
+
+static bool check_source(const struct tensor *t, const struct weights_source *s, struct err *e)
+{
+    struct tensor wanted = { .n_dims = s->cols > 0 ? 2 : 1, .dims = { s->rows, s->cols } };
+    char found_text[64], wanted_text[64];
 
     if (!t)
         return err_set(e, ERR_MODEL, 0, "tensor '%.80s' is missing", s->name);
-    if (t->dtype == DTYPE_NONE)
+    if (t->type == TENSOR_NONE)
         return err_set(e, ERR_MODEL, 0, "tensor '%.80s' is %s; wanted F32, F16 or BF16", s->name,
-                       t->dtype_text);
-    if (t->n_dims != n_dims || t->dims[0] != s->rows || (cols > 0 && t->dims[1] != cols)) {
-        char found[64] = "a scalar", wanted[64];
-        if (t->n_dims == 1)
-            snprintf(found, sizeof found, "[%llu]", (unsigned long long)t->dims[0]);
-        else if (t->n_dims > 1)
-            snprintf(found, sizeof found, "[%llu, %llu%s]", (unsigned long long)t->dims[0],
-                     (unsigned long long)t->dims[1], t->n_dims > 2 ? ", ..." : "");
-        if (cols > 0)
-            snprintf(wanted, sizeof wanted, "[%llu, %llu]", (unsigned long long)s->rows,
-                     (unsigned long long)cols);
-        else
-            snprintf(wanted, sizeof wanted, "[%llu]", (unsigned long long)s->rows);
-        return err_set(e, ERR_MODEL, 0, "tensor '%.80s' has shape %s, the configuration wants %s",
-                       s->name, found, wanted);
-    }
-    return true;
+                       t->type_text);
+    if (t->n_dims == wanted.n_dims && t->dims[0] == s->rows &&
+        (s->cols == 0 || t->dims[1] == s->cols))
+        return true;
+    describe_shape(found_text, t);
+    describe_shape(wanted_text, &wanted);
+    return err_set(e, ERR_MODEL, 0, "tensor '%.80s' has shape %s, the configuration wants %s",
+                   s->name, found_text, wanted_text);
 }
 
-bool weights_plan_add(struct weights_plan *p, const struct safetensors *st, const char *name,
-                      const struct weights_source *sources, uint32_t n, uint64_t cols,
-                      struct err *e)
+static uint64_t bytes_of(const struct weights_tensor *t, uint64_t cols)
 {
-    struct weights_want want = { .n_parts = n };
+    return cols > 0 ? packing_bytes((enum dtype)t->dtype, t->rows, (uint32_t)t->cols) : t->rows * 4;
+}
+
+bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
+                      const struct weights_source *source, struct err *e)
+{
+    struct weights_want want = { .from = tensors_find(ts, source->name),
+                                 .first = source->first,
+                                 .plus_one = source->plus_one };
     struct weights_tensor *t = &want.entry;
 
-    assert(n >= 1 && n <= WEIGHTS_PARTS_MAX && strlen(name) < sizeof t->name);
+    assert(strlen(name) < sizeof t->name);
+    assert(source->cols > 0 || source->dtype == DTYPE_F32);
+    if (!check_source(want.from, source, e))
+        return false;
+    assert(source->first <= source->rows && source->count <= source->rows - source->first);
     snprintf(t->name, sizeof t->name, "%s", name);
-    t->cols = cols > 0 ? cols : 1;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct weights_source *s = &sources[i];
-        const struct safetensors_tensor *from = safetensors_find(st, s->name);
-        if (!check_source(from, s, cols, e))
-            return false;
-        assert(s->first <= s->rows && s->count <= s->rows - s->first);
-        if (i > 0 && cols > 0 && from->dtype != t->dtype)
-            return err_set(
-                e, ERR_MODEL, 0, "tensors '%.60s' and '%.60s' are used as one, but are %s and %s",
-                sources[0].name, s->name, want.parts[0].from->dtype_text, from->dtype_text);
-        t->dtype = cols > 0 ? from->dtype : DTYPE_F32;
-        t->rows += s->count;
-        want.parts[i] = (struct weights_part){ from, s->first, s->count };
-    }
-    t->bytes = dtype_bytes(t->dtype, t->rows * t->cols);
+    t->rows = source->count;
+    t->cols = source->cols > 0 ? source->cols : 1;
+    t->dtype = source->dtype;
+    t->bytes = bytes_of(t, source->cols);
     t->offset = p->data_bytes;
     p->data_bytes += (t->bytes + 63) / 64 * 64;
     if (p->n == p->cap) {
@@ -117,7 +118,7 @@ uint64_t weights_plan_segment_bytes(const struct weights_plan *p)
     return data_offset(p) + p->data_bytes;
 }
 
-struct hash128 weights_layout_hash(const struct weights_plan *p, const struct safetensors *st,
+struct hash128 weights_layout_hash(const struct weights_plan *p, const struct tensors *ts,
                                    struct hash128 config, uint32_t rank, uint32_t tp_size,
                                    uint32_t packing)
 {
@@ -127,9 +128,12 @@ struct hash128 weights_layout_hash(const struct weights_plan *p, const struct sa
     buf_printf(&text, "version %d packing %u rank %u of %u config %llx %llx\n", WEIGHTS_VERSION,
                packing, rank, tp_size, (unsigned long long)config.low,
                (unsigned long long)config.high);
-    for (uint32_t i = 0; i < st->n_files; i++)
-        buf_printf(&text, "file %s %llu %lld\n", st->files[i].name,
-                   (unsigned long long)st->files[i].bytes, (long long)st->files[i].mtime_ns);
+    for (uint32_t i = 0; i < ts->n_files; i++)
+        buf_printf(&text, "file %s %llu %lld\n", ts->files[i].name,
+                   (unsigned long long)ts->files[i].bytes, (long long)ts->files[i].mtime_ns);
+    for (uint32_t i = 0; i < p->n; i++)
+        buf_printf(&text, "from %s row %llu\n", p->tensors[i].from->name,
+                   (unsigned long long)p->tensors[i].first);
     for (uint32_t i = 0; i < p->n; i++)
         buf_add(&text, &p->tensors[i].entry, sizeof p->tensors[i].entry);
     h = hash128(text.data, text.n, 0);
@@ -138,21 +142,6 @@ struct hash128 weights_layout_hash(const struct weights_plan *p, const struct sa
 }
 
 /* ---- load ---- */
-
-static void widen_vector(float *to, const struct weights_part *part)
-{
-    const char *from = (const char *)part->from->data + dtype_bytes(part->from->dtype, part->first);
-
-    for (uint64_t i = 0; i < part->count; i++) {
-        uint16_t half;
-        if (part->from->dtype == DTYPE_F32) {
-            memcpy(&to[i], from + i * 4, 4);
-            continue;
-        }
-        memcpy(&half, from + i * 2, 2);
-        to[i] = part->from->dtype == DTYPE_F16 ? f16_to_float(half) : bf16_to_float(half);
-    }
-}
 
 struct weights_range weights_chunk(uint64_t data_bytes, uint32_t chunk)
 {
@@ -175,21 +164,73 @@ static void copy_overlap(char *data, uint64_t at, const char *from, uint64_t byt
 }
 
 /* Vectors are small: all of one that begins or ends in the range is written. */
-static void fill_tensor(const struct weights_want *want, char *data, struct weights_range r)
+static void fill_vector(const struct weights_want *want, char *data)
+{
+    float *to = (float *)(data + want->entry.offset);
+
+    for (uint64_t i = 0; i < want->entry.rows; i++) {
+        tensor_type_to_float(want->from->type, &to[i], tensor_row(want->from, want->first + i), 1);
+        to[i] += want->plus_one ? 1 : 0;
+    }
+}
+
+struct panel_shape {
+    uint32_t rows, cols;
+    size_t bytes;
+};
+
+static struct panel_shape panel_shape(const struct weights_tensor *t)
+{
+    enum dtype dtype = (enum dtype)t->dtype;
+
+    return (struct panel_shape){ packing_panel_rows(dtype), (uint32_t)t->cols,
+                                 packing_panel_bytes(dtype, (uint32_t)t->cols) };
+}
+
+/* Are the rows of the file what a panel of that format holds? */
+static bool is_as_stored(enum tensor_type from, enum dtype to)
+{
+    return (from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+           (from == TENSOR_BF16 && to == DTYPE_BF16);
+}
+
+static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
+                       float *values, void *to)
+{
+    uint64_t first = panel * s.rows, left = want->entry.rows - first;
+    uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    const void *rows[PACKING_PANEL_ROWS_MAX];
+
+    if (is_as_stored(want->from->type, (enum dtype)want->entry.dtype)) {
+        for (uint32_t r = 0; r < n; r++)
+            rows[r] = tensor_row(want->from, want->first + first + r);
+        packing_copy((enum dtype)want->entry.dtype, to, rows, n, s.cols);
+        return;
+    }
+    for (uint32_t r = 0; r < n; r++)
+        tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
+                             tensor_row(want->from, want->first + first + r), s.cols);
+    packing_pack((enum dtype)want->entry.dtype, to, values, n, s.cols);
+}
+
+/* Panels that lie in the range whole are packed in place, those at its ends beside it. */
+static void fill_matrix(const struct weights_want *want, char *data, struct weights_range r)
 {
     const struct weights_tensor *t = &want->entry;
-    uint64_t at = t->offset, row = dtype_bytes(t->dtype, t->cols);
+    struct panel_shape s = panel_shape(t);
+    uint64_t begin = r.begin > t->offset ? (r.begin - t->offset) / s.bytes : 0;
+    float *values = mem_alloc((size_t)s.rows * s.cols * sizeof *values);
+    char *edge = mem_alloc(s.bytes);
 
-    for (uint32_t k = 0; k < want->n_parts; k++) {
-        const struct weights_part *part = &want->parts[k];
-        const char *from = part->from->data;
-        uint64_t bytes = part->count * row;
-        if (part->from->n_dims == 1)
-            widen_vector((float *)(data + at), part);
-        else
-            copy_overlap(data, at, from + part->first * row, bytes, r);
-        at += bytes;
+    for (uint64_t i = begin, at; (at = t->offset + i * s.bytes) < r.end && i * s.bytes < t->bytes;
+         i++) {
+        bool inside = at >= r.begin && at + s.bytes <= r.end;
+        pack_panel(want, s, i, values, inside ? data + at : edge);
+        if (!inside)
+            copy_overlap(data, at, edge, s.bytes, r);
     }
+    free(values);
+    free(edge);
 }
 
 static uint64_t padded_end(const struct weights_tensor *t)
@@ -206,14 +247,21 @@ static void fill_gap(const struct weights_tensor *t, char *data, struct weights_
     copy_overlap(data, end, zeroes, padded_end(t) - end, r);
 }
 
+static void fill_tensor(const struct weights_want *want, char *data, struct weights_range range)
+{
+    if (want->from->n_dims == 1)
+        fill_vector(want, data);
+    else
+        fill_matrix(want, data, range);
+    fill_gap(&want->entry, data, range);
+}
+
 void weights_fill(const struct weights_plan *p, char *data, struct weights_range range)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         const struct weights_tensor *t = &p->tensors[i].entry;
-        if (t->offset >= range.end || padded_end(t) <= range.begin)
-            continue;
-        fill_tensor(&p->tensors[i], data, range);
-        fill_gap(t, data, range);
+        if (t->offset < range.end && padded_end(t) > range.begin)
+            fill_tensor(&p->tensors[i], data, range);
     }
 }
 
@@ -225,12 +273,33 @@ struct load_job {
     _Atomic uint32_t next;
 };
 
-static void fill_job(void *arg, uint32_t i)
+/* What a thread fills at a time: some panels of a tensor. */
+static struct weights_range piece(const struct weights_tensor *t, uint64_t i)
 {
-    const struct load_job *j = arg;
-    const struct weights_tensor *t = &j->plan->tensors[i].entry;
+    size_t panel = panel_shape(t).bytes;
+    uint64_t step = WEIGHTS_CHUNK_BYTES < panel ? panel : WEIGHTS_CHUNK_BYTES / panel * panel;
+    uint64_t begin = i * step, end = begin + step;
 
-    weights_fill(j->plan, j->data, (struct weights_range){ t->offset, padded_end(t) });
+    return (struct weights_range){ t->offset + begin,
+                                   end < t->bytes ? t->offset + end : padded_end(t) };
+}
+
+/* Pieces are numbered through all tensors; each thread counts along and fills the ones it draws. */
+static void fill_job(void *arg, uint32_t job)
+{
+    struct load_job *j = arg;
+    uint32_t mine = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed), at = 0;
+
+    (void)job;
+    for (uint32_t i = 0; i < j->plan->n; i++) {
+        const struct weights_tensor *t = &j->plan->tensors[i].entry;
+        struct weights_range r = piece(t, 0);
+        for (uint64_t k = 0; r.begin < t->offset + t->bytes; r = piece(t, ++k))
+            if (at++ == mine) {
+                fill_tensor(&j->plan->tensors[i], j->data, r);
+                mine = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
+            }
+    }
 }
 
 static void checksum_job(void *arg, uint32_t job)
@@ -258,7 +327,8 @@ static void load(struct weights_hdr *h, const struct weights_plan *p, struct has
     atomic_store_explicit(&h->state, WEIGHTS_LOADING, memory_order_release);
     for (uint32_t i = 0; i < p->n; i++)
         table[i] = p->tensors[i].entry;
-    threads_run(threads, fill_job, &job, p->n);
+    threads_run(threads, fill_job, &job, threads_count(threads));
+    atomic_store(&job.next, 0);
     fault_point("worker.load");
     threads_run(threads, checksum_job, &job, threads_count(threads));
     h->n_tensors = p->n;
@@ -292,7 +362,10 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
 
     if (!attach_copy(&s, fd, true, e))
         return false;
-    huge_pages_reserve(s.hdr, s.bytes, threads);
+    if (!huge_pages_take(&s, threads, e)) {
+        segment_close(&s);
+        return err_wrap(e, "weights");
+    }
     load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
     segment_close(&s);
     return true;
@@ -340,9 +413,15 @@ static bool checksums_are_intact(const struct segment *s)
            hash64(segment_at(s, h->checksums_offset), h->n_chunks * sizeof(uint64_t), 0);
 }
 
-static struct weights_hdr *map_header(int fd, struct err *e)
+/* The header lies in one page, whatever the pages are. */
+static size_t header_bytes(const struct segment *s)
 {
-    void *map = mmap(NULL, WEIGHTS_TENSORS_OFFSET, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return s->hdr->pages == SEGMENT_PAGES_RESERVED ? HUGE_BYTES : WEIGHTS_TENSORS_OFFSET;
+}
+
+static struct weights_hdr *map_header(const struct segment *s, struct err *e)
+{
+    void *map = mmap(NULL, header_bytes(s), PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 
     if (map != MAP_FAILED)
         return map;
@@ -371,7 +450,7 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
     fresh = !is_committed(&s) || !checksums_are_intact(&s);
     if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
         goto out;
-    shared = map_header(fd, e);
+    shared = map_header(&s, e);
     if (!shared)
         goto out;
     *w = (struct weights){ .segment = s,
@@ -391,7 +470,7 @@ out:
 void weights_close(struct weights *w)
 {
     if (w->shared)
-        munmap(w->shared, WEIGHTS_TENSORS_OFFSET);
+        munmap(w->shared, header_bytes(&w->segment));
     segment_close(&w->segment);
     *w = (struct weights){ .segment.fd = -1 };
 }

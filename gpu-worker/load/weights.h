@@ -1,31 +1,27 @@
 /* weights.h - the weights segment of one shard (proto/weights_layout.h): planned, loaded once, then mapped.
  *
- * A model first plans: which tensors of the checkpoint, or which rows of them, make which tensor of the
- * shard.  The plan fixes the segment's size (llm-worker --inspect) and every offset before a byte is read.
- * weights_open() then either finds the segment COMMITTED from the very same plan and files, or loads.  Whether
- * committed bytes still are what was loaded is weights_check.h's question.
+ * A model first plans: which rows of which tensor of its files make which tensor of the shard, and in
+ * which number format they will lie there.  The plan fixes the segment's size (llm-worker --inspect) and
+ * every offset before a byte is read.  weights_open() then either finds the segment COMMITTED from the very
+ * same plan and files, or loads.  Whether committed bytes still are what was loaded is weights_check.h's
+ * question.
  *
- * Matrices keep the checkpoint's type; one-dimensional tensors (norms, biases) become float, exactly. */
+ * Matrices are packed (ops/packing.h) while they are loaded; one-dimensional tensors (norms, biases) become
+ * float, exactly, or what is 1 above it. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 
 #include "common/hash.h"
-#include "gpu-worker/load/safetensors.h"
+#include "gpu-worker/load/tensors.h"
 #include "gpu-worker/ops/threads.h"
 #include "proto/weights_layout.h"
 
-enum { WEIGHTS_PARTS_MAX = 3 };
-
-/* Rows first .. first + count - 1 of a tensor of the checkpoint. */
-struct weights_part {
-    const struct safetensors_tensor *from;
-    uint64_t first, count;
-};
-
+/* Rows first .. first + entry.rows - 1 of a tensor of the files. */
 struct weights_want {
-    struct weights_tensor entry;                  /* as it will stand in the table */
-    struct weights_part parts[WEIGHTS_PARTS_MAX]; /* one after the other */
-    uint32_t n_parts;
+    struct weights_tensor entry; /* as it will stand in the table */
+    const struct tensor *from;
+    uint64_t first;
+    bool plus_one;
 };
 
 struct weights_plan {
@@ -35,27 +31,28 @@ struct weights_plan {
     uint64_t parameters; /* of the whole model; the model sets it */
 };
 
-/* What one matrix or vector of the shard is made of; `rows` and `cols` are what the checkpoint must have. */
+/* What one matrix or vector of the shard is made of; `rows` and `cols` are what the files must have. */
 struct weights_source {
-    const char *name; /* in the checkpoint */
+    const char *name; /* in the files */
     uint64_t rows;    /* whole */
+    uint64_t cols;    /* 0: a vector of rows elements */
     uint64_t first, count;
+    enum dtype dtype; /* that it will have; a vector is DTYPE_F32 */
+    bool plus_one;    /* a vector: 1 is added to each element, in float */
 };
 
 void weights_plan_fini(struct weights_plan *p); /* a zeroed plan is empty */
 
-/* Add tensor `name` [sum of counts, cols] made of `n` sources; cols = 0: vectors of rows elements.
- * ERR_MODEL when a source is missing or has another shape, or types differ. */
-bool weights_plan_add(struct weights_plan *p, const struct safetensors *st, const char *name,
-                      const struct weights_source *sources, uint32_t n, uint64_t cols,
-                      struct err *e);
+/* Add tensor `name`.  ERR_MODEL when the source is missing or has another shape or a type we do not read. */
+bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
+                      const struct weights_source *source, struct err *e);
 
 /* Of the whole segment. */
 uint64_t weights_plan_segment_bytes(const struct weights_plan *p);
 
 /* Everything that decides the bytes: files (names, sizes, times), configuration, shard, packing, version,
  * and the planned table itself. */
-struct hash128 weights_layout_hash(const struct weights_plan *p, const struct safetensors *st,
+struct hash128 weights_layout_hash(const struct weights_plan *p, const struct tensors *ts,
                                    struct hash128 config, uint32_t rank, uint32_t tp_size,
                                    uint32_t packing);
 

@@ -1,4 +1,8 @@
-/* llama_internal.h - what llama_plan.c and llama.c must agree on. */
+/* llama_internal.h - what the files of the family share.
+ *
+ *   llama.c       the forward pass
+ *   llama_open.c  tensors of the segment bound to the structs below, buffers made
+ *   llama_plan.c  which tensors of the files make the segment */
 #ifndef LLMD_GPU_WORKER_MODELS_LLAMA_INTERNAL_H
 #define LLMD_GPU_WORKER_MODELS_LLAMA_INTERNAL_H
 
@@ -20,6 +24,59 @@ static inline void llama_tensor_name(char out[WEIGHTS_NAME_BYTES], int layer, co
         snprintf(out, WEIGHTS_NAME_BYTES, "layers.%d.%s", layer, name);
     else
         snprintf(out, WEIGHTS_NAME_BYTES, "%s", name);
+}
+
+/* A gated MLP; "my" is this rank's range of rows. */
+struct mlp {
+    struct weight gate, up; /* [my inner, dim] */
+    struct weight down;     /* [my dim, inner] */
+};
+
+struct experts {
+    struct weight router; /* [n_experts, dim], whole */
+    struct weight *gate, *up,
+        *down; /* [n_experts] each: [my expert inner, dim], [my dim, expert inner] */
+    struct mlp shared;
+    struct weight shared_gate; /* [1, dim], whole */
+};
+
+struct layer {
+    const float *attn_norm, *mlp_norm;           /* [dim] */
+    const float *attn_post_norm, *mlp_post_norm; /* [dim], or NULL */
+    struct head_norm head_norm;                  /* of configurations with qk_norm */
+    struct weight qkv[3];                        /* each [my heads * head_dim, dim] */
+    struct weight o;                             /* [my dim, q_dim] */
+    struct attention_shape attention;
+    struct mlp mlp;         /* of a dense layer */
+    struct experts experts; /* of a sparse one */
+};
+
+struct llama {
+    const struct model_config *c;
+    const struct ops *ops;
+    struct ops_stream *stream;
+    struct comm *comm;
+    uint32_t q_dim; /* of the whole model */
+    struct span my_q, my_dim, my_inner, my_expert_inner, my_shared_inner, my_vocab;
+    struct weight embed, head; /* [my vocab, dim] */
+    const float *norm;         /* [dim] */
+    struct layer *layers;
+    struct weight *experts; /* what the layers' gate, up and down point into */
+    /* gathered: every rank writes its columns, then all read all */
+    void *x;     /* [rows, dim] the residual stream */
+    void *y;     /* [rows, dim] what is normalised before it is added; with post_norms */
+    void *heads; /* [rows, q_dim] attention's output */
+    void *inner; /* [rows, inner] the MLP's activations, or [rows * n_experts_used, expert_inner] */
+    void *shared;  /* [rows, shared_expert_inner] */
+    float *logits; /* [logits, vocab] */
+    /* this rank's own */
+    void *qkv; /* [rows, my q, k, v] */
+};
+
+/* The columns of q, k and v that this rank has. */
+static inline uint32_t llama_my_qkv(const struct layer *l)
+{
+    return l->qkv[0].rows + l->qkv[1].rows + l->qkv[2].rows;
 }
 
 #endif

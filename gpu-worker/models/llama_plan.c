@@ -1,7 +1,5 @@
-/* llama_plan.c - which tensors of a HuggingFace checkpoint make a shard's weights.
- *
- * Names in the segment follow llama.c: wqkv is q, k and v of this rank's heads in one matrix, wgu gate and
- * up, so that what shares an input is one product. */
+/* llama_plan.c - which tensors of a model's files make a shard's weights.  Names in the segment are those
+ * that llama_open.c binds, in the same order. */
 #include <stdio.h>
 
 #include "gpu-worker/models/llama_internal.h"
@@ -21,11 +19,15 @@ bool llama_check_shard(const struct model_config *c, uint32_t tp_size, struct er
                        "tp_size %u does not divide the model's %u key/value heads (config.json: "
                        "num_key_value_heads)",
                        tp_size, c->n_kv_heads);
-    if (c->hidden_size < tp_size || c->intermediate_size < tp_size || c->vocab_size < tp_size)
+    if (c->hidden_size < tp_size || c->intermediate_size < tp_size || c->vocab_size < tp_size ||
+        (c->n_experts > 0 && c->expert_inner < tp_size) ||
+        (c->shared_expert_inner > 0 && c->shared_expert_inner < tp_size))
         return err_set(e, ERR_CONFIG, 0, "tp_size %u: the model is too small to be cut like that",
                        tp_size);
     return true;
 }
+
+/* ---- sizes for ops_setup ---- */
 
 uint32_t llama_n_heads(const struct model_config *c, struct llama_shard s)
 {
@@ -37,64 +39,140 @@ uint32_t llama_n_kv_heads(const struct model_config *c, struct llama_shard s)
     return c->n_kv_heads / s.tp_size;
 }
 
+static uint32_t largest(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t ab = a > b ? a : b;
+
+    return ab > c ? ab : c;
+}
+
+uint32_t llama_cols_max(const struct model_config *c)
+{
+    uint32_t inner = largest(c->intermediate_size, c->expert_inner, c->shared_expert_inner);
+
+    return largest(c->hidden_size, c->n_heads * c->head_dim, inner);
+}
+
+uint32_t llama_gated_max(const struct model_config *c, struct llama_shard s)
+{
+    return largest(shard_span(c->intermediate_size, s).count, shard_span(c->expert_inner, s).count,
+                   shard_span(c->shared_expert_inner, s).count);
+}
+
+uint32_t llama_down_max(const struct model_config *c, struct llama_shard s)
+{
+    return shard_span(c->hidden_size, s).count;
+}
+
 /* ---- planning ---- */
 
 struct planner {
     struct weights_plan *plan;
     const struct model_config *c;
     struct llama_shard shard;
-    const struct safetensors *st;
+    const struct tensors *ts;
     struct err *e;
+    int layer; /* -1: of none */
 };
 
-/* A matrix or vector made of up to three tensors of one layer, or of none when layer < 0. */
+/* Rows of a tensor of the files: all `rows` of it, of which `span` are this shard's. */
 struct part {
-    const char *name;
+    const char *source;
     uint32_t rows;
     struct span span;
+    uint32_t cols; /* 0: a vector */
+    bool plus_one; /* a vector of 1 + what the file has */
+    bool exact;    /* a matrix that decides between others: not to be rounded */
 };
 
-static bool add(const struct planner *p, int layer, const char *name, const struct part *parts,
-                uint32_t n, uint32_t cols)
+/* The number format in which a matrix lies in the segment.  16- and 32-bit weights stay what they are. */
+static enum dtype dtype_of(enum tensor_type t)
 {
-    struct weights_source sources[WEIGHTS_PARTS_MAX];
-    char full[WEIGHTS_NAME_BYTES], names[WEIGHTS_PARTS_MAX][WEIGHTS_NAME_BYTES];
-
-    for (uint32_t i = 0; i < n; i++) {
-        if (layer >= 0)
-            snprintf(names[i], sizeof names[i], "model.layers.%d.%s", layer, parts[i].name);
-        else
-            snprintf(names[i], sizeof names[i], "%s", parts[i].name);
-        sources[i] = (struct weights_source){ names[i], parts[i].rows, parts[i].span.first,
-                                              parts[i].span.count };
-    }
-    llama_tensor_name(full, layer, name);
-    return weights_plan_add(p->plan, p->st, full, sources, n, cols, p->e);
+    return t == TENSOR_F32 ? DTYPE_F32 : t == TENSOR_F16 ? DTYPE_F16 : DTYPE_BF16;
 }
 
-static bool add_whole(const struct planner *p, int layer, const char *name, const char *source,
-                      uint32_t rows, uint32_t cols)
+/* One that holds every value of t. */
+static enum dtype exact_dtype_of(enum tensor_type t)
 {
-    return add(p, layer, name, &(struct part){ source, rows, { 0, rows } }, 1, cols);
+    return t == TENSOR_F16 ? DTYPE_F16 : t == TENSOR_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
-static bool add_qkv(const struct planner *p, int layer)
+static bool add(const struct planner *p, const char *name, const struct part *part)
 {
+    char full[WEIGHTS_NAME_BYTES], from[WEIGHTS_NAME_BYTES];
+    struct weights_source source = {
+        .name = from,
+        .rows = part->rows,
+        .cols = part->cols,
+        .first = part->span.first,
+        .count = part->span.count,
+        .dtype = DTYPE_F32,
+        .plus_one = part->plus_one,
+    };
+    const struct tensor *t;
+
+    if (p->layer >= 0)
+        snprintf(from, sizeof from, "model.layers.%d.%s", p->layer, part->source);
+    else
+        snprintf(from, sizeof from, "%s", part->source);
+    t = tensors_find(p->ts, from);
+    if (part->cols > 0 && t)
+        source.dtype = part->exact ? exact_dtype_of(t->type) : dtype_of(t->type);
+    llama_tensor_name(full, p->layer, name);
+    return weights_plan_add(p->plan, p->ts, full, &source, p->e);
+}
+
+static bool add_norm(const struct planner *p, const char *name, const char *source, uint32_t n)
+{
+    return add(
+        p, name,
+        &(struct part){
+            .source = source, .rows = n, .span = { 0, n }, .plus_one = p->c->norm_plus_one });
+}
+
+/* A matrix `source`.weight as w`name`, and when it has one, its bias as b`name`. */
+static bool add_linear(const struct planner *p, const char *name, const struct part *matrix,
+                       bool has_bias)
+{
+    char w[16], b[16], weight[WEIGHTS_NAME_BYTES], bias[WEIGHTS_NAME_BYTES];
+    struct part part = *matrix, vector = *matrix;
+
+    snprintf(w, sizeof w, "w%s", name);
+    snprintf(b, sizeof b, "b%s", name);
+    snprintf(weight, sizeof weight, "%s.weight", matrix->source);
+    snprintf(bias, sizeof bias, "%s.bias", matrix->source);
+    part.source = weight;
+    vector.source = bias;
+    vector.cols = 0;
+    return add(p, w, &part) && (!has_bias || add(p, b, &vector));
+}
+
+/* ---- attention ---- */
+
+/* q, k and v: heads of this shard, of tensors of their own or of one that has them below each other. */
+static bool add_qkv(const struct planner *p)
+{
+    static const char *const names[3] = { "q", "k", "v" };
+    static const char *const sources[3] = { "self_attn.q_proj", "self_attn.k_proj",
+                                            "self_attn.v_proj" };
     const struct model_config *c = p->c;
-    struct span heads = shard_span(c->n_heads, p->shard);
-    struct span kv_heads = shard_span(c->n_kv_heads, p->shard);
-    struct span q = { heads.first * c->head_dim, heads.count * c->head_dim };
-    struct span kv = { kv_heads.first * c->head_dim, kv_heads.count * c->head_dim };
-    uint32_t q_rows = c->n_heads * c->head_dim, kv_rows = c->n_kv_heads * c->head_dim;
-    const struct part w[] = { { "self_attn.q_proj.weight", q_rows, q },
-                              { "self_attn.k_proj.weight", kv_rows, kv },
-                              { "self_attn.v_proj.weight", kv_rows, kv } };
-    const struct part b[] = { { "self_attn.q_proj.bias", q_rows, q },
-                              { "self_attn.k_proj.bias", kv_rows, kv },
-                              { "self_attn.v_proj.bias", kv_rows, kv } };
+    const uint32_t heads[3] = { c->n_heads, c->n_kv_heads, c->n_kv_heads };
+    uint32_t all = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, above = 0;
 
-    return add(p, layer, "wqkv", w, 3, c->hidden_size) &&
-           (!c->qkv_bias || add(p, layer, "bqkv", b, 3, 0));
+    for (int i = 0; i < 3; i++) {
+        struct span mine = shard_span(heads[i], p->shard);
+        uint32_t rows = heads[i] * c->head_dim;
+        struct part part = {
+            .source = c->fused_qkv ? "self_attn.qkv_proj" : sources[i],
+            .rows = c->fused_qkv ? all : rows,
+            .span = { above + mine.first * c->head_dim, mine.count * c->head_dim },
+            .cols = c->hidden_size,
+        };
+        if (!add_linear(p, names[i], &part, c->qkv_bias))
+            return false;
+        above += c->fused_qkv ? rows : 0;
+    }
+    return true;
 }
 
 /* o and down: output rows, so that every sum is whole (see llama.h). */
@@ -103,67 +181,179 @@ static struct span shard_of_o_and_down(const struct planner *p)
     return shard_span(p->c->hidden_size, p->shard);
 }
 
-static bool add_o(const struct planner *p, int layer)
+static bool add_o(const struct planner *p)
 {
     const struct model_config *c = p->c;
-    struct part w = { "self_attn.o_proj.weight", c->hidden_size, shard_of_o_and_down(p) };
-    struct part b = { "self_attn.o_proj.bias", c->hidden_size, shard_of_o_and_down(p) };
+    struct part part = { .source = "self_attn.o_proj",
+                         .rows = c->hidden_size,
+                         .span = shard_of_o_and_down(p),
+                         .cols = c->n_heads * c->head_dim };
 
-    return add(p, layer, "wo", &w, 1, c->n_heads * c->head_dim) &&
-           (!c->o_bias || add(p, layer, "bo", &b, 1, 0));
+    return add_linear(p, "o", &part, c->o_bias);
 }
 
-static bool add_mlp(const struct planner *p, int layer)
+static bool add_attention(const struct planner *p)
 {
     const struct model_config *c = p->c;
-    uint32_t n = c->intermediate_size;
-    struct span inner = shard_span(n, p->shard), out = shard_of_o_and_down(p);
-    const struct part gu[] = { { "mlp.gate_proj.weight", n, inner },
-                               { "mlp.up_proj.weight", n, inner } };
-    const struct part bgu[] = { { "mlp.gate_proj.bias", n, inner },
-                                { "mlp.up_proj.bias", n, inner } };
-    struct part d = { "mlp.down_proj.weight", c->hidden_size, out };
-    struct part bd = { "mlp.down_proj.bias", c->hidden_size, out };
 
-    return add(p, layer, "wgu", gu, 2, c->hidden_size) && add(p, layer, "wd", &d, 1, n) &&
-           (!c->mlp_bias || (add(p, layer, "bgu", bgu, 2, 0) && add(p, layer, "bd", &bd, 1, 0)));
+    return add_norm(p, "attn_norm", "input_layernorm.weight", c->hidden_size) && add_qkv(p) &&
+           (!c->qk_norm || (add_norm(p, "q_norm", "self_attn.q_norm.weight", c->head_dim) &&
+                            add_norm(p, "k_norm", "self_attn.k_norm.weight", c->head_dim))) &&
+           add_o(p);
 }
 
-static bool add_layer(const struct planner *p, int layer)
-{
-    uint32_t dim = p->c->hidden_size;
+/* ---- MLP ---- */
 
-    return add_whole(p, layer, "attn_norm", "input_layernorm.weight", dim, 0) &&
-           add_qkv(p, layer) && add_o(p, layer) &&
-           add_whole(p, layer, "mlp_norm", "post_attention_layernorm.weight", dim, 0) &&
-           add_mlp(p, layer);
+/* Names in the segment and in the files of one gated MLP's matrices: gate, up, down. */
+struct mlp_names {
+    char name[3][16], source[3][64];
+};
+
+static bool add_gated(const struct planner *p, const struct mlp_names *n, uint32_t inner,
+                      bool fused, bool has_bias)
+{
+    uint32_t dim = p->c->hidden_size, all = fused ? 2 * inner : inner;
+    struct span mine = shard_span(inner, p->shard);
+    struct part gate = { .source = n->source[0], .rows = all, .span = mine, .cols = dim };
+    struct part up = { .source = n->source[1], .rows = all, .span = mine, .cols = dim };
+    struct part down = {
+        .source = n->source[2], .rows = dim, .span = shard_of_o_and_down(p), .cols = inner
+    };
+
+    up.span.first += fused ? inner : 0;
+    return add_linear(p, n->name[0], &gate, has_bias) && add_linear(p, n->name[1], &up, has_bias) &&
+           add_linear(p, n->name[2], &down, has_bias);
+}
+
+static bool add_mlp(const struct planner *p)
+{
+    static const struct mlp_names apart = { { "g", "u", "d" },
+                                            { "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj" } };
+    static const struct mlp_names fused = {
+        { "g", "u", "d" }, { "mlp.gate_up_proj", "mlp.gate_up_proj", "mlp.down_proj" }
+    };
+    const struct model_config *c = p->c;
+
+    return add_gated(p, c->fused_gate_up ? &fused : &apart, c->intermediate_size, c->fused_gate_up,
+                     c->mlp_bias);
+}
+
+static struct mlp_names expert_names(const struct model_config *c, uint32_t i)
+{
+    static const char *const mixtral[3] = { "w1", "w3", "w2" };
+    static const char *const qwen[3] = { "gate_proj", "up_proj", "down_proj" };
+    const char *block = c->block_sparse_moe ? "block_sparse_moe" : "mlp";
+    struct mlp_names n;
+
+    for (int k = 0; k < 3; k++) {
+        snprintf(n.name[k], sizeof n.name[k], "%c%u", "gud"[k], i);
+        snprintf(n.source[k], sizeof n.source[k], "%s.experts.%u.%s", block, i,
+                 (c->block_sparse_moe ? mixtral : qwen)[k]);
+    }
+    return n;
+}
+
+static bool add_shared_expert(const struct planner *p)
+{
+    static const struct mlp_names names = { { "gs", "us", "ds" },
+                                            { "mlp.shared_expert.gate_proj",
+                                              "mlp.shared_expert.up_proj",
+                                              "mlp.shared_expert.down_proj" } };
+    struct part gate = { .source = "mlp.shared_expert_gate.weight",
+                         .rows = 1,
+                         .span = { 0, 1 },
+                         .cols = p->c->hidden_size,
+                         .exact = true };
+
+    return add_gated(p, &names, p->c->shared_expert_inner, false, false) &&
+           add(p, "shared_gate", &gate);
+}
+
+/* Every rank routes every row, with the whole router, to the same end. */
+static bool add_moe(const struct planner *p)
+{
+    const struct model_config *c = p->c;
+    struct part router = { .source = c->block_sparse_moe ? "block_sparse_moe.gate.weight"
+                                                         : "mlp.gate.weight",
+                           .rows = c->n_experts,
+                           .span = { 0, c->n_experts },
+                           .cols = c->hidden_size,
+                           .exact = true };
+
+    if (!add(p, "router", &router))
+        return false;
+    for (uint32_t i = 0; i < c->n_experts; i++) {
+        struct mlp_names names = expert_names(c, i);
+        if (!add_gated(p, &names, c->expert_inner, false, false))
+            return false;
+    }
+    return c->shared_expert_inner == 0 || add_shared_expert(p);
+}
+
+/* ---- the model ---- */
+
+/* With norms on both sides of a sub-layer, post_attention_layernorm is the one behind attention; without, it is
+ * the one before the MLP. */
+static bool add_layer(const struct planner *p)
+{
+    const struct model_config *c = p->c;
+    uint32_t dim = c->hidden_size;
+    const char *after_attention = "post_attention_layernorm.weight";
+
+    if (!add_attention(p))
+        return false;
+    if (c->post_norms && (!add_norm(p, "attn_post_norm", after_attention, dim) ||
+                          !add_norm(p, "mlp_norm", "pre_feedforward_layernorm.weight", dim)))
+        return false;
+    if (!c->post_norms && !add_norm(p, "mlp_norm", after_attention, dim))
+        return false;
+    if (!(c->layers[p->layer].sparse ? add_moe : add_mlp)(p))
+        return false;
+    return !c->post_norms || add_norm(p, "mlp_post_norm", "post_feedforward_layernorm.weight", dim);
+}
+
+static uint64_t count_mlp(const struct model_config *c, bool sparse)
+{
+    uint64_t dim = c->hidden_size, inner = c->intermediate_size;
+    uint64_t shared = c->shared_expert_inner > 0 ? (3 * (uint64_t)c->shared_expert_inner + 1) : 0;
+
+    if (sparse)
+        return dim * (c->n_experts * (3 * (uint64_t)c->expert_inner + 1) + shared);
+    return 3 * dim * inner + (c->mlp_bias ? 2 * inner + dim : 0);
 }
 
 static uint64_t count_parameters(const struct model_config *c)
 {
     uint64_t dim = c->hidden_size, q = (uint64_t)c->n_heads * c->head_dim;
-    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim, inner = c->intermediate_size;
-    uint64_t layer = 2 * dim + (2 * q + 2 * kv) * dim + 3 * dim * inner;
+    uint64_t kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    uint64_t layer = (c->post_norms ? 4 : 2) * dim + (2 * q + 2 * kv) * dim;
+    uint64_t sum = (c->tied_head ? 1 : 2) * dim * c->vocab_size + dim;
 
     layer += (c->qkv_bias ? q + 2 * kv : 0) + (c->o_bias ? dim : 0);
-    layer += c->mlp_bias ? 2 * inner + dim : 0;
-    return (c->tied_head ? 1 : 2) * dim * c->vocab_size + dim + c->n_layers * layer;
+    layer += c->qk_norm ? 2 * c->head_dim : 0;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        sum += layer + count_mlp(c, c->layers[i].sparse);
+    return sum;
 }
 
 bool llama_plan(struct weights_plan *plan, const struct model_config *c, struct llama_shard shard,
-                const struct safetensors *st, struct err *e)
+                const struct tensors *ts, struct err *e)
 {
-    struct planner p = { plan, c, shard, st, e };
-    struct span vocab = shard_span(c->vocab_size, shard);
-    struct part embed = { "model.embed_tokens.weight", c->vocab_size, vocab };
-    struct part head = { "lm_head.weight", c->vocab_size, vocab };
+    struct planner p = { plan, c, shard, ts, e, -1 };
+    struct part embed = { .source = "model.embed_tokens.weight",
+                          .rows = c->vocab_size,
+                          .span = shard_span(c->vocab_size, shard),
+                          .cols = c->hidden_size };
+    struct part head = embed;
 
-    if (!add(&p, -1, "embed", &embed, 1, c->hidden_size))
+    head.source = "lm_head.weight";
+    if (!add(&p, "embed", &embed))
         return false;
-    for (uint32_t i = 0; i < c->n_layers; i++)
-        if (!add_layer(&p, (int)i))
+    for (p.layer = 0; p.layer < (int)c->n_layers; p.layer++)
+        if (!add_layer(&p))
             return false;
+    p.layer = -1;
     plan->parameters = count_parameters(c);
-    return add_whole(&p, -1, "norm", "model.norm.weight", c->hidden_size, 0) &&
-           (c->tied_head || add(&p, -1, "head", &head, 1, c->hidden_size));
+    return add_norm(&p, "norm", "model.norm.weight", c->hidden_size) &&
+           (c->tied_head || add(&p, "head", &head));
 }

@@ -1,9 +1,13 @@
 /* cpu_kernels.h - what a CPU tier brings: the arithmetic of one thread's share of an op.
  *
  * cpu.c splits each op of ops.h over rows and heads and calls these; ops_cpu.c is the definition in plain
- * C, vector_kernels.h the fast copy, compiled once per instruction set.  A tier's unit exports its table
- * and nothing else: every helper is static, so that no function compiled for AVX-512 can stand in for
- * another unit's. */
+ * C, vector_kernels.h the fast copy, compiled once per instruction set.  A unit exports its tables and
+ * nothing else: every helper is static, so that no function compiled for AVX-512 can stand in for another
+ * unit's.
+ *
+ * Products are a table of their own, by the number format of the matrix, since a tier may have a better
+ * instruction for one format only.  The input of a product is prepared once, in the form that all kernels
+ * of that format want (the norm is part of it), and then read by all panels of all its matrices. */
 #ifndef LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
 #define LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
 
@@ -11,18 +15,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gpu-worker/ops/ops.h"
 #include "proto/dtype.h"
+
+/* How the input of a product lies.  The kernels of one tier that name the same form read the same bytes. */
+enum input_form {
+    INPUT_ROWS,  /* float rows, one after the other */
+    INPUT_TILES, /* floats in tiles of tokens (panel_kernels.h) */
+    INPUT_I8,    /* codes with scales (int_input.h) */
+    N_INPUT_FORMS
+};
+
+/* x' of ops.h, to be brought into that form. */
+struct input_job {
+    void *out; /* all tokens; at most 4 bytes for each element, cols rounded up to 64 */
+    const float *x;
+    const struct norm *norm; /* or NULL */
+    uint32_t cols, n_tokens;
+};
+
+static inline const float *input_row(const struct input_job *j, uint32_t token)
+{
+    size_t row = j->norm && j->norm->rows ? j->norm->rows[token] : token;
+
+    return j->x + row * j->cols;
+}
 
 /* y[t,i] (+)= sum_k w[i,k] x[t,k] + bias[i] */
 struct linear_job {
     float *y;
     size_t y_stride;
-    const float *x; /* [n_tokens, cols] */
-    const void *w;  /* [., cols] */
+    const void *x; /* n_tokens prepared rows */
+    const void *w; /* packed (packing.h) */
     enum dtype dtype;
     const float *bias; /* or NULL */
-    uint32_t cols, n_tokens;
+    uint32_t cols, rows, n_tokens;
     bool add;
+};
+
+struct linear_kernel {
+    enum input_form form;
+    /* Tokens begin .. end - 1 of the input. */
+    void (*prepare)(const struct input_job *j, uint32_t begin, uint32_t end);
+    /* Output rows row_begin .. row_end - 1 for all tokens; row_begin is the first of a panel. */
+    void (*run)(const struct linear_job *j, uint32_t row_begin, uint32_t row_end);
 };
 
 /* One query row against one KV head: the `group` query heads that share it. */
@@ -37,21 +73,27 @@ struct attention_job {
     uint32_t first, last; /* positions seen, both included */
     uint32_t group, head_dim;
     enum dtype dtype;
+    float scale, softcap; /* softcap 0 = none */
 };
 
 struct cpu_kernels {
     void (*widen)(float *y, const void *x, enum dtype dtype, uint32_t n); /* to float */
     void (*rmsnorm)(float *y, const float *x, const float *w, uint32_t dim, float eps);
-    /* Output rows row_begin .. row_end - 1 for all tokens. */
-    void (*linear)(const struct linear_job *j, uint32_t row_begin, uint32_t row_end);
     /* x[i], x[half + i] of one head turned by (cos[i], sin[i]). */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
     void (*narrow)(void *y, const float *x, enum dtype dtype, uint32_t n); /* to F16 or F32 */
     void (*attention)(const struct attention_job *j);
-    void (*silu_mul)(float *y, const float *gate, const float *up, uint32_t n);
+    /* y[i] = act(gate[i]) * up[i] */
+    void (*gate)(float *y, const float *gate, const float *up, uint32_t n, enum activation act);
 };
 
 extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels_avx512;
+
+extern const struct linear_kernel linear_f32_plain, linear_f16_plain, linear_bf16_plain;
+extern const struct linear_kernel linear_f32_avx2, linear_f16_avx2, linear_bf16_avx2;
+extern const struct linear_kernel linear_f32_avx512, linear_f16_avx512, linear_bf16_avx512;
+extern const struct linear_kernel linear_i8_plain, linear_i4_plain;
+extern const struct linear_kernel linear_i8_avx2, linear_i4_avx2;
 
 enum { ATTENTION_PAGE_TOKENS_MAX = 256 };
 

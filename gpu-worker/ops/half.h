@@ -30,6 +30,16 @@ static inline float bf16_to_float(uint16_t h)
     return float_of_bits((uint32_t)h << 16);
 }
 
+/* To nearest, ties to even; a NaN stays one. */
+static inline uint16_t float_to_bf16(float f)
+{
+    uint32_t bits = bits_of_float(f);
+
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 static inline float f16_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;

@@ -21,11 +21,36 @@
 
 struct ops_stream; /* one per rank; each backend's own */
 
-/* A matrix of the weights segment, rows one after the other. */
+/* A matrix of the weights segment, in the panels of packing.h. */
 struct weight {
     const void *data; /* [rows, cols] */
-    enum dtype dtype; /* F32, F16 or BF16 */
+    enum dtype dtype;
     uint32_t rows, cols;
+    const float *bias; /* [rows], or NULL */
+};
+
+/* Applied to the input of a product on its way in (RMSNorm: Zhang & Sennrich 2019, arXiv:1910.07467):
+ *   x'[t,i] = w[i] * x[r,i] / sqrt(mean_i(x[r,i]^2) + eps), r = rows ? rows[t] : t */
+struct norm {
+    const float *w; /* [cols] */
+    float eps;
+    const uint32_t *rows; /* of x, or NULL */
+};
+
+/* The same over each head of q and k. */
+struct head_norm {
+    const float *q, *k; /* [head_dim] */
+    float eps;
+};
+
+enum activation { ACT_SILU, ACT_GELU_TANH, N_ACTIVATIONS };
+
+enum { EXPERTS_MAX = 1024 };
+
+struct attention_shape {
+    uint32_t window; /* positions a row sees, itself included; 0 = all */
+    float scale;     /* of q . k */
+    float softcap;   /* scores become softcap * tanh(score / softcap); 0 = none */
 };
 
 /* Where KV pages are, and which heads of them are this rank's (proto/kvpool_layout.h). */
@@ -40,12 +65,18 @@ struct ops_kv {
 
 /* What a stream is made for. */
 struct ops_setup {
-    uint32_t rows_max; /* of a step */
-    uint32_t n_heads;  /* query heads of this rank; a multiple of n_kv_heads */
+    uint32_t rows_max;                  /* of a step, and rows whose logits are wanted */
+    uint32_t cols_max;                  /* of any matrix */
+    uint32_t gated_max;                 /* rows of any gate matrix */
+    uint32_t n_experts, n_experts_used; /* 0: there is no mixture of experts */
+    uint32_t expert_down_max;           /* rows of any expert's down matrix */
+    uint32_t n_heads;                   /* query heads of this rank; a multiple of n_kv_heads */
     uint32_t n_kv_heads;
     uint32_t head_dim;       /* even */
+    uint32_t rope_dim;       /* dimensions of a head that are turned, even; 0 = all */
+    double rope_amplitude;   /* they are multiplied by it; 0 = 1 */
     uint32_t positions_max;  /* positions are below this */
-    const double *rope_freq; /* [head_dim / 2] radians per position; copied */
+    const double *rope_freq; /* [rope_dim / 2] radians per position; copied */
     struct ops_kv kv;
 };
 
@@ -67,53 +98,91 @@ struct ops {
      * A device copies it over, with the work list of attention. */
     void (*begin)(struct ops_stream *s, const struct batch *b);
 
-    /* x[t] = table[token[t] - first] for tokens first .. first + table->rows - 1; the rows of other
+    /* x[t] = scale * table[token[t] - first] for tokens first .. first + table->rows - 1; the rows of other
      * tokens, whose embedding another rank has, are left alone.
      *   x  [n_rows, table->cols] */
-    void (*embed)(struct ops_stream *s, void *x, const struct weight *table, uint32_t first);
+    void (*embed)(struct ops_stream *s, void *x, const struct weight *table, uint32_t first,
+                  float scale);
 
-    /* y[t,i] = w[i] * x[r,i] / sqrt(mean_i(x[r,i]^2) + eps), r = rows ? rows[t] : t
-     *   x, y  [., dim]; y may be x when rows is NULL
-     *   rows  [n_rows] of x, or NULL
-     *   w     [dim] float
-     * Zhang & Sennrich 2019, arXiv:1910.07467. */
-    void (*rmsnorm)(struct ops_stream *s, void *y, const void *x, const uint32_t *rows,
-                    uint32_t n_rows, const float *w, uint32_t dim, float eps);
+    /* y[t] = norm(x)[t]
+     *   x, y  [., dim]; y may be x when norm->rows is NULL */
+    void (*rmsnorm)(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
+                    const struct norm *norm, uint32_t dim);
 
-    /* y[t,i] = sum_k w[i,k] * x[t,k] + bias[i], or that added to y.
-     *   y     [n_rows, w->rows], stride y_stride
-     *   x     [n_rows, w->cols], not y
-     *   bias  [w->rows] float, or NULL */
+    /* x[t,i] += norm(y)[t,i] for the columns i in first .. first + count - 1: what a sub-layer gives,
+     * normalised before it joins the residual stream (Gemma 2).
+     *   x, y  [n_rows, dim]; norm->rows is NULL */
+    void (*add_normed)(struct ops_stream *s, void *x, const void *y, uint32_t n_rows,
+                       const struct norm *norm, uint32_t dim, uint32_t first, uint32_t count);
+
+    /* y[t,i] = sum_k w[i,k] * x'[t,k] + bias[i], or that added to y; x' is norm(x), or x when norm is NULL.
+     * The rows of n_w matrices with the same columns stand side by side in y: q, k and v are one call.
+     *   y  [n_rows, sum of w[].rows], stride y_stride
+     *   x  [., cols], not y */
     void (*linear)(struct ops_stream *s, void *y, size_t y_stride, const void *x, uint32_t n_rows,
-                   const struct weight *w, const float *bias, enum linear_mode mode);
+                   const struct norm *norm, const struct weight *w, uint32_t n_w,
+                   enum linear_mode mode);
 
-    /* The same into host memory as float: the language model's head. */
+    /* y[t,i] = act(gate(x')[t,i]) * up(x')[t,i], gate and up being linear() with biases.
+     *   y  [n_rows, gate->rows], stride y_stride;  gate and up have the same shape
+     * silu(a) = a / (1 + exp(-a)): Shazeer 2020, arXiv:2002.05202; gelu by its tanh form: Hendrycks &
+     * Gimpel 2016, arXiv:1606.08415. */
+    void (*gated)(struct ops_stream *s, void *y, size_t y_stride, const void *x, uint32_t n_rows,
+                  const struct norm *norm, const struct weight *gate, const struct weight *up,
+                  enum activation act);
+
+    /* y[t,i] *= sigmoid(w . x'[t]), i < cols; w has one row. */
+    void (*gate_rows)(struct ops_stream *s, void *y, size_t y_stride, uint32_t cols, const void *x,
+                      uint32_t n_rows, const struct norm *norm, const struct weight *w);
+
+    /* ---- a mixture of experts: Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, arXiv:2401.04088
+     *
+     * route() chooses n_experts_used experts for each row and remembers the pairs (expert, row), ordered by
+     * expert, then by row, until the next route().  Their activations y stand in that order, so the rows of
+     * one expert are one dense block, and an expert's matrices are read once a step, and only if it was chosen.
+     *
+     * p = softmax(router(x'[t])); chosen are the largest p, of equals the lower index; their weights are
+     * p, or p over the sum of the chosen when normalise.
+     *   router  [n_experts, cols] */
+    void (*route)(struct ops_stream *s, const void *x, uint32_t n_rows, const struct norm *norm,
+                  const struct weight *router, bool normalise);
+
+    /* gated() of each pair, with its expert's matrices.
+     *   y         [n_rows * n_experts_used, gate->rows], stride y_stride
+     *   gate, up  [n_experts] */
+    void (*experts_gated)(struct ops_stream *s, void *y, size_t y_stride, const void *x,
+                          const struct norm *norm, const struct weight *gate,
+                          const struct weight *up, enum activation act);
+
+    /* x[t,i] += sum over the experts e of row t, ascending, weight[t,e] * (down_e y[pair])[i]
+     *   x  [n_rows, down->rows], stride x_stride;  y  [n_rows * n_experts_used, down->cols]
+     *   down  [n_experts] */
+    void (*experts_down)(struct ops_stream *s, void *x, size_t x_stride, const void *y,
+                         const struct weight *down);
+
+    /* linear() into host memory as float, then softcap * tanh(y / softcap) when softcap is not 0: the
+     * language model's head. */
     void (*logits)(struct ops_stream *s, float *y, size_t y_stride, const void *x, uint32_t n_rows,
-                   const struct weight *w);
+                   const struct norm *norm, const struct weight *w, float softcap);
 
-    /* Turn the pairs (i, i + head_dim / 2) of each query and key head by position * rope_freq[i].
+    /* Normalise each query and key head when norm is not NULL, then turn its pairs (i, i + rope_dim / 2),
+     * i < rope_dim / 2, by position * rope_freq[i] and make them longer by rope_amplitude.
      *   qkv  [n_rows, (n_heads + 2 * n_kv_heads) * head_dim]: q heads, k heads, v heads
      * Su et al. 2021, arXiv:2104.09864, in the layout of the HuggingFace checkpoints. */
-    void (*rope)(struct ops_stream *s, void *qkv);
+    void (*rope)(struct ops_stream *s, void *qkv, const struct head_norm *norm);
 
     /* Store the k and v of each row in its slot of its sequence's page, rounded to the pages' type. */
     void (*kv_write)(struct ops_stream *s, const void *qkv, uint32_t layer);
 
     /* Causal attention of each row over its sequence's pages, prefill and decode alike:
-     *   out[t,h] = sum_p softmax_p(q[t,h] . k[p,g] / sqrt(head_dim)) v[p,g]
+     *   out[t,h] = sum_p softmax_p(cap(scale * q[t,h] . k[p,g])) v[p,g]
      * with g = h / (n_heads / n_kv_heads), over positions p <= the row's own and, with window > 0,
      * p > own - window.
      *   out  [n_rows, n_heads * head_dim], stride out_stride
      * Online softmax: Milakov & Gimelshein 2018, arXiv:1805.02867; pages: Kwon et al. 2023,
-     * arXiv:2309.06180. */
+     * arXiv:2309.06180; soft cap: Gemma team 2024, arXiv:2408.00118. */
     void (*attention)(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
-                      uint32_t layer, uint32_t window);
-
-    /* y[t,i] = silu(g[t,i]) * g[t, n + i], silu(a) = a / (1 + exp(-a)).
-     *   y   [n_rows, n], stride y_stride;  gu  [n_rows, 2 * n]: gate, up
-     * Shazeer 2020, arXiv:2002.05202. */
-    void (*silu_mul)(struct ops_stream *s, void *y, size_t y_stride, const void *gu,
-                     uint32_t n_rows, uint32_t n);
+                      uint32_t layer, const struct attention_shape *shape);
 };
 
 /* ---- the CPU backend (cpu.c) ---- */

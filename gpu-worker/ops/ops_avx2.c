@@ -1,12 +1,13 @@
 /* ops_avx2.c - the CPU ops for AVX2, FMA and F16C: 8 floats a vector.
  *
- * Sixteen registers: tiles of 4 rows by 3 tokens use 12 sums, 3 activations and 1 weight. */
+ * Sixteen registers: tiles of 16 rows by 6 tokens use 12 sums, 2 weights and 1 activation. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
 #define VF_LANES    8
-#define TILE_TOKENS 3
+#define TILE_TOKENS 6
+#define PAIR_TOKENS 2
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m256 vf;
@@ -42,6 +43,12 @@ VF vf vf_min(vf a, vf b)
 VF vf vf_fma(vf a, vf b, vf c)
 {
     return _mm256_fmadd_ps(a, b, c);
+}
+/* In place and in this order: gcc 12 else puts some of twelve sums in the register of a factor, begins columns
+ * early, and half of the loop becomes spills. */
+VF void vf_fma_into(vf *c, vf a, vf b)
+{
+    __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(*c) : "x"(a), "x"(b));
 }
 VF vf vf_round(vf a)
 {
@@ -97,6 +104,15 @@ VF vf vf_load_f16(const uint16_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
+VF vf vf_load_low(const uint32_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)p), 16));
+}
+VF vf vf_load_high(const uint32_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p),
+                                                _mm256_set1_epi32((int)0xffff0000)));
+}
 VF void vf_store_f16(uint16_t *p, vf v)
 {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -139,6 +155,10 @@ VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
     memcpy(p, h, n * sizeof *p);
 }
 
+#include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
 const struct cpu_kernels cpu_kernels_avx2 = CPU_KERNELS_TABLE;
+const struct linear_kernel linear_f32_avx2 = { INPUT_TILES, prepare_tiles, panels_f32 };
+const struct linear_kernel linear_f16_avx2 = { INPUT_TILES, prepare_tiles, panels_f16 };
+const struct linear_kernel linear_bf16_avx2 = { INPUT_TILES, prepare_tiles, panels_bf16 };

@@ -1,12 +1,13 @@
 /* ops_avx512.c - the CPU ops for AVX-512 F, BW, VL and DQ: 16 floats a vector.
  *
- * Thirty-two registers: tiles of 4 rows by 6 tokens use 24 sums, 6 activations and 1 weight. */
+ * Thirty-two registers: tiles of 32 rows by 12 tokens use 24 sums, 2 weights and 1 activation. */
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
 
 #define VF_LANES    16
-#define TILE_TOKENS 6
+#define TILE_TOKENS 12
+#define PAIR_TOKENS 12
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m512 vf;
@@ -42,6 +43,10 @@ VF vf vf_min(vf a, vf b)
 VF vf vf_fma(vf a, vf b, vf c)
 {
     return _mm512_fmadd_ps(a, b, c);
+}
+VF void vf_fma_into(vf *c, vf a, vf b)
+{
+    *c = _mm512_fmadd_ps(a, b, *c);
 }
 VF vf vf_round(vf a)
 {
@@ -88,6 +93,15 @@ VF vf vf_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
+VF vf vf_load_low(const uint32_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+VF vf vf_load_high(const uint32_t *p)
+{
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+}
 VF void vf_store_f16(uint16_t *p, vf v)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -120,6 +134,10 @@ VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
     _mm256_mask_storeu_epi16(p, lanes_below(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+#include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
 const struct cpu_kernels cpu_kernels_avx512 = CPU_KERNELS_TABLE;
+const struct linear_kernel linear_f32_avx512 = { INPUT_TILES, prepare_tiles, panels_f32 };
+const struct linear_kernel linear_f16_avx512 = { INPUT_TILES, prepare_tiles, panels_f16 };
+const struct linear_kernel linear_bf16_avx512 = { INPUT_TILES, prepare_tiles, panels_bf16 };

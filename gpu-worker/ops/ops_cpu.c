@@ -8,6 +8,7 @@
 
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/packing_float.h"
 
 static inline float element(const void *w, enum dtype dtype, size_t i)
 {
@@ -64,18 +65,77 @@ static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
     return sum;
 }
 
-static void plain_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
 {
-    for (uint32_t i = row_begin; i < row_end; i++) {
-        const char *w = (const char *)j->w + dtype_bytes(j->dtype, (size_t)i * j->cols);
-        for (uint32_t t = 0; t < j->n_tokens; t++) {
-            float *y = j->y + t * j->y_stride + i;
-            float sum = dot(w, j->dtype, j->x + (size_t)t * j->cols, j->cols);
-            if (j->bias)
-                sum += j->bias[i];
+    for (uint32_t t = begin; t < end; t++) {
+        float *y = (float *)j->out + (size_t)t * j->cols;
+        if (j->norm)
+            plain_rmsnorm(y, input_row(j, t), j->norm->w, j->cols, j->norm->eps);
+        else
+            memcpy(y, input_row(j, t), j->cols * sizeof *y);
+    }
+}
+
+enum { RUN_COLS = 64, RUN_TOKENS = 64, ROWS = PACKING_FLOAT_ROWS_MAX };
+
+/* Sums of a panel's rows for some tokens, and a run of the panel's columns as floats. */
+struct panel_run {
+    float sums[RUN_TOKENS][ROWS];
+    float w[RUN_COLS][ROWS];
+};
+
+static void add_run(struct panel_run *p, const struct linear_job *j, uint32_t first_token,
+                    uint32_t n_tokens, uint32_t k, uint32_t n)
+{
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        const float *x = (const float *)j->x + (size_t)(first_token + t) * j->cols + k;
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t r = 0; r < ROWS; r++)
+                p->sums[t][r] += p->w[i][r] * x[i];
+    }
+}
+
+static void load_run(struct panel_run *p, const struct linear_job *j, uint32_t row, uint32_t k,
+                     uint32_t n)
+{
+    uint32_t height = packing_float_rows(j->dtype);
+    const char *panel = (const char *)j->w + row / height * packing_float_bytes(j->dtype, j->cols);
+    float one[RUN_COLS];
+
+    for (uint32_t r = 0; r < height; r++) {
+        packing_float_row(j->dtype, one, panel + (size_t)k * 64, r, n);
+        for (uint32_t i = 0; i < n; i++)
+            p->w[i][r] = one[i];
+    }
+}
+
+static void finish_run(const struct panel_run *p, const struct linear_job *j, uint32_t row,
+                       uint32_t n_rows, uint32_t first_token, uint32_t n_tokens)
+{
+    for (uint32_t t = 0; t < n_tokens; t++)
+        for (uint32_t r = 0; r < n_rows; r++) {
+            float *y = j->y + (first_token + t) * j->y_stride + row + r;
+            float sum = p->sums[t][r] + (j->bias ? j->bias[row + r] : 0);
             *y = j->add ? *y + sum : sum;
         }
-    }
+}
+
+/* Each sum over the columns from the left, panel by panel, a run of columns at a time for many tokens. */
+static void linear_panels(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    uint32_t height = packing_float_rows(j->dtype);
+
+    for (uint32_t row = row_begin; row < row_end; row += height)
+        for (uint32_t first = 0; first < j->n_tokens; first += RUN_TOKENS) {
+            uint32_t n = j->n_tokens - first < RUN_TOKENS ? j->n_tokens - first : RUN_TOKENS;
+            struct panel_run p = { 0 };
+            for (uint32_t k = 0; k < j->cols; k += RUN_COLS) {
+                uint32_t cols = j->cols - k < RUN_COLS ? j->cols - k : RUN_COLS;
+                load_run(&p, j, row, k, cols);
+                add_run(&p, j, first, n, k, cols);
+            }
+            finish_run(&p, j, row, row_end - row < height ? row_end - row : height, first, n);
+        }
 }
 
 static void plain_rope(float *x, const float *cos, const float *sin, uint32_t half)
@@ -111,7 +171,7 @@ static void fold_page(const struct attention_job *j, const char *v, float *out, 
 
 static void attend_head(const struct attention_job *j, float *out, const float *q)
 {
-    float m = -INFINITY, l = 0, scale = 1 / sqrtf((float)j->head_dim);
+    float m = -INFINITY, l = 0;
     float p[ATTENTION_PAGE_TOKENS_MAX];
 
     memset(out, 0, j->head_dim * sizeof *out);
@@ -120,8 +180,11 @@ static void attend_head(const struct attention_job *j, float *out, const float *
         uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
         uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
         for (uint32_t t = begin; t < end; t++)
-            p[t] = scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
+            p[t] =
+                j->scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
                                j->dtype, q, j->head_dim);
+        for (uint32_t t = begin; t < end && j->softcap != 0; t++)
+            p[t] = j->softcap * tanhf(p[t] / j->softcap);
         fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
         at += end - begin;
     }
@@ -136,18 +199,30 @@ static void plain_attention(const struct attention_job *j)
         attend_head(j, j->out + h * j->head_dim, j->q + h * j->head_dim);
 }
 
-static void plain_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+/* 0.5 a (1 + tanh(z)) = a / (1 + exp(-2 z)), z = sqrt(2 / pi) (a + 0.044715 a^3) */
+static float gelu_exponent(float a)
 {
-    for (uint32_t i = 0; i < n; i++)
-        y[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+    return 1.5957691216f * (a + 0.044715f * a * a * a);
+}
+
+static void plain_gate(float *y, const float *gate, const float *up, uint32_t n,
+                       enum activation act)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float z = act == ACT_SILU ? gate[i] : gelu_exponent(gate[i]);
+        y[i] = gate[i] / (1 + expf(-z)) * up[i];
+    }
 }
 
 const struct cpu_kernels cpu_kernels_plain = {
     .widen = plain_widen,
     .narrow = plain_narrow,
     .rmsnorm = plain_rmsnorm,
-    .linear = plain_linear,
     .rope = plain_rope,
     .attention = plain_attention,
-    .silu_mul = plain_silu_mul,
+    .gate = plain_gate,
 };
+
+const struct linear_kernel linear_f32_plain = { INPUT_ROWS, prepare_rows, linear_panels };
+const struct linear_kernel linear_f16_plain = { INPUT_ROWS, prepare_rows, linear_panels };
+const struct linear_kernel linear_bf16_plain = { INPUT_ROWS, prepare_rows, linear_panels };

@@ -10,26 +10,27 @@
 
 enum { LOW = 256 };
 
-static void fill(double *table, uint32_t n, double step, const double *freq, uint32_t half)
+static void fill(double *table, uint32_t n, double step, const double *freq, uint32_t half,
+                 double amplitude)
 {
     for (uint32_t p = 0; p < n; p++)
         for (uint32_t i = 0; i < half; i++) {
             double *pair = table + ((size_t)p * half + i) * 2;
-            pair[0] = cos(p * step * freq[i]);
-            pair[1] = sin(p * step * freq[i]);
+            pair[0] = amplitude * cos(p * step * freq[i]);
+            pair[1] = amplitude * sin(p * step * freq[i]);
         }
 }
 
 void rope_table_init(struct rope_table *r, const double *freq, uint32_t half,
-                     uint32_t positions_max)
+                     uint32_t positions_max, double amplitude)
 {
     uint32_t n_high = (positions_max + LOW - 1) / LOW;
 
     *r = (struct rope_table){ .half = half, .positions_max = positions_max };
     r->low = mem_zalloc((size_t)LOW * half * 2, sizeof *r->low);
     r->high = mem_zalloc((size_t)n_high * half * 2, sizeof *r->high);
-    fill(r->low, LOW, 1, freq, half);
-    fill(r->high, n_high, LOW, freq, half);
+    fill(r->low, LOW, 1, freq, half, 1);
+    fill(r->high, n_high, LOW, freq, half, amplitude);
 }
 
 void rope_table_fini(struct rope_table *r)

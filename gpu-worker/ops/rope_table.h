@@ -10,12 +10,12 @@
 struct rope_table {
     uint32_t half, positions_max;
     double *low;  /* [256][half][2 = cos, sin] of low * freq */
-    double *high; /* [ceil(positions_max / 256)][half][2] of 256 * high * freq */
+    double *high; /* [ceil(positions_max / 256)][half][2] of 256 * high * freq, times amplitude */
 };
 
-/* freq: [half] radians per position. */
+/* freq: [half] radians per position.  amplitude: cos and sin are multiplied by it. */
 void rope_table_init(struct rope_table *r, const double *freq, uint32_t half,
-                     uint32_t positions_max);
+                     uint32_t positions_max, double amplitude);
 void rope_table_fini(struct rope_table *r);
 
 /* cos, sin: [half] written. */

@@ -24,6 +24,13 @@ void threads_free(struct threads *t); /* NULL is fine; no job may be running */
 
 uint32_t threads_count(const struct threads *t);
 
+/* Pin thread i to CPU cpus[i], once, all or none of them.  Number 0 is the caller of threads_run(), who may not
+ * be this thread: the caller is pinned by threads_pin_caller(), and while it is, what it starts begins
+ * life on the same core; unpin around that.  Both do nothing where nothing is pinned.  ERR_SYS. */
+bool threads_pin(struct threads *t, const uint32_t *cpus, struct err *e);
+void threads_pin_caller(struct threads *t);
+void threads_unpin_caller(struct threads *t);
+
 /* Run fn(arg, i) for every i in 0..n-1, n <= THREADS_JOB_MAX; returns when all are done.  One caller at a
  * time, and not from inside a job.  Allocates nothing. */
 void threads_run(struct threads *t, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n);

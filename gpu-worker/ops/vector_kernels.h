@@ -14,6 +14,9 @@
  * from 0 (a short last vector adds 0 * 0), then vf_fold, then (0 + 2) + (1 + 3).  Tiles only decide how
  * many such sums run side by side.  Elementwise ops treat a short tail as a vector filled up with 0, so
  * an element's result does not depend on where it stands. */
+#ifndef LLMD_GPU_WORKER_OPS_VECTOR_KERNELS_H
+#define LLMD_GPU_WORKER_OPS_VECTOR_KERNELS_H
+
 #ifndef VF_LANES
 #error "define the vector first"
 #endif
@@ -26,8 +29,6 @@
 #include "gpu-worker/ops/cpu_kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
-
-enum { TILE_ROWS = 4, SUPERTILE_TOKENS = 8 * TILE_TOKENS };
 
 INLINE vf load_as(const enum dtype dtype, const char *p, size_t i)
 {
@@ -92,141 +93,6 @@ INLINE vf vf_exp(vf x)
     p = vf_fma(p, r, vf_set1(5.0000001201e-1f));
     p = vf_fma(p, vf_mul(r, r), vf_add(r, vf_set1(1)));
     return vf_zero_below(x, vf_scale_by_power(p, n), lowest);
-}
-
-/* ---- linear ---- */
-
-/* R rows by T tokens; both constant after inlining, so that acc lives in registers. */
-INLINE void linear_tile(const struct linear_job *j, const enum dtype dtype, const int R,
-                        const int T, uint32_t row, uint32_t token)
-{
-    const char *w = (const char *)j->w + (size_t)row * j->cols * size_of(dtype);
-    const float *x = j->x + (size_t)token * j->cols;
-    const size_t cols = j->cols;
-    vf acc[TILE_TOKENS][TILE_ROWS], xs[TILE_TOKENS];
-    size_t k = 0;
-
-#pragma GCC unroll 8
-    for (int t = 0; t < T; t++)
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++)
-            acc[t][r] = vf_set1(0);
-    for (; k + VF_LANES <= cols; k += VF_LANES) {
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++)
-            xs[t] = vf_load(x + (size_t)t * cols + k);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
-            vf ws = load_as(dtype, w, (size_t)r * cols + k);
-#pragma GCC unroll 8
-            for (int t = 0; t < T; t++)
-                acc[t][r] = vf_fma(ws, xs[t], acc[t][r]);
-        }
-    }
-    if (k < cols)
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) {
-            vf tail = vf_load_part(x + (size_t)t * cols + k, (uint32_t)(cols - k));
-#pragma GCC unroll 8
-            for (int r = 0; r < R; r++)
-                acc[t][r] =
-                    vf_fma(load_part_as(dtype, w, (size_t)r * cols + k, (uint32_t)(cols - k)), tail,
-                           acc[t][r]);
-        }
-#pragma GCC unroll 8
-    for (int t = 0; t < T; t++) {
-        float *y = j->y + (token + t) * j->y_stride + row;
-        if (R == 1) {
-            float sum = vf_hsum(acc[t][0]) + (j->bias ? j->bias[row] : 0);
-            *y = j->add ? *y + sum : sum;
-        } else {
-            __m128 sum = vf_hsum4(acc[t]);
-            sum = _mm_add_ps(sum, j->bias ? _mm_loadu_ps(j->bias + row) : _mm_setzero_ps());
-            _mm_storeu_ps(y, j->add ? _mm_add_ps(_mm_loadu_ps(y), sum) : sum);
-        }
-    }
-}
-
-INLINE void linear_tokens(const struct linear_job *j, const enum dtype dtype, const int R,
-                          uint32_t row, uint32_t token, uint32_t n)
-{
-    switch (n) {
-    case 1:
-        linear_tile(j, dtype, R, 1, row, token);
-        break;
-    case 2:
-        linear_tile(j, dtype, R, 2, row, token);
-        break;
-    case 3:
-        linear_tile(j, dtype, R, 3, row, token);
-        break;
-#if TILE_TOKENS > 3
-    case 4:
-        linear_tile(j, dtype, R, 4, row, token);
-        break;
-    case 5:
-        linear_tile(j, dtype, R, 5, row, token);
-        break;
-    case 6:
-        linear_tile(j, dtype, R, 6, row, token);
-        break;
-#endif
-    default:
-        assert(!"tile size");
-    }
-}
-
-/* Tokens begin .. end-1 in tiles of nearly equal size: 7 is 4 + 3 rather than 6 + 1. */
-INLINE void linear_rows(const struct linear_job *j, const enum dtype dtype, const int R,
-                        uint32_t row, uint32_t begin, uint32_t end)
-{
-    while (begin < end) {
-        uint32_t left = end - begin, n_tiles = (left + TILE_TOKENS - 1) / TILE_TOKENS;
-        uint32_t n = (left + n_tiles - 1) / n_tiles;
-        linear_tokens(j, dtype, R, row, begin, n);
-        begin += n;
-    }
-}
-
-/* Rows in the outer loop, so that each weight comes from memory once for a whole supertile of tokens,
- * whose activations stay in the cache meanwhile. */
-INLINE void linear_block(const struct linear_job *j, const enum dtype dtype, uint32_t row_begin,
-                         uint32_t row_end)
-{
-    for (uint32_t begin = 0; begin < j->n_tokens; begin += SUPERTILE_TOKENS) {
-        uint32_t left = j->n_tokens - begin;
-        uint32_t end = begin + (left < SUPERTILE_TOKENS ? left : SUPERTILE_TOKENS);
-        uint32_t row = row_begin;
-        for (; row + TILE_ROWS <= row_end; row += TILE_ROWS)
-            linear_rows(j, dtype, TILE_ROWS, row, begin, end);
-        for (; row < row_end; row++)
-            linear_rows(j, dtype, 1, row, begin, end);
-    }
-}
-
-static void linear_f32(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    linear_block(j, DTYPE_F32, row_begin, row_end);
-}
-
-static void linear_f16(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    linear_block(j, DTYPE_F16, row_begin, row_end);
-}
-
-static void linear_bf16(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    linear_block(j, DTYPE_BF16, row_begin, row_end);
-}
-
-static void vector_linear(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
-{
-    if (j->dtype == DTYPE_F32)
-        linear_f32(j, row_begin, row_end);
-    else if (j->dtype == DTYPE_F16)
-        linear_f16(j, row_begin, row_end);
-    else
-        linear_bf16(j, row_begin, row_end);
 }
 
 /* ---- attention ---- */
@@ -324,7 +190,6 @@ INLINE void add_values(const enum dtype dtype, float *out, const float *p, const
 
 INLINE void attend_as(const struct attention_job *j, const enum dtype dtype)
 {
-    float scale = 1 / sqrtf((float)j->head_dim);
     float scores[ATTENTION_PAGE_TOKENS_MAX + VF_LANES];
 
     for (uint32_t h = 0; h < j->group; h++) {
@@ -337,7 +202,9 @@ INLINE void attend_as(const struct attention_job *j, const enum dtype dtype)
             uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
             float sum;
             score_page(dtype, scores, j->q + h * j->head_dim, page + j->k_offset, begin, end,
-                       j->head_dim, scale);
+                       j->head_dim, j->scale);
+            for (uint32_t t = 0; t < end - begin && j->softcap != 0; t++)
+                scores[t] = j->softcap * tanhf(scores[t] / j->softcap);
             sum = soften(scores, end - begin, &m, &shrink);
             l = l * shrink + sum;
             add_values(dtype, out, scores, page + j->v_offset, begin, end, j->head_dim, shrink);
@@ -384,9 +251,9 @@ static void vector_narrow(void *y, const float *x, enum dtype dtype, uint32_t n)
         vf_store_f16_part(half + i, vf_load_part(x + i, n - i), n - i);
 }
 
-static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t dim, float eps)
+INLINE float sum_of_squares(const float *x, uint32_t dim)
 {
-    vf sum = vf_set1(0), scale;
+    vf sum = vf_set1(0);
     uint32_t i = 0;
 
     for (; i + VF_LANES <= dim; i += VF_LANES)
@@ -395,8 +262,20 @@ static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t di
         vf tail = vf_load_part(x + i, dim - i);
         sum = vf_fma(tail, tail, sum);
     }
-    scale = vf_set1(1 / sqrtf(vf_hsum(sum) / (float)dim + eps));
-    for (i = 0; i + VF_LANES <= dim; i += VF_LANES)
+    return vf_hsum(sum);
+}
+
+INLINE float norm_scale(const float *x, uint32_t dim, float eps)
+{
+    return 1 / sqrtf(sum_of_squares(x, dim) / (float)dim + eps);
+}
+
+static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t dim, float eps)
+{
+    vf scale = vf_set1(norm_scale(x, dim, eps));
+    uint32_t i = 0;
+
+    for (; i + VF_LANES <= dim; i += VF_LANES)
         vf_store(y + i, vf_mul(vf_load(w + i), vf_mul(vf_load(x + i), scale)));
     if (i < dim)
         vf_store_part(
@@ -422,27 +301,47 @@ static void vector_rope(float *x, const float *cos, const float *sin, uint32_t h
     }
 }
 
-INLINE vf silu_mul(vf gate, vf up)
+/* 2 sqrt(2 / pi) (a + 0.044715 a^3): gelu(a) = a / (1 + exp(-this)) */
+INLINE vf gelu_exponent(vf a)
 {
-    vf one = vf_set1(1);
+    vf cubic = vf_fma(vf_mul(vf_mul(a, a), vf_set1(0.044715f)), a, a);
 
-    return vf_mul(vf_div(gate, vf_add(one, vf_exp(vf_sub(vf_set1(0), gate)))), up);
+    return vf_mul(vf_set1(1.5957691216f), cubic);
 }
 
-static void vector_silu_mul(float *y, const float *gate, const float *up, uint32_t n)
+INLINE vf gate_mul(vf gate, vf up, const enum activation act)
+{
+    vf one = vf_set1(1), z = act == ACT_SILU ? gate : gelu_exponent(gate);
+
+    return vf_mul(vf_div(gate, vf_add(one, vf_exp(vf_sub(vf_set1(0), z)))), up);
+}
+
+INLINE void gate_as(float *y, const float *gate, const float *up, uint32_t n,
+                    const enum activation act)
 {
     uint32_t i = 0;
 
     for (; i + VF_LANES <= n; i += VF_LANES)
-        vf_store(y + i, silu_mul(vf_load(gate + i), vf_load(up + i)));
+        vf_store(y + i, gate_mul(vf_load(gate + i), vf_load(up + i), act));
     if (i < n)
-        vf_store_part(y + i, silu_mul(vf_load_part(gate + i, n - i), vf_load_part(up + i, n - i)),
+        vf_store_part(y + i,
+                      gate_mul(vf_load_part(gate + i, n - i), vf_load_part(up + i, n - i), act),
                       n - i);
+}
+
+static void vector_gate(float *y, const float *gate, const float *up, uint32_t n,
+                        enum activation act)
+{
+    if (act == ACT_SILU)
+        gate_as(y, gate, up, n, ACT_SILU);
+    else
+        gate_as(y, gate, up, n, ACT_GELU_TANH);
 }
 
 #define CPU_KERNELS_TABLE                                                                          \
     {                                                                                              \
         .widen = vector_widen, .narrow = vector_narrow, .rmsnorm = vector_rmsnorm,                 \
-        .linear = vector_linear, .rope = vector_rope, .attention = vector_attention,               \
-        .silu_mul = vector_silu_mul,                                                               \
+        .rope = vector_rope, .attention = vector_attention, .gate = vector_gate,                   \
     }
+
+#endif

@@ -22,9 +22,19 @@ static void check(const struct model_config *c)
         for (uint32_t k = 0; k < i; k++)
             assert(c->eos[i] != c->eos[k]);
     }
-    model_config_rope_freq(c, freq);
-    for (uint32_t i = 0; i < c->head_dim / 2; i++)
-        assert(isfinite(freq[i]) && freq[i] > 0 && freq[i] <= 1);
+    assert(c->rope_dim > 0 && c->rope_dim % 2 == 0 && c->rope_dim <= c->head_dim);
+    assert(c->query_scale > 0 && c->embed_scale > 0 && c->rope_amplitude > 0);
+    model_config_rope_freq(c, c->positions_max, freq);
+    for (uint32_t i = 0; i < c->rope_dim / 2; i++)
+        assert(isfinite(freq[i]) && freq[i] > 0 && freq[i] <= 1e6);
+    if (c->n_experts > 0) {
+        assert(c->n_experts <= MODEL_CONFIG_EXPERTS_MAX && c->expert_inner > 0);
+        assert(c->n_experts_used > 0 && c->n_experts_used <= c->n_experts);
+    }
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        assert(!c->layers[i].sparse || c->n_experts > 0);
+        assert(!c->layers[i].windowed || c->sliding_window > 0);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -7,21 +7,21 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static void check(const struct safetensors *st, const uint8_t *data, size_t n)
+static void check(const struct tensors *st, const uint8_t *data, size_t n)
 {
     uint64_t total = 0;
 
     for (uint32_t i = 0; i < st->n_tensors; i++) {
-        const struct safetensors_tensor *t = &st->tensors[i];
+        const struct tensor *t = &st->tensors[i];
         const uint8_t *at = t->data;
         assert(at >= data + 8 && t->bytes <= n && at + t->bytes <= data + n);
-        assert(t->n_dims <= SAFETENSORS_DIMS_MAX && strlen(t->name) <= SAFETENSORS_NAME_MAX);
-        assert(safetensors_find(st, t->name) == t);
-        if (t->dtype != DTYPE_NONE) {
+        assert(t->n_dims <= TENSORS_DIMS_MAX && strlen(t->name) <= SAFETENSORS_NAME_MAX);
+        assert(tensors_find(st, t->name) == t);
+        if (t->type != TENSOR_NONE) {
             uint64_t elements = 1;
             for (uint32_t k = 0; k < t->n_dims; k++)
                 elements *= t->dims[k];
-            assert(dtype_bytes(t->dtype, elements) == t->bytes);
+            assert(tensor_type_bytes(t->type, elements) == t->bytes);
         }
         total += t->bytes;
     }
@@ -31,12 +31,12 @@ static void check(const struct safetensors *st, const uint8_t *data, size_t n)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     struct err e;
-    struct safetensors *st = safetensors_parse("fuzz", data, n, &e);
+    struct tensors *st = safetensors_parse("fuzz", data, n, &e);
 
     if (st)
         check(st, data, n);
     else
         assert(e.code == ERR_MODEL && memchr(e.msg, '\0', sizeof e.msg));
-    safetensors_close(st);
+    tensors_close(st);
     return 0;
 }

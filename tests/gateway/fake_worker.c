@@ -1,6 +1,7 @@
 /* fake_worker.c - the worker's side of the protocol, without a model. */
 #include "tests/gateway/fake_worker.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,13 @@ void fake_worker_close(struct fake_worker *w)
 
 /* ---- sending ---- */
 
+/* One whose queue is full, or who is not connected, is greeted later: then it asks again. */
+static void reply(struct fake_worker *w, uint32_t peer, enum msg_type type, const void *message)
+{
+    assert(peer < FAKE_PEERS_MAX);
+    w->hello_due[peer] |= !link_send(w->link, peer, type, message);
+}
+
 static void send_hello(struct fake_worker *w, uint32_t peer)
 {
     Llmd__Hello m = LLMD__HELLO__INIT;
@@ -87,7 +95,17 @@ static void send_hello(struct fake_worker *w, uint32_t peer)
     m.kv_page_tokens = 16;
     m.logprobs_max = 20;
     m.pid = (uint32_t)getpid();
-    link_send(w->link, peer, MSG_HELLO, &m);
+    reply(w, peer, MSG_HELLO, &m);
+}
+
+static void send_due_hellos(struct fake_worker *w)
+{
+    for (uint32_t peer = 0; peer < FAKE_PEERS_MAX; peer++) {
+        if (!w->hello_due[peer])
+            continue;
+        w->hello_due[peer] = false;
+        send_hello(w, peer);
+    }
 }
 
 static void fill_logprobs(const struct fake_sequence *s, uint32_t from, Llmd__SequenceTokens *m)
@@ -164,10 +182,21 @@ static void send_unknown(struct fake_worker *w, uint32_t peer, uint64_t id)
     m.epoch = w->epoch;
     m.sequences = list;
     m.n_sequences = 1;
-    link_send(w->link, peer, MSG_TOKENS, &m);
+    reply(w, peer, MSG_TOKENS, &m);
 }
 
 /* ---- receiving ---- */
+
+/* The sequence belongs to the peer that speaks of it; it goes on from what that holds. */
+static void deliver_from(struct fake_worker *w, struct fake_sequence *s, uint32_t peer,
+                         size_t n_held)
+{
+    s->peer = peer;
+    s->n_sent = n_held < s->n_tokens ? (uint32_t)n_held : s->n_tokens;
+    s->finish_sent = false;
+    if (s->n_sent < s->n_tokens || s->finish != LLMD__FINISH__FINISH_NONE)
+        send_tokens(w, s, s->n_sent);
+}
 
 static bool is_full(struct fake_worker *w)
 {
@@ -190,7 +219,7 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
         Llmd__Refused refused = LLMD__REFUSED__INIT;
         refused.sequence_id = m->sequence_id;
         refused.reason = LLMD__REFUSE_REASON__REFUSE_FULL;
-        link_send(w->link, peer, MSG_REFUSED, &refused);
+        reply(w, peer, MSG_REFUSED, &refused);
         return;
     }
     if (!s) {
@@ -211,10 +240,10 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
             memcpy(s->tokens, m->generated, m->n_generated * sizeof *s->tokens);
         w->n_resubmitted_tokens += (uint32_t)m->n_generated;
     }
-    s->peer = peer;
     accepted.sequence_id = s->id;
     accepted.n_prompt = (uint32_t)m->n_prompt;
-    link_send(w->link, peer, MSG_ACCEPTED, &accepted);
+    reply(w, peer, MSG_ACCEPTED, &accepted);
+    deliver_from(w, s, peer, m->n_generated);
 }
 
 static bool is_listed(const Llmd__Resync *m, uint64_t id)
@@ -242,11 +271,7 @@ static void take_resync(struct fake_worker *w, uint32_t peer, const Llmd__Resync
             send_unknown(w, peer, m->held[i]->sequence_id);
             continue;
         }
-        s->peer = peer;
-        s->n_sent = m->held[i]->n_tokens < s->n_tokens ? m->held[i]->n_tokens : s->n_tokens;
-        s->finish_sent = false;
-        if (m->held[i]->n_tokens < s->n_tokens || s->finish != LLMD__FINISH__FINISH_NONE)
-            send_tokens(w, s, s->n_sent);
+        deliver_from(w, s, peer, m->held[i]->n_tokens);
     }
 }
 
@@ -320,6 +345,7 @@ static void generate(struct fake_worker *w)
 {
     uint64_t now_ns = clock_mono_ns();
 
+    send_due_hellos(w);
     if (atomic_load(&w->is_paused) || now_ns < w->next_step_ns)
         return;
     w->next_step_ns = now_ns + atomic_load(&w->step_us) * 1000ull;

@@ -11,6 +11,7 @@
 
 #include "proto/link.h"
 
+enum { FAKE_PEERS_MAX = 16 };
 enum { FAKE_TOKENS_MAX = 4096, FAKE_FIRST_TOKEN = 300, FAKE_N_TOKENS = 1500, FAKE_EOS = 2 };
 
 struct fake_sequence {
@@ -31,6 +32,8 @@ struct fake_worker {
     char instance[64];
     uint32_t group, epoch;
     struct fake_sequence *ledger;
+    bool hello_due
+        [FAKE_PEERS_MAX]; /* by peer: an answer to it was lost, so it must say again what it holds */
     uint64_t next_step_ns;
     pthread_t thread;
 

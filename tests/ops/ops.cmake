@@ -1,4 +1,7 @@
 llmd_test(NAME test_linear SOURCES ops/test_linear.c LIBS runtime LABELS ops)
+llmd_test(NAME test_int_linear SOURCES ops/test_int_linear.c LIBS runtime LABELS ops)
+llmd_test(NAME test_packing SOURCES ops/test_packing.c LIBS runtime LABELS ops)
 llmd_test(NAME test_attention SOURCES ops/test_attention.c LIBS runtime LABELS ops)
 llmd_test(NAME test_elementwise SOURCES ops/test_elementwise.c LIBS runtime LABELS ops)
+llmd_test(NAME test_moe SOURCES ops/test_moe.c LIBS runtime LABELS ops)
 llmd_test(NAME test_threads SOURCES ops/test_threads.c LIBS runtime LABELS ops threads)

@@ -13,8 +13,10 @@
 #include <cmocka.h>
 
 #include "common/mem.h"
+#include "gpu-worker/ops/aligned.h"
 #include "gpu-worker/ops/half.h"
 #include "gpu-worker/ops/ops.h"
+#include "gpu-worker/ops/packing.h"
 
 struct random {
     uint64_t state;
@@ -55,7 +57,7 @@ static inline float *random_floats(struct random *r, size_t n)
     return x;
 }
 
-/* n floats as a matrix of that type; *as_float gets the values really stored. */
+/* n floats of that type, as a file has them; *as_float gets the values really stored. */
 static inline void *encode(const float *x, size_t n, enum dtype dtype, float *as_float)
 {
     uint16_t *half = mem_alloc(dtype_bytes(dtype, n) + 1);
@@ -75,6 +77,21 @@ static inline void *encode(const float *x, size_t n, enum dtype dtype, float *as
     return half;
 }
 
+/* A matrix packed in the panels of its type, aligned as in the weights segment; x gets what is really stored. */
+static inline void *pack_matrix(float *x, uint32_t rows, uint32_t cols, enum dtype dtype)
+{
+    uint32_t height = packing_panel_rows(dtype);
+    size_t bytes = packing_panel_bytes(dtype, cols);
+    char *matrix = aligned_mem(64, packing_bytes(dtype, rows, cols));
+
+    for (uint32_t first = 0; first < rows; first += height)
+        packing_pack(dtype, matrix + first / height * bytes, x + (size_t)first * cols,
+                     rows - first < height ? rows - first : height, cols);
+    for (uint32_t i = 0; i < rows; i++)
+        packing_unpack_row(dtype, x + (size_t)i * cols, matrix, i, cols);
+    return matrix;
+}
+
 static inline bool tier_is_here(enum cpu_tier tier)
 {
     return cpu_tier_choose(cpu_tier_name(tier)) == tier;
@@ -90,7 +107,9 @@ static inline struct ops_rig ops_rig_open(enum cpu_tier tier, uint32_t n_threads
                                           const struct ops_setup *setup)
 {
     static const double freq[512] = { 0 };
-    struct ops_setup none = { .rows_max = 1,
+    struct ops_setup none = { .rows_max = 256,
+                              .cols_max = 1024,
+                              .gated_max = 1024,
                               .n_heads = 1,
                               .n_kv_heads = 1,
                               .head_dim = 2,

@@ -10,14 +10,15 @@ struct shape {
     uint32_t n_heads, n_kv_heads, head_dim, page_tokens, window;
     enum dtype dtype;
     uint32_t first_head, n_heads_model; /* this rank's part of the pages */
+    float softcap;
 };
 
 static const struct shape shapes[] = {
-    { 1, 1, 2, 1, 0, DTYPE_F32, 0, 1 },     { 4, 2, 6, 4, 0, DTYPE_F16, 0, 2 },
-    { 8, 2, 32, 16, 0, DTYPE_F16, 0, 2 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4 },
-    { 6, 2, 64, 16, 16, DTYPE_F16, 2, 4 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1 },
-    { 4, 1, 130, 32, 20, DTYPE_F16, 1, 2 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1 },
-    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4 },
+    { 1, 1, 2, 1, 0, DTYPE_F32, 0, 1, 0 },     { 4, 2, 6, 4, 0, DTYPE_F16, 0, 2, 0.5f },
+    { 8, 2, 32, 16, 0, DTYPE_F16, 0, 2, 0 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4, 0 },
+    { 6, 2, 64, 16, 16, DTYPE_F16, 2, 4, 0 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1, 0 },
+    { 4, 1, 130, 32, 20, DTYPE_F16, 1, 2, 0 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1, 0 },
+    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4, 0 },
 };
 
 struct work {
@@ -69,6 +70,9 @@ static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
 {
     size_t stride = (size_t)w->shape->n_heads * w->shape->head_dim + 1;
     float *out = mem_zalloc(TOKENS * stride, sizeof *out);
+    struct attention_shape shape = { .window = w->shape->window,
+                                     .scale = 1 / sqrtf((float)w->shape->head_dim),
+                                     .softcap = w->shape->softcap };
     int32_t tokens[TOKENS] = { 0 };
 
     for (uint32_t start = 0; start < TOKENS; start += chunk) {
@@ -79,7 +83,7 @@ static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
         rig->ops->begin(rig->stream, &b);
         rig->ops->kv_write(rig->stream, w->qkv + start * w->row, LAYER);
         rig->ops->attention(rig->stream, out + start * stride, stride, w->qkv + start * w->row,
-                            LAYER, w->shape->window);
+                            LAYER, &shape);
     }
     return out;
 }
@@ -103,6 +107,8 @@ static void check_head(const struct work *w, const float *out, uint32_t t, uint3
         for (uint32_t d = 0; d < s->head_dim; d++)
             p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv[i * w->row + k_at + d]);
         p[i] /= sqrt(s->head_dim);
+        if (s->softcap != 0)
+            p[i] = s->softcap * tanh(p[i] / s->softcap);
         largest = fmax(largest, p[i]);
     }
     for (uint32_t i = first; i <= t; i++)
@@ -170,7 +176,7 @@ static void chunks_and_threads_do_not_change_bits(void **state)
 static void huge_scores_pick_one_value(void **state)
 {
     struct random r = random_begin("huge_scores_pick_one_value");
-    const struct shape s = { 1, 1, 8, 4, 0, DTYPE_F32, 0, 1 };
+    const struct shape s = { 1, 1, 8, 4, 0, DTYPE_F32, 0, 1, 0 };
 
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)

@@ -4,7 +4,7 @@
  * on the tile, so that an answer changes with the company it is computed in. */
 #include "tests/ops/ops_rig.h"
 
-enum { TOKENS_MAX = 13 }; /* twice the widest tile and one */
+enum { TOKENS_MAX = 25 }; /* twice the widest tile and one */
 
 struct problem {
     uint32_t rows, cols;
@@ -20,7 +20,7 @@ static struct problem problem_new(struct random *r, uint32_t rows, uint32_t cols
     p.w = random_floats(r, (size_t)rows * cols);
     p.x = random_floats(r, (size_t)TOKENS_MAX * cols);
     p.bias = random_floats(r, rows);
-    p.coded = encode(p.w, (size_t)rows * cols, dtype, p.w);
+    p.coded = pack_matrix(p.w, rows, cols, dtype);
     return p;
 }
 
@@ -35,14 +35,14 @@ static void problem_free(struct problem *p)
 static float *run(const struct problem *p, struct ops_rig *r, uint32_t first_token, uint32_t n,
                   bool bias, enum linear_mode mode)
 {
-    struct weight w = { p->coded, p->dtype, p->rows, p->cols };
+    struct weight w = { p->coded, p->dtype, p->rows, p->cols, bias ? p->bias : NULL };
     size_t stride = p->rows + 3;
     float *y = mem_alloc(n * stride * sizeof *y);
 
     for (size_t i = 0; i < n * stride; i++)
         y[i] = 0.5f;
-    r->ops->linear(r->stream, y, stride, p->x + (size_t)first_token * p->cols, n, &w,
-                   bias ? p->bias : NULL, mode);
+    r->ops->linear(r->stream, y, stride, p->x + (size_t)first_token * p->cols, n, NULL, &w, 1,
+                   mode);
     for (uint32_t t = 0; t < n; t++)
         for (uint32_t i = p->rows; i < stride; i++)
             assert_true(y[t * stride + i] == 0.5f); /* nothing written past a row */
@@ -127,8 +127,7 @@ static void company_does_not_change_bits(void **state)
     }
 }
 
-/* A row's sum is the same bits in a whole tile of rows and as the odd row at the end of a matrix: a shard
- * of another size must not differ. */
+/* A row's sum is the same bits wherever it stands in a panel: a shard of another size must not differ. */
 static void cut_of_rows_does_not_change_bits(void **state)
 {
     struct random r = random_begin("cut_of_rows_does_not_change_bits");
@@ -140,18 +139,19 @@ static void cut_of_rows_does_not_change_bits(void **state)
         float *whole;
         if (!tier_is_here(tier))
             continue;
-        p = problem_new(&r, 22, 91, DTYPE_BF16);
+        p = problem_new(&r, 71, 91, DTYPE_BF16);
         rig = ops_rig_open(tier, 1, NULL);
         whole = run(&p, &rig, 0, 5, false, LINEAR_SET);
-        for (uint32_t first = 0; first < p.rows; first++)
-            for (uint32_t count = 1; first + count <= p.rows; count++) {
-                struct weight w = { (uint16_t *)p.coded + (size_t)first * p.cols, p.dtype, count,
-                                    p.cols };
-                float y[5 * 22];
-                rig.ops->linear(rig.stream, y, count, p.x, 5, &w, NULL, LINEAR_SET);
+        for (uint32_t first = 0; first < p.rows; first += 5)
+            for (uint32_t count = 1; first + count <= p.rows; count += 3) {
+                struct weight w = { pack_matrix(p.w + first * p.cols, count, p.cols, p.dtype),
+                                    p.dtype, count, p.cols, NULL };
+                float y[5 * 71];
+                rig.ops->linear(rig.stream, y, count, p.x, 5, NULL, &w, 1, LINEAR_SET);
                 for (uint32_t t = 0; t < 5; t++)
                     assert_memory_equal(y + t * count, whole + t * (p.rows + 3) + first,
                                         count * sizeof *y);
+                free((void *)(uintptr_t)w.data);
             }
         free(whole);
         ops_rig_close(&rig);
@@ -159,31 +159,91 @@ static void cut_of_rows_does_not_change_bits(void **state)
     }
 }
 
+/* More tokens than one supertile, more columns than one block, more panels than one group. */
+static void a_prompt_is_as_its_tokens_alone(void **state)
+{
+    enum { TOKENS = 251, COLS = 523, ROWS = 170 };
+    struct random r = random_begin("a_prompt_is_as_its_tokens_alone");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (enum dtype dtype = DTYPE_F32; tier_is_here(tier) && dtype <= DTYPE_BF16; dtype++) {
+            float *x = random_floats(&r, TOKENS * COLS), *rows = random_floats(&r, ROWS * COLS);
+            float *y = mem_alloc(TOKENS * ROWS * sizeof *y), alone[ROWS];
+            struct weight w = { pack_matrix(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
+            struct ops_rig rig = ops_rig_open(tier, 3, NULL);
+            rig.ops->linear(rig.stream, y, ROWS, x, TOKENS, NULL, &w, 1, LINEAR_SET);
+            for (uint32_t t = 0; t < TOKENS; t += 1 + t % 3) {
+                rig.ops->linear(rig.stream, alone, ROWS, x + (size_t)t * COLS, 1, NULL, &w, 1,
+                                LINEAR_SET);
+                assert_memory_equal(alone, y + (size_t)t * ROWS, sizeof alone);
+            }
+            ops_rig_close(&rig);
+            free(x);
+            free(y);
+            free(rows);
+            free((void *)(uintptr_t)w.data);
+        }
+}
+
+/* The norm on the way in gives the bits of rmsnorm() and a product, also of chosen rows and of a residual. */
+static void norm_on_the_way_in_is_rmsnorm(void **state)
+{
+    enum { TOKENS = 9, COLS = 301, ROWS = 40 };
+    struct random r = random_begin("norm_on_the_way_in_is_rmsnorm");
+    static const uint32_t chosen[3] = { 1, 4, 8 };
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (enum dtype dtype = DTYPE_F32; tier_is_here(tier) && dtype <= DTYPE_BF16; dtype++) {
+            float *x = random_floats(&r, TOKENS * COLS), *rows = random_floats(&r, ROWS * COLS);
+            float *scale = random_floats(&r, COLS), normed[TOKENS * COLS];
+            float y[TOKENS * ROWS], wanted[TOKENS * ROWS];
+            struct weight w = { pack_matrix(rows, ROWS, COLS, dtype), dtype, ROWS, COLS, NULL };
+            struct norm all = { scale, 1e-5f, NULL }, some = { scale, 1e-5f, chosen };
+            struct ops_rig rig = ops_rig_open(tier, 2, NULL);
+            rig.ops->rmsnorm(rig.stream, normed, x, TOKENS, &all, COLS);
+            rig.ops->linear(rig.stream, wanted, ROWS, normed, TOKENS, NULL, &w, 1, LINEAR_SET);
+            rig.ops->linear(rig.stream, y, ROWS, x, TOKENS, &all, &w, 1, LINEAR_SET);
+            assert_memory_equal(y, wanted, sizeof y);
+            rig.ops->logits(rig.stream, y, ROWS, x, 3, &some, &w, 0);
+            for (uint32_t i = 0; i < 3; i++)
+                assert_memory_equal(y + i * ROWS, wanted + chosen[i] * ROWS, ROWS * sizeof *y);
+            ops_rig_close(&rig);
+            free(x);
+            free(rows);
+            free(scale);
+            free((void *)(uintptr_t)w.data);
+        }
+}
+
 /* Infinity, NaN, subnormals and the largest halves come through; a zero row gives exactly 0. */
 static void extremes_come_through(void **state)
 {
-    static const uint16_t w[4][3] = {
-        { 0, 0, 0 },                /* zeros */
-        { 0x7c00, 0, 0 },           /* infinity */
-        { 0x7e00, 0x3c00, 0x3c00 }, /* NaN */
-        { 0x0001, 0x8001, 0x7bff }, /* the smallest subnormals, 65504 */
+    float w[4][3] = {
+        { 0, 0, 0 },                    /* zeros */
+        { INFINITY, 0, 0 },             /* infinity */
+        { NAN, 1, 1 },                  /* NaN */
+        { 0x1p-24f, -0x1p-24f, 65504 }, /* the smallest subnormals, the largest half */
     };
     static const float x[3] = { 1, 2, 3 };
 
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
-        struct weight m = { w, DTYPE_F16, 4, 3 };
+        struct weight m = { NULL, DTYPE_F16, 4, 3, NULL };
         struct ops_rig rig;
         float y[4];
         if (!tier_is_here(tier))
             continue;
+        m.data = pack_matrix(w[0], 4, 3, DTYPE_F16);
         rig = ops_rig_open(tier, 1, NULL);
-        rig.ops->linear(rig.stream, y, 4, x, 1, &m, NULL, LINEAR_SET);
+        rig.ops->linear(rig.stream, y, 4, x, 1, NULL, &m, 1, LINEAR_SET);
         assert_true(y[0] == 0);
         assert_true(isinf(y[1]) && y[1] > 0);
         assert_true(isnan(y[2]));
         assert_true(y[3] == 65504.0f * 3);
         ops_rig_close(&rig);
+        free((void *)(uintptr_t)m.data);
     }
 }
 
@@ -193,6 +253,8 @@ int main(void)
         cmocka_unit_test(every_shape_is_near_double),
         cmocka_unit_test(company_does_not_change_bits),
         cmocka_unit_test(cut_of_rows_does_not_change_bits),
+        cmocka_unit_test(a_prompt_is_as_its_tokens_alone),
+        cmocka_unit_test(norm_on_the_way_in_is_rmsnorm),
         cmocka_unit_test(extremes_come_through),
     };
 

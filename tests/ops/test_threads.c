@@ -1,7 +1,9 @@
 /* test_threads.c - the compute threads.
  *
  * What would break in production: an index run twice or never (wrong numbers, or a step that never ends),
- * a wake-up lost (a hang), threads that burn a core while nothing happens. */
+ * a wake-up lost (a hang), threads that burn a core while nothing happens, two threads on one core. */
+#include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -90,12 +92,87 @@ static void idle_threads_use_no_cpu(void **state)
     threads_free(t);
 }
 
+/* ---- pinning ---- */
+
+struct seen {
+    cpu_set_t masks[64]; /* of who ran index i */
+    _Atomic uint32_t n_here;
+};
+
+/* Both threads must come, or the caller could run both indexes. */
+static void note_mask(void *arg, uint32_t i)
+{
+    struct seen *s = arg;
+
+    pthread_getaffinity_np(pthread_self(), sizeof s->masks[i], &s->masks[i]);
+    atomic_fetch_add(&s->n_here, 1);
+    while (atomic_load(&s->n_here) < 2)
+        sched_yield();
+}
+
+static uint32_t first_cpu(const cpu_set_t *set)
+{
+    uint32_t i = 0;
+
+    while (!CPU_ISSET(i, set))
+        i++;
+    return i;
+}
+
+/* Also the worker's mask is the core given, and the caller gets back what it had. */
+static void pinned_threads_stay_on_their_cores(void **state)
+{
+    struct threads *t = threads_new(2, NULL);
+    struct seen s = { .n_here = 0 };
+    cpu_set_t home, now;
+    uint32_t cpus[2];
+    struct err e;
+
+    (void)state;
+    pthread_getaffinity_np(pthread_self(), sizeof home, &home);
+    cpus[0] = cpus[1] = first_cpu(&home);
+    threads_pin_caller(t); /* nothing to do yet */
+    pthread_getaffinity_np(pthread_self(), sizeof now, &now);
+    assert_true(CPU_EQUAL(&now, &home));
+    assert_true(threads_pin(t, cpus, &e));
+    threads_pin_caller(t);
+    threads_run(t, note_mask, &s, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(CPU_COUNT(&s.masks[i]), 1);
+        assert_true(CPU_ISSET(cpus[0], &s.masks[i]));
+    }
+    threads_unpin_caller(t);
+    pthread_getaffinity_np(pthread_self(), sizeof now, &now);
+    assert_true(CPU_EQUAL(&now, &home));
+    threads_pin_caller(t);
+    threads_free(t);
+    pthread_getaffinity_np(pthread_self(), sizeof now, &now);
+    assert_true(CPU_EQUAL(&now, &home));
+}
+
+static void a_core_that_is_not_there_is_refused(void **state)
+{
+    struct threads *t = threads_new(2, NULL);
+    uint32_t cpus[2] = { 0, CPU_SETSIZE - 1 };
+    struct tally *tally = mem_zalloc(1, sizeof *tally);
+    struct err e;
+
+    (void)state;
+    assert_false(threads_pin(t, cpus, &e));
+    threads_run(t, count, tally, 100); /* and all goes on, unpinned */
+    assert_int_equal(tally->plain[99], 1);
+    free(tally);
+    threads_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_runs_once),
         cmocka_unit_test(many_small_jobs_all_finish),
         cmocka_unit_test(idle_threads_use_no_cpu),
+        cmocka_unit_test(pinned_threads_stay_on_their_cores),
+        cmocka_unit_test(a_core_that_is_not_there_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

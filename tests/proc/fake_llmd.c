@@ -67,6 +67,7 @@ static void answer_status(const struct fake_llmd *f, int sock, int n_asked)
 {
     Llmd__ProcessStatus processes[3], *process_list[3];
     Llmd__GroupStatus group = LLMD__GROUP_STATUS__INIT, *groups[] = { &group };
+    Llmd__SegmentMemory memory[2], *memory_list[] = { &memory[0], &memory[1] };
     Llmd__CtlReply reply = LLMD__CTL_REPLY__INIT;
     Llmd__Status s = LLMD__STATUS__INIT;
     char address[32], *listen[] = { address };
@@ -91,6 +92,19 @@ static void answer_status(const struct fake_llmd *f, int sock, int n_asked)
     group.state = (char *)(uintptr_t)state;
     group.kv_pages_used = 7;
     group.tokens_per_s = 123.4;
+    for (int i = 0; i < 2; i++)
+        memory[i] = (Llmd__SegmentMemory)LLMD__SEGMENT_MEMORY__INIT;
+    memory[0].segment = "weights";
+    memory[0].pages = (char *)(uintptr_t)(f->weights_pages ? f->weights_pages : "collapsed");
+    memory[0].bytes = memory[0].allocated_bytes = 3ull << 30;
+    memory[0].resident_bytes = 2ull << 30;
+    memory[0].huge_bytes = f->weights_pages ? 0 : 2ull << 30;
+    memory[1].segment = "kvpool";
+    memory[1].pages = "small";
+    memory[1].bytes = 10 << 20;
+    s.n_memory = 2;
+    s.memory = memory_list;
+    s.fd_store = true;
     snprintf(address, sizeof address, "0.0.0.0:%d", f->port);
     s.version = "9.8.7";
     s.state = (char *)(uintptr_t)state;

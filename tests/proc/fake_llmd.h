@@ -12,8 +12,10 @@ struct fake_llmd {
     const char *states; /* of each STATUS in turn, the last one again and again: "starting ready" */
     const char *last_exit; /* of the worker; its state is then backoff */
     unsigned restarts;     /* of the worker */
-    const char *refuse;    /* the answer to any order, NULL = ok */
-    bool is_silent;        /* closes connections without an answer */
+    const char
+        *weights_pages; /* the way to them, without a byte of them huge; NULL = all of them huge */
+    const char *refuse; /* the answer to any order, NULL = ok */
+    bool is_silent;     /* closes connections without an answer */
     bool answers_nonsense; /* another message than CTL_REPLY */
     bool listens_nowhere;  /* no address in STATUS */
     int http_status;       /* 0 = 200 */

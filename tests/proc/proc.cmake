@@ -60,3 +60,8 @@ llmd_test(NAME test_model_switch
   SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
   LIBS proto
   TIMEOUT 300 LABELS proc)
+llmd_test(NAME test_gguf_system
+  SOURCES proc/test_gguf_system.c proc/system.c proc/http_client.c
+  LIBS gguf_model gguf_tokenizer proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_gguf_system llmd llm-gateway llm-worker)

@@ -261,6 +261,38 @@ static void a_client_that_left_meanwhile_costs_nothing(void **state)
     close_house();
 }
 
+/* The answer is out and lies in the kernel, the gateway dies while it ends the connection: the client reads all
+ * of it and the end, at once, and nobody goes on with that connection. */
+static void a_connection_that_was_being_ended_is_over(void **state)
+{
+    static const char body[] = "{\"prompt\":\"x\",\"max_tokens\":300,\"logprobs\":20,\"n\":4}";
+    const char *points[] = { "gateway.shut=kill", "gateway.closed=kill" };
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct answer a = { 0 };
+        int fd;
+        open_house();
+        h.fault_points = points[i];
+        kill_and_respawn();
+        fd = client_connect(h.port);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &(int){ 2048 }, sizeof(int));
+        client_post(fd, "/v1/completions", "Connection: close\r\n", body);
+        assert_true(harness_wait_dead(&h, 10000));
+        h.fault_points = NULL;
+        assert_true(harness_respawn(&h));
+        client_read(fd, &a);
+        assert_int_equal(a.status, 200);
+        assert_true(a.is_whole);
+        assert_true(a.body.n > 200000);
+        assert_int_equal(recv(fd, &(char){ 0 }, 1, 0), 0); /* the client gives up after 10 s */
+        assert_int_equal(harness_stat(&h, STAT_connections_resumed), 0);
+        answer_fini(&a);
+        close(fd);
+        close_house();
+    }
+}
+
 /* As after the death of an llmd without a store. */
 static void lost_descriptors_are_accounted_for(void **state)
 {
@@ -461,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_hung_loop_stops_the_heartbeat),
         cmocka_unit_test(idle_connections_are_kept),
         cmocka_unit_test(a_client_that_left_meanwhile_costs_nothing),
+        cmocka_unit_test(a_connection_that_was_being_ended_is_over),
         cmocka_unit_test(lost_descriptors_are_accounted_for),
         cmocka_unit_test(an_upload_of_megabytes_goes_on),
         cmocka_unit_test(a_full_journal_costs_only_who_filled_it),

@@ -299,6 +299,9 @@ static void llmctl_status_is_a_table_for_people(void **state)
     assert_int_equal(run(&f, "status"), 0);
     expect_contains(result.out, "llmd 9.8.7  ready  up 0 ms  http://0.0.0.0:");
     expect_contains(result.out, "stories");
+    expect_contains(result.out, "pages   weights: 3.0 GiB, 2.0 GiB mapped, 2.0 GiB of it in huge "
+                                "pages (collapsed)\n");
+    assert_null(strstr(result.out, "kvpool")); /* too small to be worth a line */
     expect_contains(result.out, "7 of 512 pages used");
     expect_contains(result.out, "123.4 tokens/s");
     expect_contains(
@@ -331,6 +334,57 @@ static void llmctl_status_json_has_stable_keys(void **state)
     assert_true(json_real_value(json_object_get(group, "tokens_per_s")) == 123.4);
     json_decref(v);
     fake_llmd_stop(&f);
+}
+
+static bool find_check(json_t *v, const char *name, const char **advice)
+{
+    json_t *check;
+    size_t i;
+
+    json_array_foreach (json_object_get(v, "checks"), i, check) {
+        if (strcmp(json_string_value(json_object_get(check, "name")), name) != 0)
+            continue;
+        *advice = json_string_value(json_object_get(check, "advice"));
+        return json_is_true(json_object_get(check, "ok"));
+    }
+    fail_msg("no check '%s' in %s", name, result.out);
+    return false;
+}
+
+static void llmctl_doctor_says_what_to_set(void **state)
+{
+    struct fake_llmd small = { .weights_pages = "small" }, huge = { 0 };
+    const char *advice;
+    json_t *v;
+
+    (void)state;
+    fake_llmd_start(&small);
+    assert_int_equal(run(&small, "doctor"), 1);
+    expect_contains(result.out,
+                    "warn  weights_pages  3.0 GiB, 2.0 GiB mapped, 0 B of it in huge "
+                    "pages (small)\n                     -> sysctl vm.nr_hugepages=1536, ");
+    expect_contains(result.out, "ok    fd_store       a service manager");
+    assert_int_equal(run(&small, "doctor", "--json"), 1);
+    v = json_loads(result.out, JSON_REJECT_DUPLICATES, NULL);
+    assert_true(json_is_true(json_object_get(v, "server")));
+    assert_true(json_is_false(json_object_get(v, "ok")));
+    assert_false(find_check(v, "weights_pages", &advice));
+    assert_non_null(strstr(advice, "shmem_enabled"));
+    assert_true(find_check(v, "kv_pages", &advice));
+    json_decref(v);
+    fake_llmd_stop(&small);
+    fake_llmd_start(&huge);
+    run(&huge, "doctor", "--json");
+    v = json_loads(result.out, JSON_REJECT_DUPLICATES, NULL);
+    assert_true(find_check(v, "weights_pages", &advice));
+    assert_string_equal(advice, "");
+    json_decref(v);
+    fake_llmd_stop(&huge);
+    run(&huge, "doctor", "--json"); /* nobody is there any more: the host alone */
+    v = json_loads(result.out, JSON_REJECT_DUPLICATES, NULL);
+    assert_true(json_is_false(json_object_get(v, "server")));
+    find_check(v, "cpu", &advice);
+    json_decref(v);
 }
 
 static void llmctl_status_watch_goes_on_until_interrupted(void **state)
@@ -678,6 +732,7 @@ int main(void)
         cmocka_unit_test(llmctl_does_not_talk_to_strangers),
         cmocka_unit_test(llmctl_status_is_a_table_for_people),
         cmocka_unit_test(llmctl_status_json_has_stable_keys),
+        cmocka_unit_test(llmctl_doctor_says_what_to_set),
         cmocka_unit_test(llmctl_status_watch_goes_on_until_interrupted),
         cmocka_unit_test(llmctl_config_shows_sources),
         cmocka_unit_test(llmctl_requests_shows_what_runs_and_what_is_poisoned),

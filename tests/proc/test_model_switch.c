@@ -229,7 +229,7 @@ static void a_model_that_cannot_be_read_leaves_the_old_one_serving(void **state)
     system_start(&s, args);
     gateway = system_pid_of(&s, "gateway");
     take_answer(order_switch(&s, "/nowhere"), error, sizeof error);
-    assert_non_null(strstr(error, "no such folder"));
+    assert_non_null(strstr(error, "no such folder or file"));
     take_answer(order_switch(&s, other), error, sizeof error);
     assert_non_null(strstr(error, "config.json"));
     expect_served(&s, "stories-demo");

@@ -10,8 +10,9 @@
 
 #include "proto/dtype.h"
 
-enum { CHECKPOINT_TENSORS_MAX = 128, CHECKPOINT_POSITIONS = 64 };
+enum { CHECKPOINT_TENSORS_MAX = 256, CHECKPOINT_POSITIONS = 64 };
 
+/* What an architecture always has (biases of Qwen2, norms of Gemma2 ..) follows from its name. */
 struct checkpoint_spec {
     const char *architecture;
     uint32_t hidden, inner, layers, heads, kv_heads, head_dim, vocab;
@@ -21,7 +22,15 @@ struct checkpoint_spec {
     double theta;
     double linear_factor; /* 0 = none */
     double llama3_factor; /* 0 = none; low 1, high 4, original 16 positions */
-    uint32_t n_files;     /* 1: model.safetensors, more: with an index */
+    double yarn_factor;   /* 0 = none; beta 1 and 0.1, original 16 positions */
+    uint32_t
+        longrope_original; /* positions; 0 = none.  Divisors 1 + i / 20 and, above it, 1 + i / 2 */
+    uint32_t rotary;       /* dimensions of a head that are turned; 0 = all */
+    double query_scalar, attn_cap, final_cap; /* Gemma2 */
+    uint32_t experts, experts_used, expert_inner, shared_inner;
+    bool norm_topk;
+    uint32_t sparse_step, dense_layer; /* of Qwen's; 0: every layer is sparse, no layer is dense */
+    uint32_t n_files;                  /* 1: model.safetensors, more: with an index */
 };
 
 struct checkpoint_tensor {

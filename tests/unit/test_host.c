@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 #include "tests/unit/checkpoint.h"
 
 static void write_in(const char *root, const char *folder, const char *name, const char *text)

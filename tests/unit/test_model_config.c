@@ -75,7 +75,7 @@ static void families_differ_where_they_should(void **state)
                 "\"eos_token_id\":2,\"hidden_act\":\"silu\",\"torch_dtype\":\"bfloat16\"}",
                 NULL);
     assert_int_equal(c.sliding_window, 4096);
-    assert_int_equal(c.window_from_layer, 0);
+    assert_true(c.layers[0].windowed && c.layers[31].windowed);
     assert_int_equal(c.eos[0], 2);
     c = read_ok("{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":896,"
                 "\"intermediate_size\":4864,\"num_hidden_layers\":24,\"num_attention_heads\":14,"
@@ -146,8 +146,8 @@ static void sizes_are_checked(void **state)
 static void what_we_do_not_compute_is_refused(void **state)
 {
     (void)state;
-    refuse("{\"architectures\":[\"GemmaForCausalLM\"],\"model_type\":\"llama\"}",
-           "GemmaForCausalLM");
+    refuse("{\"architectures\":[\"FalconForCausalLM\"],\"model_type\":\"llama\"}",
+           "FalconForCausalLM");
     refuse("{\"model_type\":\"bert\"}", "bert");
     refuse("{}", "none");
     refuse("{" LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act");
@@ -174,11 +174,18 @@ static void windows_are_understood(void **state)
 
     (void)state;
     assert_int_equal(c.sliding_window, 64);
-    assert_int_equal(c.window_from_layer, 2);
+    assert_true(!c.layers[0].windowed && !c.layers[1].windowed && c.layers[2].windowed);
     refuse("{" QWEN "}", "max_window_layers");
-    refuse("{" QWEN ",\"max_window_layers\":1,\"layer_types\":"
-           "[\"full_attention\",\"full_attention\",\"sliding_attention\"]}",
-           "layer_types");
+    c = read_ok("{" QWEN ",\"max_window_layers\":1,\"layer_types\":[\"full_attention\","
+                "\"full_attention\",\"sliding_attention\"]}",
+                NULL); /* the list is what counts */
+    assert_true(!c.layers[0].windowed && !c.layers[1].windowed && c.layers[2].windowed);
+    refuse("{" QWEN ",\"layer_types\":[\"full_attention\",\"chunked_attention\","
+           "\"sliding_attention\"]}",
+           "chunked_attention");
+    refuse("{" LLAMA ",\"sliding_window\":64,\"layer_types\":[\"full_attention\","
+           "\"sliding_attention\"]}",
+           "no \"sliding_window\" in use");
     refuse("{" QWEN ",\"max_window_layers\":1,\"layer_types\":[\"full_attention\"]}",
            "layer_types");
 }
@@ -195,7 +202,6 @@ static void rope_kinds_are_read_or_refused(void **state)
     c = read_ok("{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5e5}}",
                 NULL);
     assert_true(c.rope_theta == 5e5);
-    refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", "yarn");
     refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}}", "dynamic");
     refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", "factor");
     refuse("{" LLAMA ",\"rope_scaling\":{}}", "rope_type");
@@ -231,7 +237,7 @@ static void llama3_rope_has_the_reference_numbers(void **state)
 
     (void)state;
     assert_int_equal(c.n_eos, 3);
-    model_config_rope_freq(&c, freq);
+    model_config_rope_freq(&c, c.positions_max, freq);
     near(freq[0], 1);
     near(freq[1], 0.81461723385654472);
     near(freq[16], 0.037606030930863933);
@@ -253,9 +259,180 @@ static void linear_rope_divides(void **state)
     double freq[8];
 
     (void)state;
-    model_config_rope_freq(&c, freq);
+    model_config_rope_freq(&c, c.positions_max, freq);
     near(freq[0], 0.25);
     near(freq[4], 0.0025); /* 10000^(-8/16) / 4 */
+}
+
+/* Qwen 2.5's recipe for 131,072 tokens: base 1000000, heads of 128, factor 4, 32,768 positions.  Reference
+ * numbers: the published formula in 50-digit decimal arithmetic.  Pairs 0..23 keep their frequency, those from
+ * 40 on are divided by 4. */
+static void yarn_has_the_reference_numbers(void **state)
+{
+    struct model_config c =
+        read_ok("{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":3584,"
+                "\"intermediate_size\":18944,\"num_hidden_layers\":28,"
+                "\"num_attention_heads\":28,\"num_key_value_heads\":4,\"vocab_size\":152064,"
+                "\"max_position_embeddings\":32768,\"rms_norm_eps\":1e-06,"
+                "\"rope_theta\":1000000.0,\"rope_scaling\":{\"factor\":4.0,"
+                "\"original_max_position_embeddings\":32768,\"type\":\"yarn\"}}",
+                NULL);
+    double freq[64];
+
+    (void)state;
+    assert_int_equal(c.positions_max, 131072);
+    near(c.rope_amplitude, 1.1386294361119891);
+    model_config_rope_freq(&c, c.positions_max, freq);
+    near(freq[0], 1);
+    near(freq[1], 0.80584218776148187);
+    near(freq[23], 0.0069783058485986633);
+    near(freq[24], 0.0053753214907901019);
+    near(freq[30], 0.0010643609812470017);
+    near(freq[35], 0.00024625840690893869);
+    near(freq[39], 6.4903943208370293e-05);
+    near(freq[40], 4.4456985250973067e-05);
+    near(freq[63], 3.1023444018792988e-07);
+    refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"mscale\":1}}", "mscale");
+    refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"beta_fast\":1}}",
+           "beta_fast");
+}
+
+#define PHI3                                                                                       \
+    "\"architectures\":[\"Phi3ForCausalLM\"],\"hidden_size\":64,\"intermediate_size\":128,"        \
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"vocab_size\":100,"                        \
+    "\"max_position_embeddings\":131072,\"rms_norm_eps\":1e-5"
+
+/* Phi 3 mini 128k: 4,096 positions became 131,072.  One list of divisors for the whole service, so that a
+ * token's key does not depend on how long its sequence became. */
+static void longrope_is_chosen_by_the_length_of_service(void **state)
+{
+    struct model_config c =
+        read_ok("{" PHI3 ",\"partial_rotary_factor\":0.5,\"original_max_position_embeddings\":4096,"
+                "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1.5,2,4],"
+                "\"long_factor\":[2,4,8,16]}}",
+                NULL);
+    double freq[4];
+
+    (void)state;
+    assert_int_equal(c.rope_dim, 8);
+    assert_int_equal(c.positions_max, 131072);
+    near(c.rope_amplitude, 1.1902380714238083); /* sqrt(1 + ln 32 / ln 4096) */
+    model_config_rope_freq(&c, 4096, freq);
+    near(freq[0], 1);
+    near(freq[1], 0.1 / 1.5);
+    near(freq[2], 0.01 / 2);
+    model_config_rope_freq(&c, 4097, freq);
+    near(freq[0], 0.5);
+    near(freq[1], 0.1 / 4);
+    near(freq[3], 0.001 / 16);
+    refuse("{" PHI3 ",\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1],"
+           "\"long_factor\":[1]}}",
+           "8 numbers");
+    refuse("{" PHI3 ",\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"longrope\","
+           "\"short_factor\":[1,1,1,1],\"long_factor\":[1,1,0,1]}}",
+           "long_factor");
+    refuse("{" PHI3 ",\"partial_rotary_factor\":0.2}", "even number");
+    refuse("{" LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1,1,1,1,1,1],"
+           "\"long_factor\":[1,1,1,1,1,1,1,1]}}",
+           "original_max_position_embeddings");
+}
+
+static void qwen3_normalises_heads(void **state)
+{
+    struct model_config c =
+        read_ok("{\"architectures\":[\"Qwen3ForCausalLM\"],\"hidden_size\":1024,"
+                "\"intermediate_size\":3072,\"num_hidden_layers\":28,\"num_attention_heads\":16,"
+                "\"num_key_value_heads\":8,\"vocab_size\":151936,\"attention_bias\":false,"
+                "\"max_position_embeddings\":40960,\"rms_norm_eps\":1e-06,"
+                "\"rope_theta\":1000000,\"max_window_layers\":28,\"sliding_window\":null,"
+                "\"use_sliding_window\":false,\"tie_word_embeddings\":true}",
+                NULL);
+
+    (void)state;
+    assert_true(c.qk_norm && c.tied_head && !c.qkv_bias && !c.o_bias);
+    assert_int_equal(c.head_dim, 128); /* not 1024 / 16 */
+    assert_int_equal(c.rope_dim, 128);
+}
+
+/* gemma-2-9b-it, and gemma-7b as it was first published. */
+static void gemmas_have_what_their_files_leave_out(void **state)
+{
+#define GEMMA2                                                                                     \
+    "\"architectures\":[\"Gemma2ForCausalLM\"],\"hidden_size\":3584,"                              \
+    "\"intermediate_size\":14336,\"num_hidden_layers\":42,\"num_attention_heads\":16,"             \
+    "\"num_key_value_heads\":8,\"vocab_size\":256000,\"max_position_embeddings\":8192,"            \
+    "\"rms_norm_eps\":1e-06,\"sliding_window\":4096"
+    struct model_config c =
+        read_ok("{" GEMMA2
+                ",\"head_dim\":256,\"hidden_act\":\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":"
+                "256,\"attn_logit_softcapping\":50.0,\"final_logit_softcapping\":30.0}",
+                NULL);
+
+    (void)state;
+    assert_true(c.tied_head && c.norm_plus_one && c.post_norms && c.activation == ACT_GELU_TANH);
+    assert_true(c.attn_softcap == 50 && c.final_softcap == 30 && c.query_scale == 1 / 16.0f);
+    near(c.embed_scale, sqrtf(3584));
+    assert_true(c.layers[0].windowed && !c.layers[1].windowed && c.layers[40].windowed);
+    c = read_ok("{" GEMMA2 ",\"attn_logit_softcapping\":null,\"query_pre_attn_scalar\":144}", NULL);
+    assert_true(c.attn_softcap == 0 && c.final_softcap == 30 && c.query_scale == 1 / 12.0f);
+    assert_int_equal(c.head_dim, 256);
+    refuse("{" GEMMA2 ",\"use_bidirectional_attention\":true}", "use_bidirectional_attention");
+    refuse("{" GEMMA2 ",\"final_logit_softcapping\":0}", "final_logit_softcapping");
+    refuse("{" GEMMA2 ",\"hidden_activation\":\"relu\"}", "relu");
+    c = read_ok("{\"architectures\":[\"GemmaForCausalLM\"],\"hidden_size\":3072,"
+                "\"intermediate_size\":24576,\"num_hidden_layers\":28,\"num_attention_heads\":16,"
+                "\"num_key_value_heads\":16,\"vocab_size\":256000,\"head_dim\":256,"
+                "\"max_position_embeddings\":8192,\"rms_norm_eps\":1e-06,"
+                "\"hidden_act\":\"gelu\",\"hidden_activation\":null}",
+                NULL);
+    assert_true(c.tied_head && c.norm_plus_one && !c.post_norms && c.activation == ACT_GELU_TANH);
+    assert_true(c.attn_softcap == 0 && c.final_softcap == 0 && !c.layers[0].windowed);
+}
+
+#define MOE                                                                                        \
+    "\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":6,"                        \
+    "\"num_attention_heads\":4,\"vocab_size\":100,\"max_position_embeddings\":512,"                \
+    "\"rms_norm_eps\":1e-5,\"num_experts_per_tok\":2"
+
+static void mixtures_are_read_layer_by_layer(void **state)
+{
+    struct model_config c =
+        read_ok("{\"model_type\":\"mixtral\"," MOE ",\"num_local_experts\":8}", NULL);
+
+    (void)state;
+    assert_true(c.n_experts == 8 && c.n_experts_used == 2 && c.expert_inner == 128);
+    assert_true(c.norm_topk_prob && c.block_sparse_moe && c.shared_expert_inner == 0);
+    assert_true(c.layers[0].sparse && c.layers[5].sparse && c.rope_theta == 1e6);
+    c = read_ok("{\"model_type\":\"qwen2_moe\"," MOE ",\"num_experts\":60,"
+                "\"moe_intermediate_size\":24,\"shared_expert_intermediate_size\":48,"
+                "\"mlp_only_layers\":[1,4]}",
+                NULL);
+    assert_true(c.n_experts == 60 && c.expert_inner == 24 && c.shared_expert_inner == 48);
+    assert_true(c.qkv_bias && !c.norm_topk_prob && !c.block_sparse_moe && !c.qk_norm);
+    assert_true(c.layers[0].sparse && !c.layers[1].sparse && !c.layers[4].sparse);
+    c = read_ok("{\"model_type\":\"qwen3_moe\"," MOE ",\"num_experts\":128,"
+                "\"moe_intermediate_size\":24,\"norm_topk_prob\":true,\"decoder_sparse_step\":3,"
+                "\"mlp_only_layers\":[2]}",
+                NULL);
+    assert_true(c.qk_norm && c.norm_topk_prob && c.shared_expert_inner == 0 && !c.qkv_bias);
+    assert_true(!c.layers[0].sparse && !c.layers[2].sparse && c.layers[5].sparse);
+}
+
+static void mixtures_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    refuse("{\"model_type\":\"mixtral\"," MOE "}", "num_local_experts");
+    refuse("{\"model_type\":\"mixtral\"," MOE ",\"num_local_experts\":1}", "num_experts_per_tok");
+    refuse("{\"model_type\":\"mixtral\"," MOE ",\"num_local_experts\":1025}", "num_local_experts");
+    refuse("{\"model_type\":\"qwen3_moe\"," MOE ",\"num_experts\":8}", "moe_intermediate_size");
+    refuse("{\"model_type\":\"qwen2_moe\"," MOE ",\"num_experts\":8,\"moe_intermediate_size\":24}",
+           "shared_expert_intermediate_size");
+    refuse("{\"model_type\":\"qwen3_moe\"," MOE ",\"num_experts\":8,\"moe_intermediate_size\":24,"
+           "\"mlp_only_layers\":[6]}",
+           "mlp_only_layers");
+    refuse("{\"model_type\":\"qwen3_moe\"," MOE ",\"num_experts\":8,\"moe_intermediate_size\":24,"
+           "\"use_sliding_window\":true,\"sliding_window\":32}",
+           "layer_types");
 }
 
 int main(void)
@@ -271,6 +448,12 @@ int main(void)
         cmocka_unit_test(rope_kinds_are_read_or_refused),
         cmocka_unit_test(llama3_rope_has_the_reference_numbers),
         cmocka_unit_test(linear_rope_divides),
+        cmocka_unit_test(yarn_has_the_reference_numbers),
+        cmocka_unit_test(longrope_is_chosen_by_the_length_of_service),
+        cmocka_unit_test(qwen3_normalises_heads),
+        cmocka_unit_test(gemmas_have_what_their_files_leave_out),
+        cmocka_unit_test(mixtures_are_read_layer_by_layer),
+        cmocka_unit_test(mixtures_that_cannot_be_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,23 +38,23 @@ static void finds_tensors_by_name(void **state)
                           "\"c\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[16,24]}}",
                           24, &n);
     struct err e = { 0 };
-    struct safetensors *st = safetensors_parse("x", bytes, n, &e);
-    const struct safetensors_tensor *t;
+    struct tensors *st = safetensors_parse("x", bytes, n, &e);
+    const struct tensor *t;
 
     (void)state;
     assert_non_null(st);
     assert_int_equal(st->n_tensors, 3);
-    t = safetensors_find(st, "b");
-    assert_int_equal(t->dtype, DTYPE_BF16);
+    t = tensors_find(st, "b");
+    assert_int_equal(t->type, TENSOR_BF16);
     assert_int_equal(t->n_dims, 2);
     assert_int_equal(t->dims[0], 2);
     assert_int_equal(t->dims[1], 3);
     assert_int_equal(t->bytes, 12);
     assert_int_equal(((const char *)t->data)[0], 4);
-    assert_int_equal(safetensors_find(st, "a")->n_dims, 0);
-    assert_int_equal(safetensors_find(st, "c")->dtype, DTYPE_NONE);
-    assert_null(safetensors_find(st, "d"));
-    safetensors_close(st);
+    assert_int_equal(tensors_find(st, "a")->n_dims, 0);
+    assert_int_equal(tensors_find(st, "c")->type, TENSOR_NONE);
+    assert_null(tensors_find(st, "d"));
+    tensors_close(st);
     free(bytes);
 }
 
@@ -158,7 +158,7 @@ static void write_file(const char *dir, const char *name, const char *tensor)
 static void expect_dir(const char *dir, const char *index, const char *why)
 {
     struct err e = { 0 };
-    struct safetensors *st;
+    struct tensors *st;
 
     if (index)
         test_dir_write(dir, "model.safetensors.index.json", index, strlen(index));
@@ -166,15 +166,15 @@ static void expect_dir(const char *dir, const char *index, const char *why)
     if (!why) {
         if (!st)
             fail_msg("%s", e.msg);
-        assert_non_null(safetensors_find(st, "a"));
-        assert_non_null(safetensors_find(st, "b"));
-        assert_string_equal(st->files[safetensors_find(st, "b")->file].name, "2.safetensors");
+        assert_non_null(tensors_find(st, "a"));
+        assert_non_null(tensors_find(st, "b"));
+        assert_string_equal(st->files[tensors_find(st, "b")->file].name, "2.safetensors");
     } else {
         assert_null(st);
         if (!strstr(e.msg, why))
             fail_msg("%s: '%s' should say '%s'", index ? index : "no index", e.msg, why);
     }
-    safetensors_close(st);
+    tensors_close(st);
 }
 
 static void index_must_tell_the_truth(void **state)
@@ -209,7 +209,7 @@ static void index_must_tell_the_truth(void **state)
 static void single_file_comes_first(void **state)
 {
     struct err e = { 0 };
-    struct safetensors *st;
+    struct tensors *st;
     char dir[64];
 
     (void)state;
@@ -219,7 +219,7 @@ static void single_file_comes_first(void **state)
     st = safetensors_open(dir, &e);
     assert_non_null(st);
     assert_true(st->files[0].mtime_ns > 0);
-    safetensors_close(st);
+    tensors_close(st);
     test_dir_write(dir, "model.safetensors", "", 0);
     assert_null(safetensors_open(dir, &e));
     assert_non_null(strstr(e.msg, "empty"));

@@ -13,11 +13,14 @@
 #include <cmocka.h>
 
 #include "common/file.h"
+#include "common/gguf.h"
 #include "common/mem.h"
 #include "common/utf8.h"
+#include "tests/unit/gguf_tokenizer.h"
 #include "text/detokenizer.h"
 #include "text/json_scan.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer/tokenizer_impl.h"
 
 #define VECTORS TEST_SOURCE_DIR "/tests/vectors/tokenizer"
 #define DEMO    TEST_SOURCE_DIR "/models/stories-demo"
@@ -99,6 +102,37 @@ static void open_fixture(struct fixture *f, const char *name)
         fail_msg("%s: %s", name, e.msg);
     snprintf(path, sizeof path, VECTORS "/%s/expected.json", name);
     read_file(path, &f->expected, &f->expected_n);
+}
+
+/* The same tokenizer by way of a GGUF file.  A begin-of-text token that its template puts before each text is known
+ * to GGUF by its id. */
+static void through_gguf(struct fixture *f, const char *pre, int32_t bos_id)
+{
+    struct gguf_writer w = { 0 };
+    struct err e = { 0 };
+    char path[512], *json = NULL;
+    struct gguf *g;
+    struct buf file;
+    size_t n;
+
+    f->t->bos_id = bos_id >= 0 ? bos_id : f->t->bos_id;
+    if (pre) {
+        snprintf(path, sizeof path, VECTORS "/%s/tokenizer.json", f->name);
+        read_file(path, &json, &n);
+        gguf_put_byte_level(&w, f->t, json, n, pre);
+        gguf_put_bool(&w, "tokenizer.ggml.add_bos_token", bos_id >= 0);
+    } else {
+        gguf_put_sentencepiece(&w, f->t, strcmp(f->name, "sp_gemma") != 0);
+    }
+    file = gguf_finish(&w);
+    g = gguf_parse(f->name, file.data, file.n, &e);
+    tokenizer_close(f->t);
+    f->t = g ? tokenizer_open_gguf(g, &e) : NULL;
+    if (!f->t)
+        fail_msg("%s as GGUF: %s", f->name, e.msg);
+    gguf_close(g);
+    buf_fini(&file);
+    free(json);
 }
 
 static void close_fixture(struct fixture *f)
@@ -271,6 +305,41 @@ static void kind_agrees(void **state)
     close_fixture(&f);
 }
 
+struct gguf_kind {
+    const char *name, *pre; /* pre NULL: SentencePiece */
+    int32_t bos_id;
+};
+
+static void gguf_agrees(void **state)
+{
+    const struct gguf_kind *kind = *state;
+    struct fixture f = { 0 };
+
+    open_fixture(&f, kind->name);
+    through_gguf(&f, kind->pre, kind->bos_id);
+    check_whole(&f);
+    close_fixture(&f);
+}
+
+static void demo_agrees_through_gguf(void **state)
+{
+    struct fixture f = { .name = "demo, GGUF", .sentencepiece = true };
+    struct err e = { 0 };
+    char *bytes;
+    size_t n;
+
+    (void)state;
+    read_file(DEMO "/tokenizer.model", &bytes, &n);
+    f.t = tokenizer_open_sentencepiece(bytes, n, NULL, 0, &e);
+    assert_non_null(f.t);
+    free(bytes);
+    through_gguf(&f, NULL, -1);
+    assert_true(tokenizer_adds_bos(f.t));
+    read_file(VECTORS "/demo/expected.json", &f.expected, &f.expected_n);
+    check_whole(&f);
+    close_fixture(&f);
+}
+
 static void demo_agrees_through_tokenizer_json(void **state)
 {
     struct fixture f = { .name = "demo, tokenizer.json", .sentencepiece = true };
@@ -308,6 +377,14 @@ static void demo_agrees_through_tokenizer_model(void **state)
 #kind "_agrees", kind_agrees, NULL, NULL, #kind                                            \
     }
 
+#define GGUF(kind, pre, bos_id)                                                                    \
+    {                                                                                              \
+#kind "_agrees_as_gguf", gguf_agrees, NULL, NULL, &(struct gguf_kind)                      \
+        {                                                                                          \
+#kind, pre, bos_id                                                                     \
+        }                                                                                          \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,11 +393,13 @@ int main(void)
         KIND(llama3),
         KIND(qwen2),
         KIND(tekken),
+        KIND(phi4_mini),
         KIND(deepseek),
         KIND(command_r),
         KIND(nfkc),
         KIND(nfd),
         KIND(llama2),
+        KIND(phi3),
         KIND(llama_metaspace),
         KIND(gemma),
         KIND(sp_llama),
@@ -328,6 +407,15 @@ int main(void)
         KIND(sp_rules),
         KIND(sp_unigram),
         KIND(sp_unigram_bytes),
+        GGUF(gpt2, "gpt-2", -1),
+        GGUF(llama3, "llama-bpe", 676),
+        GGUF(qwen2, "qwen2", -1),
+        GGUF(tekken, "tekken", 1),
+        GGUF(deepseek, "deepseek-v3", -1),
+        GGUF(command_r, "command-r", 2),
+        GGUF(sp_llama, NULL, -1),
+        GGUF(sp_gemma, NULL, -1),
+        cmocka_unit_test(demo_agrees_through_gguf),
         cmocka_unit_test(demo_agrees_through_tokenizer_json),
         cmocka_unit_test(demo_agrees_through_tokenizer_model),
     };

@@ -429,6 +429,48 @@ static void adopted_sequences_come_whole(void **state)
     close_house();
 }
 
+static void resync_again(uint32_t n_before)
+{
+    while (atomic_load(&house.workers[0].n_resyncs) == n_before) {
+        upstream_tick(house.u, clock_mono_ns());
+        fake_worker_step(&house.workers[0]);
+        usleep(200);
+    }
+}
+
+/* Two RESYNCs are under way before the first is answered, and the second's "unknown" comes after the sequence was
+ * submitted again, with all its tokens behind it. */
+static void a_late_unknown_loses_nothing(void **state)
+{
+    struct sequence adopted[2] = { 0 };
+
+    (void)state;
+    open_house(1, 1);
+    house.keeps_finished = true;
+    turn_until(house.n_hellos == 1 && atomic_load(&house.workers[0].n_resyncs) == 1);
+    adopt(&adopted[0], 0, 0x7777, 0); /* lost by the worker */
+    resync_again(1);
+    adopt(&adopted[1], 1, 0x8888, 0);
+    usleep(120 * 1000); /* so that the next RESYNC is due */
+    upstream_tick(house.u, clock_mono_ns());
+    upstream_receive(house.u, 0);
+    assert_int_equal(adopted[0].state, SEQUENCE_SUBMITTED);
+    for (int i = 0; i < 2000 && atomic_load(&house.workers[0].n_submits) < 1; i++, usleep(1000))
+        fake_worker_step(&house.workers[0]);
+    for (int i = 0; i < 2 * MAX_TOKENS; i++)
+        fake_worker_step(&house.workers[0]);
+    usleep(50 * 1000); /* so that all of it is read at once */
+    for (int i = 0; i < 2000 && adopted[1].state != SEQUENCE_SUBMITTED; i++, usleep(1000))
+        upstream_receive(house.u, 0);
+    turn_until(adopted[0].state == SEQUENCE_ENDED && adopted[1].state == SEQUENCE_ENDED);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(adopted[i].n_tokens, MAX_TOKENS);
+        upstream_release(house.u, &adopted[i]);
+        sequence_fini(&adopted[i]);
+    }
+    close_house();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +486,7 @@ int main(void)
         cmocka_unit_test(finished_sequences_are_acknowledged_when_released),
         cmocka_unit_test(a_full_group_is_acknowledged_early),
         cmocka_unit_test(adopted_sequences_come_whole),
+        cmocka_unit_test(a_late_unknown_loses_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@
 #include <cmocka.h>
 
 #include "gpu-worker/load/weights_check.h"
-#include "gpu-worker/ops/half.h"
+#include "gpu-worker/ops/packing.h"
 #include "tests/unit/checkpoint.h"
 
 static const struct checkpoint_spec small = {
@@ -33,22 +33,23 @@ static const struct checkpoint_spec small = {
 
 struct bench {
     struct checkpoint c;
-    struct safetensors *st;
+    struct tensors *st;
     struct weights_plan plan;
     struct segment segment;
     struct threads *threads;
 };
 
-/* A matrix of rows 3..7 of the embedding and rows 1..2 of the head, then a norm. */
+/* Rows 3..7 of the embedding, then a norm. */
 static void plan_some(struct bench *b)
 {
-    const struct weights_source parts[] = { { "model.embed_tokens.weight", 10, 3, 5 },
-                                            { "lm_head.weight", 10, 1, 2 } };
-    const struct weights_source norm = { "model.norm.weight", 8, 0, 8 };
+    const struct weights_source rows = {
+        "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16, false
+    };
+    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32, false };
     struct err e = { 0 };
 
-    if (!weights_plan_add(&b->plan, b->st, "mixed", parts, 2, 8, &e) ||
-        !weights_plan_add(&b->plan, b->st, "norm", &norm, 1, 0, &e))
+    if (!weights_plan_add(&b->plan, b->st, "rows", &rows, &e) ||
+        !weights_plan_add(&b->plan, b->st, "norm", &norm, &e))
         fail_msg("%s", e.msg);
 }
 
@@ -59,7 +60,7 @@ static int set_up(void **state)
 
     memset(&b, 0, sizeof b);
     checkpoint_make(&b.c, &small, 7);
-    b.st = safetensors_open(b.c.dir, &e);
+    b.st = tensors_open(b.c.dir, &e);
     assert_non_null(b.st);
     plan_some(&b);
     b.threads = threads_new(2, &e);
@@ -75,7 +76,7 @@ static int tear_down(void **state)
 
     threads_free(b->threads);
     weights_plan_fini(&b->plan);
-    safetensors_close(b->st);
+    tensors_close(b->st);
     checkpoint_remove(&b->c);
     segment_close(&b->segment);
     return 0;
@@ -100,11 +101,10 @@ static const double *stored(const struct bench *b, const char *name, uint32_t ro
     return NULL;
 }
 
-static void rows_of_parts_follow_each_other(void **state)
+static void the_rows_of_the_shard_are_loaded(void **state)
 {
     struct bench *b = *state;
     const struct weights_tensor *t;
-    const uint16_t *m;
     const float *norm;
     uint32_t cursor = 0;
     struct err e = { 0 };
@@ -112,24 +112,39 @@ static void rows_of_parts_follow_each_other(void **state)
     bool loaded;
 
     assert_true(open_it(b, &w, 1, &loaded, &e));
-    t = weights_find(&w, "mixed", &cursor);
+    t = weights_find(&w, "rows", &cursor);
     assert_int_equal(t->dtype, DTYPE_BF16); /* 16-bit weights stay so */
-    assert_int_equal(t->rows, 7);
+    assert_int_equal(t->rows, 5);
     assert_int_equal(t->cols, 8);
     assert_int_equal(t->offset % 64, 0);
-    m = weights_data(&w, t);
-    for (uint32_t i = 0; i < 7; i++)
-        for (uint32_t k = 0; k < 8; k++) {
-            const double *row = i < 5 ? stored(b, "model.embed_tokens.weight", 3 + i)
-                                      : stored(b, "lm_head.weight", 1 + i - 5);
-            assert_true(bf16_to_float(m[i * 8 + k]) == row[k]);
-        }
+    for (uint32_t i = 0; i < 5; i++) {
+        float row[8];
+        packing_unpack_row(DTYPE_BF16, row, weights_data(&w, t), i, 8);
+        for (uint32_t k = 0; k < 8; k++)
+            assert_true(row[k] == stored(b, "model.embed_tokens.weight", 3 + i)[k]);
+    }
     t = weights_find(&w, "norm", &cursor);
     assert_int_equal(t->dtype, DTYPE_F32); /* vectors become float */
     norm = weights_data(&w, t);
     for (uint32_t k = 0; k < 8; k++)
         assert_true(norm[k] == stored(b, "model.norm.weight", 0)[k]);
     weights_close(&w);
+}
+
+/* Files that keep rotary pairs side by side: rows 0 2 4 .. of a head are its first half. */
+static void paired_rows_are_put_in_our_order(void **state)
+{
+    static const float values[8] = { 0, 4, 1, 5, 2, 6, 3, 7 }; /* one head of 8, or two of 4 */
+    struct tensor t = { .type = TENSOR_F32, .n_dims = 2, .dims = { 8, 1 }, .data = values };
+
+    (void)state;
+    t.paired_rows = 8;
+    for (uint32_t i = 0; i < 8; i++)
+        assert_true(*(const float *)tensor_row(&t, i) == (float)i);
+    t.paired_rows = 4;
+    assert_true(*(const float *)tensor_row(&t, 1) == 1);
+    assert_true(*(const float *)tensor_row(&t, 2) == 4);
+    assert_true(*(const float *)tensor_row(&t, 6) == 6);
 }
 
 static void loaded_once_then_mapped(void **state)
@@ -204,15 +219,15 @@ static void computing_maps_read_only(void **state)
 static void a_flipped_bit_is_found_and_repaired(void **state)
 {
     struct bench *b = *state;
-    const struct weights_tensor *t = &b->plan.tensors[0].entry;
-    const uint64_t places[] = { 17, b->plan.tensors[1].entry.offset + 5, t->offset + t->bytes };
+    const struct weights_tensor *norm = &b->plan.tensors[1].entry;
+    const uint64_t places[] = { 17, norm->offset + 5, norm->offset + norm->bytes };
     struct err e = { 0 };
     struct weights w;
     uint32_t chunk;
     bool loaded;
     char *data;
 
-    assert_true(t->bytes % 64 != 0);
+    assert_true(norm->bytes % 64 != 0); /* zeroes follow */
     assert_true(open_it(b, &w, 1, &loaded, &e));
     assert_int_equal(count_corrupt(b, &w, &chunk), 0);
     data = segment_at(&b->segment, w.hdr->data_offset);
@@ -238,7 +253,7 @@ static void a_repair_from_other_bytes_fails(void **state)
 
     assert_true(open_it(b, &w, 1, &loaded, &e));
     ((char *)segment_at(&b->segment, w.hdr->data_offset))[17] ^= 4;
-    b->plan.tensors[0].parts[0].first = 2; /* other rows stand for other bytes */
+    b->plan.tensors[0].first = 2; /* other rows stand for other bytes */
     assert_false(weights_repair(&w, &b->plan, 0, &e));
     assert_int_equal(e.code, ERR_MODEL);
     assert_non_null(strstr(e.msg, "stop and start"));
@@ -327,8 +342,10 @@ static void other_files_are_refused(void **state)
     weights_close(&w);
     snprintf(path, sizeof path, "%s/model.safetensors", b->c.dir);
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    safetensors_close(b->st);
-    b->st = safetensors_open(b->c.dir, &e);
+    tensors_close(b->st);
+    b->st = tensors_open(b->c.dir, &e);
+    weights_plan_fini(&b->plan);
+    plan_some(b);
     assert_false(open_it(b, &w, 2, &loaded, &e));
     assert_int_equal(e.code, ERR_MODEL);
     assert_non_null(strstr(e.msg, "other files"));
@@ -347,7 +364,7 @@ static void layout_hash_covers_everything(void **state)
     h[3] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 1);
     config.high = 3;
     h[4] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 0);
-    b->plan.tensors[0].parts[0].first = 0; /* not in the table, but config and shard decide it */
+    b->plan.tensors[0].first = 0; /* not in the table, but config and shard decide it */
     b->plan.tensors[0].entry.rows--;
     config.high = 2;
     h[5] = weights_layout_hash(&b->plan, b->st, config, 0, 2, 0);
@@ -376,12 +393,13 @@ static void too_small_a_segment_is_refused(void **state)
     segment_close(&tiny);
 }
 
-static void expect_plan_error(struct bench *b, struct weights_source s, uint64_t cols,
+static void expect_plan_error(struct bench *b, const char *name, uint64_t rows, uint64_t cols,
                               const char *why)
 {
+    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32, false };
     struct err e = { 0 };
 
-    assert_false(weights_plan_add(&b->plan, b->st, "x", &s, 1, cols, &e));
+    assert_false(weights_plan_add(&b->plan, b->st, "x", &s, &e));
     assert_int_equal(e.code, ERR_MODEL);
     if (!strstr(e.msg, why))
         fail_msg("'%s' should say '%s'", e.msg, why);
@@ -392,18 +410,19 @@ static void plan_checks_shapes(void **state)
     struct bench *b = *state;
     uint32_t before = b->plan.n;
 
-    expect_plan_error(b, (struct weights_source){ "nothing.weight", 10, 0, 10 }, 8, "missing");
-    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 11, 0, 11 }, 8, "[10, 8]");
-    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 10, 0, 10 }, 9, "[10, 8]");
-    expect_plan_error(b, (struct weights_source){ "lm_head.weight", 10, 0, 10 }, 0, "wants [10]");
-    expect_plan_error(b, (struct weights_source){ "model.norm.weight", 8, 0, 8 }, 1, "[8]");
+    expect_plan_error(b, "nothing.weight", 10, 8, "missing");
+    expect_plan_error(b, "lm_head.weight", 11, 8, "[10, 8]");
+    expect_plan_error(b, "lm_head.weight", 10, 9, "[10, 8]");
+    expect_plan_error(b, "lm_head.weight", 10, 0, "wants [10]");
+    expect_plan_error(b, "model.norm.weight", 8, 1, "[8]");
     assert_int_equal(b->plan.n, before);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(rows_of_parts_follow_each_other, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_rows_of_the_shard_are_loaded, set_up, tear_down),
+        cmocka_unit_test(paired_rows_are_put_in_our_order),
         cmocka_unit_test_setup_teardown(loaded_once_then_mapped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_loaded_is_loaded_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(computing_maps_read_only, set_up, tear_down),

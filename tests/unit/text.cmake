@@ -7,4 +7,4 @@ llmd_test(NAME test_pre_tokenizer SOURCES unit/test_pre_tokenizer.c LIBS text LA
 llmd_test(NAME test_tokenizer SOURCES unit/test_tokenizer.c LIBS text LABELS unit)
 llmd_test(NAME test_sentencepiece SOURCES unit/test_sentencepiece.c LIBS text LABELS unit)
 llmd_test(NAME test_detokenizer SOURCES unit/test_detokenizer.c LIBS text LABELS unit)
-llmd_test(NAME test_tokenizer_vectors SOURCES unit/test_tokenizer_vectors.c LIBS text LABELS unit)
+llmd_test(NAME test_tokenizer_vectors SOURCES unit/test_tokenizer_vectors.c LIBS gguf_tokenizer LABELS unit)

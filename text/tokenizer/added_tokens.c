@@ -28,6 +28,15 @@ void added_tokens_add(struct added_tokens *a, struct added_token token)
     a->list[a->n++] = token;
 }
 
+void added_tokens_set_strips(struct added_tokens *a, int32_t id, bool lstrip, bool rstrip)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (a->list[i].id == id) {
+            a->list[i].lstrip = lstrip;
+            a->list[i].rstrip = rstrip;
+        }
+}
+
 /* The normalized spelling of a token, kept in `strings`. */
 static bool normalized_key(const struct added_token *token, const struct normalizer *nz,
                            struct normalizer_scratch *scratch, struct arena *strings,

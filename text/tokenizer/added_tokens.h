@@ -35,6 +35,9 @@ bool added_token_load_flags(struct added_token *token, const json_t *json, struc
 
 void added_tokens_add(struct added_tokens *a, struct added_token token);
 
+/* Set whether the token of that id, which has been added, takes the white space around it. */
+void added_tokens_set_strips(struct added_tokens *a, int32_t id, bool lstrip, bool rstrip);
+
 /* After the last add, and with the normalizer loaded. */
 bool added_tokens_index(struct added_tokens *a, const struct normalizer *nz, struct err *e);
 void added_tokens_fini(struct added_tokens *a);

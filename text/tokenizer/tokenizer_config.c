@@ -60,7 +60,8 @@ static bool parse_added(struct tokenizer_file file, json_t **object, struct err 
 }
 
 /* {"32000": {"content": "<x>", "special": true, ...}, ...} */
-static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, struct err *e)
+static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, bool from_sentencepiece,
+                               struct err *e)
 {
     json_t *decoder = json_object_get(config, "added_tokens_decoder"), *item;
     const char *key;
@@ -78,6 +79,8 @@ static bool add_decoder_tokens(struct tokenizer *t, const json_t *config, struct
             !added_token_load_flags(&flags, item, e) ||
             !tokenizer_add_token(t, content, n, id, flags, e))
             return err_wrap(e, "added_tokens_decoder '%.40s'", key);
+        if (from_sentencepiece) /* which knows nothing of white space around its control pieces */
+            added_tokens_set_strips(&t->added, (int32_t)id, flags.lstrip, flags.rstrip);
     }
     return true;
 }
@@ -164,7 +167,7 @@ bool tokenizer_load_config(struct tokenizer *t, const struct tokenizer_files *fi
               parse_file(files->special_map, "special_tokens_map.json", &map, e) &&
               parse_added(files->added, &added, e);
 
-    ok = ok && add_decoder_tokens(t, config, e) && add_listed_tokens(t, added, e) &&
+    ok = ok && add_decoder_tokens(t, config, files->model.s, e) && add_listed_tokens(t, added, e) &&
          set_special(t, config, map, "bos_token", &t->bos_id, e) &&
          set_special(t, config, map, "eos_token", &t->eos_id, e) &&
          set_special(t, config, map, "unk_token", &t->unk_id, e) &&

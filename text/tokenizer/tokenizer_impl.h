@@ -15,6 +15,8 @@
 #include "text/tokenizer/unigram.h"
 #include "text/tokenizer/vocab.h"
 
+struct gguf;
+
 enum tokenizer_model { TOKENIZER_BPE, TOKENIZER_UNIGRAM };
 
 struct tokenizer {
@@ -44,6 +46,10 @@ struct tokenizer_files {
     struct tokenizer_file special_map; /* special_tokens_map.json */
     struct tokenizer_file added;       /* added_tokens.json, only beside tokenizer.model */
 };
+
+/* The files that a directory of the same model would have, from the metadata of a GGUF file; the caller frees their
+ * bytes.  ERR_MODEL. */
+bool tokenizer_gguf_files(const struct gguf *g, struct tokenizer_files *files, struct err *e);
 
 /* Fill a zeroed *t whose ids are -1.  What was filled when they fail is for tokenizer_close(). */
 bool tokenizer_load_json(struct tokenizer *t, struct tokenizer_file json, struct err *e);

@@ -34,6 +34,8 @@ const spaceToMark = { type: "Replace", pattern: { String: " " }, content: "▁" 
 const words = (digits) => `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 const tekken = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+const o200k = tekken.replace("+|[^", "+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^").replace("*|\\p{N}|", "*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}|"); // GPT-4o's, of Phi-4 mini
+
 const bytes = { byte_fallback: false, fuse_unk: false, unk_token: null };
 const characters = { byte_fallback: true, fuse_unk: true, unk_token: "<unk>" };
 
@@ -45,6 +47,7 @@ const kinds = {
   llama3: { model: { ...bytes, ignore_merges: true }, added: [special("<|begin_of_text|>"), special("<|end_of_text|>"), special("<|eot_id|>")], normalizer: null, pre_tokenizer: sequence([split(words("{1,3}")), byteLevel()]), post_processor: { type: "Sequence", processors: [byteLevel({ add_prefix_space: true, trim_offsets: false }), bos("<|begin_of_text|>")] }, decoder: byteLevel() },
   qwen2: { model: bytes, added: [special("<|endoftext|>"), special("<|im_start|>"), special("<|im_end|>"), added("<tool_call>"), added("<think>"), added("</think>")], normalizer: { type: "NFC" }, pre_tokenizer: sequence([split(words("")), byteLevel({ trim_offsets: false })]), post_processor: byteLevel({ trim_offsets: false }), decoder: byteLevel() },
   tekken: { model: { ...bytes, ignore_merges: true }, first: [special("<unk>"), special("<s>"), special("</s>"), special("[INST]"), special("[/INST]")], normalizer: null, pre_tokenizer: sequence([split(tekken), byteLevel()]), post_processor: bos("<s>"), decoder: byteLevel() },
+  phi4_mini: { model: bytes, added: [special("<|endoftext|>"), special("<|user|>", { rstrip: true }), special("<|end|>", { rstrip: true })], normalizer: null, pre_tokenizer: sequence([split(o200k), byteLevel()]), post_processor: byteLevel({ trim_offsets: false }), decoder: byteLevel() },
   deepseek: { model: bytes, first: [special("<｜begin▁of▁sentence｜>"), special("<｜end▁of▁sentence｜>")], added: [added("<｜tool▁sep｜>", { normalized: true }), added("TAG", { normalized: true })], normalizer: { type: "Sequence", normalizers: [] },
     pre_tokenizer: sequence([split("\\p{N}{1,3}"), split("[一-龥぀-ゟ゠-ヿ]+"), split("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"), byteLevel()]), post_processor: byteLevel({ add_prefix_space: true, trim_offsets: false }), decoder: byteLevel() },
   command_r: { model: bytes, first: [special("<PAD>"), special("<UNK>"), special("<BOS_TOKEN>")], normalizer: { type: "NFC" }, pre_tokenizer: sequence([{ type: "Digits", individual_digits: true }, byteLevel({ use_regex: true })]), post_processor: bos("<BOS_TOKEN>"), decoder: byteLevel(),
@@ -56,6 +59,7 @@ const kinds = {
     skip: /[Σ\u{1d6a8}-\u{1d7cb}]|^<\/S>$/u },
   nfd: { model: bytes, added: [special("</s>")], normalizer: { type: "NFD" }, pre_tokenizer: sequence([split("\\s+", "Removed"), split("\\p{P}"), byteLevel()]), post_processor: null, decoder: byteLevel() },
   llama2: { model: characters, first: [special("<unk>"), special("<s>"), special("</s>")], added: [special("<mask>", { lstrip: false }), added("TAG", { normalized: true })], normalizer: { type: "Sequence", normalizers: [{ type: "Prepend", prepend: "▁" }, spaceToMark] }, pre_tokenizer: null, post_processor: bos("<s>"), decoder: fallbackDecoder(true), fallback: true },
+  phi3: { model: characters, first: [special("<unk>"), special("<s>"), added("</s>", { rstrip: true })], added: [special("<|endoftext|>"), special("<|assistant|>", { rstrip: true }), special("<|user|>", { rstrip: true }), special("<|end|>", { rstrip: true })], normalizer: { type: "Sequence", normalizers: [{ type: "Prepend", prepend: "▁" }, spaceToMark] }, pre_tokenizer: null, post_processor: bos("<s>"), decoder: fallbackDecoder(true), fallback: true },
   llama_metaspace: { model: characters, first: [special("<unk>"), special("<s>"), special("</s>")], normalizer: null, pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme: "first", split: false }, post_processor: bos("<s>"), decoder: fallbackDecoder(true), fallback: true, array_merges: true },
   gemma: { model: characters, first: [special("<pad>"), special("<eos>"), special("<bos>"), special("<unk>")], added: [added("\n\n"), added("\t\t\t"), added("▁▁"), added("<start_of_turn>"), added("<end_of_turn>")], normalizer: spaceToMark, pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "MergedWithPrevious", invert: false }, post_processor: bos("<bos>"), decoder: fallbackDecoder(false), fallback: true, array_merges: true },
 };

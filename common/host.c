@@ -1,6 +1,6 @@
 /* host.c - /proc/meminfo, the scheduling mask, and the limits of every control group we are in: a container
  * shows the whole machine in the first two. */
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 #include <sched.h>
 #include <stdbool.h>
@@ -213,19 +213,63 @@ uint64_t host_memory_available(const char *root)
     return v1 < room ? v1 : room;
 }
 
-uint32_t host_cores(const char *root)
+uint32_t host_quota(const char *root)
 {
-    uint32_t n = 1, v1, v2;
-    cpu_set_t mask;
+    uint32_t v1, v2;
     struct cgroup g;
 
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0)
-        n = (uint32_t)CPU_COUNT(&mask);
     cgroup_of_this_process(&g, root, NULL);
     v2 = least_cores(&g, cgroup_cores_v2);
     cgroup_of_this_process(&g, root, "cpu");
     v1 = least_cores(&g, cgroup_cores_v1);
-    n = v2 < n ? v2 : n;
-    n = v1 < n ? v1 : n;
+    return v1 < v2 ? v1 : v2;
+}
+
+static bool has_limit(struct cgroup *g, const char *file)
+{
+    uint64_t limit;
+
+    do
+        if (cgroup_number(g, file, "", &limit) && limit < UINT64_MAX / 4)
+            return true;
+    while (cgroup_up(g));
+    return false;
+}
+
+/* Of a mount of the control groups: "rw,nosuid,memory_hugetlb_accounting". */
+static bool memory_counts_huge(const char *root)
+{
+    char path[PATH_BYTES], line[PATH_BYTES];
+    bool found = false;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/proc/self/mounts", root);
+    f = fopen(path, "re");
+    while (f && !found && fgets(line, sizeof line, f))
+        found = strstr(line, "memory_hugetlb_accounting") != NULL;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+bool host_huge_is_limited(const char *root)
+{
+    struct cgroup g;
+
+    cgroup_of_this_process(&g, root, NULL);
+    if (has_limit(&g, "hugetlb.2MB.max"))
+        return true;
+    cgroup_of_this_process(&g, root, "hugetlb");
+    return has_limit(&g, "hugetlb.2MB.limit_in_bytes") || memory_counts_huge(root);
+}
+
+uint32_t host_cores(const char *root)
+{
+    uint32_t n = 1, quota = host_quota(root);
+    cpu_set_t mask;
+
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0)
+        n = (uint32_t)CPU_COUNT(&mask);
+    n = quota < n ? quota : n;
     return n < 1 ? 1 : n;
 }

@@ -1,0 +1,60 @@
+/* figures.h - the results of a comparison: what was measured, medians, ratios and shares of the limit; and
+ * their forms: a line for the terminal, CSV, and a picture.
+ *
+ * A ratio is ours over theirs of one round, above 1 = ours is faster; the figure is the median over the
+ * rounds, so that a disturbed round counts for one and no more. */
+#ifndef LLMD_BENCH_COMPARE_FIGURES_H
+#define LLMD_BENCH_COMPARE_FIGURES_H
+
+#include <stdio.h>
+
+#include "bench/machine_limits.h"
+#include "bench/shapes.h"
+#include "common/err.h"
+
+enum { ROUNDS_MAX = 99, FIGURES_MAX = 512 };
+
+/* What runs, in the words of workload.h. */
+struct bench_case {
+    const char *name;
+    uint32_t n_streams; /* 0: a prompt is read */
+    uint32_t n_tokens;
+    uint32_t context;
+};
+
+struct figure {
+    const struct shape *shape;
+    const struct weight_type *type;
+    char work[48];    /* the case's name, or the scenario's */
+    const char *unit; /* tokens/s, ms */
+    bool smaller_is_better;
+    uint32_t n_rounds;
+    double ours[ROUNDS_MAX], theirs[ROUNDS_MAX];
+    double limit;           /* what the machine allows at most, in `unit`; 0 = not counted */
+    const char *limit_name; /* memory, int4, ... */
+};
+
+struct figures {
+    struct figure items[FIGURES_MAX];
+    uint32_t n;
+    char ours[256], theirs[256]; /* version and configuration */
+    const struct machine_limits *limits;
+};
+
+/* The most that a case can do here: the larger one of the time to read its bytes and of the time to
+ * compute its products. */
+void figure_set_limit(struct figure *f, const struct bench_case *c, const struct machine_limits *m);
+
+double figure_median(const double *values, uint32_t n);
+void figure_ratio(const struct figure *f, double *median, double *low, double *high);
+
+/* "110m q4_0 prompt 512 ... ratio 1.23". */
+void figure_print(FILE *out, const struct figure *f);
+
+bool figures_write_csv(const struct figures *f, const char *path, struct err *e);
+/* A bar a ratio, on a logarithmic axis around 1. */
+bool figures_write_svg(const struct figures *f, const char *path, struct err *e);
+/* For the README. */
+bool figures_write_markdown(const struct figures *f, const char *path, struct err *e);
+
+#endif

@@ -1,0 +1,32 @@
+/* machine_limits.h - what this machine can read and compute at most, measured.
+ *
+ * Threads are pinned, one a CPU of the scheduling mask.  A limit is the best of some passes: other work on
+ * the machine only ever takes away.  Arithmetic is counted over the CPU time of the threads, so a busy
+ * neighbour does not lower it; bandwidth is over the clock. */
+#ifndef LLMD_BENCH_MACHINE_LIMITS_H
+#define LLMD_BENCH_MACHINE_LIMITS_H
+
+#include "bench/limit_kernels.h"
+
+struct limits_options {
+    uint32_t n_threads; /* 0 = the CPUs of the scheduling mask */
+    uint32_t passes;
+    size_t read_bytes; /* of one pass: many times the last cache */
+};
+
+struct machine_limits {
+    uint32_t n_threads;
+    bool huge;                 /* the memory read had 2 MiB pages */
+    double read_one;           /* bytes a second, one thread, 2 MiB pages */
+    double read_all;           /* n_threads */
+    double read_small_pages;   /* n_threads, 4 KiB pages */
+    double ops[N_LIMIT_KINDS]; /* operations a second of n_threads; 0 = no instruction for it */
+    const char *instructions[N_LIMIT_KINDS];
+};
+
+void machine_limits_measure(struct machine_limits *m, const struct limits_options *o);
+
+/* The arithmetic limit of products with weights of so many bits, and what it is called. */
+double machine_limits_ops(const struct machine_limits *m, uint32_t weight_bits, const char **name);
+
+#endif

@@ -1,0 +1,371 @@
+/* model_config_gguf.c - see model_config_gguf.h. */
+#include "gpu-worker/load/model_config_gguf.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/gguf_model.h"
+#include "common/hash.h"
+#include "common/json.h"
+#include "gpu-worker/load/gguf_family.h"
+
+struct reader {
+    const struct gguf_set *set;
+    const struct gguf *g; /* the first file: all metadata */
+    const struct gguf_family *family;
+    struct json_writer w;
+    struct err *e;
+};
+
+static bool is(const struct reader *r, const char *name)
+{
+    return strcmp(r->family->name, name) == 0;
+}
+
+/* Has the file the architecture's own key?  Its name is written to key. */
+static bool own_key(const struct reader *r, const char *suffix, char key[GGUF_KEY_BYTES])
+{
+    return gguf_model_key(r->g, suffix, key, NULL) && gguf_has(r->g, key);
+}
+
+static bool has_tensor(const struct reader *r, const char *name)
+{
+    const struct gguf *file;
+
+    return gguf_set_find(r->set, name, &file) != NULL;
+}
+
+/* ---- one field from one key ---- */
+
+static bool put_count(struct reader *r, const char *suffix, const char *field)
+{
+    uint32_t v;
+
+    if (!gguf_model_count(r->g, suffix, &v, r->e))
+        return false;
+    jw_key(&r->w, field);
+    jw_uint(&r->w, v);
+    return true;
+}
+
+static bool put_count_if(struct reader *r, const char *suffix, const char *field)
+{
+    char key[GGUF_KEY_BYTES];
+
+    return !own_key(r, suffix, key) || put_count(r, suffix, field);
+}
+
+static bool put_number(struct reader *r, const char *suffix, const char *field)
+{
+    char key[GGUF_KEY_BYTES];
+    double v;
+
+    if (!gguf_model_key(r->g, suffix, key, r->e) || !gguf_number(r->g, key, &v, r->e))
+        return false;
+    jw_key(&r->w, field);
+    jw_double(&r->w, v);
+    return true;
+}
+
+static bool put_number_or(struct reader *r, const char *suffix, const char *field, double absent)
+{
+    char key[GGUF_KEY_BYTES];
+
+    if (own_key(r, suffix, key))
+        return put_number(r, suffix, field);
+    jw_key(&r->w, field);
+    jw_double(&r->w, absent);
+    return true;
+}
+
+static void put_bool(struct reader *r, const char *field, bool v)
+{
+    jw_key(&r->w, field);
+    jw_bool(&r->w, v);
+}
+
+static void put_text(struct reader *r, const char *field, const char *v)
+{
+    jw_key(&r->w, field);
+    jw_str(&r->w, v);
+}
+
+/* ---- groups of fields ---- */
+
+static bool put_sizes(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    uint32_t vocab_size, k, v;
+
+    if (!gguf_model_vocab_size(r->g, &vocab_size, r->e))
+        return false;
+    jw_key(&r->w, "vocab_size");
+    jw_uint(&r->w, vocab_size);
+    if (own_key(r, "attention.key_length", key) && own_key(r, "attention.value_length", key)) {
+        if (!gguf_model_count(r->g, "attention.key_length", &k, r->e) ||
+            !gguf_model_count(r->g, "attention.value_length", &v, r->e))
+            return false;
+        if (k != v)
+            return err_set(r->e, ERR_MODEL, 0, "keys of %u dimensions and values of %u", k, v);
+    }
+    return put_count(r, "embedding_length", "hidden_size") &&
+           put_count(r, "block_count", "num_hidden_layers") &&
+           put_count(r, "feed_forward_length", "intermediate_size") &&
+           put_count(r, "attention.head_count", "num_attention_heads") &&
+           put_count_if(r, "attention.head_count_kv", "num_key_value_heads") &&
+           put_count_if(r, "attention.key_length", "head_dim") &&
+           put_count(r, "context_length", "max_position_embeddings");
+}
+
+static bool put_kinds(struct reader *r)
+{
+    put_text(r, "hidden_act", r->family->activation);
+    put_text(r, "hidden_activation", r->family->activation);
+    put_bool(r, "tie_word_embeddings", !has_tensor(r, "output.weight"));
+    put_bool(r, "attention_bias", has_tensor(r, "blk.0.attn_q.bias"));
+    put_bool(r, "mlp_bias", has_tensor(r, "blk.0.ffn_gate.bias"));
+    return put_number(r, "attention.layer_norm_rms_epsilon", "rms_norm_eps") &&
+           put_count_if(r, "attention.sliding_window", "sliding_window");
+}
+
+static void put_ends(struct reader *r)
+{
+    int32_t ids[MODEL_CONFIG_EOS_MAX];
+    uint32_t n = gguf_model_end_ids(r->g, ids, MODEL_CONFIG_EOS_MAX);
+
+    jw_key(&r->w, "eos_token_id");
+    jw_array(&r->w);
+    for (uint32_t i = 0; i < n; i++)
+        jw_int(&r->w, ids[i]);
+    jw_array_end(&r->w);
+}
+
+/* ---- rope ---- */
+
+static bool is_float_vector(const struct gguf_tensor *t, const struct gguf *file)
+{
+    return t->type == 0 && t->n_dims == 1 && t->dims[0] <= (file->data_bytes - t->offset) / 4;
+}
+
+static float factor_of(const struct gguf_tensor *t, const struct gguf *file, uint64_t i)
+{
+    float v;
+
+    memcpy(&v, file->data + t->offset + i * 4, sizeof v);
+    return v;
+}
+
+static bool put_factors(struct reader *r, const char *tensor, const char *field)
+{
+    const struct gguf *file;
+    const struct gguf_tensor *t = gguf_set_find(r->set, tensor, &file);
+
+    if (!t)
+        return err_set(r->e, ERR_MODEL, 0, "tensor '%s' is missing", tensor);
+    if (!is_float_vector(t, file))
+        return err_set(r->e, ERR_MODEL, 0, "tensor '%s' is no vector of float32 in the file",
+                       tensor);
+    jw_key(&r->w, field);
+    jw_array(&r->w);
+    for (uint64_t i = 0; i < t->dims[0]; i++)
+        jw_float(&r->w, factor_of(t, file, i));
+    jw_array_end(&r->w);
+    return true;
+}
+
+/* Factors of the frequencies in a tensor of their own: what the scaling of Llama 3.1 comes to here. */
+static bool read_rope_freqs(struct model_config *c, const struct gguf_set *set, struct err *e)
+{
+    const struct gguf *file;
+    const struct gguf_tensor *t = gguf_set_find(set, "rope_freqs.weight", &file);
+
+    if (!t)
+        return true;
+    if (!is_float_vector(t, file) || t->dims[0] != c->rope_dim / 2)
+        return err_set(e, ERR_MODEL, 0,
+                       "tensor 'rope_freqs.weight' is no vector of %u float32 in the file",
+                       c->rope_dim / 2);
+    if (c->rope_scaling != ROPE_PLAIN)
+        return err_set(e, ERR_MODEL, 0,
+                       "tensor 'rope_freqs.weight' beside another scaling of rope");
+    for (uint64_t i = 0; i < t->dims[0]; i++) {
+        float v = factor_of(t, file, i);
+        if (!(v > 0 && v < 1e6f))
+            return err_set(e, ERR_MODEL, 0, "tensor 'rope_freqs.weight' holds %g", (double)v);
+        c->rope_short[i] = c->rope_long[i] = v;
+    }
+    c->rope_scaling = ROPE_FACTORS;
+    c->digest = hash128(c->rope_short, t->dims[0] * sizeof(float), c->digest.low ^ c->digest.high);
+    return true;
+}
+
+/* Longrope of Phi-3: two lists of factors, as tensors here. */
+static bool put_longrope(struct reader *r)
+{
+    put_text(r, "type", "longrope");
+    return put_factors(r, "rope_factors_short.weight", "short_factor") &&
+           put_factors(r, "rope_factors_long.weight", "long_factor");
+}
+
+static bool put_scaling(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    struct gguf_string type = { "none", 4 };
+
+    if (own_key(r, "rope.scaling.type", key) && !gguf_string(r->g, key, &type, r->e))
+        return false;
+    if (has_tensor(r, "rope_factors_long.weight"))
+        return put_longrope(r);
+    jw_key(&r->w, "type");
+    if (gguf_string_is(type, "none"))
+        jw_str(&r->w, "default");
+    else
+        jw_strn(&r->w, type.s, type.n);
+    return gguf_string_is(type, "none") || put_number(r, "rope.scaling.factor", "factor");
+}
+
+/* Dimensions that are not turned: only what the reader knows, by the name it has there. */
+static bool put_partial(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    uint32_t turned, dim, heads;
+
+    if (!own_key(r, "rope.dimension_count", key))
+        return true;
+    if (!gguf_model_count(r->g, "rope.dimension_count", &turned, r->e) ||
+        !gguf_model_count(r->g, "embedding_length", &dim, r->e) ||
+        !gguf_model_count(r->g, "attention.head_count", &heads, r->e))
+        return false;
+    dim /= heads;
+    if (own_key(r, "attention.key_length", key) &&
+        !gguf_model_count(r->g, "attention.key_length", &dim, r->e))
+        return false;
+    if (turned != dim) {
+        jw_key(&r->w, "partial_rotary_factor");
+        jw_double(&r->w, (double)turned / dim);
+    }
+    return true;
+}
+
+static bool put_rope(struct reader *r)
+{
+    bool ok;
+
+    if (!put_number_or(r, "rope.freq_base", "rope_theta", 10000) || !put_partial(r) ||
+        !put_count_if(r, "rope.scaling.original_context_length",
+                      "original_max_position_embeddings"))
+        return false;
+    jw_key(&r->w, "rope_scaling");
+    jw_object(&r->w);
+    ok = put_scaling(r);
+    jw_object_end(&r->w);
+    return ok;
+}
+
+/* ---- what only some families have ---- */
+
+static bool put_experts(struct reader *r)
+{
+    bool mixtral = is(r, "llama");
+
+    if (!r->family->sparse)
+        return true;
+    put_bool(r, "norm_topk_prob", !is(r, "qwen2moe"));
+    return put_count(r, "expert_count", mixtral ? "num_local_experts" : "num_experts") &&
+           put_count(r, "expert_used_count", "num_experts_per_tok") &&
+           (mixtral || put_count(r, "expert_feed_forward_length", "moe_intermediate_size")) &&
+           put_count_if(r, "expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+}
+
+/* The numbers of the published models stand for keys that early files lack.  Scores of the largest one are
+ * scaled by the model's width over its heads, those of the others by the head's. */
+static bool put_gemma2(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    uint32_t layers, scalar, heads;
+
+    if (!is(r, "gemma2"))
+        return true;
+    if (!gguf_model_count(r->g, "block_count", &layers, r->e) ||
+        !gguf_model_count(r->g, "attention.key_length", &scalar, r->e))
+        return false;
+    if (layers == 46) {
+        if (!gguf_model_count(r->g, "embedding_length", &scalar, r->e) ||
+            !gguf_model_count(r->g, "attention.head_count", &heads, r->e))
+            return false;
+        scalar /= heads;
+    }
+    jw_key(&r->w, "query_pre_attn_scalar");
+    jw_uint(&r->w, scalar);
+    if (!own_key(r, "attention.sliding_window", key)) {
+        jw_key(&r->w, "sliding_window");
+        jw_uint(&r->w, 4096);
+    }
+    return put_number_or(r, "attn_logit_softcapping", "attn_logit_softcapping", 50) &&
+           put_number_or(r, "final_logit_softcapping", "final_logit_softcapping", 30);
+}
+
+/* ---- the whole ---- */
+
+/* GGUF has no name for Mistral: a Llama, and with a window it is none of HuggingFace's. */
+static void put_architecture(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    bool mistral =
+        is(r, "llama") && !r->family->sparse && own_key(r, "attention.sliding_window", key);
+
+    jw_key(&r->w, "architectures");
+    jw_array(&r->w);
+    jw_str(&r->w, mistral ? "MistralForCausalLM" : r->family->architecture);
+    jw_array_end(&r->w);
+    put_text(r, "model_type", mistral ? "mistral" : r->family->model_type);
+}
+
+static bool put_config(struct reader *r)
+{
+    bool ok;
+
+    jw_object(&r->w);
+    put_architecture(r);
+    ok = put_sizes(r) && put_kinds(r) && put_rope(r) && put_experts(r) && put_gemma2(r);
+    put_ends(r);
+    jw_object_end(&r->w);
+    return ok;
+}
+
+bool model_config_gguf_json(struct buf *json, const struct gguf_set *set, struct err *e)
+{
+    struct reader r = { .set = set, .g = set->files[0], .w = { .out = json }, .e = e };
+
+    r.family = gguf_family_of(r.g, e);
+    return (r.family && put_config(&r)) || err_wrap(e, "'%s'", r.g->name);
+}
+
+bool model_config_from_gguf(struct model_config *c, const struct gguf_set *set, struct err *e)
+{
+    const char *name = set->files[0]->name;
+    struct model_config out;
+    struct buf json = { 0 };
+    bool ok = model_config_gguf_json(&json, set, e);
+
+    if (ok && !model_config_parse(&out, json.data, json.n, NULL, 0, e))
+        ok = err_wrap(e, "'%s' read as config.json", name);
+    buf_fini(&json);
+    if (!ok || (!read_rope_freqs(&out, set, e) && !err_wrap(e, "'%s'", name)))
+        return false;
+    out.norm_plus_one = false; /* the one is added already where these files are made */
+    *c = out;
+    return true;
+}
+
+bool model_config_read_gguf(struct model_config *c, const char *path, struct err *e)
+{
+    struct gguf_set set;
+    bool ok;
+
+    if (!gguf_set_open(&set, path, e))
+        return false;
+    ok = model_config_from_gguf(c, &set, e);
+    gguf_set_close(&set);
+    return ok;
+}

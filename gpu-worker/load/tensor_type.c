@@ -1,0 +1,337 @@
+/* tensor_type.c - one function a block format, and a table of them. */
+#include "gpu-worker/load/tensor_type.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "gpu-worker/ops/half.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "blocks are read as they lie in the file");
+
+enum { SMALL = 32, LARGE = 256 }; /* elements a block */
+
+static uint16_t load16(const uint8_t *b)
+{
+    uint16_t v;
+
+    memcpy(&v, b, sizeof v);
+    return v;
+}
+
+static uint32_t load32(const uint8_t *b)
+{
+    uint32_t v;
+
+    memcpy(&v, b, sizeof v);
+    return v;
+}
+
+static float load_f16(const uint8_t *b)
+{
+    return f16_to_float(load16(b));
+}
+
+/* ---- codes of the blocks of 32 ----
+ *
+ * In all of them byte j of the nibbles holds element j in its low half and element j + 16 in its high. */
+
+static void nibbles(int8_t *q, const uint8_t *b)
+{
+    for (int j = 0; j < SMALL / 2; j++) {
+        q[j] = (int8_t)(b[j] & 15);
+        q[j + SMALL / 2] = (int8_t)(b[j] >> 4);
+    }
+}
+
+/* Bit j of the four bytes before the nibbles is the fifth bit of element j. */
+static void five_bits(int8_t *q, const uint8_t *b)
+{
+    uint32_t high = load32(b);
+
+    nibbles(q, b + 4);
+    for (int j = 0; j < SMALL; j++)
+        q[j] = (int8_t)(q[j] | (high >> j & 1) << 4);
+}
+
+static void shift(int8_t *q, int by)
+{
+    for (int j = 0; j < SMALL; j++)
+        q[j] = (int8_t)(q[j] - by);
+}
+
+static void q4_0_codes(int8_t *q, const uint8_t *b)
+{
+    nibbles(q, b + 2);
+    shift(q, 8);
+}
+
+static void q5_0_codes(int8_t *q, const uint8_t *b)
+{
+    five_bits(q, b + 2);
+    shift(q, 16);
+}
+
+static void q8_0_codes(int8_t *q, const uint8_t *b)
+{
+    memcpy(q, b + 2, SMALL);
+}
+
+static void iq4_nl_codes(int8_t *q, const uint8_t *b)
+{
+    static const int8_t values[16] = { -127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113 };
+
+    nibbles(q, b + 2);
+    for (int j = 0; j < SMALL; j++)
+        q[j] = values[q[j]];
+}
+
+/* ---- floats of the blocks of 32 ---- */
+
+static void scale_codes(float *y, const int8_t *q, float d)
+{
+    for (int j = 0; j < SMALL; j++)
+        y[j] = d * (float)q[j];
+}
+
+static void scale_codes_from(float *y, const int8_t *q, float d, float min)
+{
+    for (int j = 0; j < SMALL; j++)
+        y[j] = d * (float)q[j] + min;
+}
+
+static void q4_1_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    nibbles(q, b + 4);
+    scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
+}
+
+static void q5_1_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    five_bits(q, b + 4);
+    scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
+}
+
+/* ---- blocks of 256 ----
+ *
+ * The bits of an element lie apart: low ones in one array, high ones in another, and an array's byte serves
+ * elements 32 (or 16, 64, 128) apart.  The loops follow the bytes. */
+
+/* bytes: 16 of scale (low half) and minimum (high half), one for 16 elements; 64 of four 2-bit elements,
+ * 32 apart; d; dmin. */
+static void q2_k_floats(float *y, const uint8_t *b)
+{
+    const uint8_t *sm = b, *q = b + 16;
+    float d = load_f16(b + 80), dmin = load_f16(b + 82);
+
+    for (int i = 0; i < LARGE / 16; i++) { /* 16 elements */
+        const uint8_t *from = q + i / 8 * 32 + i % 2 * 16;
+        float scale = d * (float)(sm[i] & 15), min = dmin * (float)(sm[i] >> 4);
+        int at = i % 8 / 2 * 2;
+        for (int j = 0; j < 16; j++)
+            y[i * 16 + j] = scale * (float)(from[j] >> at & 3) - min;
+    }
+}
+
+/* Sixteen scales of 6 bits in 12 bytes: the low halves of 0..7 and 8..15 in the halves of bytes 0..7, the
+ * upper two bits of i in byte 8 + i % 4, those of i / 4 = 0 lowest. */
+static int q3_k_scale(const uint8_t *s, int i)
+{
+    int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4;
+
+    return (low | (s[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32;
+}
+
+/* bytes: 32 of third bits, bit i for run i of 32 elements, set: add 4; 64 as in Q2_K; 12 of scales; d. */
+static void q3_k_floats(float *y, const uint8_t *b)
+{
+    const uint8_t *high = b, *q = b + 32;
+    float d = load_f16(b + 108);
+
+    for (int i = 0; i < LARGE / 16; i++) {
+        const uint8_t *from = q + i / 8 * 32 + i % 2 * 16, *bit = high + i % 2 * 16;
+        float scale = d * (float)q3_k_scale(b + 96, i);
+        int at = i % 8 / 2 * 2;
+        for (int j = 0; j < 16; j++)
+            y[i * 16 + j] = scale * (float)((from[j] >> at & 3) + (bit[j] >> i / 2 & 1) * 4 - 4);
+    }
+}
+
+struct scale_min {
+    uint8_t scale, min;
+};
+
+/* Eight scales and eight minimums of 6 bits in 12 bytes: 0..3 whole in bytes 0..3 and 4..7, whose upper two
+ * bits are the upper two of 4..7; the lower four of those in the halves of bytes 8..11. */
+static struct scale_min k_scale_min(const uint8_t *s, int i)
+{
+    if (i < 4)
+        return (struct scale_min){ s[i] & 63, s[i + 4] & 63 };
+    return (struct scale_min){ (uint8_t)((s[i + 4] & 15) | s[i - 4] >> 6 << 4),
+                               (uint8_t)(s[i + 4] >> 4 | s[i] >> 6 << 4) };
+}
+
+/* bytes: d; dmin; 12 of scales and minimums, one for 32 elements; 128 of two elements, 32 apart. */
+static void q4_k_floats(float *y, const uint8_t *b)
+{
+    float d = load_f16(b), dmin = load_f16(b + 2);
+
+    for (int i = 0; i < LARGE / 32; i++) { /* 32 elements */
+        const uint8_t *from = b + 16 + i / 2 * 32;
+        struct scale_min sm = k_scale_min(b + 4, i);
+        float scale = d * (float)sm.scale, min = dmin * (float)sm.min;
+        int at = i % 2 * 4;
+        for (int j = 0; j < 32; j++)
+            y[i * 32 + j] = scale * (float)(from[j] >> at & 15) - min;
+    }
+}
+
+/* bytes: d; dmin; 12 as in Q4_K; 32 of fifth bits, bit i for run i of 32 elements; 128 as in Q4_K. */
+static void q5_k_floats(float *y, const uint8_t *b)
+{
+    const uint8_t *high = b + 16;
+    float d = load_f16(b), dmin = load_f16(b + 2);
+
+    for (int i = 0; i < LARGE / 32; i++) {
+        const uint8_t *from = b + 48 + i / 2 * 32;
+        struct scale_min sm = k_scale_min(b + 4, i);
+        float scale = d * (float)sm.scale, min = dmin * (float)sm.min;
+        int at = i % 2 * 4;
+        for (int j = 0; j < 32; j++)
+            y[i * 32 + j] = scale * (float)((from[j] >> at & 15) | (high[j] >> i & 1) << 4) - min;
+    }
+}
+
+/* bytes: 128 of low halves, a byte for elements 64 apart; 64 of upper two bits, a byte for four elements 32
+ * apart; 16 int8 scales, one for 16 elements; d. */
+static void q6_k_floats(float *y, const uint8_t *b)
+{
+    const int8_t *scales = (const int8_t *)b + 192;
+    float d = load_f16(b + 208);
+
+    for (int i = 0; i < LARGE / 16; i++) {
+        int half = i / 8, run = i % 8 / 2; /* of 128, of 32 elements */
+        const uint8_t *low = b + half * 64 + run % 2 * 32 + i % 2 * 16;
+        const uint8_t *high = b + 128 + half * 32 + i % 2 * 16;
+        float scale = d * (float)scales[i];
+        for (int j = 0; j < 16; j++)
+            y[i * 16 + j] =
+                scale *
+                (float)(((low[j] >> run / 2 * 4 & 15) | (high[j] >> run * 2 & 3) << 4) - 32);
+    }
+}
+
+/* ---- plain types ---- */
+
+static bool plain_floats(enum tensor_type t, float *y, const uint8_t *b, uint64_t n)
+{
+    switch (t) {
+    case TENSOR_F32:
+        memcpy(y, b, n * sizeof *y);
+        return true;
+    case TENSOR_F16:
+        for (uint64_t i = 0; i < n; i++)
+            y[i] = load_f16(b + i * 2);
+        return true;
+    case TENSOR_BF16:
+        for (uint64_t i = 0; i < n; i++)
+            y[i] = bf16_to_float(load16(b + i * 2));
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- the table ---- */
+
+struct format {
+    const char *name;
+    uint32_t block, bytes;
+    void (*floats)(float *y, const uint8_t *b); /* one block; NULL: plain, or scale times code */
+    void (*codes)(int8_t *q, const uint8_t *b);
+};
+
+static const struct format formats[N_TENSOR_TYPES] = {
+    [TENSOR_NONE] = { "none", 1, 0, NULL, NULL },
+    [TENSOR_F32] = { "F32", 1, 4, NULL, NULL },
+    [TENSOR_F16] = { "F16", 1, 2, NULL, NULL },
+    [TENSOR_BF16] = { "BF16", 1, 2, NULL, NULL },
+    [TENSOR_Q8_0] = { "Q8_0", SMALL, 34, NULL, q8_0_codes },
+    [TENSOR_Q4_0] = { "Q4_0", SMALL, 18, NULL, q4_0_codes },
+    [TENSOR_Q4_1] = { "Q4_1", SMALL, 20, q4_1_floats, NULL },
+    [TENSOR_Q5_0] = { "Q5_0", SMALL, 22, NULL, q5_0_codes },
+    [TENSOR_Q5_1] = { "Q5_1", SMALL, 24, q5_1_floats, NULL },
+    [TENSOR_Q2_K] = { "Q2_K", LARGE, 84, q2_k_floats, NULL },
+    [TENSOR_Q3_K] = { "Q3_K", LARGE, 110, q3_k_floats, NULL },
+    [TENSOR_Q4_K] = { "Q4_K", LARGE, 144, q4_k_floats, NULL },
+    [TENSOR_Q5_K] = { "Q5_K", LARGE, 176, q5_k_floats, NULL },
+    [TENSOR_Q6_K] = { "Q6_K", LARGE, 210, q6_k_floats, NULL },
+    [TENSOR_IQ4_NL] = { "IQ4_NL", SMALL, 18, NULL, iq4_nl_codes },
+};
+
+static const struct format *format_of(enum tensor_type t)
+{
+    assert((unsigned)t < N_TENSOR_TYPES);
+    return &formats[t];
+}
+
+const char *tensor_type_name(enum tensor_type t)
+{
+    return format_of(t)->name;
+}
+
+uint32_t tensor_type_block(enum tensor_type t)
+{
+    return format_of(t)->block;
+}
+
+uint64_t tensor_type_bytes(enum tensor_type t, uint64_t n)
+{
+    const struct format *f = format_of(t);
+    uint64_t bytes;
+
+    assert(n % f->block == 0);
+    return __builtin_mul_overflow(n / f->block, f->bytes, &bytes) ? UINT64_MAX : bytes;
+}
+
+void tensor_type_to_float(enum tensor_type t, float *y, const void *x, uint64_t n)
+{
+    const struct format *f = format_of(t);
+    const uint8_t *b = x;
+    int8_t q[SMALL];
+
+    if (plain_floats(t, y, x, n))
+        return;
+    assert(n % f->block == 0 && (f->floats || f->codes));
+    for (uint64_t i = 0; i < n; i += f->block, b += f->bytes) {
+        if (f->floats) {
+            f->floats(y + i, b);
+            continue;
+        }
+        f->codes(q, b);
+        scale_codes(y + i, q, load_f16(b));
+    }
+}
+
+bool tensor_type_has_codes(enum tensor_type t)
+{
+    return format_of(t)->codes != NULL;
+}
+
+void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *scales, const void *x,
+                          uint64_t n)
+{
+    const struct format *f = format_of(t);
+    const uint8_t *b = x;
+
+    assert(f->codes && n % f->block == 0);
+    for (uint64_t i = 0; i < n; i += f->block, b += f->bytes) {
+        f->codes(codes + i, b);
+        scales[i / TENSOR_TYPE_CODES_GROUP] = load16(b);
+    }
+}

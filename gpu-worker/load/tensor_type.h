@@ -1,0 +1,69 @@
+/* tensor_type.h - number formats of tensors as model files hold them, and what their bytes mean.
+ *
+ * Plain types hold one number an element.  The others hold blocks of 32 or 256 elements of a row, with scales
+ * inside: the block formats of GGUF files, as the GGUF specification and the structures of GGML define them
+ * (github.com/ggml-org/ggml, docs/gguf.md and src/ggml-common.h; the formats of 256 are known as k-quants).
+ * A row always has whole blocks.  All bytes are little-endian, and need no alignment.
+ *
+ *   type    block  bytes  an element is                                           bits a weight
+ *   Q4_0       32     18  d * (q - 8), q of 4 bits                                        4.5
+ *   Q4_1       32     20  d * q + m, q of 4 bits                                          5
+ *   Q5_0       32     22  d * (q - 16), q of 5 bits                                       5.5
+ *   Q5_1       32     24  d * q + m, q of 5 bits                                          6
+ *   Q8_0       32     34  d * q, q an int8                                                8.5
+ *   IQ4_NL     32     18  d * values[q], q of 4 bits, values uneven                       4.5
+ *   Q2_K      256     84  (d * s) * q - (dmin * m), q of 2 bits, s and m of 4 for 16      2.625
+ *   Q3_K      256    110  (d * (s - 32)) * (q - 4), q of 3 bits, s of 6 for 16            3.4375
+ *   Q4_K      256    144  (d * s) * q - (dmin * m), q of 4 bits, s and m of 6 for 32      4.5
+ *   Q5_K      256    176  the same with q of 5 bits                                       5.5
+ *   Q6_K      256    210  (d * s) * (q - 32), q of 6 bits, s an int8 for 16               6.5625
+ *   d, m and dmin are float16. */
+#ifndef LLMD_GPU_WORKER_LOAD_TENSOR_TYPE_H
+#define LLMD_GPU_WORKER_LOAD_TENSOR_TYPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum tensor_type {
+    TENSOR_NONE, /* one that this build does not read */
+    TENSOR_F32,
+    TENSOR_F16,
+    TENSOR_BF16,
+    TENSOR_Q8_0,
+    TENSOR_Q4_0,
+    TENSOR_Q4_1,
+    TENSOR_Q5_0,
+    TENSOR_Q5_1,
+    TENSOR_Q2_K,
+    TENSOR_Q3_K,
+    TENSOR_Q4_K,
+    TENSOR_Q5_K,
+    TENSOR_Q6_K,
+    TENSOR_IQ4_NL,
+    N_TENSOR_TYPES
+};
+
+enum { TENSOR_TYPE_BLOCK_MAX = 256, TENSOR_TYPE_CODES_GROUP = 32 };
+
+const char *tensor_type_name(enum tensor_type t); /* "Q4_K" */
+
+/* Elements a block; 1 for plain types. */
+uint32_t tensor_type_block(enum tensor_type t);
+
+/* Bytes of n elements, a multiple of the block.  UINT64_MAX when they do not fit; 0 for TENSOR_NONE. */
+uint64_t tensor_type_bytes(enum tensor_type t, uint64_t n);
+
+/* y[i] is element i of x, for n elements, a multiple of the block.  The value is what the format defines,
+ * rounded to a float once: exact but for types with a minimum, whose subtraction or addition rounds. */
+void tensor_type_to_float(enum tensor_type t, float *y, const void *x, uint64_t n);
+
+/* Can a row be given exactly as int8 codes with one float16 scale for each 32?  Q8_0, Q4_0, Q5_0, IQ4_NL. */
+bool tensor_type_has_codes(enum tensor_type t);
+
+/* Element i of x is f16(scales[i / 32]) * codes[i].
+ *   codes   [n]        -8..7 for Q4_0, -16..15 for Q5_0, -127..113 for IQ4_NL, any for Q8_0 (-128 too)
+ *   scales  [n / 32]   float16 as the file has them: a sign, zero, infinity, whatever stands there */
+void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *scales, const void *x,
+                          uint64_t n);
+
+#endif

@@ -1,0 +1,116 @@
+/* int_input.h - the input of integer products: rows of signed bytes with a scale for each 32 columns.
+ *
+ *   x[k] is about scale * code[k],  scale = max|x| / 127,  code in -127..127 (never -128, so that a code
+ *   may change its sign)
+ *
+ * Tokens stand in tiles of nearly equal size n, at most what the unit's kernels take; a tile is, for each
+ * block of 32 columns (the columns rounded up to 64):
+ *
+ *   int8 code[n][32] | float scale[n] | int32 off4[n] | int32 off8[n]
+ *
+ * so that a kernel reads it forwards, and rows do not lie a power of two apart.  off4 = -8 sum(code), off8
+ * = -128 sum(code): what takes the offset of the weights' codes (packing.h) off again, since
+ * sum((w + 8) x) - 8 sum(x) = sum(w x).
+ *
+ * The product:  y[row] = fma(scale_w * scale_x, (float)sum32, y[row]) over blocks ascending from 0, sum32
+ * being the exact sum(w x) of a block, at most 32 * 128 * 127.  Every unit computes exactly this, so all
+ * give the same bits.  The norm too has one order for all: sixteen lanes, lane l adds the squares of
+ * elements l, l + 16 .. by FMA, then lanes 8 apart are added, then 4, 2 and 1 apart.
+ *
+ * A block whose largest magnitude is below 2^-96 is 0.  One with an infinity or a NaN has such a scale, so
+ * its product is no number either. */
+#ifndef LLMD_GPU_WORKER_OPS_INT_INPUT_H
+#define LLMD_GPU_WORKER_OPS_INT_INPUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gpu-worker/ops/cpu_kernels.h"
+#include "gpu-worker/ops/packing.h"
+
+#define INT_INPUT_SMALLEST 0x1p-96f
+
+enum { INT_INPUT_BYTES = 32 + 3 * 4 /* of a token and block */ };
+
+/* One tile. */
+struct int_tile {
+    uint32_t first, n;    /* tokens */
+    const uint8_t *block; /* its first block; the next is n * INT_INPUT_BYTES further */
+};
+
+static inline uint32_t int_tile_size(uint32_t n_tokens, uint32_t size_max)
+{
+    uint32_t n_tiles = (n_tokens + size_max - 1) / size_max;
+
+    return (n_tokens + n_tiles - 1) / n_tiles;
+}
+
+static inline uint32_t int_blocks(uint32_t cols)
+{
+    return packing_superblocks(cols) * (PACKING_SUPERBLOCK / PACKING_BLOCK);
+}
+
+/* The tile that begins with token `first`. */
+static inline struct int_tile int_tile_at(const void *input, uint32_t cols, uint32_t n_tokens,
+                                          uint32_t size_max, uint32_t first)
+{
+    uint32_t size = int_tile_size(n_tokens, size_max), left = n_tokens - first;
+
+    return (struct int_tile){ first, left < size ? left : size,
+                              (const uint8_t *)input +
+                                  (size_t)first * int_blocks(cols) * INT_INPUT_BYTES };
+}
+
+static inline const float *int_tile_scales(const uint8_t *block, uint32_t n)
+{
+    return (const float *)(block + (size_t)n * PACKING_BLOCK);
+}
+
+/* off4 or off8. */
+static inline const int32_t *int_tile_offsets(const uint8_t *block, uint32_t n,
+                                              const enum dtype dtype)
+{
+    size_t before = (size_t)n * (PACKING_BLOCK + (dtype == DTYPE_I4 ? 4 : 8));
+
+    return (const int32_t *)(block + before);
+}
+
+/* Where a token's block goes. */
+struct int_slot {
+    int8_t *codes;
+    float *scale;
+    int32_t *off4, *off8;
+};
+
+static inline struct int_slot int_slot_of(const struct input_job *j, uint32_t size_max,
+                                          uint32_t token, uint32_t b)
+{
+    uint32_t size = int_tile_size(j->n_tokens, size_max);
+    struct int_tile t = int_tile_at(j->out, j->cols, j->n_tokens, size_max, token - token % size);
+    uint8_t *block = (uint8_t *)t.block + (size_t)b * t.n * INT_INPUT_BYTES;
+    uint32_t i = token - t.first;
+
+    return (struct int_slot){
+        (int8_t *)block + (size_t)i * PACKING_BLOCK,
+        (float *)(block + (size_t)t.n * PACKING_BLOCK) + i,
+        (int32_t *)(block + (size_t)t.n * (PACKING_BLOCK + 4)) + i,
+        (int32_t *)(block + (size_t)t.n * (PACKING_BLOCK + 8)) + i,
+    };
+}
+
+/* ---- the output ---- */
+
+/* y (+)= sums + bias for the n <= 16 rows of a panel that the matrix has. */
+static inline void int_put(const struct linear_job *j, uint32_t row, uint32_t token,
+                           const float sums[PACKING_INT_ROWS])
+{
+    float *y = j->y + token * j->y_stride + row;
+    uint32_t left = j->rows - row, n = left < PACKING_INT_ROWS ? left : PACKING_INT_ROWS;
+
+    for (uint32_t r = 0; r < n; r++) {
+        float sum = j->bias ? sums[r] + j->bias[row + r] : sums[r];
+        y[r] = j->add ? y[r] + sum : sum;
+    }
+}
+
+#endif

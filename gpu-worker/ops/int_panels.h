@@ -1,0 +1,377 @@
+/* int_panels.h - integer products by panels, written once over a vector of LANES rows.
+ *
+ * Included by one unit per instruction set after it has defined:
+ *   LANES, VECTOR_BYTES     rows (32-bit lanes) of a vector: 8 or 16; a panel is PARTS = 16 / LANES wide
+ *   vi: vi_load vi_store vi_broadcast(p), of the 4 bytes at p, vi_and vi_shift_right(v, n), within 16 bits
+ *   vf: vf_load vf_store vf_set1 vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
+ *   HAS_DOT  1 where one instruction adds four products to each lane:  vi_dot(sum, unsigned, signed)
+ *            0 where two have to:  vi_madd8(unsigned, signed), pairs into 16 bits, saturating;
+ *              vi_madd16(a, b), pairs of 16 bits into 32;  vi_add16 vi_add32;
+ *              vi_signed_dot(sum, w, x): sum + four products of signed bytes, x not -128
+ *
+ * Two shapes of work (shared/reference: decode is bound by memory, prefill by instructions):
+ *
+ *   few tokens    panel after panel, one forward stream; the input's bytes are broadcast from their tile
+ *   many tokens   a group of panels side by side; the input of a tile and superblock is spread out first,
+ *                 each four bytes as a whole vector, so that the dot products take it straight from the
+ *                 cache and a broadcast is paid once a group instead of once a vector of rows
+ *
+ * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
+ * 127 = 30480.  int8 cannot do that (255 * 127 * 2 saturates at once): for few tokens it moves the sign of
+ * the weight to the input, for many both are widened to 16 bits.  The sums are exact either way. */
+#include "gpu-worker/ops/int_prepare.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    PARTS = PACKING_INT_ROWS / LANES,
+    LINES = PACKING_BLOCK / 4,
+    LINE_BYTES = 64,
+};
+
+/* ---- where things are in a superblock ---- */
+
+INLINE size_t superblock_bytes(const enum dtype dtype)
+{
+    return dtype == DTYPE_I8 ? PACKING_I8_BYTES : PACKING_I4_BYTES;
+}
+
+INLINE const uint8_t *lines_of(const enum dtype dtype, const uint8_t *superblock, uint32_t b,
+                               int part)
+{
+    size_t half = (superblock_bytes(dtype) - PACKING_SCALE_BYTES) / 2;
+
+    return superblock + PACKING_SCALE_BYTES + b * half + part * VECTOR_BYTES;
+}
+
+INLINE vf scales_of(const uint8_t *superblock, uint32_t b, int part)
+{
+    return vf_load_f16(superblock + b * 2 * PACKING_INT_ROWS + part * 2 * LANES);
+}
+
+INLINE void load_nibbles(vi q[LINES], const uint8_t *lines)
+{
+    const vi low = vi_broadcast(&(uint32_t){ 0x0f0f0f0f });
+#pragma GCC unroll 16
+    for (int c = 0; c < LINES / 2; c++) {
+        vi v = vi_load(lines + c * LINE_BYTES);
+        q[c] = vi_and(v, low);
+        q[c + LINES / 2] = vi_and(vi_shift_right(v, 4), low);
+    }
+}
+
+/* ---- dot products of a block ---- */
+
+/* Four bytes of the input, in every lane: spread out already, or not. */
+INLINE vi input_at(const uint8_t *x, int c, const bool spread)
+{
+    return spread ? vi_load(x + c * VECTOR_BYTES) : vi_broadcast(x + 4 * c);
+}
+
+#if HAS_DOT
+/* offset + sum(q x); two chains, since one product waits for the last */
+INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset, const bool spread)
+{
+    vi a = offset, b = vi_zero();
+#pragma GCC unroll 16
+    for (int c = 0; c < LINES; c += 2) {
+        a = vi_dot(a, q[c], input_at(x, c, spread));
+        b = vi_dot(b, q[c + 1], input_at(x, c + 1, spread));
+    }
+    return vi_add32(a, b);
+}
+#else
+/* q in 0..15 */
+INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset, const bool spread)
+{
+    vi sum = vi_madd8(q[0], input_at(x, 0, spread));
+#pragma GCC unroll 16
+    for (int c = 1; c < LINES; c++)
+        sum = vi_add16(sum, vi_madd8(q[c], input_at(x, c, spread)));
+    return vi_add32(vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })), offset);
+}
+#endif
+
+/* ---- few tokens ---- */
+
+enum { FEW_TOKENS = 3 };
+
+INLINE void few_i4(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const uint8_t *x,
+                   const int32_t *off4)
+{
+    vi q[LINES];
+
+    load_nibbles(q, lines);
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++)
+        sums[t] = dot_block(q, x + t * PACKING_BLOCK, vi_broadcast(off4 + t), false);
+}
+
+INLINE void few_i8(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const uint8_t *x,
+                   const int32_t *off8)
+{
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++)
+        sums[t] = HAS_DOT ? vi_broadcast(off8 + t) : vi_zero();
+#pragma GCC unroll 16
+    for (int c = 0; c < LINES; c++) {
+        vi w = vi_load(lines + c * LINE_BYTES);
+#if !HAS_DOT
+        w = vi_flip_signs(w);
+#endif
+#pragma GCC unroll 16
+        for (int t = 0; t < n; t++) {
+            vi four = vi_broadcast(x + t * PACKING_BLOCK + 4 * c);
+#if HAS_DOT
+            sums[t] = vi_dot(sums[t], w, four);
+#else
+            sums[t] = vi_signed_dot(sums[t], w, four);
+#endif
+        }
+    }
+}
+
+/* One panel by n tokens; n and dtype constant after inlining, so that sums live in registers. */
+INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const int n,
+                      const uint8_t *panel, uint32_t row)
+{
+    const uint8_t *x = j->x;
+    vf acc[FEW_TOKENS][PARTS];
+    _Alignas(64) float out[PACKING_INT_ROWS];
+#pragma GCC unroll 16
+    for (int i = 0; i < n * PARTS; i++)
+        acc[i / PARTS][i % PARTS] = vf_set1(0);
+    for (uint32_t s = packing_superblocks(j->cols); s > 0; s--, panel += superblock_bytes(dtype))
+#pragma GCC unroll 16
+        for (uint32_t b = 0; b < 2; b++, x += n * INT_INPUT_BYTES)
+#pragma GCC unroll 16
+            for (int part = 0; part < PARTS; part++) {
+                const float *xs = int_tile_scales(x, n);
+                vf ws = scales_of(panel, b, part);
+                vi sums[FEW_TOKENS];
+                if (dtype == DTYPE_I4)
+                    few_i4(sums, n, lines_of(dtype, panel, b, part), x,
+                           int_tile_offsets(x, n, dtype));
+                else
+                    few_i8(sums, n, lines_of(dtype, panel, b, part), x,
+                           int_tile_offsets(x, n, dtype));
+#pragma GCC unroll 16
+                for (int t = 0; t < n; t++)
+                    acc[t][part] =
+                        vf_fma(vf_mul(ws, vf_set1(xs[t])), vf_of_int(sums[t]), acc[t][part]);
+            }
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++) {
+#pragma GCC unroll 16
+        for (int part = 0; part < PARTS; part++)
+            vf_store(out + part * LANES, acc[t][part]);
+        int_put(j, row, (uint32_t)t, out);
+    }
+}
+
+INLINE void few_tokens(const struct linear_job *j, const enum dtype dtype, const int n,
+                       const uint8_t *panel, uint32_t row_begin, uint32_t row_end)
+{
+    size_t bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
+
+    for (uint32_t row = row_begin; row < row_end; row += PACKING_INT_ROWS, panel += bytes)
+        few_panel(j, dtype, n, panel, row);
+}
+
+/* ---- many tokens ---- */
+
+enum { GROUP_PANELS = 8, SPREAD_VECTORS_MAX = 2 * LINES + 2 };
+
+/* A tile's input of one superblock, spread out: for each block and token
+ *   I4, or HAS_DOT     vector[8]: four bytes each | offset | scale
+ *   I8 without it      vector[16]: bytes 0 and 2 of four, as 16 bits, then 1 and 3 | offset | scale */
+struct spread {
+    _Alignas(64) uint8_t input[2 * TILE_TOKENS * SPREAD_VECTORS_MAX * VECTOR_BYTES];
+    _Alignas(64) float sums[GROUP_PANELS][TILE_TOKENS][PACKING_INT_ROWS];
+};
+
+INLINE bool is_widened(const enum dtype dtype)
+{
+    return dtype == DTYPE_I8 && !HAS_DOT;
+}
+
+INLINE size_t spread_bytes(const enum dtype dtype)
+{
+    return (is_widened(dtype) ? 2 * LINES + 2 : LINES + 2) * VECTOR_BYTES;
+}
+
+INLINE void spread_token(const enum dtype dtype, uint8_t *to, const uint8_t *x, const float *scale,
+                         const int32_t *offset)
+{
+    const int n = is_widened(dtype) ? 2 * LINES : LINES;
+    _Alignas(32) uint8_t wide[2 * PACKING_BLOCK];
+
+    if (is_widened(dtype)) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)x), low = _mm256_slli_epi16(v, 8);
+        _mm256_store_si256((__m256i *)wide, _mm256_srai_epi16(low, 8));
+        _mm256_store_si256((__m256i *)(wide + PACKING_BLOCK), _mm256_srai_epi16(v, 8));
+    }
+#pragma GCC unroll 16
+    for (int c = 0; c < n; c++)
+        vi_store(to + c * VECTOR_BYTES, vi_broadcast((is_widened(dtype) ? wide : x) + 4 * c));
+    vi_store(to + n * VECTOR_BYTES, vi_broadcast(offset));
+    vi_store(to + (n + 1) * VECTOR_BYTES, vi_broadcast(scale));
+}
+
+INLINE void spread_superblock(const enum dtype dtype, uint8_t *to, const uint8_t *x, uint32_t n)
+{
+    for (uint32_t b = 0; b < 2; b++, x += n * INT_INPUT_BYTES)
+        for (uint32_t t = 0; t < n; t++, to += spread_bytes(dtype))
+            spread_token(dtype, to, x + t * PACKING_BLOCK, int_tile_scales(x, n) + t,
+                         int_tile_offsets(x, n, dtype) + t);
+}
+
+/* sum = fma(ws * xs, whole, sum) */
+INLINE void add_block(float *sum, vf ws, vf xs, vi whole)
+{
+    vf_store(sum, vf_fma(vf_mul(ws, xs), vf_of_int(whole), vf_load(sum)));
+}
+
+/* One block of one part of a panel by n tokens: x spread, sums [n][16]. */
+INLINE void many_bytes(const vi q[LINES], vf ws, const uint8_t *x, uint32_t n, float *sums)
+{
+    for (uint32_t t = 0; t < n; t++, x += spread_bytes(DTYPE_I4), sums += PACKING_INT_ROWS)
+        add_block(sums, ws, vf_load((const float *)(x + (LINES + 1) * VECTOR_BYTES)),
+                  dot_block(q, x, vi_load(x + LINES * VECTOR_BYTES), true));
+}
+
+INLINE void many_i4(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
+{
+    vi q[LINES];
+
+    load_nibbles(q, lines);
+    many_bytes(q, ws, x, n, sums);
+}
+
+#if HAS_DOT
+INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
+{
+    vi q[LINES];
+#pragma GCC unroll 16
+    for (int c = 0; c < LINES; c++)
+        q[c] = vi_load(lines + c * LINE_BYTES);
+    many_bytes(q, ws, x, n, sums);
+}
+#else
+/* Half the lines at a time, since a line takes two vectors when it is widened.  The sums of the first half
+ * wait in memory. */
+INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
+{
+    const vi even = vi_broadcast(&(uint32_t){ 0x00ff00ff });
+    const uint32_t scale = (2 * LINES + 1) * VECTOR_BYTES, offset = 2 * LINES * VECTOR_BYTES;
+    _Alignas(64) uint8_t waiting[TILE_TOKENS][VECTOR_BYTES];
+#pragma GCC unroll 16
+    for (int first = 0; first < LINES; first += LINES / 2) {
+        const uint8_t *in = x;
+        vi low[LINES / 2], high[LINES / 2];
+#pragma GCC unroll 16
+        for (int c = 0; c < LINES / 2; c++) {
+            vi v = vi_load(lines + (first + c) * LINE_BYTES);
+            low[c] = vi_and(v, even);
+            high[c] = vi_shift_right(v, 8);
+        }
+        for (uint32_t t = 0; t < n; t++, in += spread_bytes(DTYPE_I8)) {
+            vi sum = vi_load(first == 0 ? in + offset : waiting[t]);
+#pragma GCC unroll 16
+            for (int c = 0; c < LINES / 2; c++) {
+                sum = vi_add32(sum, vi_madd16(low[c], vi_load(in + (first + c) * VECTOR_BYTES)));
+                sum = vi_add32(
+                    sum, vi_madd16(high[c], vi_load(in + (LINES + first + c) * VECTOR_BYTES)));
+            }
+            if (first == 0)
+                vi_store(waiting[t], sum);
+            else
+                add_block(sums + t * PACKING_INT_ROWS, ws, vf_load((const float *)(in + scale)),
+                          sum);
+        }
+    }
+}
+#endif
+
+INLINE void many_superblock(const enum dtype dtype, const uint8_t *superblock, const uint8_t *x,
+                            uint32_t n, float *sums)
+{
+    for (uint32_t b = 0; b < 2; b++, x += n * spread_bytes(dtype))
+        for (int part = 0; part < PARTS; part++) {
+            const uint8_t *lines = lines_of(dtype, superblock, b, part);
+            vf ws = scales_of(superblock, b, part);
+            if (dtype == DTYPE_I4)
+                many_i4(lines, ws, x, n, sums + part * LANES);
+            else
+                many_i8(lines, ws, x, n, sums + part * LANES);
+        }
+}
+
+INLINE void many_group(const struct linear_job *j, const enum dtype dtype, struct spread *s,
+                       const uint8_t *panels, uint32_t n_panels, uint32_t row, struct int_tile tile)
+{
+    uint32_t n_superblocks = packing_superblocks(j->cols);
+    size_t panel_bytes = n_superblocks * superblock_bytes(dtype);
+
+    memset(s->sums, 0, n_panels * sizeof s->sums[0]);
+    for (uint32_t i = 0; i < n_superblocks; i++) {
+        spread_superblock(dtype, s->input, tile.block, tile.n);
+        tile.block += 2 * tile.n * INT_INPUT_BYTES;
+        for (uint32_t p = 0; p < n_panels; p++)
+            many_superblock(dtype, panels + p * panel_bytes + i * superblock_bytes(dtype), s->input,
+                            tile.n, s->sums[p][0]);
+    }
+    for (uint32_t p = 0; p < n_panels; p++)
+        for (uint32_t t = 0; t < tile.n; t++)
+            int_put(j, row + p * PACKING_INT_ROWS, tile.first + t, s->sums[p][t]);
+}
+
+/* A group stays in the second-level cache while all tiles pass by, so each weight comes from memory once. */
+INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, const uint8_t *panels,
+                        uint32_t row_begin, uint32_t row_end)
+{
+    uint32_t left = (row_end - row_begin + PACKING_INT_ROWS - 1) / PACKING_INT_ROWS;
+    size_t panel_bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
+    struct spread s;
+
+    for (uint32_t row = row_begin, n; left > 0; left -= n) {
+        uint32_t n_groups = (left + GROUP_PANELS - 1) / GROUP_PANELS;
+        n = (left + n_groups - 1) / n_groups;
+        for (uint32_t t = 0; t < j->n_tokens;) {
+            struct int_tile tile = int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, t);
+            many_group(j, dtype, &s, panels, n, row, tile);
+            t += tile.n;
+        }
+        row += n * PACKING_INT_ROWS;
+        panels += n * panel_bytes;
+    }
+}
+
+/* ---- any number ---- */
+
+INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row_begin,
+                uint32_t row_end)
+{
+    const uint8_t *panels =
+        (const uint8_t *)j->w +
+        row_begin / PACKING_INT_ROWS * (packing_superblocks(j->cols) * superblock_bytes(dtype));
+
+    if (j->n_tokens == 1)
+        few_tokens(j, dtype, 1, panels, row_begin, row_end);
+    else if (j->n_tokens == 2)
+        few_tokens(j, dtype, 2, panels, row_begin, row_end);
+    else if (j->n_tokens == 3)
+        few_tokens(j, dtype, 3, panels, row_begin, row_end);
+    else
+        many_tokens(j, dtype, panels, row_begin, row_end);
+}
+
+static void run_i8(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    run(j, DTYPE_I8, row_begin, row_end);
+}
+
+static void run_i4(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    run(j, DTYPE_I4, row_begin, row_end);
+}

@@ -1,0 +1,113 @@
+/* int_prepare.h - the input of integer products brought into its form (int_input.h), with AVX2.
+ *
+ * Included by every unit of x86, whatever its vectors: this is a per cent of a product's work.  The unit
+ * has defined TILE_TOKENS, the largest tile that its kernels take. */
+#ifndef LLMD_GPU_WORKER_OPS_INT_PREPARE_H
+#define LLMD_GPU_WORKER_OPS_INT_PREPARE_H
+
+#include <immintrin.h>
+#include <math.h>
+
+#include "gpu-worker/ops/int_input.h"
+
+enum { FLOATS = 8, BLOCK_VECTORS = PACKING_BLOCK / FLOATS };
+
+/* The first n floats, the rest 0. */
+static inline __m256 load_floats(const float *x, uint32_t n)
+{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+
+    if (n >= FLOATS)
+        return _mm256_loadu_ps(x);
+    return _mm256_maskload_ps(x, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lanes));
+}
+
+static inline uint32_t left_from(uint32_t k, uint32_t cols)
+{
+    return k < cols ? cols - k : 0;
+}
+
+static float norm_scale(const float *x, uint32_t cols, float eps)
+{
+    __m256 low = _mm256_setzero_ps(), high = low, v;
+    __m128 s;
+
+    for (uint32_t k = 0; k < cols; k += 2 * FLOATS) {
+        v = load_floats(x + k, cols - k);
+        low = _mm256_fmadd_ps(v, v, low);
+        v = load_floats(x + k + FLOATS, left_from(k + FLOATS, cols));
+        high = _mm256_fmadd_ps(v, v, high);
+    }
+    low = _mm256_add_ps(low, high);
+    s = _mm_add_ps(_mm256_castps256_ps128(low), _mm256_extractf128_ps(low, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    s = _mm_add_ss(s, _mm_movehdup_ps(s));
+    return 1 / sqrtf(_mm_cvtss_f32(s) / (float)cols + eps);
+}
+
+/* The largest magnitude; a NaN counts as more than infinity. */
+static inline float largest(const __m256 x[BLOCK_VECTORS])
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256i m = _mm256_setzero_si256();
+    __m128i h;
+
+    for (int v = 0; v < BLOCK_VECTORS; v++)
+        m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x[v]), magnitude));
+    h = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    h = _mm_max_epi32(h, _mm_unpackhi_epi64(h, h));
+    h = _mm_max_epi32(h, _mm_shuffle_epi32(h, 1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(h));
+}
+
+static inline int32_t sum_codes(__m256i codes)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes);
+    __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
+
+    s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
+}
+
+static inline void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
+{
+    float m = largest(x), inverse = m < INT_INPUT_SMALLEST ? 0 : 127 / m;
+    __m256i i[BLOCK_VECTORS], codes;
+    int32_t sum;
+
+    for (int v = 0; v < BLOCK_VECTORS; v++)
+        i[v] = _mm256_cvtps_epi32(_mm256_mul_ps(x[v], _mm256_set1_ps(inverse)));
+    codes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
+    codes = _mm256_permutevar8x32_epi32(codes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    sum = sum_codes(codes);
+    _mm256_storeu_si256((__m256i *)to.codes, codes);
+    *to.scale = m < INT_INPUT_SMALLEST ? 0 : m / 127;
+    *to.off4 = -8 * sum;
+    *to.off8 = -128 * sum;
+}
+
+static void prepare_row(const struct input_job *j, uint32_t token)
+{
+    const float *x = input_row(j, token), *w = j->norm ? j->norm->w : NULL;
+    __m256 scale = _mm256_set1_ps(w ? norm_scale(x, j->cols, j->norm->eps) : 1);
+
+    for (uint32_t b = 0; b < int_blocks(j->cols); b++) {
+        __m256 block[BLOCK_VECTORS];
+        for (uint32_t v = 0; v < BLOCK_VECTORS; v++) {
+            uint32_t k = b * PACKING_BLOCK + v * FLOATS, n = left_from(k, j->cols);
+            block[v] = n ? load_floats(x + k, n) : _mm256_setzero_ps();
+            if (w && n)
+                block[v] = _mm256_mul_ps(load_floats(w + k, n), _mm256_mul_ps(block[v], scale));
+        }
+        put_block(int_slot_of(j, TILE_TOKENS, token, b), block);
+    }
+}
+
+static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
+{
+    for (uint32_t t = begin; t < end; t++)
+        prepare_row(j, t);
+}
+
+#endif

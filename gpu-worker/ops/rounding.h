@@ -1,0 +1,20 @@
+/* rounding.h - 32 floats become integer codes and one f16 scale: x[k] is about scale * codes[k].
+ *
+ * The scale is rounded to f16 before the codes are chosen, so that they are the best for the scale that is
+ * stored. A block of zeroes has scale 0; so has one too small for f16.  Largest magnitude: 65504 * 127 in
+ * eight bits, 65504 * 8 in four; what is not finite gives scale infinity or NaN, and so does its product. */
+#ifndef LLMD_GPU_WORKER_OPS_ROUNDING_H
+#define LLMD_GPU_WORKER_OPS_ROUNDING_H
+
+#include <stdint.h>
+
+/* Codes in -127..127: scale = max|x| / 127, each code the nearest. */
+uint16_t rounding_i8(int8_t codes[32], const float x[32]);
+
+/* Codes in -8..7.  With only sixteen levels the scale that makes room for the largest value is not the one
+ * that loses least: some are tried, and the one with the least sum of x^2 (x - scale * code)^2 is kept.
+ * The weight x^2 says that an error of a large weight costs more, as its input's share in the output is
+ * large. */
+uint16_t rounding_i4(int8_t codes[32], const float x[32]);
+
+#endif
