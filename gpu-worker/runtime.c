@@ -41,6 +41,19 @@ struct model {
     struct model_info info;
 };
 
+/* The type that most bytes of the weights have. */
+static const char *main_dtype(const struct weights_plan *plan)
+{
+    uint64_t bytes[N_DTYPES] = { 0 };
+    uint32_t best = DTYPE_NONE;
+
+    for (uint32_t i = 0; i < plan->n; i++)
+        bytes[plan->tensors[i].entry.dtype] += plan->tensors[i].entry.bytes;
+    for (uint32_t t = 0; t < N_DTYPES; t++)
+        best = bytes[t] > bytes[best] ? t : best;
+    return dtype_name((enum dtype)best);
+}
+
 static void fill_info(struct model *m, const char *dir, const struct weights_plan *plan)
 {
     size_t end = strlen(dir), begin;
@@ -51,8 +64,7 @@ static void fill_info(struct model *m, const char *dir, const struct weights_pla
         begin--;
     snprintf(m->info.name, sizeof m->info.name, "%.*s", (int)(end - begin), dir + begin);
     snprintf(m->info.architecture, sizeof m->info.architecture, "%s", m->c.architecture);
-    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s",
-             dtype_name(plan->tensors[0].entry.dtype));
+    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s", main_dtype(plan));
     m->info.vocab_size = m->c.vocab_size;
     m->info.n_layers = m->c.n_layers;
     m->info.n_kv_heads = m->c.n_kv_heads;
@@ -84,6 +96,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
     m->files = tensors_open(config->model, e);
     if (!m->files)
         return false;
+    plan->quantize = quantize_of(config->quantize);
     if (!llama_plan(plan, &m->c, shard, m->files, e))
         return err_wrap(e, "model directory '%s'", config->model);
     fill_info(m, config->model, plan);
@@ -504,7 +517,7 @@ static bool size_weights(const struct model *m, uint32_t tp_size, const struct w
 {
     *size = (struct weights_size){ weights_plan_segment_bytes(first), first->data_bytes };
     for (uint32_t rank = 1; rank < tp_size; rank++) {
-        struct weights_plan plan = { 0 };
+        struct weights_plan plan = { .quantize = first->quantize };
         bool ok = llama_plan(&plan, &m->c, (struct llama_shard){ rank, tp_size }, m->files, e);
         uint64_t bytes = weights_plan_segment_bytes(&plan);
         size->shard_max = bytes > size->shard_max ? bytes : size->shard_max;

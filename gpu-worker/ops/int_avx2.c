@@ -6,7 +6,7 @@
 
 #define LANES        8
 #define VECTOR_BYTES 32
-#define TILE_TOKENS  16
+#define TILE_TOKENS  8
 #define HAS_DOT      0
 #define V            static inline __attribute__((always_inline))
 

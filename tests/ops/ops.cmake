@@ -1,4 +1,5 @@
 llmd_test(NAME test_linear SOURCES ops/test_linear.c LIBS runtime LABELS ops)
+llmd_test(NAME test_rounding SOURCES ops/test_rounding.c LIBS runtime LABELS ops)
 llmd_test(NAME test_int_linear SOURCES ops/test_int_linear.c LIBS runtime LABELS ops)
 llmd_test(NAME test_packing SOURCES ops/test_packing.c LIBS runtime LABELS ops)
 llmd_test(NAME test_attention SOURCES ops/test_attention.c LIBS runtime LABELS ops)
