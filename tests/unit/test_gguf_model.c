@@ -134,6 +134,91 @@ static void qwen2_gives_the_same_bits(void **state)
     check_spec(&spec, 0);
 }
 
+/* The factors of the frequencies are rounded to float32 in the file. */
+static void the_rope_of_llama_3_comes_as_a_tensor(void **state)
+{
+    struct checkpoint_spec spec = spec_of("LlamaForCausalLM", DTYPE_F32);
+
+    (void)state;
+    spec.llama3_factor = 8;
+    spec.theta = 500000;
+    check_spec(&spec, 1e-4);
+}
+
+static void yarn_is_read(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Qwen2ForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.qkv_bias = true;
+    spec.yarn_factor = 4;
+    check_spec(&spec, 0);
+}
+
+static void qwen3_gives_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Qwen3ForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.tied = true;
+    spec.head_dim = 20;
+    check_spec(&spec, 0);
+}
+
+/* The one of 1 + w is added in the file, in float32, as we add it otherwise. */
+static void gemma_gives_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("GemmaForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.tied = true;
+    check_spec(&spec, 0);
+    spec.architecture = "Gemma2ForCausalLM";
+    spec.layers = 3;
+    spec.window = 6;
+    spec.query_scalar = spec.head_dim; /* no key for it: what all but the largest have */
+    spec.attn_cap = 2;
+    spec.final_cap = 3;
+    check_spec(&spec, 0);
+}
+
+static void phi3_gives_the_same_bits_with_short_and_long_factors(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Phi3ForCausalLM", DTYPE_F16);
+
+    (void)state;
+    spec.kv_heads = 4;
+    spec.window = 30;
+    spec.longrope_original = 16; /* long factors */
+    check_spec(&spec, 0);
+    spec.longrope_original = 64; /* short ones */
+    spec.tied = true;
+    spec.rotary = 12;
+    check_spec(&spec, 0);
+}
+
+static void mixtures_of_experts_give_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("MixtralForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.experts = 5;
+    spec.experts_used = 2;
+    spec.expert_inner = spec.inner = 40;
+    check_spec(&spec, 0);
+    spec.architecture = "Qwen2MoeForCausalLM";
+    spec.qkv_bias = true;
+    spec.sparse_step = 1;
+    spec.shared_inner = 36;
+    spec.expert_inner = 24;
+    check_spec(&spec, 0);
+    spec.architecture = "Qwen3MoeForCausalLM";
+    spec.qkv_bias = false;
+    spec.shared_inner = 0;
+    spec.norm_topk = true;
+    check_spec(&spec, 0);
+}
+
 /* ---- sets of files ---- */
 
 /* Tensor i goes into file i % 2; the first has the metadata. */
@@ -405,7 +490,11 @@ static void reads_the_configuration_with_what_may_be_absent(void **state)
                 c.n_layers == 2 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 16);
     assert_true(c.positions_max == 128 && c.rms_norm_eps == 1e-5f && c.rope_theta == 10000);
     assert_true(c.tied_head && !c.qkv_bias && !c.mlp_bias && c.n_eos == 0 &&
-                c.rope_scaling == ROPE_PLAIN);
+                c.rope_scaling == ROPE_PLAIN && c.sliding_window == 0);
+    w = config_writer("");
+    gguf_put_u32(&w, "llama.attention.sliding_window", 0); /* all positions */
+    assert_ok(config_of(&w, &c, &e), e);
+    assert_string_equal(c.architecture, "LlamaForCausalLM");
 }
 
 static void a_missing_or_wrong_key_is_named(void **state)
@@ -480,6 +569,12 @@ int main(void)
         cmocka_unit_test(llama_with_biases_and_a_tied_head_gives_the_same_bits),
         cmocka_unit_test(a_window_makes_it_mistral),
         cmocka_unit_test(qwen2_gives_the_same_bits),
+        cmocka_unit_test(the_rope_of_llama_3_comes_as_a_tensor),
+        cmocka_unit_test(yarn_is_read),
+        cmocka_unit_test(qwen3_gives_the_same_bits),
+        cmocka_unit_test(gemma_gives_the_same_bits),
+        cmocka_unit_test(phi3_gives_the_same_bits_with_short_and_long_factors),
+        cmocka_unit_test(mixtures_of_experts_give_the_same_bits),
         cmocka_unit_test(a_set_of_files_is_one_model),
         cmocka_unit_test(a_set_must_be_whole_and_begun_with_the_first),
         cmocka_unit_test(names_shapes_and_types_are_translated),
