@@ -152,7 +152,7 @@ static bool put_kinds(struct reader *r)
 static bool put_architecture(struct reader *r)
 {
     bool mistral = is(r, "llama") && !r->family->sparse;
-    uint32_t window;
+    uint32_t window = 0;
 
     if (!read_window(r, &window))
         return false;
