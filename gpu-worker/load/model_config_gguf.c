@@ -276,22 +276,34 @@ static bool put_yarn(struct reader *r)
            put_number_if(r, "rope.scaling.yarn_beta_slow", "beta_slow");
 }
 
-static bool put_scaling(struct reader *r)
+/* A factor without a type means linear. */
+static bool read_scaling_type(struct reader *r, struct gguf_string *type)
 {
     char key[GGUF_KEY_BYTES];
-    struct gguf_string type = { "none", 4 };
 
-    if (own_key(r, "rope.scaling.type", key) && !gguf_string(r->g, key, &type, r->e))
-        return false;
+    if (own_key(r, "rope.scaling.type", key))
+        return gguf_string(r->g, key, type, r->e);
+    *type = own_key(r, "rope.scaling.factor", key) ? (struct gguf_string){ "linear", 6 }
+                                                   : (struct gguf_string){ "none", 4 };
+    return true;
+}
+
+static bool put_scaling(struct reader *r)
+{
+    struct gguf_string type;
+
     if (has_tensor(r, "rope_factors_long.weight"))
         return put_longrope(r);
+    if (!read_scaling_type(r, &type))
+        return false;
+    if (gguf_string_is(type, "none")) {
+        put_text(r, "type", "default");
+        return true;
+    }
     jw_key(&r->w, "type");
-    if (gguf_string_is(type, "none"))
-        jw_str(&r->w, "default");
-    else
-        jw_strn(&r->w, type.s, type.n);
-    return gguf_string_is(type, "none") || (put_number(r, "rope.scaling.factor", "factor") &&
-                                            (!gguf_string_is(type, "yarn") || put_yarn(r)));
+    jw_strn(&r->w, type.s, type.n);
+    return put_number(r, "rope.scaling.factor", "factor") &&
+           (!gguf_string_is(type, "yarn") || put_yarn(r));
 }
 
 /* Dimensions that are not turned: only what the reader knows, by the name it has there. */
