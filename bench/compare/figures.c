@@ -181,7 +181,7 @@ bool figures_write_markdown(const struct figures *f, const char *path, struct er
 enum {
     ROW_HEIGHT = 18,
     GROUP_GAP = 26,
-    LABEL_WIDTH = 190,
+    LABEL_WIDTH = 230,
     PLOT_WIDTH = 520,
     VALUE_WIDTH = 60,
     TOP = 54,
@@ -264,10 +264,11 @@ bool figures_write_svg(const struct figures *f, const char *path, struct err *e)
         "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n"
         "<text x=\"12\" y=\"20\" font-size=\"15\">llmd over llama.cpp: speed on the same weights "
         "and threads (above 1: llmd is faster)</text>\n"
-        "<text x=\"12\" y=\"38\" fill=\"#666\">%s; %u threads, %s time; medians, the line is the "
+        "<text x=\"12\" y=\"38\" fill=\"#666\">%.*s; %u threads, %s time; medians, the line is the "
         "range of "
         "the rounds</text>\n",
-        width, height, width, height, f->theirs, f->limits->n_threads, f->clock);
+        width, height, width, height, (int)strcspn(f->theirs, ","), f->theirs, f->limits->n_threads,
+        f->clock);
     svg_axis(out, height);
     for (uint32_t i = 0; i < f->n; i++) {
         const struct figure *g = &f->items[i];
