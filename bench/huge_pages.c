@@ -111,12 +111,10 @@ static void open_side(struct side *d, size_t bytes, bool huge, struct threads *t
     struct segment made;
     struct stream s = { 0 };
     struct err e;
-    bool ok = huge ? segment_create_large(&made, SEGMENT_WEIGHTS, 1, name, bytes, 1, &e)
-                   : segment_create(&made, SEGMENT_WEIGHTS, 1, name, bytes, 1, &e);
+    bool ok = segment_create_large(&made, SEGMENT_WEIGHTS, 1, name, bytes, 1, huge, &e);
 
     ok = ok && segment_attach(&d->s, dup(made.fd), SEGMENT_WEIGHTS, 1, true, &e);
-    if (ok && huge)
-        ok = huge_pages_take(&d->s, t, &e);
+    ok = ok && huge_pages_take(&d->s, t, &e);
     if (!ok) {
         fprintf(stderr, "%s\n", e.msg);
         exit(1);

@@ -160,8 +160,12 @@ static bool check_pool(const struct kvpool *pool, const struct model *m,
                        const struct config *config, struct err *e)
 {
     const struct kvpool_hdr *h = pool->hdr;
-    struct kvpool_shape shape = { h->n_pages,    h->page_tokens, h->n_layers,
-                                  h->n_kv_heads, h->head_dim,    (enum dtype)h->dtype };
+    struct kvpool_shape shape = { .n_pages = h->n_pages,
+                                  .page_tokens = h->page_tokens,
+                                  .n_layers = h->n_layers,
+                                  .n_kv_heads = h->n_kv_heads,
+                                  .head_dim = h->head_dim,
+                                  .dtype = (enum dtype)h->dtype };
 
     if (h->page_bytes != kvpool_page_bytes(&shape))
         return err_set(e, ERR_PROTO, 0, "KV pool: pages of %llu bytes, their shape needs %llu",
@@ -573,10 +577,12 @@ static uint64_t take_from_pool(uint64_t *pool, uint64_t segment_bytes, uint64_t 
     return bytes;
 }
 
-static uint64_t pool_bytes(void)
+static uint64_t pool_bytes(const struct config *config)
 {
     struct huge_host host;
 
+    if (strcmp(config->huge_pages, "off") == 0)
+        return 0;
     huge_host_read(&host, "");
     return host.pool_free * HUGE_BYTES;
 }
@@ -636,7 +642,7 @@ static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint64_t available = host_memory_available(""), pool = pool_bytes();
+    uint64_t available = host_memory_available(""), pool = pool_bytes(config);
     uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };

@@ -3,7 +3,7 @@
  *   bench-quality [--tokenizer DIR] [--text FILE] [--library DIR] [--csv FILE] NAME=ENGINE:MODEL[:QUANTIZE] ...
  *
  * The first run named is the reference, the others are held against it, position by position: ENGINE is
- * llmd or llamacpp.  Each paragraph of the text is one sequence that begins with BOS.  Every token is run as a
+ * llmd or llama.cpp.  Each paragraph of the text is one sequence that begins with BOS.  Every token is run as a
  * decode step, as it is when it is generated, and the logits then say what would have come next:
  *
  *   perplexity  exp of the mean negative log likelihood of the tokens that do come
@@ -293,7 +293,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (o->n_runs == RUNS_MAX || !parse_run(&o->runs[o->n_runs++], arg))
-            argp_error(state, "'%s': wanted NAME=llmd|llamacpp:MODEL[:QUANTIZE], at most %d", arg,
+            argp_error(state, "'%s': wanted NAME=llmd|llama.cpp:MODEL[:QUANTIZE], at most %d", arg,
                        RUNS_MAX);
         return 0;
     case ARGP_KEY_END:

@@ -6,3 +6,9 @@ llmd_test(NAME test_attention SOURCES ops/test_attention.c LIBS runtime LABELS o
 llmd_test(NAME test_elementwise SOURCES ops/test_elementwise.c LIBS runtime LABELS ops)
 llmd_test(NAME test_moe SOURCES ops/test_moe.c LIBS runtime LABELS ops)
 llmd_test(NAME test_threads SOURCES ops/test_threads.c LIBS runtime LABELS ops threads)
+
+include(ops/emulated/emulated.cmake)
+llmd_test(NAME test_linear_emulated SOURCES ops/test_linear.c LIBS ops_emulated LABELS ops)
+llmd_test(NAME test_int_linear_emulated SOURCES ops/test_int_linear.c LIBS ops_emulated LABELS ops)
+llmd_test(NAME test_attention_emulated SOURCES ops/test_attention.c LIBS ops_emulated LABELS ops)
+llmd_test(NAME test_elementwise_emulated SOURCES ops/test_elementwise.c LIBS ops_emulated LABELS ops)

