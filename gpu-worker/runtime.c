@@ -112,6 +112,8 @@ static void model_close(struct model *m)
 /* auto: float16.  Logits of the demo model then stay within 2e-3 of the float32 reference. */
 static enum dtype kv_dtype(const struct config *config)
 {
+    if (strcmp(config->kv_cache_dtype, "int8") == 0)
+        return DTYPE_I8;
     return strcmp(config->kv_cache_dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_F16;
 }
 
