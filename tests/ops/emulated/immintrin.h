@@ -418,6 +418,28 @@ EMULATED void emulated_mask_storeu_epi16(void *p, __mmask16 m, __m256i v)
             memcpy((char *)p + 2 * i, &h[i], 2);
 }
 
+#define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
+EMULATED __m128i emulated_maskz_loadu_epi8(__mmask16 m, const void *p)
+{
+    char b[16] = { 0 };
+
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            b[i] = ((const char *)p)[i];
+    return _mm_loadu_si128((const __m128i *)b);
+}
+
+#define _mm_mask_storeu_epi8 emulated_mask_storeu_epi8
+EMULATED void emulated_mask_storeu_epi8(void *p, __mmask16 m, __m128i v)
+{
+    char b[16];
+
+    _mm_storeu_si128((__m128i *)b, v);
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            ((char *)p)[i] = b[i];
+}
+
 /* ---- VNNI ---- */
 
 /* sum + u0 s0 + u1 s1 + u2 s2 + u3 s3 in each lane, without saturation */
