@@ -1,6 +1,6 @@
 /* forward.c - bench-forward: tokens a second of the forward pass, per CPU tier.
  *
- *   bench-forward [--threads N] [--rounds N] [--tier NAME] [--kv float16|float32] MODEL_DIR
+ *   bench-forward [--threads N] [--rounds N] [--tier NAME] [--kv float16|float32|int8] MODEL_DIR
  *
  * Prefill reads a prompt of --prompt tokens in one step; decode runs one token of 1, 8 and 32 sequences
  * whose context is that prompt.  Rounds go through all cases in turn, so that a neighbour's noise meets
@@ -270,7 +270,7 @@ static const struct argp_option argp_options[] = {
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 5)", 0 },
     { "prompt", 'p', "N", 0, "tokens of the prompt (default 128)", 0 },
     { "tier", 'c', "NAME", 0, "only this tier: plain, avx2 or avx512", 0 },
-    { "kv", 'k', "TYPE", 0, "KV pages: float16 (default) or float32", 0 },
+    { "kv", 'k', "TYPE", 0, "KV pages: float16 (default), float32 or int8", 0 },
     { 0 },
 };
 

@@ -12,8 +12,8 @@ enum {
 
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape)
 {
-    return dtype_bytes(shape->dtype, (size_t)shape->n_layers * 2 * shape->n_kv_heads *
-                                         shape->page_tokens * shape->head_dim);
+    return (uint64_t)shape->n_layers * 2 * shape->n_kv_heads *
+           kv_block_bytes(shape->dtype, shape->page_tokens, shape->head_dim);
 }
 
 static uint64_t round_up(uint64_t v, uint64_t to)

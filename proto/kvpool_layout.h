@@ -5,8 +5,11 @@
  *   | kvpool_hdr | kv_page_desc[n_pages] | int32[n_pages]  | uint64[index_slots]      | page 0 | page 1 ..
  *   |            |   64 bytes each       |   [page_tokens] |   generation, page + 1   |  page_bytes each
  *   +------------+-----------------------+-----------------+--------------------------+----------
- *   one page: [n_layers][2 = K,V][n_kv_heads][page_tokens][head_dim] of dtype, all heads of the model;
- *   rank r of a tensor-parallel group writes and reads its own heads of it
+ *   one page: [n_layers][2 = K,V][n_kv_heads] blocks, all heads of the model; rank r of a tensor-parallel
+ *   group writes and reads its own heads of it
+ *   one block: K [head_dim][page_tokens], V [page_tokens][head_dim] of dtype - so that a vector of K is one
+ *   element of many tokens, and a vector of V many elements of one.  int8: float scales [page_tokens] of the
+ *   tokens come first, then codes in the same order, an element being scale * code; zeroes to a multiple of 4
  *
  * Writers.  llmd fills kvpool_hdr before it starts any rank; .era alone changes later.  A free page is
  * leased by rank 0 of a group with one compare-and-swap of .lease from 0 to {group + 1, epoch}.  Its data is
@@ -54,10 +57,19 @@
 
 #include <stdatomic.h>
 
+#include "proto/dtype.h"
 #include "proto/segment.h"
 
 enum { KVPOOL_VERSION = 3, KVPOOL_DESCS_OFFSET = 4096 };
 #define KVPOOL_DATA_ALIGN ((size_t)2 << 20)
+
+/* Of a block. */
+static inline uint64_t kv_block_bytes(enum dtype t, uint32_t page_tokens, uint32_t head_dim)
+{
+    uint64_t n = (uint64_t)page_tokens * head_dim;
+
+    return t == DTYPE_I8 ? (page_tokens * sizeof(float) + n + 3) / 4 * 4 : dtype_bytes(t, n);
+}
 
 struct kvpool_hdr {
     struct segment_hdr segment;

@@ -50,13 +50,17 @@ static void check_seq(const struct ops_stream *s, const struct batch *b, const s
 
 static void cpu_begin(struct ops_stream *s, const struct batch *b)
 {
+    uint32_t group = s->setup.n_heads / s->setup.n_kv_heads;
     uint32_t half = s->setup.rope_dim / 2, n_placed = 0;
 
     assert(b->n_rows > 0 && b->n_rows <= s->setup.rows_max);
+    assert(b->n_seqs <= s->setup.rows_max);
     s->batch = b;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *q = &b->seqs[i];
         check_seq(s, b, q);
+        s->first_block[i + 1] =
+            s->first_block[i] + (q->n_rows * group + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
         for (uint32_t t = 0; t < q->n_rows; t++) {
             uint32_t row = q->first_row + t;
             s->rows[row] = (struct row_place){ q, q->start + t };
@@ -164,6 +168,8 @@ static void cpu_close(struct ops_stream *s)
     for (int f = 0; f < N_INPUT_FORMS; f++)
         free(s->prepared[f]);
     free(s->gate_up);
+    free(s->first_block);
+    free(s->partials);
     cpu_routes_free(s->routes);
     free(s);
 }
@@ -222,7 +228,9 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     assert((unsigned)tier < N_CPU_TIERS && tiers[tier].kernels);
     assert(setup->head_dim % 2 == 0 && setup->n_heads % setup->n_kv_heads == 0);
     assert(rope_dim % 2 == 0 && rope_dim <= setup->head_dim);
-    assert(setup->kv.dtype == DTYPE_F16 || setup->kv.dtype == DTYPE_F32);
+    assert(setup->kv.dtype == DTYPE_F16 || setup->kv.dtype == DTYPE_F32 ||
+           setup->kv.dtype == DTYPE_I8);
+    assert(setup->head_dim <= ATTENTION_HEAD_DIM_MAX);
     assert(setup->kv.page_tokens <= ATTENTION_PAGE_TOKENS_MAX);
     s->kernels = tiers[tier].kernels;
     s->linear = tiers[tier].linear;
@@ -239,6 +247,8 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
         s->prepared[f] = aligned_mem(64, prepared_bytes(setup));
     s->gate_up = aligned_mem(64, (size_t)setup->rows_max * setup->gated_max * 2 * sizeof(float));
     s->routes = cpu_routes_new(setup);
+    s->first_block = mem_zalloc(setup->rows_max + (size_t)1, sizeof *s->first_block);
+    s->partials = aligned_mem(64, PARTIAL_FLOATS * sizeof(float));
     *stream = s;
     return &tables[tier];
 }

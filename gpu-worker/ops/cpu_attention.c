@@ -1,7 +1,16 @@
-/* cpu_attention.c - queries and keys turned, KV written to its pages, and attention over them. */
+/* cpu_attention.c - queries and keys turned, KV written to its pages, and attention over them.
+ *
+ * Attention is cut into units: a block of a sequence's query rows and a KV head.  A unit goes through the
+ * splits of its positions and merges their sums in order, largest scores first made common (Milakov &
+ * Gimelshein 2018, arXiv:1805.02867; for splits Dao et al., Flash-Decoding, 2023).  Where there are fewer
+ * units than threads have use for - a long context, a single stream - splits are computed by themselves, on
+ * all threads, and merged afterwards: the same sums in the same order, so the same bits. */
 #include <assert.h>
+#include <math.h>
+#include <string.h>
 
 #include "gpu-worker/ops/cpu_stream.h"
+#include "proto/kvpool_layout.h"
 
 static uint32_t qkv_dim(const struct ops_setup *u)
 {
@@ -45,7 +54,42 @@ static uint64_t head_offset(const struct ops_setup *u, uint32_t layer, uint32_t 
 {
     uint64_t index = ((uint64_t)layer * 2 + kind) * u->kv.n_heads_model + u->kv.first_head + head;
 
-    return dtype_bytes(u->kv.dtype, index * u->kv.page_tokens * u->head_dim);
+    return index * kv_block_bytes(u->kv.dtype, u->kv.page_tokens, u->head_dim);
+}
+
+/* n elements of K, one after the other, to a column of [n][page_tokens]. */
+static void scatter(enum dtype dtype, char *to, const void *from, uint32_t n, uint32_t page_tokens)
+{
+    if (dtype == DTYPE_F32)
+        for (uint32_t d = 0; d < n; d++)
+            ((float *)to)[(size_t)d * page_tokens] = ((const float *)from)[d];
+    else if (dtype == DTYPE_F16)
+        for (uint32_t d = 0; d < n; d++)
+            ((uint16_t *)to)[(size_t)d * page_tokens] = ((const uint16_t *)from)[d];
+    else
+        for (uint32_t d = 0; d < n; d++)
+            ((int8_t *)to)[(size_t)d * page_tokens] = ((const int8_t *)from)[d];
+}
+
+/* K or V of one head of token t of a page. */
+static void write_head(const struct ops_stream *s, char *block, uint32_t t, const float *x,
+                       bool is_v)
+{
+    const struct ops_setup *u = &s->setup;
+    float stored[ATTENTION_HEAD_DIM_MAX];
+
+    if (u->kv.dtype == DTYPE_I8) {
+        ((float *)block)[t] = s->kernels->narrow_i8((int8_t *)stored, x, u->head_dim);
+        block += u->kv.page_tokens * sizeof(float);
+    } else {
+        s->kernels->narrow(stored, x, u->kv.dtype, u->head_dim);
+    }
+    if (is_v)
+        memcpy(block + dtype_bytes(u->kv.dtype, (size_t)t * u->head_dim), stored,
+               dtype_bytes(u->kv.dtype, u->head_dim));
+    else
+        scatter(u->kv.dtype, block + dtype_bytes(u->kv.dtype, t), stored, u->head_dim,
+                u->kv.page_tokens);
 }
 
 static void run_kv_write(void *arg, uint32_t i)
@@ -56,14 +100,12 @@ static void run_kv_write(void *arg, uint32_t i)
     for (uint32_t t = split_begin(j->split, i); t < split_end(j->split, i); t++) {
         const struct row_place *at = &j->s->rows[t];
         uint32_t page = at->seq->pages[at->position / u->kv.page_tokens];
-        char *slot =
-            u->kv.pages + page * u->kv.page_bytes +
-            dtype_bytes(u->kv.dtype, (size_t)(at->position % u->kv.page_tokens) * u->head_dim);
-        const float *k = j->qkv + (size_t)t * qkv_dim(u) + u->n_heads * u->head_dim;
+        const float *x = j->qkv + (size_t)t * qkv_dim(u) + u->n_heads * u->head_dim;
         for (uint32_t kind = 0; kind < 2; kind++)
-            for (uint32_t h = 0; h < u->n_kv_heads; h++, k += u->head_dim)
-                j->s->kernels->narrow(slot + head_offset(u, j->layer, kind, h), k, u->kv.dtype,
-                                      u->head_dim);
+            for (uint32_t h = 0; h < u->n_kv_heads; h++, x += u->head_dim)
+                write_head(
+                    j->s, u->kv.pages + page * u->kv.page_bytes + head_offset(u, j->layer, kind, h),
+                    at->position % u->kv.page_tokens, x, kind == 1);
     }
 }
 
@@ -75,65 +117,244 @@ void cpu_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer)
     threads_run(s->threads, run_kv_write, &j, split_count(j.split));
 }
 
+/* ---- attention ---- */
+
 struct attend_job {
     struct ops_stream *s;
-    struct split split; /* of row * n_kv_heads + head */
+    struct split split; /* of units, or of units and splits */
     float *out;
     size_t out_stride;
     const float *qkv;
     uint32_t layer;
     const struct attention_shape *shape;
+    uint32_t n_splits, rows_max; /* of the longest sequence, of the largest block */
 };
 
-static void attend_one(const struct attend_job *j, uint32_t row, uint32_t head)
-{
-    const struct ops_setup *u = &j->s->setup;
-    const struct row_place *at = &j->s->rows[row];
-    uint32_t group = u->n_heads / u->n_kv_heads, last = at->position;
-    uint32_t window = j->shape->window;
-    struct attention_job a = {
-        .out = j->out + row * j->out_stride + (size_t)head * group * u->head_dim,
-        .q = j->qkv + (size_t)row * qkv_dim(u) + (size_t)head * group * u->head_dim,
-        .pages = u->kv.pages,
-        .page_bytes = u->kv.page_bytes,
-        .k_offset = head_offset(u, j->layer, 0, head),
-        .v_offset = head_offset(u, j->layer, 1, head),
-        .page_table = at->seq->pages,
-        .page_tokens = u->kv.page_tokens,
-        .first = window > 0 && last >= window ? last - window + 1 : 0,
-        .last = last,
-        .group = group,
-        .head_dim = u->head_dim,
-        .dtype = u->kv.dtype,
-        .scale = j->shape->scale,
-        .softcap = j->shape->softcap,
-    };
+/* A block of query rows and a KV head. */
+struct unit {
+    struct attention_job a; /* begin .. end: all positions that a row of the block sees */
+    uint32_t first_row;     /* of the batch, the sequence's */
+    uint32_t head;
+};
 
-    j->s->kernels->attention(&a);
+static uint32_t units_of(const struct ops_stream *s)
+{
+    return s->first_block[s->batch->n_seqs] * s->setup.n_kv_heads;
 }
 
-static void run_attention(void *arg, uint32_t i)
+/* The sequence whose blocks are first_block[i] .. first_block[i + 1] - 1. */
+static uint32_t seq_of_block(const struct ops_stream *s, uint32_t block)
 {
-    struct attend_job *j = arg;
-    uint32_t n_heads = j->s->setup.n_kv_heads;
+    uint32_t low = 0, high = s->batch->n_seqs;
 
-    for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++)
-        attend_one(j, k / n_heads, k % n_heads);
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (s->first_block[middle] <= block)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static struct unit unit_at(const struct attend_job *j, uint32_t index)
+{
+    const struct ops_stream *s = j->s;
+    const struct ops_setup *u = &s->setup;
+    uint32_t block = index / u->n_kv_heads, head = index % u->n_kv_heads;
+    uint32_t seq = seq_of_block(s, block), group = u->n_heads / u->n_kv_heads;
+    const struct batch_seq *q = &s->batch->seqs[seq];
+    uint32_t row = (block - s->first_block[seq]) * ATTENTION_ROWS, left = q->n_rows * group - row;
+    struct unit unit = {
+        .first_row = q->first_row,
+        .head = head,
+        .a = { .q = j->qkv + (size_t)q->first_row * qkv_dim(u) + (size_t)head * group * u->head_dim,
+               .q_stride = qkv_dim(u),
+               .row_begin = row,
+               .n_rows = left < ATTENTION_ROWS ? left : ATTENTION_ROWS,
+               .start = q->start,
+               .window = j->shape->window,
+               .pages = u->kv.pages,
+               .page_bytes = u->kv.page_bytes,
+               .k_offset = head_offset(u, j->layer, 0, head),
+               .v_offset = head_offset(u, j->layer, 1, head),
+               .page_table = q->pages,
+               .page_tokens = u->kv.page_tokens,
+               .group = group,
+               .head_dim = u->head_dim,
+               .dtype = u->kv.dtype,
+               .scale = j->shape->scale,
+               .softcap = j->shape->softcap },
+    };
+
+    unit.a.begin = attention_first(&unit.a, 0);
+    unit.a.end = attention_last(&unit.a, unit.a.n_rows - 1) + 1;
+    return unit;
+}
+
+/* Only what the unit sees of a split; false when that is nothing. */
+static bool cut_to_split(struct attention_job *a, uint32_t split)
+{
+    uint32_t begin = split * ATTENTION_SPLIT, end = begin + ATTENTION_SPLIT;
+
+    a->begin = a->begin > begin ? a->begin : begin;
+    a->end = a->end < end ? a->end : end;
+    return a->begin < a->end;
+}
+
+/* Where row i of a unit goes. */
+static float *row_out(const struct attend_job *j, const struct unit *u, uint32_t i)
+{
+    uint32_t row = u->a.row_begin + i, group = u->a.group;
+
+    return j->out + (u->first_row + row / group) * j->out_stride +
+           ((size_t)u->head * group + row % group) * u->a.head_dim;
+}
+
+/* Sums of one more split to those before it. */
+static void merge_row(struct attention_sum *sum, float *out, const struct attention_sum *more,
+                      const float *more_out, uint32_t head_dim)
+{
+    float largest = fmaxf(sum->largest, more->largest), old, new;
+
+    if (more->largest == -INFINITY && more->sum == 0)
+        return;
+    old = expf(sum->largest - largest);
+    new = expf(more->largest - largest);
+    for (uint32_t d = 0; d < head_dim; d++)
+        out[d] = out[d] * old + more_out[d] * new;
+    *sum = (struct attention_sum){ largest, sum->sum * old + more->sum * new };
+}
+
+static void merge_split(const struct attend_job *j, const struct unit *u,
+                        struct attention_sum *sums, const struct attention_sum *more,
+                        const float *more_out)
+{
+    for (uint32_t i = 0; i < u->a.n_rows; i++)
+        merge_row(&sums[i], row_out(j, u, i), &more[i], more_out + (size_t)i * u->a.head_dim,
+                  u->a.head_dim);
+}
+
+static void begin_unit(const struct attend_job *j, const struct unit *u, struct attention_sum *sums)
+{
+    for (uint32_t i = 0; i < u->a.n_rows; i++) {
+        sums[i] = (struct attention_sum){ -INFINITY, 0 };
+        memset(row_out(j, u, i), 0, u->a.head_dim * sizeof(float));
+    }
+}
+
+static void finish_unit(const struct attend_job *j, const struct unit *u,
+                        const struct attention_sum *sums)
+{
+    for (uint32_t i = 0; i < u->a.n_rows; i++) {
+        float *out = row_out(j, u, i);
+        for (uint32_t d = 0; d < u->a.head_dim; d++)
+            out[d] /= sums[i].sum;
+    }
+}
+
+static void run_units(void *arg, uint32_t i)
+{
+    const struct attend_job *j = arg;
+    float out[ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
+    struct attention_sum sums[ATTENTION_ROWS], more[ATTENTION_ROWS];
+
+    for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
+        struct unit u = unit_at(j, k);
+        begin_unit(j, &u, sums);
+        for (uint32_t s = u.a.begin / ATTENTION_SPLIT; s * ATTENTION_SPLIT < u.a.end; s++) {
+            struct attention_job a = u.a;
+            cut_to_split(&a, s);
+            j->s->kernels->attention(&a, more, out);
+            merge_split(j, &u, sums, more, out);
+        }
+        finish_unit(j, &u, sums);
+    }
+}
+
+/* ---- splits on several threads ---- */
+
+/* Sums and values of a unit's rows in a split. */
+static float *partial_at(const struct attend_job *j, uint32_t unit, uint32_t split)
+{
+    size_t floats = (size_t)j->rows_max * (j->s->setup.head_dim + 2);
+
+    return j->s->partials + (unit * (size_t)j->n_splits + split) * floats;
+}
+
+static void run_one_split(void *arg, uint32_t i)
+{
+    const struct attend_job *j = arg;
+
+    for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
+        struct unit u = unit_at(j, k / j->n_splits);
+        float *to = partial_at(j, k / j->n_splits, k % j->n_splits);
+        if (cut_to_split(&u.a, k % j->n_splits))
+            j->s->kernels->attention(&u.a, (struct attention_sum *)to, to + 2 * j->rows_max);
+    }
+}
+
+static void run_merge(void *arg, uint32_t i)
+{
+    const struct attend_job *j = arg;
+    struct attention_sum sums[ATTENTION_ROWS];
+
+    for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
+        struct unit u = unit_at(j, k);
+        begin_unit(j, &u, sums);
+        for (uint32_t s = u.a.begin / ATTENTION_SPLIT; s * ATTENTION_SPLIT < u.a.end; s++) {
+            const float *from = partial_at(j, k, s);
+            merge_split(j, &u, sums, (const struct attention_sum *)from, from + 2 * j->rows_max);
+        }
+        finish_unit(j, &u, sums);
+    }
+}
+
+/* Worth it when the units would leave threads without work, and there is room for the sums. */
+static bool wants_splits(const struct attend_job *j, uint32_t n_units)
+{
+    const struct ops_stream *s = j->s;
+    uint64_t floats = (uint64_t)n_units * j->n_splits * ATTENTION_ROWS * (s->setup.head_dim + 2);
+
+    return j->n_splits > 1 && n_units < 2 * threads_count(s->threads) && floats <= PARTIAL_FLOATS &&
+           (uint64_t)n_units * j->n_splits <= THREADS_JOB_MAX;
+}
+
+/* Fill in n_splits and rows_max; returns the positions that all rows together see (without a window). */
+static uint64_t measure(struct attend_job *j)
+{
+    const struct batch *b = j->s->batch;
+    uint32_t group = j->s->setup.n_heads / j->s->setup.n_kv_heads, longest = 0;
+    uint64_t seen = 0;
+
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        const struct batch_seq *q = &b->seqs[i];
+        uint32_t n = q->n_rows * group < ATTENTION_ROWS ? q->n_rows * group : ATTENTION_ROWS;
+        seen += q->n_rows * (q->start + (uint64_t)(q->n_rows + 1) / 2);
+        longest = q->start + q->n_rows > longest ? q->start + q->n_rows : longest;
+        j->rows_max = n > j->rows_max ? n : j->rows_max;
+    }
+    j->n_splits = (longest + ATTENTION_SPLIT - 1) / ATTENTION_SPLIT;
+    return seen;
 }
 
 void cpu_attention(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
                    uint32_t layer, const struct attention_shape *shape)
 {
     const struct ops_setup *u = &s->setup;
-    uint32_t n = s->batch->n_rows;
-    uint64_t seen = 0; /* positions, by all rows */
+    uint32_t n_units = units_of(s);
     struct attend_job j = {
         .s = s, .out = out, .out_stride = out_stride, .qkv = qkv, .layer = layer, .shape = shape
     };
+    uint64_t cost = 2 * measure(&j) * u->head_dim * u->n_heads / n_units;
 
-    for (uint32_t t = 0; t < n; t++)
-        seen += s->rows[t].position + 1;
-    j.split =
-        cpu_split(s, n * u->n_kv_heads, 2 * seen / n * u->head_dim * (u->n_heads / u->n_kv_heads));
-    threads_run(s->threads, run_attention, &j, split_count(j.split));
+    if (wants_splits(&j, n_units)) {
+        j.split = cpu_split(s, n_units * j.n_splits, cost / j.n_splits);
+        threads_run(s->threads, run_one_split, &j, split_count(j.split));
+        j.split = cpu_split(s, n_units, (uint64_t)j.n_splits * j.rows_max * u->head_dim);
+        threads_run(s->threads, run_merge, &j, split_count(j.split));
+        return;
+    }
+    j.split = cpu_split(s, n_units, cost);
+    threads_run(s->threads, run_units, &j, split_count(j.split));
 }

@@ -61,20 +61,46 @@ struct linear_kernel {
     void (*run)(const struct linear_job *j, uint32_t row_begin, uint32_t row_end);
 };
 
-/* One query row against one KV head: the `group` query heads that share it. */
+/* Query rows against one KV head.  The query heads that share it and the tokens of a sequence are rows alike:
+ * row i is head i % group of the sequence's token i / group.
+ *
+ * Positions fall into splits of ATTENTION_SPLIT, counted from 0.  Each split is summed up by itself, and the
+ * sums are merged in order (cpu_attention.c), whether one thread has computed them or several. */
 struct attention_job {
-    float *out;     /* [group, head_dim] */
-    const float *q; /* [group, head_dim] */
+    const float *q;             /* row 0 of the KV head */
+    size_t q_stride;            /* between tokens */
+    uint32_t row_begin, n_rows; /* at most ATTENTION_ROWS */
+    uint32_t start;             /* position of token 0 */
+    uint32_t begin, end;        /* positions to see, of one split */
+    uint32_t window;            /* 0 = all */
     const char *pages;
     uint64_t page_bytes;
-    uint64_t k_offset, v_offset; /* of this layer and head in a page, bytes */
+    uint64_t k_offset,
+        v_offset; /* of this layer and head in a page, bytes (proto/kvpool_layout.h) */
     const uint32_t *page_table;
     uint32_t page_tokens;
-    uint32_t first, last; /* positions seen, both included */
     uint32_t group, head_dim;
     enum dtype dtype;
     float scale, softcap; /* softcap 0 = none */
 };
+
+/* Of one row: the largest score, and the sum of exp(score - largest); the weighted values lie beside. */
+struct attention_sum {
+    float largest, sum; /* -INFINITY and 0 when no position was seen */
+};
+
+/* Positions first .. last that row i of the job sees, of all splits. */
+static inline uint32_t attention_last(const struct attention_job *j, uint32_t i)
+{
+    return j->start + (j->row_begin + i) / j->group;
+}
+
+static inline uint32_t attention_first(const struct attention_job *j, uint32_t i)
+{
+    uint32_t last = attention_last(j, i);
+
+    return j->window > 0 && last >= j->window ? last - j->window + 1 : 0;
+}
 
 struct cpu_kernels {
     void (*widen)(float *y, const void *x, enum dtype dtype, uint32_t n); /* to float */
@@ -82,7 +108,10 @@ struct cpu_kernels {
     /* x[i], x[half + i] of one head turned by (cos[i], sin[i]). */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
     void (*narrow)(void *y, const float *x, enum dtype dtype, uint32_t n); /* to F16 or F32 */
-    void (*attention)(const struct attention_job *j);
+    /* To int8 codes: y[i] = round(x[i] / scale), to nearest even; returns scale = max |x| / 127. */
+    float (*narrow_i8)(int8_t *y, const float *x, uint32_t n);
+    /* Without the division by the sums.  sums [n_rows], out [n_rows, head_dim] */
+    void (*attention)(const struct attention_job *j, struct attention_sum *sums, float *out);
     /* y[i] = act(gate[i]) * up[i] */
     void (*gate)(float *y, const float *gate, const float *up, uint32_t n, enum activation act);
 };
@@ -98,6 +127,11 @@ extern const struct linear_kernel linear_i8_avxvnni, linear_i4_avxvnni;
 extern const struct linear_kernel linear_i8_avx512, linear_i4_avx512;
 extern const struct linear_kernel linear_i8_avx512vnni, linear_i4_avx512vnni;
 
-enum { ATTENTION_PAGE_TOKENS_MAX = 256 };
+enum {
+    ATTENTION_PAGE_TOKENS_MAX = 256,
+    ATTENTION_HEAD_DIM_MAX = 512,
+    ATTENTION_SPLIT = 512, /* positions; a change changes bits */
+    ATTENTION_ROWS = 48,
+};
 
 #endif

@@ -15,6 +15,8 @@
 #include "gpu-worker/ops/ops.h"
 #include "gpu-worker/ops/rope_table.h"
 
+enum { PARTIAL_FLOATS = 1 << 22 };
+
 struct row_place {
     const struct batch_seq *seq;
     uint32_t position;
@@ -31,7 +33,9 @@ struct ops_stream {
     float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
     void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */
     float *gate_up;                /* [rows_max, 2 * gated_max] */
-    struct cpu_routes *routes;     /* cpu_moe.c's own; NULL when the model has no experts */
+    uint32_t *first_block;         /* [n_seqs + 1] blocks of query rows before each sequence */
+    float *partials;           /* [PARTIAL_FLOATS] sums of splits that several threads compute */
+    struct cpu_routes *routes; /* cpu_moe.c's own; NULL when the model has no experts */
 };
 
 /* ---- splitting ---- */

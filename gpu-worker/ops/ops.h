@@ -8,7 +8,7 @@
  *
  * Always true: an element of a result is the same bits whatever else is computed with it - other rows,
  * other columns, other threads.  Every sum runs in an order that depends on nothing but its own length
- * (linear: the columns; attention: the positions, page by page).  Backends differ from ops_cpu.c, the
+ * (linear: the columns; attention: the positions, by spans and splits of fixed size).  Backends differ from ops_cpu.c, the
  * definition, by rounding only. */
 #ifndef LLMD_GPU_WORKER_OPS_OPS_H
 #define LLMD_GPU_WORKER_OPS_OPS_H
@@ -60,7 +60,7 @@ struct ops_kv {
     uint32_t n_pages, page_tokens;
     uint32_t n_heads_model; /* KV heads in a page */
     uint32_t first_head;    /* of this rank */
-    enum dtype dtype;       /* F16 or F32 */
+    enum dtype dtype;       /* F32, F16 or I8 */
 };
 
 /* What a stream is made for. */
@@ -72,7 +72,7 @@ struct ops_setup {
     uint32_t expert_down_max;           /* rows of any expert's down matrix */
     uint32_t n_heads;                   /* query heads of this rank; a multiple of n_kv_heads */
     uint32_t n_kv_heads;
-    uint32_t head_dim;       /* even */
+    uint32_t head_dim;       /* even, at most ATTENTION_HEAD_DIM_MAX */
     uint32_t rope_dim;       /* dimensions of a head that are turned, even; 0 = all */
     double rope_amplitude;   /* they are multiplied by it; 0 = 1 */
     uint32_t positions_max;  /* positions are below this */

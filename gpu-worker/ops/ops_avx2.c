@@ -50,6 +50,10 @@ VF void vf_fma_into(vf *c, vf a, vf b)
 {
     __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(*c) : "x"(a), "x"(b));
 }
+VF vf vf_abs(vf a)
+{
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
 VF vf vf_round(vf a)
 {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -113,6 +117,18 @@ VF vf vf_load_high(const uint32_t *p)
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p),
                                                 _mm256_set1_epi32((int)0xffff0000)));
 }
+VF vf vf_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+VF void vf_store_codes(int8_t *p, vf v)
+{
+    __m256i whole = _mm256_cvtps_epi32(v);
+    __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(words, words));
+}
 VF void vf_store_f16(uint16_t *p, vf v)
 {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -147,6 +163,13 @@ VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
 {
     return _mm256_cvtph_ps(load_halves_part(p, n));
 }
+VF vf vf_load_i8_part(const int8_t *p, uint32_t n)
+{
+    int8_t codes[8] = { 0 };
+
+    memcpy(codes, p, n);
+    return vf_load_i8(codes);
+}
 VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
 {
     uint16_t h[8];
@@ -155,6 +178,7 @@ VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
     memcpy(p, h, n * sizeof *p);
 }
 
+#include "gpu-worker/ops/attention_kernels.h"
 #include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 

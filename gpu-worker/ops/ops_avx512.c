@@ -48,6 +48,11 @@ VF void vf_fma_into(vf *c, vf a, vf b)
 {
     *c = _mm512_fmadd_ps(a, b, *c);
 }
+VF vf vf_abs(vf a)
+{
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)));
+}
 VF vf vf_round(vf a)
 {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -102,6 +107,14 @@ VF vf vf_load_high(const uint32_t *p)
     return _mm512_castsi512_ps(
         _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }
+VF vf vf_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+VF void vf_store_codes(int8_t *p, vf v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
 VF void vf_store_f16(uint16_t *p, vf v)
 {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -129,11 +142,16 @@ VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_below(n), p));
 }
+VF vf vf_load_i8_part(const int8_t *p, uint32_t n)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_below(n), p)));
+}
 VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
 {
     _mm256_mask_storeu_epi16(p, lanes_below(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+#include "gpu-worker/ops/attention_kernels.h"
 #include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 

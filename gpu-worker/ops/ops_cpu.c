@@ -48,23 +48,6 @@ static void plain_rmsnorm(float *y, const float *x, const float *w, uint32_t dim
         y[i] = w[i] * (x[i] * scale);
 }
 
-/* w[0] x[0] + w[1] x[1] + ..., from the left; one loop per type, so that none decides per element. */
-static float dot(const void *w, enum dtype dtype, const float *x, uint32_t n)
-{
-    float sum = 0;
-
-    if (dtype == DTYPE_F32)
-        for (uint32_t k = 0; k < n; k++)
-            sum += ((const float *)w)[k] * x[k];
-    else if (dtype == DTYPE_F16)
-        for (uint32_t k = 0; k < n; k++)
-            sum += f16_to_float(((const uint16_t *)w)[k]) * x[k];
-    else
-        for (uint32_t k = 0; k < n; k++)
-            sum += bf16_to_float(((const uint16_t *)w)[k]) * x[k];
-    return sum;
-}
-
 static void prepare_rows(const struct input_job *j, uint32_t begin, uint32_t end)
 {
     for (uint32_t t = begin; t < end; t++) {
@@ -147,56 +130,71 @@ static void plain_rope(float *x, const float *cos, const float *sin, uint32_t ha
     }
 }
 
-/* Fold positions begin..end-1 of one page, scored in p[], into (m, l, out): the running maximum, the sum
- * of exponentials and the weighted values, both relative to m. */
-static void fold_page(const struct attention_job *j, const char *v, float *out, float *p,
-                      uint32_t begin, uint32_t end, float *m, float *l)
+/* Element d of K or V at a position. */
+static float kv_element(const struct attention_job *j, uint32_t position, uint32_t d, bool is_v)
 {
-    float m_new = *m, shrink;
+    const char *block = j->pages + j->page_table[position / j->page_tokens] * j->page_bytes +
+                        (is_v ? j->v_offset : j->k_offset);
+    uint32_t t = position % j->page_tokens;
+    size_t i = is_v ? (size_t)t * j->head_dim + d : (size_t)d * j->page_tokens + t;
 
-    for (uint32_t t = begin; t < end; t++)
-        m_new = fmaxf(m_new, p[t]);
-    shrink = expf(*m - m_new);
-    *l *= shrink;
-    for (uint32_t d = 0; d < j->head_dim; d++)
-        out[d] *= shrink;
-    for (uint32_t t = begin; t < end; t++) {
-        float weight = expf(p[t] - m_new);
-        *l += weight;
-        for (uint32_t d = 0; d < j->head_dim; d++)
-            out[d] += weight * element(v, j->dtype, (size_t)t * j->head_dim + d);
-    }
-    *m = m_new;
+    if (j->dtype != DTYPE_I8)
+        return element(block, j->dtype, i);
+    return ((const float *)block)[t] *
+           (float)((const int8_t *)block)[j->page_tokens * sizeof(float) + i];
 }
 
-static void attend_head(const struct attention_job *j, float *out, const float *q)
+static float score(const struct attention_job *j, const float *q, uint32_t position)
 {
-    float m = -INFINITY, l = 0;
-    float p[ATTENTION_PAGE_TOKENS_MAX];
+    float sum = 0;
 
+    for (uint32_t d = 0; d < j->head_dim; d++)
+        sum += q[d] * kv_element(j, position, d, false);
+    sum *= j->scale;
+    return j->softcap != 0 ? j->softcap * tanhf(sum / j->softcap) : sum;
+}
+
+static void attend_row(const struct attention_job *j, uint32_t i, struct attention_sum *sum,
+                       float *out)
+{
+    uint32_t row = j->row_begin + i, first = attention_first(j, i), last = attention_last(j, i);
+    const float *q = j->q + row / j->group * j->q_stride + row % j->group * (size_t)j->head_dim;
+    uint32_t begin = first > j->begin ? first : j->begin;
+    uint32_t end = last < j->end ? last + 1 : j->end;
+    float p[ATTENTION_SPLIT];
+
+    *sum = (struct attention_sum){ -INFINITY, 0 };
     memset(out, 0, j->head_dim * sizeof *out);
-    for (uint32_t at = j->first; at <= j->last;) {
-        const char *page = j->pages + j->page_table[at / j->page_tokens] * j->page_bytes;
-        uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
-        uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
-        for (uint32_t t = begin; t < end; t++)
-            p[t] =
-                j->scale * dot(page + j->k_offset + dtype_bytes(j->dtype, (size_t)t * j->head_dim),
-                               j->dtype, q, j->head_dim);
-        for (uint32_t t = begin; t < end && j->softcap != 0; t++)
-            p[t] = j->softcap * tanhf(p[t] / j->softcap);
-        fold_page(j, page + j->v_offset, out, p, begin, end, &m, &l);
-        at += end - begin;
+    for (uint32_t at = begin; at < end; at++) {
+        p[at - begin] = score(j, q, at);
+        sum->largest = fmaxf(sum->largest, p[at - begin]);
     }
-    for (uint32_t d = 0; d < j->head_dim; d++)
-        out[d] /= l;
+    for (uint32_t at = begin; at < end; at++) {
+        float weight = expf(p[at - begin] - sum->largest);
+        sum->sum += weight;
+        for (uint32_t d = 0; d < j->head_dim; d++)
+            out[d] += weight * kv_element(j, at, d, true);
+    }
 }
 
-static void plain_attention(const struct attention_job *j)
+static void plain_attention(const struct attention_job *j, struct attention_sum *sums, float *out)
 {
-    assert(j->page_tokens <= ATTENTION_PAGE_TOKENS_MAX && j->first <= j->last);
-    for (uint32_t h = 0; h < j->group; h++)
-        attend_head(j, j->out + h * j->head_dim, j->q + h * j->head_dim);
+    assert(j->end - j->begin <= ATTENTION_SPLIT);
+    for (uint32_t i = 0; i < j->n_rows; i++)
+        attend_row(j, i, &sums[i], out + (size_t)i * j->head_dim);
+}
+
+static float plain_narrow_i8(int8_t *y, const float *x, uint32_t n)
+{
+    float largest = 0, scale, inverse;
+
+    for (uint32_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    scale = largest / 127;
+    inverse = scale > 0 ? 1 / scale : 0;
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = (int8_t)lrintf(fminf(fmaxf(x[i] * inverse, -127), 127));
+    return scale;
 }
 
 /* 0.5 a (1 + tanh(z)) = a / (1 + exp(-2 z)), z = sqrt(2 / pi) (a + 0.044715 a^3) */
@@ -217,6 +215,7 @@ static void plain_gate(float *y, const float *gate, const float *up, uint32_t n,
 const struct cpu_kernels cpu_kernels_plain = {
     .widen = plain_widen,
     .narrow = plain_narrow,
+    .narrow_i8 = plain_narrow_i8,
     .rmsnorm = plain_rmsnorm,
     .rope = plain_rope,
     .attention = plain_attention,

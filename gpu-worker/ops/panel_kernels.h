@@ -32,35 +32,6 @@ enum {
 
 /* ---- the input ---- */
 
-struct tiles {
-    uint32_t n, width, n_wide; /* the first n_wide tiles have width tokens, the others one less */
-};
-
-INLINE struct tiles tiles_of(uint32_t n_tokens)
-{
-    uint32_t n = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
-    uint32_t width = (n_tokens + n - 1) / n;
-
-    return (struct tiles){ n, width, n - (n * width - n_tokens) };
-}
-
-INLINE uint32_t tile_first(struct tiles t, uint32_t i)
-{
-    return i <= t.n_wide ? i * t.width : i * (t.width - 1) + t.n_wide;
-}
-
-INLINE uint32_t tile_width(struct tiles t, uint32_t i)
-{
-    return t.width - (i >= t.n_wide);
-}
-
-INLINE uint32_t tile_of(struct tiles t, uint32_t token)
-{
-    uint32_t wide = t.n_wide * t.width;
-
-    return token < wide ? token / t.width : t.n_wide + (token - wide) / (t.width - 1);
-}
-
 INLINE uint32_t even(uint32_t cols)
 {
     return cols + cols % 2;
@@ -98,7 +69,7 @@ static void prepare_block(const struct input_job *j, const struct tile_part *p, 
 
 static void prepare_tiles(const struct input_job *j, uint32_t begin, uint32_t end)
 {
-    struct tiles tiles = tiles_of(j->n_tokens);
+    struct tiles tiles = tiles_of(j->n_tokens, TILE_TOKENS);
 
     for (uint32_t i = tile_of(tiles, begin); begin < end; i++) {
         struct tile_part p = {
@@ -324,7 +295,8 @@ static void run_group(const struct panels *p, uint32_t begin, uint32_t end, uint
 static void run_panels(const struct linear_job *j, tile_function *const *functions,
                        uint32_t row_begin, uint32_t row_end)
 {
-    struct panels p = { j, functions, tiles_of(j->n_tokens), packing_float_rows(j->dtype) };
+    struct panels p = { j, functions, tiles_of(j->n_tokens, TILE_TOKENS),
+                        packing_float_rows(j->dtype) };
     uint32_t group = p.tiles.n == 1 ? p.height : PANEL_GROUP * p.height;
 
     assert(row_begin % p.height == 0);

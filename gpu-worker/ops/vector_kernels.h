@@ -1,12 +1,12 @@
 /* vector_kernels.h - the fast copy of ops_cpu.c, written once over a vector `vf` of VF_LANES floats.
  *
  * Included by exactly one unit per instruction set (ops_avx2.c, ops_avx512.c) after it has defined:
- *   VF_LANES, TILE_TOKENS                  floats in a vector; tokens of a tile of linear()
+ *   VF_LANES                               floats in a vector
  *   vf_set1 vf_add vf_sub vf_mul vf_div vf_max vf_fma(a, b, c) = a * b + c
  *   vf_load vf_store (float), vf_load_bf16, vf_load_f16, vf_store_f16 and each with _part(.., n):
  *     the first n < VF_LANES elements only; a load fills the rest with 0
  *   vf_fold   the vector's halves added until four floats are left, a __m128
- *   vf_hmax   the largest lane
+ *   vf_hmax   the largest lane;  vf_abs;  vf_store_codes(int8_t *p, v)  v in -127 .. 127, to nearest even
  *   vf_scale_by_power(x, n) = x * 2^n for whole n in -126..127;  vf_round;  vf_zero_below(x, y, limit) =
  *     x >= limit or NaN ? y : 0
  *
@@ -65,16 +65,6 @@ INLINE float vf_hsum(vf v)
     return sum4(vf_fold(v));
 }
 
-/* Four sums at once, each added in the order of vf_hsum(). */
-INLINE __m128 vf_hsum4(const vf v[4])
-{
-    __m128 a = vf_fold(v[0]), b = vf_fold(v[1]), c = vf_fold(v[2]), d = vf_fold(v[3]);
-    __m128 ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-    __m128 cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
-
-    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-}
-
 /* e^x to about 1 ulp for x in -87.3 .. 88.7; 0 below, 3.4e38 above, NaN of NaN.
  * x = n ln 2 + r, |r| <= ln(2) / 2, ln 2 in two parts; a polynomial for e^r. */
 INLINE vf vf_exp(vf x)
@@ -95,133 +85,36 @@ INLINE vf vf_exp(vf x)
     return vf_zero_below(x, vf_scale_by_power(p, n), lowest);
 }
 
-/* ---- attention ---- */
+/* ---- tiles of rows or tokens ---- */
 
-/* p[t - begin] = scale * q . k[t] for t in begin .. end-1. */
-INLINE void score_page(const enum dtype dtype, float *p, const float *q, const char *k,
-                       uint32_t begin, uint32_t end, uint32_t head_dim, float scale)
+/* Rows in tiles of at most so many, of nearly equal width. */
+struct tiles {
+    uint32_t n, width, n_wide; /* the first n_wide tiles have width tokens, the others one less */
+};
+
+INLINE struct tiles tiles_of(uint32_t n_rows, uint32_t width_max)
 {
-    uint32_t whole = head_dim / VF_LANES * VF_LANES, rest = head_dim - whole;
-    uint32_t t = begin;
+    uint32_t n = (n_rows + width_max - 1) / width_max;
+    uint32_t width = (n_rows + n - 1) / n;
 
-    for (; t + 4 <= end; t += 4) {
-        vf acc[4] = { vf_set1(0), vf_set1(0), vf_set1(0), vf_set1(0) };
-        for (uint32_t d = 0; d < whole; d += VF_LANES) {
-            vf qs = vf_load(q + d);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[i] = vf_fma(load_as(dtype, k, (size_t)(t + i) * head_dim + d), qs, acc[i]);
-        }
-        if (rest)
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[i] = vf_fma(load_part_as(dtype, k, (size_t)(t + i) * head_dim + whole, rest),
-                                vf_load_part(q + whole, rest), acc[i]);
-        _mm_storeu_ps(p + t - begin, _mm_mul_ps(vf_hsum4(acc), _mm_set1_ps(scale)));
-    }
-    for (; t < end; t++) {
-        vf acc = vf_set1(0);
-        for (uint32_t d = 0; d < whole; d += VF_LANES)
-            acc = vf_fma(load_as(dtype, k, (size_t)t * head_dim + d), vf_load(q + d), acc);
-        if (rest)
-            acc = vf_fma(load_part_as(dtype, k, (size_t)t * head_dim + whole, rest),
-                         vf_load_part(q + whole, rest), acc);
-        p[t - begin] = vf_hsum(acc) * scale;
-    }
+    return (struct tiles){ n, width, n - (n * width - n_rows) };
 }
 
-/* p[i] = exp(p[i] - m_new) for n scores; returns their sum.  *m becomes m_new, *shrink = exp(m - m_new).
- * p has room for a whole last vector. */
-INLINE float soften(float *p, uint32_t n, float *m, float *shrink)
+INLINE uint32_t tile_first(struct tiles t, uint32_t i)
 {
-    vf largest = vf_set1(*m), sum = vf_set1(0);
-    float m_new;
-
-    for (uint32_t i = n; i % VF_LANES != 0; i++)
-        p[i] = -INFINITY;
-    for (uint32_t i = 0; i < n; i += VF_LANES)
-        largest = vf_max(largest, vf_load(p + i));
-    m_new = vf_hmax(largest);
-    for (uint32_t i = 0; i < n; i += VF_LANES) {
-        vf w = vf_exp(vf_sub(vf_load(p + i), vf_set1(m_new)));
-        vf_store(p + i, w);
-        sum = vf_add(sum, w);
-    }
-    *shrink = expf(*m - m_new);
-    *m = m_new;
-    return vf_hsum(sum);
+    return i <= t.n_wide ? i * t.width : i * (t.width - 1) + t.n_wide;
 }
 
-/* out = out * shrink + sum_t p[t - begin] v[t], t in begin .. end-1; four vectors of a head at a time. */
-INLINE void add_values(const enum dtype dtype, float *out, const float *p, const char *v,
-                       uint32_t begin, uint32_t end, uint32_t head_dim, float shrink)
+INLINE uint32_t tile_width(struct tiles t, uint32_t i)
 {
-    uint32_t d = 0;
-
-    for (; d + 4 * VF_LANES <= head_dim; d += 4 * VF_LANES) {
-        vf acc[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            acc[i] = vf_mul(vf_load(out + d + i * VF_LANES), vf_set1(shrink));
-        for (uint32_t t = begin; t < end; t++)
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++)
-                acc[i] = vf_fma(vf_set1(p[t - begin]),
-                                load_as(dtype, v, (size_t)t * head_dim + d + i * VF_LANES), acc[i]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            vf_store(out + d + i * VF_LANES, acc[i]);
-    }
-    for (; d + VF_LANES <= head_dim; d += VF_LANES) {
-        vf acc = vf_mul(vf_load(out + d), vf_set1(shrink));
-        for (uint32_t t = begin; t < end; t++)
-            acc = vf_fma(vf_set1(p[t - begin]), load_as(dtype, v, (size_t)t * head_dim + d), acc);
-        vf_store(out + d, acc);
-    }
-    if (d < head_dim) {
-        uint32_t n = head_dim - d;
-        vf acc = vf_mul(vf_load_part(out + d, n), vf_set1(shrink));
-        for (uint32_t t = begin; t < end; t++)
-            acc = vf_fma(vf_set1(p[t - begin]), load_part_as(dtype, v, (size_t)t * head_dim + d, n),
-                         acc);
-        vf_store_part(out + d, acc, n);
-    }
+    return t.width - (i >= t.n_wide);
 }
 
-INLINE void attend_as(const struct attention_job *j, const enum dtype dtype)
+INLINE uint32_t tile_of(struct tiles t, uint32_t token)
 {
-    float scores[ATTENTION_PAGE_TOKENS_MAX + VF_LANES];
+    uint32_t wide = t.n_wide * t.width;
 
-    for (uint32_t h = 0; h < j->group; h++) {
-        float *out = j->out + h * j->head_dim;
-        float m = -INFINITY, l = 0, shrink;
-        memset(out, 0, j->head_dim * sizeof *out);
-        for (uint32_t at = j->first; at <= j->last;) {
-            const char *page = j->pages + j->page_table[at / j->page_tokens] * j->page_bytes;
-            uint32_t begin = at % j->page_tokens, left = j->last - at + 1;
-            uint32_t end = begin + left < j->page_tokens ? begin + left : j->page_tokens;
-            float sum;
-            score_page(dtype, scores, j->q + h * j->head_dim, page + j->k_offset, begin, end,
-                       j->head_dim, j->scale);
-            for (uint32_t t = 0; t < end - begin && j->softcap != 0; t++)
-                scores[t] = j->softcap * tanhf(scores[t] / j->softcap);
-            sum = soften(scores, end - begin, &m, &shrink);
-            l = l * shrink + sum;
-            add_values(dtype, out, scores, page + j->v_offset, begin, end, j->head_dim, shrink);
-            at += end - begin;
-        }
-        for (uint32_t d = 0; d < j->head_dim; d++)
-            out[d] /= l;
-    }
-}
-
-static void vector_attention(const struct attention_job *j)
-{
-    assert(j->page_tokens <= ATTENTION_PAGE_TOKENS_MAX && j->first <= j->last);
-    if (j->dtype == DTYPE_F32)
-        attend_as(j, DTYPE_F32);
-    else
-        attend_as(j, DTYPE_F16);
+    return token < wide ? token / t.width : t.n_wide + (token - wide) / (t.width - 1);
 }
 
 /* ---- elementwise ---- */
@@ -268,6 +161,33 @@ INLINE float sum_of_squares(const float *x, uint32_t dim)
 INLINE float norm_scale(const float *x, uint32_t dim, float eps)
 {
     return 1 / sqrtf(sum_of_squares(x, dim) / (float)dim + eps);
+}
+
+INLINE void vf_store_i8(int8_t *y, vf x, float inverse)
+{
+    vf_store_codes(y, vf_min(vf_max(vf_mul(x, vf_set1(inverse)), vf_set1(-127)), vf_set1(127)));
+}
+
+static float vector_narrow_i8(int8_t *y, const float *x, uint32_t n)
+{
+    vf largest = vf_set1(0);
+    float scale, inverse;
+    uint32_t i = 0;
+
+    for (; i + VF_LANES <= n; i += VF_LANES)
+        largest = vf_max(vf_abs(vf_load(x + i)), largest);
+    if (i < n)
+        largest = vf_max(vf_abs(vf_load_part(x + i, n - i)), largest);
+    scale = vf_hmax(largest) / 127;
+    inverse = scale > 0 ? 1 / scale : 0;
+    for (i = 0; i + VF_LANES <= n; i += VF_LANES)
+        vf_store_i8(y + i, vf_load(x + i), inverse);
+    if (i < n) {
+        int8_t codes[VF_LANES];
+        vf_store_i8(codes, vf_load_part(x + i, n - i), inverse);
+        memcpy(y + i, codes, n - i);
+    }
+    return scale;
 }
 
 static void vector_rmsnorm(float *y, const float *x, const float *w, uint32_t dim, float eps)
@@ -340,8 +260,9 @@ static void vector_gate(float *y, const float *gate, const float *up, uint32_t n
 
 #define CPU_KERNELS_TABLE                                                                          \
     {                                                                                              \
-        .widen = vector_widen, .narrow = vector_narrow, .rmsnorm = vector_rmsnorm,                 \
-        .rope = vector_rope, .attention = vector_attention, .gate = vector_gate,                   \
+        .widen = vector_widen, .narrow = vector_narrow, .narrow_i8 = vector_narrow_i8,             \
+        .rmsnorm = vector_rmsnorm, .rope = vector_rope, .attention = vector_attention,             \
+        .gate = vector_gate,                                                                       \
     }
 
 #endif

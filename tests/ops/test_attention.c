@@ -2,9 +2,10 @@
  *
  * What would break in production: a mask off by one (a token sees its successor, or not itself), a page
  * read of another layer or head, a window that forgets too early, and bits that change with chunking. */
+#include "proto/kvpool_layout.h"
 #include "tests/ops/ops_rig.h"
 
-enum { LAYERS = 2, LAYER = 1, TOKENS = 53, PAGES = 64 };
+enum { LAYERS = 2, LAYER = 1, TOKENS = 53, LONG = 1201 };
 
 struct shape {
     uint32_t n_heads, n_kv_heads, head_dim, page_tokens, window;
@@ -18,40 +19,53 @@ static const struct shape shapes[] = {
     { 8, 2, 32, 16, 0, DTYPE_F16, 0, 2, 0 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4, 0 },
     { 6, 2, 64, 16, 16, DTYPE_F16, 2, 4, 0 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1, 0 },
     { 4, 1, 130, 32, 20, DTYPE_F16, 1, 2, 0 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1, 0 },
-    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4, 0 },
+    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4, 0 }, { 4, 2, 64, 16, 0, DTYPE_I8, 0, 2, 0 },
+    { 7, 1, 34, 5, 9, DTYPE_I8, 1, 2, 3 },     { 2, 2, 2, 1, 0, DTYPE_I8, 0, 2, 0 },
+};
+
+/* More than two splits, windows over their borders. */
+static const struct shape long_shapes[] = {
+    { 8, 1, 16, 16, 0, DTYPE_F16, 0, 1, 0 },
+    { 2, 2, 8, 16, 700, DTYPE_F32, 0, 2, 0 },
+    { 3, 1, 24, 7, 300, DTYPE_I8, 0, 1, 0 },
 };
 
 struct work {
     const struct shape *shape;
     struct ops_setup setup;
-    float *qkv; /* [TOKENS, (n_heads + 2 n_kv_heads) * head_dim] */
+    uint32_t n; /* tokens */
+    float *qkv; /* [n, (n_heads + 2 n_kv_heads) * head_dim] */
     size_t row;
-    uint32_t pages[PAGES];
+    uint32_t *pages;
     char *pool;
 };
 
-static struct work work_new(struct random *r, const struct shape *s)
+static struct work work_new(struct random *r, const struct shape *s, uint32_t n)
 {
     static const double freq[512] = { 0 };
-    struct work w = { .shape = s };
+    struct work w = { .shape = s, .n = n };
     size_t page =
-        dtype_bytes(s->dtype, (size_t)LAYERS * 2 * s->n_heads_model * s->page_tokens * s->head_dim);
+        LAYERS * 2 * s->n_heads_model * kv_block_bytes(s->dtype, s->page_tokens, s->head_dim);
+    uint32_t n_pages = (n + s->page_tokens - 1) / s->page_tokens;
 
+    n_pages += n_pages % 37 == 0; /* so that steps of 37 visit all */
     w.row = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim;
-    w.qkv = random_floats(r, TOKENS * w.row);
-    w.pool = mem_alloc(PAGES * page);
-    memset(w.pool, 0x7e, PAGES * page); /* what is not written is NaN or huge */
-    for (uint32_t i = 0; i < PAGES; i++)
-        w.pages[i] = (i * 37 + 11) % PAGES;
-    w.setup = (struct ops_setup){ .rows_max = TOKENS,
+    w.qkv = random_floats(r, n * w.row);
+    w.pool = mem_alloc(n_pages * page);
+    memset(w.pool, 0x7e, n_pages * page); /* what is not written is NaN or huge */
+    w.pages = mem_alloc(n_pages * sizeof *w.pages);
+    for (uint32_t i = 0; i < n_pages; i++)
+        w.pages[i] = (i * 37 + 11) % n_pages;
+    w.setup = (struct ops_setup){ .rows_max = n,
                                   .n_heads = s->n_heads,
                                   .n_kv_heads = s->n_kv_heads,
                                   .head_dim = s->head_dim,
-                                  .positions_max = TOKENS,
+                                  .rope_dim = s->head_dim,
+                                  .positions_max = n,
                                   .rope_freq = freq,
                                   .kv = { .pages = w.pool,
                                           .page_bytes = page,
-                                          .n_pages = PAGES,
+                                          .n_pages = n_pages,
                                           .page_tokens = s->page_tokens,
                                           .n_heads_model = s->n_heads_model,
                                           .first_head = s->first_head,
@@ -63,34 +77,54 @@ static void work_free(struct work *w)
 {
     free(w->qkv);
     free(w->pool);
+    free(w->pages);
 }
 
-/* Rows start .. start + n - 1 of the sequence in one step, n a chunk at a time. */
-static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
+static size_t out_stride(const struct shape *s)
 {
-    size_t stride = (size_t)w->shape->n_heads * w->shape->head_dim + 1;
-    float *out = mem_zalloc(TOKENS * stride, sizeof *out);
+    return (size_t)s->n_heads * s->head_dim + 1;
+}
+
+/* Rows start .. start + n - 1 of the sequence, into rows of out. */
+static void step(struct work *w, struct ops_rig *rig, uint32_t start, uint32_t n, float *out)
+{
     struct attention_shape shape = { .window = w->shape->window,
                                      .scale = 1 / sqrtf((float)w->shape->head_dim),
                                      .softcap = w->shape->softcap };
-    int32_t tokens[TOKENS] = { 0 };
+    uint32_t n_pages = (start + n + w->shape->page_tokens - 1) / w->shape->page_tokens;
+    struct batch_seq seq = { 0, n, start, n_pages, w->pages };
+    int32_t *tokens = mem_zalloc(n, sizeof *tokens);
+    struct batch b = { n, tokens, 1, &seq, 0, NULL };
 
-    for (uint32_t start = 0; start < TOKENS; start += chunk) {
-        uint32_t n = TOKENS - start < chunk ? TOKENS - start : chunk;
-        uint32_t n_pages = (start + n + w->shape->page_tokens - 1) / w->shape->page_tokens;
-        struct batch_seq seq = { 0, n, start, n_pages, w->pages };
-        struct batch b = { n, tokens, 1, &seq, 0, NULL };
-        rig->ops->begin(rig->stream, &b);
-        rig->ops->kv_write(rig->stream, w->qkv + start * w->row, LAYER);
-        rig->ops->attention(rig->stream, out + start * stride, stride, w->qkv + start * w->row,
-                            LAYER, &shape);
-    }
+    rig->ops->begin(rig->stream, &b);
+    rig->ops->kv_write(rig->stream, w->qkv + start * w->row, LAYER);
+    rig->ops->attention(rig->stream, out, out_stride(w->shape), w->qkv + start * w->row, LAYER,
+                        &shape);
+    free(tokens);
+}
+
+/* The whole sequence, `chunk` rows at a time. */
+static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
+{
+    size_t stride = out_stride(w->shape);
+    float *out = mem_zalloc(w->n * stride, sizeof *out);
+
+    for (uint32_t start = 0; start < w->n; start += chunk)
+        step(w, rig, start, w->n - start < chunk ? w->n - start : chunk, out + start * stride);
     return out;
 }
 
-static double stored(const struct shape *s, float f)
+/* Element d of a stored vector x. */
+static double stored(const struct shape *s, const float *x, uint32_t d)
 {
-    return s->dtype == DTYPE_F16 ? f16_to_float(float_to_f16(f)) : f;
+    float largest = 0, scale;
+
+    if (s->dtype != DTYPE_I8)
+        return s->dtype == DTYPE_F16 ? f16_to_float(float_to_f16(x[d])) : x[d];
+    for (uint32_t i = 0; i < s->head_dim; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    scale = largest / 127;
+    return (double)scale * (double)lrintf(x[d] * (1 / scale));
 }
 
 static void check_head(const struct work *w, const float *out, uint32_t t, uint32_t h)
@@ -100,12 +134,12 @@ static void check_head(const struct work *w, const float *out, uint32_t t, uint3
     uint32_t first = s->window > 0 && t >= s->window ? t - s->window + 1 : 0;
     size_t q_at = (size_t)h * s->head_dim, k_at = (size_t)(s->n_heads + kv) * s->head_dim;
     size_t v_at = k_at + (size_t)s->n_kv_heads * s->head_dim;
-    double p[TOKENS], sum = 0, largest = -INFINITY;
+    double p[LONG], sum = 0, largest = -INFINITY;
 
     for (uint32_t i = first; i <= t; i++) {
         p[i] = 0;
         for (uint32_t d = 0; d < s->head_dim; d++)
-            p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv[i * w->row + k_at + d]);
+            p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv + i * w->row + k_at, d);
         p[i] /= sqrt(s->head_dim);
         if (s->softcap != 0)
             p[i] = s->softcap * tanh(p[i] / s->softcap);
@@ -117,7 +151,7 @@ static void check_head(const struct work *w, const float *out, uint32_t t, uint3
         double wanted = 0;
         float got = out[t * ((size_t)s->n_heads * s->head_dim + 1) + q_at + d];
         for (uint32_t i = first; i <= t; i++)
-            wanted += p[i] / sum * stored(s, w->qkv[i * w->row + v_at + d]);
+            wanted += p[i] / sum * stored(s, w->qkv + i * w->row + v_at, d);
         if (!(fabs(got - wanted) < 2e-6))
             fail_msg("head_dim %u, page %u, window %u: token %u head %u: %.9g, wanted %.9g",
                      s->head_dim, s->page_tokens, s->window, t, h, got, wanted);
@@ -131,7 +165,7 @@ static void every_shape_is_near_double(void **state)
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-            struct work w = work_new(&r, &shapes[i]);
+            struct work w = work_new(&r, &shapes[i], TOKENS);
             struct ops_rig rig;
             float *out;
             if (tier_is_here(tier)) {
@@ -155,7 +189,7 @@ static void chunks_and_threads_do_not_change_bits(void **state)
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
         for (size_t i = 0; tier_is_here(tier) && i < sizeof shapes / sizeof *shapes; i++) {
-            struct work w = work_new(&r, &shapes[i]);
+            struct work w = work_new(&r, &shapes[i], TOKENS);
             struct ops_rig one = ops_rig_open(tier, 1, &w.setup);
             struct ops_rig many = ops_rig_open(tier, 4, &w.setup);
             size_t n = TOKENS * ((size_t)shapes[i].n_heads * shapes[i].head_dim + 1);
@@ -181,7 +215,7 @@ static void huge_scores_pick_one_value(void **state)
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
         for (uint32_t winner = 0; tier_is_here(tier) && winner < TOKENS; winner++) {
-            struct work w = work_new(&r, &s);
+            struct work w = work_new(&r, &s, TOKENS);
             struct ops_rig rig = ops_rig_open(tier, 1, &w.setup);
             float *out;
             for (uint32_t t = 0; t < TOKENS; t++)
@@ -200,12 +234,80 @@ static void huge_scores_pick_one_value(void **state)
         }
 }
 
+/* Over the borders of splits: a token of a long prompt, also alone with all threads on its splits. */
+static void long_contexts_are_near_double_and_the_same_alone(void **state)
+{
+    struct random r = random_begin("long_contexts_are_near_double_and_the_same_alone");
+    static const uint32_t rows[] = { 0, 63, 64, 511, 512, 700, 1023, 1024, LONG - 1 };
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t i = 0; tier_is_here(tier) && i < sizeof long_shapes / sizeof *long_shapes;
+             i++) {
+            const struct shape *s = &long_shapes[i];
+            struct work w = work_new(&r, s, LONG);
+            struct ops_rig one = ops_rig_open(tier, 1, &w.setup);
+            struct ops_rig many = ops_rig_open(tier, 4, &w.setup);
+            size_t stride = out_stride(s);
+            float *whole = run(&w, &many, LONG), *chunks = run(&w, &one, 333);
+            assert_memory_equal(chunks, whole, LONG * stride * sizeof *whole);
+            for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+                float alone[8 * 64];
+                for (uint32_t h = 0; h < s->n_heads; h++)
+                    check_head(&w, whole, rows[k], h);
+                step(&w, k % 2 ? &one : &many, rows[k], 1, alone);
+                assert_memory_equal(alone, whole + rows[k] * stride, (stride - 1) * sizeof *whole);
+            }
+            free(whole);
+            free(chunks);
+            ops_rig_close(&one);
+            ops_rig_close(&many);
+            work_free(&w);
+        }
+}
+
+/* What eight bits cost, on numbers without outliers. */
+static void int8_pages_are_near_float_pages(void **state)
+{
+    struct random r = random_begin("int8_pages_are_near_float_pages");
+    const struct shape eight = { 8, 2, 64, 16, 0, DTYPE_I8, 0, 2, 0 };
+    struct shape full = eight;
+    size_t n = TOKENS * out_stride(&eight);
+
+    (void)state;
+    full.dtype = DTYPE_F32;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        struct work w, v;
+        struct ops_rig a, b;
+        float *x, *y;
+        if (!tier_is_here(tier))
+            continue;
+        w = work_new(&r, &eight, TOKENS);
+        v = work_new(&r, &full, TOKENS);
+        memcpy(v.qkv, w.qkv, TOKENS * w.row * sizeof *w.qkv);
+        a = ops_rig_open(tier, 1, &w.setup);
+        b = ops_rig_open(tier, 1, &v.setup);
+        x = run(&w, &a, TOKENS);
+        y = run(&v, &b, TOKENS);
+        for (size_t i = 0; i < n; i++)
+            assert_true(fabsf(x[i] - y[i]) < 0.008f); /* a step is 1 / 127 */
+        free(x);
+        free(y);
+        ops_rig_close(&a);
+        ops_rig_close(&b);
+        work_free(&w);
+        work_free(&v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_is_near_double),
         cmocka_unit_test(chunks_and_threads_do_not_change_bits),
         cmocka_unit_test(huge_scores_pick_one_value),
+        cmocka_unit_test(long_contexts_are_near_double_and_the_same_alone),
+        cmocka_unit_test(int8_pages_are_near_float_pages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

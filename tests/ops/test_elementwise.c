@@ -90,6 +90,33 @@ static void tiers_convert_alike(void **state)
     }
 }
 
+/* Every tier the same codes: the largest is 127, ties go to even, zeroes stay zero, and nothing is past n. */
+static void codes_are_the_same_everywhere(void **state)
+{
+    struct random r = random_begin("codes_are_the_same_everywhere");
+
+    (void)state;
+    for (uint32_t n = 1; n <= LENGTH_MAX; n++) {
+        float x[LENGTH_MAX], largest = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            x[i] = n % 3 ? random_float(&r) * 1000 : (float)(i % 5) / 2;
+            largest = fmaxf(largest, fabsf(x[i]));
+        }
+        for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+            const struct cpu_kernels *k = kernels_of(tier);
+            int8_t codes[LENGTH_MAX + 1];
+            float inverse = largest > 0 ? 1 / (largest / 127) : 0;
+            codes[n] = 99;
+            if (!k)
+                continue;
+            assert_true(k->narrow_i8(codes, x, n) == largest / 127);
+            assert_int_equal(codes[n], 99);
+            for (uint32_t i = 0; i < n; i++)
+                assert_int_equal(codes[i], lrintf(x[i] * inverse));
+        }
+    }
+}
+
 static void rmsnorm_is_near_double(void **state)
 {
     struct random r = random_begin("rmsnorm_is_near_double");
@@ -270,6 +297,7 @@ int main(void)
         cmocka_unit_test(halves_survive_the_way_there_and_back),
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(tiers_convert_alike),
+        cmocka_unit_test(codes_are_the_same_everywhere),
         cmocka_unit_test(rmsnorm_is_near_double),
         cmocka_unit_test(rmsnorm_of_zeros_is_zero),
         cmocka_unit_test(activations_are_near_double_everywhere),

@@ -27,6 +27,19 @@ static struct kvpool make(void)
     return p;
 }
 
+/* int8: a float for each token and vector beside the codes, blocks on whole floats. */
+static void kvpool_pages_hold_scales_beside_codes(void **state)
+{
+    struct kvpool_shape eight = shape;
+
+    (void)state;
+    eight.dtype = DTYPE_I8;
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (16 * 8 + 16 * 4));
+    eight.page_tokens = 1;
+    eight.head_dim = 6;
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * 12);
+}
+
 static void kvpool_parts_do_not_overlap(void **state)
 {
     struct kvpool p = make();
@@ -675,6 +688,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kvpool_parts_do_not_overlap),
+        cmocka_unit_test(kvpool_pages_hold_scales_beside_codes),
         cmocka_unit_test(kvpool_lease_gives_every_page_once),
         cmocka_unit_test(kvpool_free_page_is_like_new_but_for_its_generation),
         cmocka_unit_test(kvpool_commit_appends_token_ids),
