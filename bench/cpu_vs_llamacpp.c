@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "bench/compare/plan.h"
-#include "gpu-worker/load/host.h"
+#include "common/host.h"
 
 struct options {
     struct plan plan;
@@ -27,25 +27,41 @@ enum {
     OPT_SVG,
     OPT_MARKDOWN,
     OPT_BUDGET,
+    OPT_APART,
+    OPT_OUR_SERVER,
+    OPT_PEER_SERVER,
 };
+
+/* {words} are replaced: bench/compare/servers.h. */
+#define OUR_SERVER                                                                                 \
+    "exec {bin}/llmd --model {model} --host 127.0.0.1 --port {port} --threads "                    \
+    "{threads} --max-num-seqs 32 --max-model-len 512 --log-level error --runtime-dir {dir}"
+#define PEER_SERVER                                                                                \
+    "exec ${LLAMA_SERVER:-llama-server} -m {model} --host 127.0.0.1 --port {port} -t {threads} "   \
+    "-tb {threads} -np 32 -c 16384 -b 512 -ub 512 2>/dev/null"
 
 static const struct argp_option argp_options[] = {
     { "library", OPT_LIBRARY, "DIR", 0, "folder of llama.cpp's shared objects", 0 },
     { "models", OPT_MODELS, "DIR", 0, "folder of the model files; missing ones are made", 0 },
     { "shapes", 's', "LIST", 0, "7b,1.1b,110m (default all three), also tiny", 0 },
     { "types", 't', "LIST", 0, "q4_0,q8_0,f16 (default), also bf16", 0 },
-    { "scenario", 'c', "NAME", 0, "speed (default), mixed or busy", 0 },
+    { "scenario", 'c', "NAME", 0, "speed (default), mixed, busy, logits or server", 0 },
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 5)", 0 },
     { "threads", 'n', "N", 0, "threads of each engine (default: the cores of this process)", 0 },
     { "quick", 'q', 0, 0, "small shapes, fewer cases, done within a minute", 0 },
     { "budget", OPT_BUDGET, "S", 0, "no round begins after so many seconds", 0 },
     { "cpu-clock", OPT_CPU_CLOCK, 0, 0,
       "tokens over CPU time instead of wall time: for one thread beside other work", 0 },
+    { "apart", OPT_APART, 0, 0, "load a model for its turns only, even if both fit the memory", 0 },
     { "chunk", OPT_CHUNK, "N", 0, "mixed: rows of a prompt in one of our steps (default 64)", 0 },
     { "ours", OPT_OURS, "PATH", 0, "a model for our side in place of the file", 0 },
     { "quantize", OPT_QUANTIZE, "TYPE", 0, "our side: quantise at load", 0 },
     { "shared-kv", OPT_SHARED_KV, 0, 0, "llama.cpp: one KV buffer for all sequences", 0 },
     { "pinned", OPT_PINNED, 0, 0, "llama.cpp: threads pinned", 0 },
+    { "our-server", OPT_OUR_SERVER, "COMMAND", 0,
+      "server: starts ours; {model} {port} {threads} {bin} {dir} are replaced", 0 },
+    { "peer-server", OPT_PEER_SERVER, "COMMAND", 0,
+      "server: starts the other (default: $LLAMA_SERVER, else llama-server)", 0 },
     { "csv", OPT_CSV, "FILE", 0, "write the results", 0 },
     { "svg", OPT_SVG, "FILE", 0, "draw the ratios", 0 },
     { "markdown", OPT_MARKDOWN, "FILE", 0, "write the table of the README", 0 },
@@ -76,12 +92,12 @@ static void parse_types(struct plan *p, char *list, struct argp_state *state)
 
 static enum scenario parse_scenario(const char *name, struct argp_state *state)
 {
-    static const char *const names[] = { "speed", "mixed", "busy" };
+    static const char *const names[] = { "speed", "mixed", "busy", "logits", "server" };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return (enum scenario)i;
-    argp_error(state, "scenario: speed, mixed or busy");
+    argp_error(state, "scenario: speed, mixed, busy, logits or server");
     return SCENARIO_SPEED;
 }
 
@@ -132,6 +148,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_CPU_CLOCK:
         p->cpu_clock = true;
         return 0;
+    case OPT_APART:
+        p->apart = true;
+        return 0;
     case OPT_CHUNK:
         p->chunk = number(arg, 1, 500, "chunk", state);
         return 0;
@@ -146,6 +165,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_PINNED:
         p->pinned = true;
+        return 0;
+    case OPT_OUR_SERVER:
+        p->our_server = arg;
+        return 0;
+    case OPT_PEER_SERVER:
+        p->peer_server = arg;
         return 0;
     case OPT_CSV:
         o->csv = arg;
@@ -201,7 +226,12 @@ int main(int argc, char **argv)
     static const struct argp argp = { .options = argp_options,
                                       .parser = parse,
                                       .doc = "Our engine and llama.cpp's on the same weights." };
-    static struct options o = { .plan = { .rounds = 5, .chunk = 64, .ours = "", .quantize = "" } };
+    static struct options o = { .plan = { .rounds = 5,
+                                          .chunk = 64,
+                                          .ours = "",
+                                          .quantize = "",
+                                          .our_server = OUR_SERVER,
+                                          .peer_server = PEER_SERVER } };
     static struct figures figures;
     struct limits_options how = { .passes = 10, .read_bytes = (size_t)1 << 30 };
     struct machine_limits limits;
@@ -210,6 +240,7 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     fill_defaults(&o.plan);
     how.n_threads = o.plan.n_threads;
+    how.cpu_clock = o.plan.cpu_clock;
     if (o.plan.quick) {
         how.passes = 4;
         how.read_bytes = (size_t)256 << 20;

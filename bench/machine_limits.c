@@ -173,6 +173,19 @@ static bool is_huge(const void *memory)
     return kib > 0;
 }
 
+/* Bytes a second of all threads. */
+static double read_pass(struct crew *c, size_t bytes, bool cpu_clock)
+{
+    uint64_t wall_ns = crew_run(c);
+    double sum = 0;
+
+    if (!cpu_clock)
+        return (double)bytes / ((double)wall_ns * 1e-9);
+    for (uint32_t i = 0; i < c->n_threads; i++)
+        sum += (double)bytes / c->n_threads / ((double)c->cpu_ns[i] * 1e-9);
+    return sum;
+}
+
 static double measure_read(uint32_t n_threads, const struct limits_options *o, bool huge,
                            bool *is_so)
 {
@@ -196,7 +209,7 @@ static double measure_read(uint32_t n_threads, const struct limits_options *o, b
     used = o->read_bytes / n_threads / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES * n_threads;
     c.work = work_read;
     for (uint32_t i = 0; i < o->passes; i++) {
-        double rate = (double)used / ((double)crew_run(&c) * 1e-9);
+        double rate = read_pass(&c, used, o->cpu_clock);
         best = rate > best ? rate : best;
     }
     munmap(map, mapped);

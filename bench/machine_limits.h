@@ -2,7 +2,7 @@
  *
  * Threads are pinned, one a CPU of the scheduling mask.  A limit is the best of some passes: other work on
  * the machine only ever takes away.  Arithmetic is counted over the CPU time of the threads, so a busy
- * neighbour does not lower it; bandwidth is over the clock. */
+ * neighbour does not lower it; bandwidth is over the clock, unless asked otherwise. */
 #ifndef LLMD_BENCH_MACHINE_LIMITS_H
 #define LLMD_BENCH_MACHINE_LIMITS_H
 
@@ -12,6 +12,7 @@ struct limits_options {
     uint32_t n_threads; /* 0 = the CPUs of the scheduling mask */
     uint32_t passes;
     size_t read_bytes; /* of one pass: many times the last cache */
+    bool cpu_clock;    /* bandwidth, too, over the CPU time of the threads */
 };
 
 struct machine_limits {

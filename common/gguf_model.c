@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-enum { TYPE_CONTROL = 3 }; /* of tokenizer.ggml.token_type */
+enum { TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 }; /* of tokenizer.ggml.token_type */
 
 bool gguf_model_key(const struct gguf *g, const char *suffix, char key[GGUF_KEY_BYTES],
                     struct err *e)
@@ -96,7 +96,8 @@ static void add_spelled(const struct gguf *g, struct id_list *list, uint32_t voc
         return;
     for (uint64_t i = 0; tokens.n > 0 && i < kinds.n; i++) {
         struct gguf_string token = gguf_array_next(&tokens);
-        if (gguf_array_integer(&kinds, i, &kind) && kind == TYPE_CONTROL && ends_a_text(token))
+        if (gguf_array_integer(&kinds, i, &kind) &&
+            (kind == TYPE_CONTROL || kind == TYPE_USER_DEFINED) && ends_a_text(token))
             add_id(list, (int64_t)i, vocab_size);
     }
 }

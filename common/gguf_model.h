@@ -16,8 +16,8 @@ bool gguf_model_count(const struct gguf *g, const char *suffix, uint32_t *v, str
 /* Rows of the embedding: the key, else the length of the token list. */
 bool gguf_model_vocab_size(const struct gguf *g, uint32_t *v, struct err *e);
 
-/* The ids at which a text ends: end of sequence, of turn and of message as the keys name them, and control
- * tokens spelled as published models spell them, since files made before those keys have only the first.
+/* The ids at which a text ends: end of sequence, of turn and of message as the keys name them, and tokens
+ * of their own spelled as published models spell them, since files made before those keys have only the first.
  * All different, each less than the vocabulary; at most max. */
 uint32_t gguf_model_end_ids(const struct gguf *g, int32_t *ids, uint32_t max);
 

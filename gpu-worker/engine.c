@@ -136,6 +136,7 @@ struct engine *engine_new(const struct engine_boot *boot, struct err *e)
                                                    (uint32_t)boot->config->max_num_batched_tokens,
                                                .sequences_max = g->table.cap },
                    &g->cache);
+    step_pace_init(&g->pace, g->scheduler.running_max);
     start_step(g);
     start_delivery(g);
     if (boot->epoch > 1)
@@ -150,6 +151,7 @@ void engine_free(struct engine *g)
         return;
     delivery_fini(&g->delivery);
     step_fini(&g->step);
+    step_pace_fini(&g->pace);
     scheduler_fini(&g->scheduler);
     sequence_table_fini(&g->table);
     kvcache_fini(&g->cache);
@@ -396,18 +398,36 @@ static void watch_weights(struct engine *g)
     l->n_chunks_reloaded = n;
 }
 
-static bool run_step(struct engine *g, struct err *e)
+static const struct plan *plan_step(struct engine *g)
 {
+    uint32_t n_streams = scheduler_n_streams(&g->scheduler);
+    uint32_t rows = step_pace_rows(&g->pace, n_streams, g->boot.config->prefill_step_percent);
+    const struct plan *plan = scheduler_plan(&g->scheduler, rows);
     struct stats *stats = engine_stats(g);
-    uint64_t start = clock_mono_ns();
-    const struct plan *plan;
-
-    watch_weights(g);
-    plan = scheduler_plan(&g->scheduler);
 
     stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
     stat_add(stats, STAT_prefix_cache_queries, plan->n_looked_up);
     stat_add(stats, STAT_prefix_cache_hits, plan->n_found);
+    return plan;
+}
+
+static void note_step(struct engine *g, const struct plan *plan, uint64_t took_ns)
+{
+    struct stats *stats = engine_stats(g);
+
+    step_pace_learn(&g->pace, plan->n_streams, plan->n_rows - plan->n_streams, took_ns);
+    stat_add(stats, STAT_steps, 1);
+    hist_observe(stats, HIST_step_tokens, plan->n_rows);
+    hist_observe(stats, HIST_step_seconds, (double)took_ns / (double)NS_PER_S);
+}
+
+static bool run_step(struct engine *g, struct err *e)
+{
+    uint64_t start = clock_mono_ns();
+    const struct plan *plan;
+
+    watch_weights(g);
+    plan = plan_step(g);
     if (plan->n_items == 0)
         return true;
     if (!forward(g, plan, e)) {
@@ -416,13 +436,11 @@ static bool run_step(struct engine *g, struct err *e)
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
     }
     step_sample(&g->step);
-    stat_add(stats, STAT_prompt_tokens, count_prompt_rows(plan));
+    stat_add(engine_stats(g), STAT_prompt_tokens, count_prompt_rows(plan));
     for (uint32_t i = 0; i < g->step.n_draws; i++)
         commit_draw(g, &g->step.draws[i]);
     commit_chunks(g, plan);
-    stat_add(stats, STAT_steps, 1);
-    hist_observe(stats, HIST_step_tokens, plan->n_rows);
-    hist_observe(stats, HIST_step_seconds, (double)(clock_mono_ns() - start) / (double)NS_PER_S);
+    note_step(g, plan, clock_mono_ns() - start);
     return true;
 }
 

@@ -7,6 +7,7 @@
 #include "gpu-worker/scheduler.h"
 #include "gpu-worker/step.h"
 #include "gpu-worker/step_history.h"
+#include "gpu-worker/step_pace.h"
 #include "gpu-worker/submit_check.h"
 
 struct engine {
@@ -18,6 +19,7 @@ struct engine {
     struct scheduler scheduler;
     struct step step;
     struct step_history history;
+    struct step_pace pace;
     struct delivery delivery;
     uint64_t next_order;
     uint64_t next_deadline_ns; /* no live sequence has an earlier one; UINT64_MAX = none */

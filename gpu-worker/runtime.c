@@ -41,6 +41,19 @@ struct model {
     struct model_info info;
 };
 
+/* The type that most bytes of the weights have. */
+static const char *main_dtype(const struct weights_plan *plan)
+{
+    uint64_t bytes[N_DTYPES] = { 0 };
+    uint32_t best = DTYPE_NONE;
+
+    for (uint32_t i = 0; i < plan->n; i++)
+        bytes[plan->tensors[i].entry.dtype] += plan->tensors[i].entry.bytes;
+    for (uint32_t t = 0; t < N_DTYPES; t++)
+        best = bytes[t] > bytes[best] ? t : best;
+    return dtype_name((enum dtype)best);
+}
+
 static void fill_info(struct model *m, const char *dir, const struct weights_plan *plan)
 {
     size_t end = strlen(dir), begin;
@@ -51,8 +64,7 @@ static void fill_info(struct model *m, const char *dir, const struct weights_pla
         begin--;
     snprintf(m->info.name, sizeof m->info.name, "%.*s", (int)(end - begin), dir + begin);
     snprintf(m->info.architecture, sizeof m->info.architecture, "%s", m->c.architecture);
-    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s",
-             dtype_name(plan->tensors[0].entry.dtype));
+    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s", main_dtype(plan));
     m->info.vocab_size = m->c.vocab_size;
     m->info.n_layers = m->c.n_layers;
     m->info.n_kv_heads = m->c.n_kv_heads;
@@ -84,6 +96,7 @@ static bool model_open(struct model *m, const struct config *config, struct llam
     m->files = tensors_open(config->model, e);
     if (!m->files)
         return false;
+    plan->quantize = quantize_of(config->quantize);
     if (!llama_plan(plan, &m->c, shard, m->files, e))
         return err_wrap(e, "model directory '%s'", config->model);
     fill_info(m, config->model, plan);
@@ -149,8 +162,12 @@ static bool check_pool(const struct kvpool *pool, const struct model *m,
                        const struct config *config, struct err *e)
 {
     const struct kvpool_hdr *h = pool->hdr;
-    struct kvpool_shape shape = { h->n_pages,    h->page_tokens, h->n_layers,
-                                  h->n_kv_heads, h->head_dim,    (enum dtype)h->dtype };
+    struct kvpool_shape shape = { .n_pages = h->n_pages,
+                                  .page_tokens = h->page_tokens,
+                                  .n_layers = h->n_layers,
+                                  .n_kv_heads = h->n_kv_heads,
+                                  .head_dim = h->head_dim,
+                                  .dtype = (enum dtype)h->dtype };
 
     if (h->page_bytes != kvpool_page_bytes(&shape))
         return err_set(e, ERR_PROTO, 0, "KV pool: pages of %llu bytes, their shape needs %llu",
@@ -506,7 +523,7 @@ static bool size_weights(const struct model *m, uint32_t tp_size, const struct w
 {
     *size = (struct weights_size){ weights_plan_segment_bytes(first), first->data_bytes };
     for (uint32_t rank = 1; rank < tp_size; rank++) {
-        struct weights_plan plan = { 0 };
+        struct weights_plan plan = { .quantize = first->quantize };
         bool ok = llama_plan(&plan, &m->c, (struct llama_shard){ rank, tp_size }, m->files, e);
         uint64_t bytes = weights_plan_segment_bytes(&plan);
         size->shard_max = bytes > size->shard_max ? bytes : size->shard_max;
@@ -562,10 +579,12 @@ static uint64_t take_from_pool(uint64_t *pool, uint64_t segment_bytes, uint64_t 
     return bytes;
 }
 
-static uint64_t pool_bytes(void)
+static uint64_t pool_bytes(const struct config *config)
 {
     struct huge_host host;
 
+    if (strcmp(config->huge_pages, "off") == 0)
+        return 0;
     huge_host_read(&host, "");
     return host.pool_free * HUGE_BYTES;
 }
@@ -625,7 +644,7 @@ static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
 bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
                      struct err *e)
 {
-    uint64_t available = host_memory_available(""), pool = pool_bytes();
+    uint64_t available = host_memory_available(""), pool = pool_bytes(config);
     uint32_t tp_size = (uint32_t)config->tp_size;
     struct model m = { 0 };
     struct weights_plan first = { 0 };

@@ -20,6 +20,7 @@ void scheduler_init(struct scheduler *s, const struct scheduler_limits *limits,
                              .max_num_batched_tokens = limits->max_num_batched_tokens,
                              .sequences_max = limits->sequences_max };
     s->running = mem_zalloc(running_max, sizeof(struct sequence *));
+    s->reading = mem_zalloc(running_max, sizeof(struct sequence *));
     s->waiting = mem_zalloc(limits->sequences_max, sizeof(struct sequence *));
     s->plan.items = mem_zalloc(running_max, sizeof *s->plan.items);
 }
@@ -28,6 +29,7 @@ void scheduler_fini(struct scheduler *s)
 {
     free(s->running);
     free(s->waiting);
+    free(s->reading);
     free(s->plan.items);
     *s = (struct scheduler){ 0 };
 }
@@ -202,6 +204,11 @@ static bool is_held(const struct sequence *q)
            q->held_by->order == q->held_order && q->held_by->n_computed < q->held_until;
 }
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 static uint32_t rows_due(const struct sequence *q)
 {
     return sequence_n_tokens(q) - q->n_computed;
@@ -275,18 +282,58 @@ static void add_item(struct plan *p, struct sequence *q, uint32_t n_rows)
     p->n_rows += n_rows;
 }
 
-static void share_rows(struct scheduler *s)
+static void add_streams(struct scheduler *s)
 {
     struct plan *p = &s->plan;
 
     for (uint32_t i = 0; i < s->n_running; i++)
         if (rows_due(s->running[i]) == 1)
             add_item(p, s->running[i], 1);
-    for (uint32_t i = 0; i < s->n_running && p->n_rows < s->max_num_batched_tokens; i++) {
-        uint32_t due = rows_due(s->running[i]), left = s->max_num_batched_tokens - p->n_rows;
-        if (due > 1)
-            add_item(p, s->running[i], due < left ? due : left);
+    p->n_streams = p->n_items;
+}
+
+static int compare_rest(const void *a, const void *b)
+{
+    const struct sequence *x = *(struct sequence *const *)a, *y = *(struct sequence *const *)b;
+
+    if (sequence_priority(x) != sequence_priority(y))
+        return sequence_priority(x) < sequence_priority(y) ? -1 : 1;
+    if (rows_due(x) != rows_due(y))
+        return rows_due(x) < rows_due(y) ? -1 : 1;
+    return sequence_goes_before(x, y) ? -1 : 1;
+}
+
+/* `left` rows for those that are being read; a quarter of them is kept for the first. */
+static void share_prompt_rows(struct scheduler *s, uint32_t left)
+{
+    const struct sequence *first;
+    uint32_t n = 0, kept;
+
+    for (uint32_t i = 0; i < s->n_running; i++)
+        if (rows_due(s->running[i]) > 1)
+            s->reading[n++] = s->running[i];
+    if (n == 0)
+        return;
+    first = s->reading[0];
+    kept = least(rows_due(first), (left + 3) / 4);
+    left -= kept;
+    qsort(s->reading, n, sizeof(struct sequence *), compare_rest);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t has = s->reading[i] == first ? kept : 0;
+        uint32_t more = least(rows_due(s->reading[i]) - has, left);
+        left -= more;
+        if (has + more > 0)
+            add_item(&s->plan, s->reading[i], has + more);
     }
+}
+
+static void share_rows(struct scheduler *s, uint32_t prompt_rows_max)
+{
+    uint32_t left;
+
+    add_streams(s);
+    left = s->max_num_batched_tokens - s->plan.n_rows;
+    share_prompt_rows(s, s->plan.n_streams > 0 ? least(left, prompt_rows_max) : left);
 }
 
 static struct sequence *first_suspect(const struct scheduler *s)
@@ -306,22 +353,31 @@ static struct sequence *first_suspect(const struct scheduler *s)
 static void plan_alone(struct scheduler *s, struct sequence *q)
 {
     const struct kvcache_match nothing = { 0 };
-    uint32_t due;
 
     if (q->state == SEQUENCE_WAITING) {
         while (s->n_running > 0 && !would_fit(s, q, &nothing, 0))
             preempt_last(s);
         start(s, q);
     }
-    due = rows_due(q);
-    add_item(&s->plan, q, due < s->max_num_batched_tokens ? due : s->max_num_batched_tokens);
+    add_item(&s->plan, q, least(rows_due(q), s->max_num_batched_tokens));
+    s->plan.n_streams = s->plan.n_rows == 1;
 }
 
-const struct plan *scheduler_plan(struct scheduler *s)
+uint32_t scheduler_n_streams(const struct scheduler *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->n_running; i++)
+        n += rows_due(s->running[i]) == 1;
+    return n;
+}
+
+const struct plan *scheduler_plan(struct scheduler *s, uint32_t prompt_rows_max)
 {
     struct sequence *suspect = s->n_suspects > 0 ? first_suspect(s) : NULL;
 
-    s->plan.n_items = s->plan.n_rows = s->plan.n_preempted = 0;
+    assert(prompt_rows_max > 0);
+    s->plan.n_items = s->plan.n_rows = s->plan.n_streams = s->plan.n_preempted = 0;
     s->plan.n_looked_up = s->plan.n_found = 0;
     kvcache_begin_plan(s->cache);
     if (suspect) {
@@ -329,7 +385,7 @@ const struct plan *scheduler_plan(struct scheduler *s)
     } else {
         grow_running(s);
         admit_waiting(s);
-        share_rows(s);
+        share_rows(s, prompt_rows_max);
     }
     assert(s->plan.n_items > 0 || s->n_running + s->n_waiting == 0);
     return &s->plan;

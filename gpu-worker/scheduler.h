@@ -13,8 +13,13 @@
  *              and one more page for each one running; the first that does not fit blocks those behind
  *              it, or takes the places of running ones with lower priority.  What it takes from the prefix
  *              cache (kvcache.h) is computed already
- *   3. rows    one row for each sequence in decode, then prefill chunks, first to last, with what is
- *              left of max_num_batched_tokens
+ *   3. rows    one row for each sequence in decode, then prefill chunks with what is left of
+ *              max_num_batched_tokens, or with what the caller allows beside decode rows, if that is less
+ *
+ * Prompts share their rows by priority, and within one the shortest rest goes first: so the mean time to
+ * the first token is the least (Schrage 1968), and a short prompt does not wait for a long one.  A
+ * quarter of the rows is for the first of all in any case, so none that is being read stands still for ever: the
+ * one before it ends, and then it is the first.
  *
  * "First" is sequence_goes_before(): a total order that never changes for a pair.  The first of all
  * cannot be preempted and alone it fits the pool (checked at SUBMIT): a page is free, or cached and can be
@@ -46,6 +51,7 @@ struct plan {
     struct plan_item *items; /* [max_num_seqs] */
     uint32_t n_items;
     uint32_t n_rows;
+    uint32_t n_streams;   /* items that are one decode row */
     uint32_t n_preempted; /* while this plan was made */
     uint64_t n_looked_up; /* tokens of sequences that began to run with it */
     uint64_t n_found;     /* of these, in the prefix cache */
@@ -58,6 +64,7 @@ struct scheduler {
     uint32_t sequences_max;
     struct sequence **running; /* first to last */
     struct sequence **waiting; /* first to last */
+    struct sequence **reading; /* [running_max] scratch: those that get prefill rows */
     uint32_t n_running, n_waiting;
     uint32_t n_suspects; /* of both; while there are any, one at a time runs, alone */
     struct plan plan;
@@ -77,8 +84,11 @@ void scheduler_remove(struct scheduler *s, struct sequence *q);
 /* A suspect made a token: it is none any more. */
 void scheduler_acquit(struct scheduler *s, struct sequence *q);
 
-/* Plan one step.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
+/* Running sequences that have one row to do: streams whose next token waits for the step. */
+uint32_t scheduler_n_streams(const struct scheduler *s);
+
+/* Plan one step, with at most prompt_rows_max > 0 prefill rows when there are decode rows.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
  * is no live sequence, and never else. */
-const struct plan *scheduler_plan(struct scheduler *s);
+const struct plan *scheduler_plan(struct scheduler *s, uint32_t prompt_rows_max);
 
 #endif

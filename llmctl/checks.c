@@ -181,6 +181,11 @@ static void judge_segment(const struct facts *f, struct check *c, const Llmd__Se
     bool is_small = strcmp(m->pages, "small") == 0;
     char all[32], mapped[32], huge[32];
 
+    if (strcmp(m->pages, "off") == 0) {
+        find(c, "small ones, as the setting huge_pages says");
+        return;
+    }
+
     terminal_bytes(all, sizeof all, m->bytes);
     terminal_bytes(mapped, sizeof mapped, m->resident_bytes);
     terminal_bytes(huge, sizeof huge, m->huge_bytes);

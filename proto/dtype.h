@@ -14,7 +14,8 @@ static inline const char *dtype_name(enum dtype t)
     return (unsigned)t < N_DTYPES ? names[t] : "?";
 }
 
-/* Bytes of n elements (int4: two a byte). */
+/* Bytes of n elements (int4: two a byte).  Of codes alone for int8 and int4: their scales come on top, and
+ * how much a matrix takes with them is packing_bytes() (gpu-worker/ops/packing.h). */
 static inline size_t dtype_bytes(enum dtype t, size_t n)
 {
     static const uint8_t bits[N_DTYPES] = { 0, 32, 16, 16, 8, 4 };

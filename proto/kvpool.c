@@ -53,7 +53,8 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
         return err_set(e, ERR_SYS, errno, "draw the hash seed of the KV pool");
     if (!segment_create_large(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
-                              data_offset + shape->n_pages * page_bytes, instance, e))
+                              data_offset + shape->n_pages * page_bytes, instance,
+                              !shape->small_pages, e))
         return false;
     ((struct kvpool_hdr *)s.hdr)->index_offset = index_offset;
     map_parts(p, &s);

@@ -22,6 +22,7 @@ struct kvpool_shape {
     uint32_t n_pages, page_tokens;
     uint32_t n_layers, n_kv_heads, head_dim;
     enum dtype dtype;
+    bool small_pages; /* of memory: never huge ones */
 };
 
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape);

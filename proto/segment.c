@@ -98,20 +98,27 @@ bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version,
 }
 
 bool segment_create_large(struct segment *s, enum segment_kind kind, uint32_t version,
-                          const char *name, size_t bytes, uint64_t instance, struct err *e)
+                          const char *name, size_t bytes, uint64_t instance, bool wants_huge,
+                          struct err *e)
 {
     struct err why;
 
-    if (bytes < HUGE_FROM_BYTES || !create(s, name, bytes, SEGMENT_PAGES_RESERVED, &why))
-        return segment_create(s, kind, version, name, bytes, instance, e);
-    put_header(s, kind, version, instance);
+    if (wants_huge && bytes >= HUGE_FROM_BYTES &&
+        create(s, name, bytes, SEGMENT_PAGES_RESERVED, &why)) {
+        put_header(s, kind, version, instance);
+        return true;
+    }
+    if (!segment_create(s, kind, version, name, bytes, instance, e))
+        return false;
+    if (!wants_huge)
+        s->hdr->pages = SEGMENT_PAGES_OFF;
     return true;
 }
 
 const char *segment_pages_name(const struct segment_hdr *h)
 {
-    static const char *const names[N_SEGMENT_PAGES] = { "small", "reserved", "advised",
-                                                        "collapsed" };
+    static const char *const names[N_SEGMENT_PAGES] = { "small", "reserved", "advised", "collapsed",
+                                                        "off" };
     uint32_t pages = atomic_load_explicit(&h->pages, memory_order_relaxed);
 
     return pages < N_SEGMENT_PAGES ? names[pages] : "small";

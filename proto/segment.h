@@ -33,6 +33,7 @@ enum segment_pages {
     SEGMENT_PAGES_RESERVED,  /* from the pool of huge pages: what maps or unmaps counts in these */
     SEGMENT_PAGES_ADVISED,   /* MADV_HUGEPAGE */
     SEGMENT_PAGES_COLLAPSED, /* MADV_COLLAPSE */
+    SEGMENT_PAGES_OFF,       /* small, and to stay so: set by who makes the segment */
     N_SEGMENT_PAGES
 };
 
@@ -62,11 +63,12 @@ bool segment_create(struct segment *s, enum segment_kind kind, uint32_t version,
 /* The same for a large segment: out of the pool of reserved huge pages, rounded up to these, when it is worth it
  * and the pool has enough; else as above.  All of it is promised before this returns, so that no access can
  * meet SIGBUS for want of a page; where a control group could break that promise later, all of it is
- * taken now. */
+ * taken now.  wants_huge false: small pages, and PAGES_OFF tells the others so. */
 bool segment_create_large(struct segment *s, enum segment_kind kind, uint32_t version,
-                          const char *name, size_t bytes, uint64_t instance, struct err *e);
+                          const char *name, size_t bytes, uint64_t instance, bool wants_huge,
+                          struct err *e);
 
-/* "small", "reserved", "advised", "collapsed". */
+/* "small", "reserved", "advised", "collapsed", "off". */
 const char *segment_pages_name(const struct segment_hdr *h);
 
 /* Map a received descriptor; takes fd on success and on failure (closed then).  ERR_PROTO names what

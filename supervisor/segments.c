@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/mem.h"
 #include "proto/group_layout.h"
@@ -39,13 +40,19 @@ static bool create_groups(struct segments *s, const struct config *c, const Llmd
     return true;
 }
 
-static bool create_weights(struct segment *s, uint32_t shard, uint64_t bytes, uint64_t instance,
-                           struct err *e)
+static bool wants_huge(const struct config *c)
+{
+    return strcmp(c->huge_pages, "off") != 0;
+}
+
+static bool create_weights(struct segment *s, const struct config *c, uint32_t shard,
+                           uint64_t bytes, uint64_t instance, struct err *e)
 {
     char name[32];
 
     snprintf(name, sizeof name, "llmd-weights-%u", shard);
-    return segment_create_large(s, SEGMENT_WEIGHTS, WEIGHTS_VERSION, name, bytes, instance, e);
+    return segment_create_large(s, SEGMENT_WEIGHTS, WEIGHTS_VERSION, name, bytes, instance,
+                                wants_huge(c), e);
 }
 
 static void make_room(struct segments *s, const struct config *c)
@@ -66,6 +73,7 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
         .n_kv_heads = plan->n_kv_heads,
         .head_dim = plan->head_dim,
         .dtype = (enum dtype)plan->kv_dtype,
+        .small_pages = !wants_huge(c),
     };
 
     make_room(s, c);
@@ -75,7 +83,7 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
         !create_groups(s, c, plan, instance, e))
         return false;
     for (uint32_t r = 0; r < s->tp_size; r++) /* first: all of them are read at each step */
-        if (!create_weights(&s->weights[r], r, plan->weights_shard_bytes, instance, e))
+        if (!create_weights(&s->weights[r], c, r, plan->weights_shard_bytes, instance, e))
             return false;
     return kvpool_create(&s->kvpool, &shape, instance, e);
 }

@@ -20,6 +20,7 @@ struct engine_options {
     uint32_t seqs_max;     /* 1..ENGINE_SEQS_MAX */
     uint32_t tokens_alone; /* longest lone sequence */
     uint32_t tokens_a_seq; /* longest of the others */
+    bool cpu_clock;        /* measure CPU time, not wall time */
     bool shared_kv;        /* llama.cpp: one KV buffer for all sequences, as its server has it */
     bool pinned;           /* llama.cpp: one thread a core, fixed */
     const char *quantize;  /* ours: quantise at load, "" = as the file has it */

@@ -9,6 +9,7 @@
 
 #include "bench/compare/engine.h"
 #include "common/mem.h"
+#include "gpu-worker/ops/ops.h"
 #include "gpu-worker/runtime.h"
 #include "proto/group_layout.h"
 #include "proto/weights_layout.h"
@@ -119,7 +120,8 @@ static struct engine *llmd_open(const struct engine_options *o, struct engine_in
         return NULL;
     }
     snprintf(info->version, sizeof info->version, "llmd %s", LLMD_VERSION);
-    snprintf(info->variant, sizeof info->variant, "weights %s, KV %s", g->info.weights_dtype,
+    snprintf(info->variant, sizeof info->variant, "%s, weights %s, KV %s",
+             cpu_tier_name(cpu_tier_choose("auto")), g->info.weights_dtype,
              dtype_name(g->plan.kv_dtype));
     info->vocab_size = g->info.vocab_size;
     return g;

@@ -39,7 +39,8 @@ static _Noreturn void child_main(int fd, pid_t parent, const struct engine_class
     struct workload w = { .class = class,
                           .seqs_max = o->seqs_max,
                           .tokens_alone = o->tokens_alone,
-                          .tokens_a_seq = o->tokens_a_seq };
+                          .tokens_a_seq = o->tokens_a_seq,
+                          .cpu_clock = o->cpu_clock };
     FILE *in = fdopen(fd, "r"), *out = fdopen(dup(fd), "w");
     struct err e;
 

@@ -1,9 +1,27 @@
 #include "bench/compare/figures.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct figure *figures_add(struct figures *all, const struct shape *shape,
+                           const struct weight_type *type, const char *work, const char *unit)
+{
+    struct figure *f = &all->items[all->n];
+
+    assert(all->n < FIGURES_MAX);
+    all->n++;
+    *f = (struct figure){ .shape = shape, .type = type, .unit = unit };
+    snprintf(f->work, sizeof f->work, "%s", work);
+    return f;
+}
+
+double *figure_values(struct figure *f, bool ours)
+{
+    return ours ? f->ours : f->theirs;
+}
 
 /* ---- arithmetic ---- */
 

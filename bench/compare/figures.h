@@ -6,6 +6,7 @@
 #ifndef LLMD_BENCH_COMPARE_FIGURES_H
 #define LLMD_BENCH_COMPARE_FIGURES_H
 
+#include <stdbool.h>
 #include <stdio.h>
 
 #include "bench/machine_limits.h"
@@ -40,6 +41,13 @@ struct figures {
     char ours[256], theirs[256]; /* version and configuration */
     const struct machine_limits *limits;
 };
+
+/* Add a figure without rounds; at most FIGURES_MAX. */
+struct figure *figures_add(struct figures *all, const struct shape *shape,
+                           const struct weight_type *type, const char *work, const char *unit);
+
+/* [ROUNDS_MAX], of our side or of theirs. */
+double *figure_values(struct figure *f, bool ours);
 
 /* The most that a case can do here: the larger one of the time to read its bytes and of the time to
  * compute its products. */

@@ -8,9 +8,11 @@
 enum { PLAN_SHAPES_MAX = 8, PLAN_TYPES_MAX = 8 };
 
 enum scenario {
-    SCENARIO_SPEED, /* prompts and streams, one kind at a time */
-    SCENARIO_MIXED, /* streams run on while prompts are read */
-    SCENARIO_BUSY,  /* every core is also wanted by another process */
+    SCENARIO_SPEED, /* scenario.h says what each does */
+    SCENARIO_MIXED,
+    SCENARIO_BUSY,
+    SCENARIO_LOGITS,
+    SCENARIO_SERVER,
 };
 
 struct plan {
@@ -19,15 +21,17 @@ struct plan {
     uint32_t n_shapes, n_types;
     enum scenario scenario;
     bool quick;     /* fewer cases, and no round begins after budget_s */
+    bool apart;     /* never both models in memory */
     bool cpu_clock; /* tokens over CPU time of the process: for one thread on a busy machine */
     uint32_t rounds, n_threads;
-    uint32_t budget_s;      /* of all; 0 = none */
-    uint32_t chunk;         /* mixed: rows of a prompt in one of our steps */
-    const char *models;     /* folder of the files, made when they are missing */
-    const char *library;    /* of llama.cpp */
-    const char *ours;       /* a model for our side instead of the file, "" = none */
-    const char *quantize;   /* our side, as the server's setting */
-    bool shared_kv, pinned; /* of llama.cpp */
+    uint32_t budget_s;                    /* of all; 0 = none */
+    uint32_t chunk;                       /* mixed: rows of a prompt in one of our steps */
+    const char *models;                   /* folder of the files, made when they are missing */
+    const char *library;                  /* of llama.cpp */
+    const char *ours;                     /* a model for our side instead of the file, "" = none */
+    const char *quantize;                 /* our side, as the server's setting */
+    bool shared_kv, pinned;               /* of llama.cpp */
+    const char *our_server, *peer_server; /* commands (servers.h) */
 };
 
 /* All groups of a plan, one after the other; figures are printed as they come, and collected.  A group that

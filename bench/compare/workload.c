@@ -4,6 +4,7 @@
  * compute the same rows.  A step ends when its logits can be read. */
 #include "bench/compare/workload.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,26 +18,13 @@ enum { WARM_STEPS = 2 };
 #define MEASURE_NS (250 * NS_PER_MS) /* short cases are repeated until they have run so long */
 
 struct tally {
-    uint64_t ns, cpu_ns; /* passed; used by all threads of this process */
-    uint64_t tokens;
+    uint64_t ns, tokens;
 };
 
-struct moment {
-    uint64_t ns, cpu_ns;
-};
-
-static struct moment moment_now(void)
+/* Wall time, or CPU time of all threads of this process. */
+static uint64_t now_ns(const struct workload *w)
 {
-    return (struct moment){ clock_mono_ns(), clock_read_ns(CLOCK_PROCESS_CPUTIME_ID) };
-}
-
-static void tally_add(struct tally *t, struct moment begin, uint64_t tokens)
-{
-    struct moment now = moment_now();
-
-    t->ns += now.ns - begin.ns;
-    t->cpu_ns += now.cpu_ns - begin.cpu_ns;
-    t->tokens += tokens;
+    return w->cpu_clock ? clock_read_ns(CLOCK_PROCESS_CPUTIME_ID) : clock_mono_ns();
 }
 
 /* Any tokens but the special ones; the same for both engines. */
@@ -93,28 +81,57 @@ static bool run_decode_step(struct workload *w, const uint32_t *seqs, uint32_t n
 static bool prefill(struct workload *w, uint32_t n_tokens, struct tally *t, struct err *e)
 {
     do {
-        struct moment begin;
+        uint64_t begin;
         w->class->rewind(w->engine, SEQ_ALONE, 0);
-        begin = moment_now();
+        begin = now_ns(w);
         if (!run_span(w, SEQ_ALONE, 0, n_tokens, e))
             return false;
-        tally_add(t, begin, n_tokens);
+        t->ns += now_ns(w) - begin;
+        t->tokens += n_tokens;
     } while (t->ns < MEASURE_NS);
     return true;
 }
 
-/* Give each sequence its context, unless it has it. */
+/* How many tokens of its context a sequence has. */
+static uint32_t context_of(const struct workload *w, uint32_t seq)
+{
+    return seq == SEQ_ALONE ? 0 : w->context[seq];
+}
+
+/* The missing context of as many sequences as one step has rows for; how many these are. */
+static bool fill_contexts(struct workload *w, const uint32_t *seqs, uint32_t n, uint32_t n_tokens,
+                          uint32_t *n_filled, struct err *e)
+{
+    int32_t tokens[ENGINE_ROWS_MAX];
+    struct step_part parts[ENGINE_SEQS_MAX];
+    uint32_t n_parts = 0, rows = 0, i = 0;
+
+    for (; i < n; i++) {
+        uint32_t have = context_of(w, seqs[i]), want = have < n_tokens ? n_tokens - have : 0;
+        if (rows + want > ENGINE_ROWS_MAX)
+            break;
+        if (want == 0)
+            continue;
+        w->class->rewind(w->engine, seqs[i], have);
+        fill_tokens(w, tokens + rows, want, seqs[i], have);
+        parts[n_parts++] = (struct step_part){ seqs[i], have, want, tokens + rows };
+        rows += want;
+    }
+    *n_filled = i;
+    return n_parts == 0 || run_parts(w, parts, n_parts, e);
+}
+
+/* Give each sequence its context, at most ENGINE_ROWS_MAX tokens, unless it has it. */
 static bool prepare_context(struct workload *w, const uint32_t *seqs, uint32_t n, uint32_t n_tokens,
                             struct err *e)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        bool alone = seqs[i] == SEQ_ALONE;
-        uint32_t have = alone ? 0 : w->context[seqs[i]];
-        w->class->rewind(w->engine, seqs[i], have < n_tokens ? have : n_tokens);
-        if (!run_span(w, seqs[i], have, n_tokens, e))
+    for (uint32_t i = 0, filled; i < n; i += filled)
+        if (!fill_contexts(w, seqs + i, n - i, n_tokens, &filled, e))
             return false;
-        if (!alone)
-            w->context[seqs[i]] = have > n_tokens ? have : n_tokens;
+    for (uint32_t i = 0; i < n; i++) {
+        w->class->rewind(w->engine, seqs[i], n_tokens);
+        if (seqs[i] != SEQ_ALONE && w->context[seqs[i]] < n_tokens)
+            w->context[seqs[i]] = n_tokens;
     }
     return true;
 }
@@ -138,13 +155,14 @@ static bool decode(struct workload *w, uint32_t n_streams, uint32_t n_tokens, ui
         if (!run_decode_step(w, seqs, n_streams, context + i, e))
             return false;
     do {
-        struct moment begin;
+        uint64_t begin;
         rewind_all(w, seqs, n_streams, context);
-        begin = moment_now();
+        begin = now_ns(w);
         for (uint32_t i = 0; i < n_tokens; i++)
             if (!run_decode_step(w, seqs, n_streams, context + i, e))
                 return false;
-        tally_add(t, begin, (uint64_t)n_tokens * n_streams);
+        t->ns += now_ns(w) - begin;
+        t->tokens += (uint64_t)n_tokens * n_streams;
     } while (t->ns < MEASURE_NS);
     rewind_all(w, seqs, n_streams, context);
     return true;
@@ -183,10 +201,10 @@ static bool mix_step(struct workload *w, struct mix *m, uint32_t prompt_rows, st
         fill_tokens(w, tokens + n, prompt_rows, n, m->prompt_at);
         parts[n] = (struct step_part){ n, m->prompt_at, prompt_rows, tokens + n };
     }
-    begin = clock_mono_ns();
+    begin = now_ns(w);
     if (!run_parts(w, parts, n + (prompt_rows > 0), e))
         return false;
-    m->samples[m->n_samples++] = clock_mono_ns() - begin;
+    m->samples[m->n_samples++] = now_ns(w) - begin;
     m->position++;
     return true;
 }
@@ -227,11 +245,11 @@ static bool mix_run(struct workload *w, struct mix *m, char *answer, size_t n, s
     qsort(m->samples, m->n_samples, sizeof *m->samples, by_time);
     quiet = m->samples[m->n_samples / 2];
     m->n_samples = 0;
-    begin = clock_mono_ns();
+    begin = now_ns(w);
     for (uint32_t i = 0; i < m->n_prompts; i++)
         if (!mix_prompt(w, m, e))
             return false;
-    begin = clock_mono_ns() - begin;
+    begin = now_ns(w) - begin;
     qsort(m->samples, m->n_samples, sizeof *m->samples, by_time);
     k = (m->n_samples * 99 + 99) / 100 - 1;
     snprintf(answer, n, "ok %" PRIu64 " %" PRIu64 " %" PRIu64 " %u %" PRIu64 " %" PRIu64,
@@ -260,13 +278,44 @@ static bool mixed(struct workload *w, struct mix *m, char *answer, size_t n, str
     return ok;
 }
 
+/* ---- logits ---- */
+
+/* One position a step, as a stream has it. */
+static bool write_logits(struct workload *w, uint32_t n_tokens, FILE *out, struct err *e)
+{
+    w->class->rewind(w->engine, SEQ_ALONE, 0);
+    for (uint32_t i = 0; i < n_tokens; i++) {
+        int32_t token;
+        struct step_part part = { SEQ_ALONE, i, 1, &token };
+        const float *logits[ENGINE_SEQS_MAX];
+        fill_tokens(w, &token, 1, SEQ_ALONE, i);
+        if (!w->class->step(w->engine, &part, 1, logits, e))
+            return false;
+        fwrite(logits[0], sizeof(float), w->info.vocab_size, out);
+    }
+    return true;
+}
+
+static bool logits(struct workload *w, uint32_t n_tokens, const char *path, struct err *e)
+{
+    FILE *out = fopen(path, "wb");
+    bool ok;
+
+    if (!out)
+        return err_set(e, ERR_SYS, errno, "create '%s'", path);
+    ok = write_logits(w, n_tokens, out, e);
+    if (fclose(out) != 0 && ok)
+        ok = err_set(e, ERR_SYS, errno, "write '%s'", path);
+    return ok;
+}
+
 /* ---- commands ---- */
 
 static bool answer_tally(bool ok, const struct tally *t, const struct err *e, char *answer,
                          size_t n)
 {
     if (ok)
-        snprintf(answer, n, "ok %" PRIu64 " %" PRIu64 " %" PRIu64, t->ns, t->cpu_ns, t->tokens);
+        snprintf(answer, n, "ok %" PRIu64 " %" PRIu64, t->ns, t->tokens);
     else
         snprintf(answer, n, "error %s", e->msg);
     return true;
@@ -278,12 +327,14 @@ static bool decode_fits(const struct workload *w, uint32_t n_streams, uint32_t n
     uint32_t longest = n_streams == 1 ? w->tokens_alone : w->tokens_a_seq;
 
     return n_streams >= 1 && n_streams <= w->seqs_max && n_tokens >= 1 &&
+           context <= ENGINE_ROWS_MAX &&
            context + (n_tokens > WARM_STEPS ? n_tokens : WARM_STEPS) <= longest;
 }
 
 bool workload_run(struct workload *w, const char *command, char *answer, size_t n)
 {
     uint32_t a, b, c;
+    char path[512];
     struct mix m = { 0 };
     struct tally t = { 0 };
     struct err e = { 0 };
@@ -297,6 +348,13 @@ bool workload_run(struct workload *w, const char *command, char *answer, size_t 
     if (sscanf(command, "mixed %u %u %u %u", &m.n_streams, &m.n_prompts, &m.prompt_tokens,
                &m.chunk) == 4) {
         if (!mixed(w, &m, answer, n, &e))
+            snprintf(answer, n, "error %s", e.msg);
+        return true;
+    }
+    if (sscanf(command, "logits %u %511s", &a, path) == 2 && a >= 1 && a <= w->tokens_alone) {
+        if (logits(w, a, path, &e))
+            snprintf(answer, n, "ok");
+        else
             snprintf(answer, n, "error %s", e.msg);
         return true;
     }

@@ -86,9 +86,19 @@ static void note(struct segment *s, enum segment_pages pages)
     atomic_store_explicit(&s->hdr->pages, pages, memory_order_relaxed);
 }
 
-static bool is_reserved(const struct segment *s)
+static bool is(const struct segment *s, enum segment_pages pages)
 {
-    return atomic_load_explicit(&s->hdr->pages, memory_order_relaxed) == SEGMENT_PAGES_RESERVED;
+    return atomic_load_explicit(&s->hdr->pages, memory_order_relaxed) == (uint32_t)pages;
+}
+
+/* Where shared memory has huge pages unasked (shmem_enabled: always), only the opposite advice keeps them away;
+ * a kernel without huge pages refuses that too. */
+static bool is_off(struct segment *s)
+{
+    if (!is(s, SEGMENT_PAGES_OFF))
+        return false;
+    (void)madvise(s->hdr, s->bytes, MADV_NOHUGEPAGE);
+    return true;
 }
 
 static bool take_advice(struct segment *s)
@@ -105,9 +115,9 @@ bool huge_pages_take(struct segment *s, struct threads *threads, struct err *e)
     bool advised;
     int error;
 
-    if (!is_worth_it(s))
+    if (!is_worth_it(s) || is_off(s))
         return true;
-    if (is_reserved(s)) {
+    if (is(s, SEGMENT_PAGES_RESERVED)) {
         run(s, threads, populate, &error);
         return !error || err_set(e, ERR_SYS, error,
                                  "fill %zu bytes of reserved huge pages; is there a limit on them "
@@ -126,6 +136,6 @@ bool huge_pages_take(struct segment *s, struct threads *threads, struct err *e)
 
 void huge_pages_advise(struct segment *s)
 {
-    if (is_worth_it(s) && !is_reserved(s) && take_advice(s))
+    if (is_worth_it(s) && !is_off(s) && !is(s, SEGMENT_PAGES_RESERVED) && take_advice(s))
         note(s, SEGMENT_PAGES_ADVISED);
 }

@@ -67,6 +67,13 @@ static bool put_number(struct reader *r, const char *suffix, const char *field)
     return true;
 }
 
+static bool put_number_if(struct reader *r, const char *suffix, const char *field)
+{
+    char key[GGUF_KEY_BYTES];
+
+    return !own_key(r, suffix, key) || put_number(r, suffix, field);
+}
+
 static bool put_number_or(struct reader *r, const char *suffix, const char *field, double absent)
 {
     char key[GGUF_KEY_BYTES];
@@ -88,6 +95,20 @@ static void put_text(struct reader *r, const char *field, const char *v)
 {
     jw_key(&r->w, field);
     jw_str(&r->w, v);
+}
+
+/* Positions that a row sees; 0, which files say for "all", where there is no key. */
+static bool read_window(struct reader *r, uint32_t *window)
+{
+    char key[GGUF_KEY_BYTES];
+    int64_t v = 0;
+
+    if (own_key(r, "attention.sliding_window", key) && !gguf_integer(r->g, key, &v, r->e))
+        return false;
+    if (v < 0 || v > INT32_MAX)
+        return err_set(r->e, ERR_MODEL, 0, "key '%.80s' is %lld", key, (long long)v);
+    *window = (uint32_t)v;
+    return true;
 }
 
 /* ---- groups of fields ---- */
@@ -124,8 +145,29 @@ static bool put_kinds(struct reader *r)
     put_bool(r, "tie_word_embeddings", !has_tensor(r, "output.weight"));
     put_bool(r, "attention_bias", has_tensor(r, "blk.0.attn_q.bias"));
     put_bool(r, "mlp_bias", has_tensor(r, "blk.0.ffn_gate.bias"));
-    return put_number(r, "attention.layer_norm_rms_epsilon", "rms_norm_eps") &&
-           put_count_if(r, "attention.sliding_window", "sliding_window");
+    return put_number(r, "attention.layer_norm_rms_epsilon", "rms_norm_eps");
+}
+
+/* GGUF has no name for Mistral: a Llama, and with a window it is none of HuggingFace's. */
+static bool put_architecture(struct reader *r)
+{
+    bool mistral = is(r, "llama") && !r->family->sparse;
+    uint32_t window = 0;
+
+    if (!read_window(r, &window))
+        return false;
+    window = window == 0 && is(r, "gemma2") ? 4096 : window; /* early files lack it */
+    mistral = mistral && window > 0;
+    jw_key(&r->w, "architectures");
+    jw_array(&r->w);
+    jw_str(&r->w, mistral ? "MistralForCausalLM" : r->family->architecture);
+    jw_array_end(&r->w);
+    put_text(r, "model_type", mistral ? "mistral" : r->family->model_type);
+    if (window > 0) {
+        jw_key(&r->w, "sliding_window");
+        jw_uint(&r->w, window);
+    }
+    return true;
 }
 
 static void put_ends(struct reader *r)
@@ -204,24 +246,64 @@ static bool put_longrope(struct reader *r)
 {
     put_text(r, "type", "longrope");
     return put_factors(r, "rope_factors_short.weight", "short_factor") &&
-           put_factors(r, "rope_factors_long.weight", "long_factor");
+           put_factors(r, "rope_factors_long.weight", "long_factor") &&
+           put_number_if(r, "rope.scaling.attn_factor", "attention_factor");
+}
+
+/* What the paper does not have must be as if it were not there. */
+static bool put_yarn(struct reader *r)
+{
+    static const struct {
+        const char *suffix;
+        double neutral;
+    } others[] = { { "rope.scaling.attn_factor", 1 },
+                   { "rope.scaling.yarn_attn_factor", 1 },
+                   { "rope.scaling.yarn_ext_factor", 1 },
+                   { "rope.scaling.yarn_log_multiplier", 0 } };
+    char key[GGUF_KEY_BYTES];
+    double v;
+
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (!own_key(r, others[i].suffix, key))
+            continue;
+        if (!gguf_number(r->g, key, &v, r->e))
+            return false;
+        if (v != others[i].neutral)
+            return err_set(r->e, ERR_MODEL, 0, "key '%.80s' is %g; this build computes %g", key, v,
+                           others[i].neutral);
+    }
+    return put_number_if(r, "rope.scaling.yarn_beta_fast", "beta_fast") &&
+           put_number_if(r, "rope.scaling.yarn_beta_slow", "beta_slow");
+}
+
+/* A factor without a type means linear. */
+static bool read_scaling_type(struct reader *r, struct gguf_string *type)
+{
+    char key[GGUF_KEY_BYTES];
+
+    if (own_key(r, "rope.scaling.type", key))
+        return gguf_string(r->g, key, type, r->e);
+    *type = own_key(r, "rope.scaling.factor", key) ? (struct gguf_string){ "linear", 6 }
+                                                   : (struct gguf_string){ "none", 4 };
+    return true;
 }
 
 static bool put_scaling(struct reader *r)
 {
-    char key[GGUF_KEY_BYTES];
-    struct gguf_string type = { "none", 4 };
+    struct gguf_string type;
 
-    if (own_key(r, "rope.scaling.type", key) && !gguf_string(r->g, key, &type, r->e))
-        return false;
     if (has_tensor(r, "rope_factors_long.weight"))
         return put_longrope(r);
+    if (!read_scaling_type(r, &type))
+        return false;
+    if (gguf_string_is(type, "none")) {
+        put_text(r, "type", "default");
+        return true;
+    }
     jw_key(&r->w, "type");
-    if (gguf_string_is(type, "none"))
-        jw_str(&r->w, "default");
-    else
-        jw_strn(&r->w, type.s, type.n);
-    return gguf_string_is(type, "none") || put_number(r, "rope.scaling.factor", "factor");
+    jw_strn(&r->w, type.s, type.n);
+    return put_number(r, "rope.scaling.factor", "factor") &&
+           (!gguf_string_is(type, "yarn") || put_yarn(r));
 }
 
 /* Dimensions that are not turned: only what the reader knows, by the name it has there. */
@@ -264,6 +346,31 @@ static bool put_rope(struct reader *r)
 
 /* ---- what only some families have ---- */
 
+/* Sizes that early files lack follow from that of all experts in use together. */
+static bool put_expert_sizes(struct reader *r)
+{
+    char key[GGUF_KEY_BYTES];
+    uint32_t inner, used, one;
+
+    if (!gguf_model_count(r->g, "feed_forward_length", &inner, r->e) ||
+        !gguf_model_count(r->g, "expert_used_count", &used, r->e))
+        return false;
+    one = inner / used;
+    if (own_key(r, "expert_feed_forward_length", key) &&
+        !gguf_model_count(r->g, "expert_feed_forward_length", &one, r->e))
+        return false;
+    if (own_key(r, "expert_shared_feed_forward_length", key) &&
+        !gguf_model_count(r->g, "expert_shared_feed_forward_length", &inner, r->e))
+        return false;
+    jw_key(&r->w, "moe_intermediate_size");
+    jw_uint(&r->w, one);
+    if (is(r, "qwen2moe")) {
+        jw_key(&r->w, "shared_expert_intermediate_size");
+        jw_uint(&r->w, inner);
+    }
+    return true;
+}
+
 static bool put_experts(struct reader *r)
 {
     bool mixtral = is(r, "llama");
@@ -273,15 +380,13 @@ static bool put_experts(struct reader *r)
     put_bool(r, "norm_topk_prob", !is(r, "qwen2moe"));
     return put_count(r, "expert_count", mixtral ? "num_local_experts" : "num_experts") &&
            put_count(r, "expert_used_count", "num_experts_per_tok") &&
-           (mixtral || put_count(r, "expert_feed_forward_length", "moe_intermediate_size")) &&
-           put_count_if(r, "expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+           (mixtral || put_expert_sizes(r));
 }
 
 /* The numbers of the published models stand for keys that early files lack.  Scores of the largest one are
  * scaled by the model's width over its heads, those of the others by the head's. */
 static bool put_gemma2(struct reader *r)
 {
-    char key[GGUF_KEY_BYTES];
     uint32_t layers, scalar, heads;
 
     if (!is(r, "gemma2"))
@@ -297,37 +402,19 @@ static bool put_gemma2(struct reader *r)
     }
     jw_key(&r->w, "query_pre_attn_scalar");
     jw_uint(&r->w, scalar);
-    if (!own_key(r, "attention.sliding_window", key)) {
-        jw_key(&r->w, "sliding_window");
-        jw_uint(&r->w, 4096);
-    }
     return put_number_or(r, "attn_logit_softcapping", "attn_logit_softcapping", 50) &&
            put_number_or(r, "final_logit_softcapping", "final_logit_softcapping", 30);
 }
 
 /* ---- the whole ---- */
 
-/* GGUF has no name for Mistral: a Llama, and with a window it is none of HuggingFace's. */
-static void put_architecture(struct reader *r)
-{
-    char key[GGUF_KEY_BYTES];
-    bool mistral =
-        is(r, "llama") && !r->family->sparse && own_key(r, "attention.sliding_window", key);
-
-    jw_key(&r->w, "architectures");
-    jw_array(&r->w);
-    jw_str(&r->w, mistral ? "MistralForCausalLM" : r->family->architecture);
-    jw_array_end(&r->w);
-    put_text(r, "model_type", mistral ? "mistral" : r->family->model_type);
-}
-
 static bool put_config(struct reader *r)
 {
     bool ok;
 
     jw_object(&r->w);
-    put_architecture(r);
-    ok = put_sizes(r) && put_kinds(r) && put_rope(r) && put_experts(r) && put_gemma2(r);
+    ok = put_architecture(r) && put_sizes(r) && put_kinds(r) && put_rope(r) && put_experts(r) &&
+         put_gemma2(r);
     put_ends(r);
     jw_object_end(&r->w);
     return ok;

@@ -187,30 +187,69 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
                                  packing_panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
-/* Are the rows of the file what a panel of that format holds? */
-static bool is_as_stored(enum tensor_type from, enum dtype to)
+/* How the rows of a matrix come to their panels. */
+enum row_way {
+    ROWS_COPIED,  /* as the file has them */
+    ROWS_CODES,   /* its codes and scales, exactly */
+    ROWS_ROUNDED, /* their values, rounded */
+};
+
+static enum row_way row_way(enum tensor_type from, enum dtype to)
 {
-    return (from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
-           (from == TENSOR_BF16 && to == DTYPE_BF16);
+    if ((from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
+        (from == TENSOR_BF16 && to == DTYPE_BF16))
+        return ROWS_COPIED;
+    return quantize_is_exact(from, to) ? ROWS_CODES : ROWS_ROUNDED;
+}
+
+/* Room for the rows of a panel on their way. */
+struct panel_rows {
+    float *values;    /* [rows, cols] */
+    int8_t *codes;    /* [rows, cols] */
+    uint16_t *scales; /* [rows, blocks] */
+};
+
+static struct panel_rows panel_rows_new(struct panel_shape s, enum row_way way)
+{
+    size_t n = (size_t)s.rows * s.cols;
+
+    if (way == ROWS_CODES)
+        return (struct panel_rows){ .codes = mem_alloc(n), .scales = mem_alloc(n) };
+    return (struct panel_rows){ .values = way == ROWS_ROUNDED ? mem_alloc(n * 4) : NULL };
+}
+
+static void panel_rows_free(struct panel_rows *rows)
+{
+    free(rows->values);
+    free(rows->codes);
+    free(rows->scales);
 }
 
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
-                       float *values, void *to)
+                       struct panel_rows rows, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
-    const void *rows[PACKING_PANEL_ROWS_MAX];
+    uint32_t blocks = s.cols / TENSOR_TYPE_CODES_GROUP; /* types with codes have whole ones */
+    const void *from[PACKING_PANEL_ROWS_MAX];
+    enum dtype dtype = (enum dtype)want->entry.dtype;
+    enum row_way way = row_way(want->from->type, dtype);
 
-    if (is_as_stored(want->from->type, (enum dtype)want->entry.dtype)) {
-        for (uint32_t r = 0; r < n; r++)
-            rows[r] = tensor_row(want->from, want->first + first + r);
-        packing_copy((enum dtype)want->entry.dtype, to, rows, n, s.cols);
-        return;
+    for (uint32_t r = 0; r < n; r++) {
+        from[r] = tensor_row(want->from, want->first + first + r);
+        if (way == ROWS_CODES)
+            tensor_type_to_codes(want->from->type, rows.codes + (size_t)r * s.cols,
+                                 rows.scales + (size_t)r * blocks, from[r], s.cols);
+        else if (way == ROWS_ROUNDED)
+            tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, from[r],
+                                 s.cols);
     }
-    for (uint32_t r = 0; r < n; r++)
-        tensor_type_to_float(want->from->type, values + (size_t)r * s.cols,
-                             tensor_row(want->from, want->first + first + r), s.cols);
-    packing_pack((enum dtype)want->entry.dtype, to, values, n, s.cols);
+    if (way == ROWS_COPIED)
+        packing_copy(dtype, to, from, n, s.cols);
+    else if (way == ROWS_CODES)
+        packing_pack_codes(dtype, to, rows.codes, rows.scales, n, s.cols);
+    else
+        packing_pack(dtype, to, rows.values, n, s.cols);
 }
 
 /* Panels that lie in the range whole are packed in place, those at its ends beside it. */
@@ -219,17 +258,17 @@ static void fill_matrix(const struct weights_want *want, char *data, struct weig
     const struct weights_tensor *t = &want->entry;
     struct panel_shape s = panel_shape(t);
     uint64_t begin = r.begin > t->offset ? (r.begin - t->offset) / s.bytes : 0;
-    float *values = mem_alloc((size_t)s.rows * s.cols * sizeof *values);
+    struct panel_rows rows = panel_rows_new(s, row_way(want->from->type, (enum dtype)t->dtype));
     char *edge = mem_alloc(s.bytes);
 
     for (uint64_t i = begin, at; (at = t->offset + i * s.bytes) < r.end && i * s.bytes < t->bytes;
          i++) {
         bool inside = at >= r.begin && at + s.bytes <= r.end;
-        pack_panel(want, s, i, values, inside ? data + at : edge);
+        pack_panel(want, s, i, rows, inside ? data + at : edge);
         if (!inside)
             copy_overlap(data, at, edge, s.bytes, r);
     }
-    free(values);
+    panel_rows_free(&rows);
     free(edge);
 }
 

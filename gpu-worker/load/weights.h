@@ -12,6 +12,7 @@
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 
 #include "common/hash.h"
+#include "gpu-worker/load/quantize.h"
 #include "gpu-worker/load/tensors.h"
 #include "gpu-worker/ops/threads.h"
 #include "proto/weights_layout.h"
@@ -28,7 +29,8 @@ struct weights_plan {
     struct weights_want *tensors;
     uint32_t n, cap;
     uint64_t data_bytes;
-    uint64_t parameters; /* of the whole model; the model sets it */
+    uint64_t parameters;    /* of the whole model; the model sets it */
+    enum quantize quantize; /* the setting; set it before planning */
 };
 
 /* What one matrix or vector of the shard is made of; `rows` and `cols` are what the files must have. */

@@ -1,6 +1,7 @@
 /* llama_plan.c - which tensors of a model's files make a shard's weights.  Names in the segment are those
  * that llama_open.c binds, in the same order. */
 #include <stdio.h>
+#include <string.h>
 
 #include "gpu-worker/models/llama_internal.h"
 
@@ -85,10 +86,11 @@ struct part {
     bool exact;    /* a matrix that decides between others: not to be rounded */
 };
 
-/* The number format in which a matrix lies in the segment.  16- and 32-bit weights stay what they are. */
-static enum dtype dtype_of(enum tensor_type t)
+static enum dtype dtype_of(const struct planner *p, const char *name, enum tensor_type t)
 {
-    return t == TENSOR_F32 ? DTYPE_F32 : t == TENSOR_F16 ? DTYPE_F16 : DTYPE_BF16;
+    bool embedding = strcmp(name, "embed") == 0 || strcmp(name, "head") == 0;
+
+    return quantize_dtype(p->plan->quantize, embedding ? ROLE_EMBEDDING : ROLE_MATRIX, t);
 }
 
 /* One that holds every value of t. */
@@ -117,7 +119,7 @@ static bool add(const struct planner *p, const char *name, const struct part *pa
         snprintf(from, sizeof from, "%s", part->source);
     t = tensors_find(p->ts, from);
     if (part->cols > 0 && t)
-        source.dtype = part->exact ? exact_dtype_of(t->type) : dtype_of(t->type);
+        source.dtype = part->exact ? exact_dtype_of(t->type) : dtype_of(p, name, t->type);
     llama_tensor_name(full, p->layer, name);
     return weights_plan_add(p->plan, p->ts, full, &source, p->e);
 }

@@ -185,9 +185,9 @@ static void cpu_close(struct ops_stream *s)
     }
 
 static const struct ops tables[N_CPU_TIERS] = {
-    [CPU_PLAIN] = CPU_OPS("plain"),
-    [CPU_AVX2] = CPU_OPS("avx2"),
-    [CPU_AVX512] = CPU_OPS("avx512"),
+    [CPU_PLAIN] = CPU_OPS("plain"),           [CPU_AVX2] = CPU_OPS("avx2"),
+    [CPU_AVXVNNI] = CPU_OPS("avxvnni"),       [CPU_AVX512] = CPU_OPS("avx512"),
+    [CPU_AVX512VNNI] = CPU_OPS("avx512vnni"),
 };
 
 struct tier {
@@ -195,26 +195,21 @@ struct tier {
     const struct linear_kernel *linear[N_DTYPES];
 };
 
+/* The products of a tier: those for floats of one unit, those for integers of another. */
+#define PRODUCTS(floats, integers)                                                                 \
+    {                                                                                              \
+        [DTYPE_F32] = &linear_f32_##floats, [DTYPE_F16] = &linear_f16_##floats,                    \
+        [DTYPE_BF16] = &linear_bf16_##floats, [DTYPE_I8] = &linear_i8_##integers,                  \
+        [DTYPE_I4] = &linear_i4_##integers,                                                        \
+    }
+
 static const struct tier tiers[N_CPU_TIERS] = {
-    [CPU_PLAIN] = { &cpu_kernels_plain,
-                    { [DTYPE_F32] = &linear_f32_plain,
-                      [DTYPE_F16] = &linear_f16_plain,
-                      [DTYPE_BF16] = &linear_bf16_plain,
-                      [DTYPE_I8] = &linear_i8_plain,
-                      [DTYPE_I4] = &linear_i4_plain } },
+    [CPU_PLAIN] = { &cpu_kernels_plain, PRODUCTS(plain, plain) },
 #if defined(__x86_64__)
-    [CPU_AVX2] = { &cpu_kernels_avx2,
-                   { [DTYPE_F32] = &linear_f32_avx2,
-                     [DTYPE_F16] = &linear_f16_avx2,
-                     [DTYPE_BF16] = &linear_bf16_avx2,
-                     [DTYPE_I8] = &linear_i8_avx2,
-                     [DTYPE_I4] = &linear_i4_avx2 } },
-    [CPU_AVX512] = { &cpu_kernels_avx512,
-                     { [DTYPE_F32] = &linear_f32_avx512,
-                       [DTYPE_F16] = &linear_f16_avx512,
-                       [DTYPE_BF16] = &linear_bf16_avx512,
-                       [DTYPE_I8] = &linear_i8_avx2,
-                       [DTYPE_I4] = &linear_i4_avx2 } },
+    [CPU_AVX2] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2) },
+    [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avxvnni) },
+    [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512) },
+    [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512vnni) },
 #endif
 };
 

@@ -14,7 +14,7 @@
 #include "gpu-worker/ops/packing.h"
 
 struct cpu_routes {
-    uint32_t n_experts, n_used;
+    uint32_t rows_max, n_experts, n_used;
     uint32_t n_rows;  /* of the last route() */
     float *logits;    /* [rows_max, n_experts] */
     uint32_t *chosen; /* [rows_max, n_used] experts of a row, ascending */
@@ -34,6 +34,7 @@ struct cpu_routes *cpu_routes_new(const struct ops_setup *u)
         return NULL;
     assert(u->n_experts_used >= 1 && u->n_experts_used <= u->n_experts);
     r = mem_zalloc(1, sizeof *r);
+    r->rows_max = u->rows_max;
     r->n_experts = u->n_experts;
     r->n_used = u->n_experts_used;
     r->logits = aligned_mem(64, (size_t)u->rows_max * u->n_experts * sizeof *r->logits);
@@ -160,21 +161,32 @@ void cpu_route(struct ops_stream *s, const void *x, uint32_t n_rows, const struc
 
 /* ---- the experts ----
  *
- * Experts are taken in waves whose pairs together fit the stream's buffers: all chosen ones at once when
- * few rows are decoded, a few at a time when many are read.  A wave is a job or two, not one for each
- * expert, so a step of one row waits for its threads no oftener than with a dense MLP. */
+ * Experts are taken in waves of some pairs: all chosen ones at once when few rows are decoded, one at a
+ * time when many are read.  A wave is a job or two, not one for each expert, so a step of one row waits for
+ * its threads hardly oftener than with a dense MLP; and larger waves would only push what one job writes out
+ * of the caches before the next one reads it. */
+
+enum { WAVE_PAIRS = 64 };
 
 struct wave {
     uint32_t begin, end; /* experts */
-    uint32_t first, n;   /* their pairs, at most rows_max */
+    uint32_t first, n;   /* their pairs: those of one expert, or WAVE_PAIRS at most */
 };
 
-/* The one behind *w; begin with a zeroed one. */
-static bool next_wave(const struct cpu_routes *r, uint32_t rows_max, struct wave *w)
+static uint32_t pairs_of(const struct cpu_routes *r, uint32_t e)
 {
-    uint32_t begin = w->end, end = begin;
+    return r->first[e + 1] - r->first[e];
+}
 
-    while (end < r->n_experts && r->first[end + 1] - r->first[begin] <= rows_max)
+/* The one behind *w, with a pair at least; begin with a zeroed one. */
+static bool next_wave(const struct cpu_routes *r, struct wave *w)
+{
+    uint32_t most = r->rows_max < WAVE_PAIRS ? r->rows_max : WAVE_PAIRS, begin = w->end, end;
+
+    while (begin < r->n_experts && pairs_of(r, begin) == 0)
+        begin++;
+    end = begin < r->n_experts ? begin + 1 : begin;
+    while (end < r->n_experts && r->first[end + 1] - r->first[begin] <= most)
         end++;
     *w = (struct wave){ begin, end, r->first[begin], r->first[end] - r->first[begin] };
     return begin < r->n_experts;
@@ -191,11 +203,6 @@ struct expert_job {
     size_t y_stride;
     enum activation act;
 };
-
-static uint32_t pairs_of(const struct cpu_routes *r, uint32_t e)
-{
-    return r->first[e + 1] - r->first[e];
-}
 
 static const struct linear_kernel *kernel_of(const struct expert_job *j, const struct weight *w)
 {
@@ -348,7 +355,7 @@ void cpu_experts_gated(struct ops_stream *s, void *y, size_t y_stride, const voi
 
     assert(gate->rows == up->rows && gate->rows <= s->setup.gated_max && !norm->rows);
     assert(packing_panel_rows(gate->dtype) == packing_panel_rows(up->dtype));
-    while (next_wave(r, s->setup.rows_max, &j.wave)) {
+    while (next_wave(r, &j.wave)) {
         j.y = (float *)y + j.wave.first * y_stride;
         run_wave(&j);
     }
@@ -388,7 +395,7 @@ void cpu_experts_down(struct ops_stream *s, void *x, size_t x_stride, const void
     struct expert_job j = { .s = s, .x = y, .w = down, .y = r->down, .y_stride = cols };
 
     assert(cols <= s->setup.expert_down_max);
-    while (next_wave(r, s->setup.rows_max, &j.wave)) {
+    while (next_wave(r, &j.wave)) {
         struct scatter_job add = {
             .r = r, .wave = j.wave, .cols = cols, .x = x, .x_stride = x_stride
         };

@@ -38,11 +38,9 @@ struct int_tile {
     const uint8_t *block; /* its first block; the next is n * INT_INPUT_BYTES further */
 };
 
-static inline uint32_t int_tile_size(uint32_t n_tokens, uint32_t size_max)
+static inline uint32_t int_tiles(uint32_t n_tokens, uint32_t size_max)
 {
-    uint32_t n_tiles = (n_tokens + size_max - 1) / size_max;
-
-    return (n_tokens + n_tiles - 1) / n_tiles;
+    return (n_tokens + size_max - 1) / size_max;
 }
 
 static inline uint32_t int_blocks(uint32_t cols)
@@ -50,15 +48,27 @@ static inline uint32_t int_blocks(uint32_t cols)
     return packing_superblocks(cols) * (PACKING_SUPERBLOCK / PACKING_BLOCK);
 }
 
-/* The tile that begins with token `first`. */
+/* Tile i of int_tiles(); sizes differ by one at most: 9 tokens are 4 + 5 rather than 8 + 1. */
 static inline struct int_tile int_tile_at(const void *input, uint32_t cols, uint32_t n_tokens,
-                                          uint32_t size_max, uint32_t first)
+                                          uint32_t size_max, uint32_t i)
 {
-    uint32_t size = int_tile_size(n_tokens, size_max), left = n_tokens - first;
+    uint64_t n = int_tiles(n_tokens, size_max);
+    uint32_t first = (uint32_t)(n_tokens * (uint64_t)i / n);
+    uint32_t end = (uint32_t)(n_tokens * (uint64_t)(i + 1) / n);
 
-    return (struct int_tile){ first, left < size ? left : size,
+    return (struct int_tile){ first, end - first,
                               (const uint8_t *)input +
                                   (size_t)first * int_blocks(cols) * INT_INPUT_BYTES };
+}
+
+/* The one that has that token. */
+static inline struct int_tile int_tile_of(const void *input, uint32_t cols, uint32_t n_tokens,
+                                          uint32_t size_max, uint32_t token)
+{
+    uint64_t n = int_tiles(n_tokens, size_max);
+    uint64_t i = ((token + 1) * n - 1) / n_tokens;
+
+    return int_tile_at(input, cols, n_tokens, size_max, (uint32_t)i);
 }
 
 static inline const float *int_tile_scales(const uint8_t *block, uint32_t n)
@@ -82,11 +92,8 @@ struct int_slot {
     int32_t *off4, *off8;
 };
 
-static inline struct int_slot int_slot_of(const struct input_job *j, uint32_t size_max,
-                                          uint32_t token, uint32_t b)
+static inline struct int_slot int_slot_of(struct int_tile t, uint32_t token, uint32_t b)
 {
-    uint32_t size = int_tile_size(j->n_tokens, size_max);
-    struct int_tile t = int_tile_at(j->out, j->cols, j->n_tokens, size_max, token - token % size);
     uint8_t *block = (uint8_t *)t.block + (size_t)b * t.n * INT_INPUT_BYTES;
     uint32_t i = token - t.first;
 

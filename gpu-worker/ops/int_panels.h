@@ -14,11 +14,14 @@
  *   few tokens    panel after panel, one forward stream; the input's bytes are broadcast from their tile
  *   many tokens   a group of panels side by side; the input of a tile and superblock is spread out first,
  *                 each four bytes as a whole vector, so that the dot products take it straight from the
- *                 cache and a broadcast is paid once a group instead of once a vector of rows
+ *                 cache and a broadcast is paid once a group instead of once a vector of rows; a group is
+ *                 as many streams, too many for the hardware's prefetching, so each fetches ahead
  *
  * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
  * 127 = 30480.  int8 cannot do that (255 * 127 * 2 saturates at once): for few tokens it moves the sign of
  * the weight to the input, for many both are widened to 16 bits.  The sums are exact either way. */
+#include <assert.h>
+
 #include "gpu-worker/ops/int_prepare.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -235,6 +238,7 @@ INLINE void add_block(float *sum, vf ws, vf xs, vi whole)
 /* One block of one part of a panel by n tokens: x spread, sums [n][16]. */
 INLINE void many_bytes(const vi q[LINES], vf ws, const uint8_t *x, uint32_t n, float *sums)
 {
+#pragma GCC unroll 2
     for (uint32_t t = 0; t < n; t++, x += spread_bytes(DTYPE_I4), sums += PACKING_INT_ROWS)
         add_block(sums, ws, vf_load((const float *)(x + (LINES + 1) * VECTOR_BYTES)),
                   dot_block(q, x, vi_load(x + LINES * VECTOR_BYTES), true));
@@ -258,37 +262,53 @@ INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, f
     many_bytes(q, ws, x, n, sums);
 }
 #else
-/* Half the lines at a time, since a line takes two vectors when it is widened.  The sums of the first half
- * wait in memory. */
-INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
+/* n is constant after inlining, so that the sums of all tokens live in registers while the lines pass by. */
+INLINE void widened_i8(const uint8_t *lines, vf ws, const uint8_t *x, const int n, float *sums)
 {
     const vi even = vi_broadcast(&(uint32_t){ 0x00ff00ff });
-    const uint32_t scale = (2 * LINES + 1) * VECTOR_BYTES, offset = 2 * LINES * VECTOR_BYTES;
-    _Alignas(64) uint8_t waiting[TILE_TOKENS][VECTOR_BYTES];
+    vi sum[TILE_TOKENS];
+
 #pragma GCC unroll 16
-    for (int first = 0; first < LINES; first += LINES / 2) {
-        const uint8_t *in = x;
-        vi low[LINES / 2], high[LINES / 2];
+    for (int t = 0; t < n; t++)
+        sum[t] = vi_load(x + t * spread_bytes(DTYPE_I8) + 2 * LINES * VECTOR_BYTES);
+#pragma GCC unroll 1
+    for (int c = 0; c < LINES; c++) {
+        vi v = vi_load(lines + c * LINE_BYTES);
+        vi low = vi_and(v, even), high = vi_shift_right(v, 8);
 #pragma GCC unroll 16
-        for (int c = 0; c < LINES / 2; c++) {
-            vi v = vi_load(lines + (first + c) * LINE_BYTES);
-            low[c] = vi_and(v, even);
-            high[c] = vi_shift_right(v, 8);
+        for (int t = 0; t < n; t++) {
+            const uint8_t *in = x + t * spread_bytes(DTYPE_I8) + c * VECTOR_BYTES;
+            sum[t] = vi_add32(sum[t], vi_madd16(low, vi_load(in)));
+            sum[t] = vi_add32(sum[t], vi_madd16(high, vi_load(in + LINES * VECTOR_BYTES)));
         }
-        for (uint32_t t = 0; t < n; t++, in += spread_bytes(DTYPE_I8)) {
-            vi sum = vi_load(first == 0 ? in + offset : waiting[t]);
+    }
 #pragma GCC unroll 16
-            for (int c = 0; c < LINES / 2; c++) {
-                sum = vi_add32(sum, vi_madd16(low[c], vi_load(in + (first + c) * VECTOR_BYTES)));
-                sum = vi_add32(
-                    sum, vi_madd16(high[c], vi_load(in + (LINES + first + c) * VECTOR_BYTES)));
-            }
-            if (first == 0)
-                vi_store(waiting[t], sum);
-            else
-                add_block(sums + t * PACKING_INT_ROWS, ws, vf_load((const float *)(in + scale)),
-                          sum);
-        }
+    for (int t = 0; t < n; t++) {
+        const uint8_t *scale = x + t * spread_bytes(DTYPE_I8) + (2 * LINES + 1) * VECTOR_BYTES;
+        add_block(sums + t * PACKING_INT_ROWS, ws, vf_load((const float *)scale), sum[t]);
+    }
+}
+
+INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
+{
+    switch (n) {
+    case 4:
+        widened_i8(lines, ws, x, 4, sums);
+        break;
+    case 5:
+        widened_i8(lines, ws, x, 5, sums);
+        break;
+    case 6:
+        widened_i8(lines, ws, x, 6, sums);
+        break;
+    case 7:
+        widened_i8(lines, ws, x, 7, sums);
+        break;
+    case 8:
+        widened_i8(lines, ws, x, 8, sums);
+        break;
+    default:
+        assert(!"more than FEW_TOKENS in tiles of at most 8 make tiles of 4 to 8");
     }
 }
 #endif
@@ -296,6 +316,11 @@ INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, f
 INLINE void many_superblock(const enum dtype dtype, const uint8_t *superblock, const uint8_t *x,
                             uint32_t n, float *sums)
 {
+    const char *next = (const char *)superblock + superblock_bytes(dtype);
+
+#pragma GCC unroll 20
+    for (size_t at = 0; at < superblock_bytes(dtype); at += LINE_BYTES)
+        _mm_prefetch(next + at, _MM_HINT_T0);
     for (uint32_t b = 0; b < 2; b++, x += n * spread_bytes(dtype))
         for (int part = 0; part < PARTS; part++) {
             const uint8_t *lines = lines_of(dtype, superblock, b, part);
@@ -337,11 +362,9 @@ INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, cons
     for (uint32_t row = row_begin, n; left > 0; left -= n) {
         uint32_t n_groups = (left + GROUP_PANELS - 1) / GROUP_PANELS;
         n = (left + n_groups - 1) / n_groups;
-        for (uint32_t t = 0; t < j->n_tokens;) {
-            struct int_tile tile = int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, t);
-            many_group(j, dtype, &s, panels, n, row, tile);
-            t += tile.n;
-        }
+        for (uint32_t i = 0; i < int_tiles(j->n_tokens, TILE_TOKENS); i++)
+            many_group(j, dtype, &s, panels, n, row,
+                       int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, i));
         row += n * PACKING_INT_ROWS;
         panels += n * panel_bytes;
     }

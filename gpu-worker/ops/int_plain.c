@@ -52,11 +52,12 @@ static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
     for (uint32_t t = begin; t < end; t++) {
         const float *x = input_row(j, t);
         float scale = j->norm ? norm_scale(x, j->cols, j->norm->eps) : 1;
+        struct int_tile tile = int_tile_of(j->out, j->cols, j->n_tokens, TILE_TOKENS, t);
         for (uint32_t b = 0; b < int_blocks(j->cols); b++) {
             float block[PACKING_BLOCK] = { 0 };
             for (uint32_t k = b * PACKING_BLOCK; k < (b + 1) * PACKING_BLOCK && k < j->cols; k++)
                 block[k % PACKING_BLOCK] = j->norm ? j->norm->w[k] * (x[k] * scale) : x[k];
-            put_block(int_slot_of(j, TILE_TOKENS, t, b), block);
+            put_block(int_slot_of(tile, t, b), block);
         }
     }
 }

@@ -90,6 +90,7 @@ static inline void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
 static void prepare_row(const struct input_job *j, uint32_t token)
 {
     const float *x = input_row(j, token), *w = j->norm ? j->norm->w : NULL;
+    struct int_tile tile = int_tile_of(j->out, j->cols, j->n_tokens, TILE_TOKENS, token);
     __m256 scale = _mm256_set1_ps(w ? norm_scale(x, j->cols, j->norm->eps) : 1);
 
     for (uint32_t b = 0; b < int_blocks(j->cols); b++) {
@@ -100,7 +101,7 @@ static void prepare_row(const struct input_job *j, uint32_t token)
             if (w && n)
                 block[v] = _mm256_mul_ps(load_floats(w + k, n), _mm256_mul_ps(block[v], scale));
         }
-        put_block(int_slot_of(j, TILE_TOKENS, token, b), block);
+        put_block(int_slot_of(tile, token, b), block);
     }
 }
 

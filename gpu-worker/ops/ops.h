@@ -187,9 +187,10 @@ struct ops {
 
 /* ---- the CPU backend (cpu.c) ---- */
 
-enum cpu_tier { CPU_PLAIN, CPU_AVX2, CPU_AVX512, N_CPU_TIERS };
+/* From the least to the best.  AVXVNNI is AVX2 with dot products of bytes; AVX512 is F, BW, VL and DQ. */
+enum cpu_tier { CPU_PLAIN, CPU_AVX2, CPU_AVXVNNI, CPU_AVX512, CPU_AVX512VNNI, N_CPU_TIERS };
 
-/* The best tier this machine and operating system allow, at most `cap` ("auto" or a tier's name). */
+/* The best tier this machine and operating system allow, none after `cap` ("auto" or a tier's name). */
 enum cpu_tier cpu_tier_choose(const char *cap);
 const char *cpu_tier_name(enum cpu_tier tier);
 

@@ -49,13 +49,16 @@ static void put_block(enum dtype t, uint8_t *panel, uint32_t row, uint32_t b, co
     struct place p = place_of(t, row, b);
 
     memcpy(panel + p.scale, &scale, sizeof scale);
-    if (t == DTYPE_I8)
-        for (uint32_t k = 0; k < PACKING_BLOCK; k++)
-            panel[p.codes + k / 4 * 64 + k % 4] = (uint8_t)(codes[k] + 128);
-    else
-        for (uint32_t k = 0; k < PACKING_BLOCK / 2; k++)
-            panel[p.codes + k / 4 * 64 + k % 4] =
-                (uint8_t)((codes[k] + 8) | (codes[k + PACKING_BLOCK / 2] + 8) << 4);
+    for (uint32_t line = 0; line < (t == DTYPE_I8 ? 8 : 4); line++) {
+        uint32_t low, high; /* four codes side by side, as their row has them */
+        memcpy(&low, codes + line * 4, 4);
+        memcpy(&high, codes + PACKING_BLOCK / 2 + line % 4 * 4, 4);
+        if (t == DTYPE_I8)
+            low ^= 0x80808080; /* + 128 */
+        else /* + 8 */
+            low = ((low ^ 0x08080808) & 0x0f0f0f0f) | ((high ^ 0x08080808) & 0x0f0f0f0f) << 4;
+        memcpy(panel + p.codes + line * 64, &low, 4);
+    }
 }
 
 static int get_code(enum dtype t, const uint8_t *panel, struct place p, uint32_t k)

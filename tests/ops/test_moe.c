@@ -59,14 +59,14 @@ static struct model *model_new(void)
     return m;
 }
 
-static struct ops_rig open_rig(enum cpu_tier tier, uint32_t n_threads)
+static struct ops_rig open_using(enum cpu_tier tier, uint32_t n_threads, uint32_t n_used)
 {
     static const double freq[1] = { 1 };
     struct ops_setup setup = { .rows_max = ROWS,
                                .cols_max = DIM,
                                .gated_max = INNER,
                                .n_experts = EXPERTS,
-                               .n_experts_used = USED,
+                               .n_experts_used = n_used,
                                .expert_down_max = DIM,
                                .n_heads = 1,
                                .n_kv_heads = 1,
@@ -76,6 +76,11 @@ static struct ops_rig open_rig(enum cpu_tier tier, uint32_t n_threads)
                                .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
 
     return ops_rig_open(tier, n_threads, &setup);
+}
+
+static struct ops_rig open_rig(enum cpu_tier tier, uint32_t n_threads)
+{
+    return open_using(tier, n_threads, USED);
 }
 
 /* x += the mixture of x, for n rows. */
@@ -201,6 +206,74 @@ static void a_row_is_the_same_bits_alone_and_in_any_batch(void **state)
     free(x);
     free(together);
     free(alone);
+    free(m);
+}
+
+static void pack_experts(struct model *m, enum dtype dtype)
+{
+    for (int e = 0; e < EXPERTS; e++) {
+        pack(&m->gate[e], dtype, INNER, DIM);
+        pack(&m->up[e], dtype, INNER, DIM);
+        pack(&m->down[e], dtype, DIM, INNER);
+        m->w_gate[e] = m->gate[e].w;
+        m->w_up[e] = m->up[e].w;
+        m->w_down[e] = m->down[e].w;
+    }
+}
+
+/* x += the mean of all experts, as dense MLPs one after the other. */
+static void run_dense(struct ops_rig *rig, const struct model *m, float *x, uint32_t n)
+{
+    struct norm norm = { .w = m->norm, .eps = 1e-6f };
+    float y[EXPERTS][ROWS * INNER], down[ROWS * DIM];
+
+    for (int e = 0; e < EXPERTS; e++)
+        rig->ops->gated(rig->stream, y[e], INNER, x, n, &norm, &m->w_gate[e], &m->w_up[e],
+                        ACT_SILU);
+    for (int e = 0; e < EXPERTS; e++) {
+        rig->ops->linear(rig->stream, down, DIM, y[e], n, NULL, &m->w_down[e], 1, LINEAR_SET);
+        for (uint32_t i = 0; i < n * DIM; i++)
+            x[i] += 1.0f / EXPERTS * down[i];
+    }
+}
+
+/* For every number format of matrices, every tier, and any number of rows: inputs may lie in tiles. */
+static void an_expert_is_a_dense_mlp_to_the_bit(void **state)
+{
+    static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_I8, DTYPE_I4 };
+    struct model *m;
+    float *x, y[ROWS * DIM], z[ROWS * DIM];
+
+    (void)state;
+    rng = random_begin("an_expert_is_a_dense_mlp_to_the_bit");
+    m = model_new();
+    x = random_rows();
+    memset(m->router.values, 0, sizeof m->router.values); /* all experts, with the same share */
+    pack(&m->router, DTYPE_F32, EXPERTS, DIM);
+    for (size_t k = 0; k < sizeof dtypes / sizeof *dtypes * N_CPU_TIERS; k++) {
+        enum cpu_tier tier = (enum cpu_tier)(k % N_CPU_TIERS);
+        struct ops_rig rig;
+        if (!tier_is_here(tier))
+            continue;
+        pack_experts(m, dtypes[k / N_CPU_TIERS]);
+        rig = open_using(tier, 3, EXPERTS);
+        for (uint32_t n = 1; n <= ROWS; n++) {
+            struct norm norm = { .w = m->norm, .eps = 1e-6f };
+            float inner[ROWS * EXPERTS * INNER];
+            memcpy(y, x, sizeof y);
+            memcpy(z, x, sizeof z);
+            rig.ops->route(rig.stream, y, n, &norm, &m->router.w, true);
+            rig.ops->experts_gated(rig.stream, inner, INNER, y, &norm, m->w_gate, m->w_up,
+                                   ACT_SILU);
+            rig.ops->experts_down(rig.stream, y, DIM, inner, m->w_down);
+            run_dense(&rig, m, z, n);
+            if (memcmp(y, z, n * DIM * sizeof *y) != 0)
+                fail_msg("%s, %s, %u rows: other bits", dtype_name(dtypes[k / N_CPU_TIERS]),
+                         cpu_tier_name(tier), n);
+        }
+        ops_rig_close(&rig);
+    }
+    free(x);
     free(m);
 }
 
@@ -377,6 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mixtures_are_near_double),
         cmocka_unit_test(a_row_is_the_same_bits_alone_and_in_any_batch),
+        cmocka_unit_test(an_expert_is_a_dense_mlp_to_the_bit),
         cmocka_unit_test(ties_go_to_the_lower_index),
         cmocka_unit_test(scores_that_are_no_numbers_harm_nobody_else),
         cmocka_unit_test(rows_are_gated_by_a_sigmoid),

@@ -5,6 +5,7 @@ llmd_test(NAME test_kvcache SOURCES unit/test_kvcache.c unit/sequence_fixture.c 
 llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixture.c LIBS engine
   LABELS unit)
 llmd_test(NAME test_step_history SOURCES unit/test_step_history.c LIBS engine LABELS unit)
+llmd_test(NAME test_step_pace SOURCES unit/test_step_pace.c LIBS engine LABELS unit)
 llmd_test(NAME test_engine LIBS engine LABELS unit
   SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
 llmd_test(NAME test_recovery LIBS engine LABELS unit
@@ -19,3 +20,8 @@ add_executable(bench-recovery ${CMAKE_SOURCE_DIR}/bench/recovery.c unit/worker_r
 target_link_libraries(bench-recovery PRIVATE proto PkgConfig::cmocka)
 target_compile_definitions(bench-recovery PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 add_dependencies(bench-recovery llm-worker)
+add_executable(bench-scheduling ${CMAKE_SOURCE_DIR}/bench/scheduling.c unit/worker_rig.c
+  unit/gateway_client.c)
+target_link_libraries(bench-scheduling PRIVATE proto PkgConfig::cmocka)
+target_compile_definitions(bench-scheduling PRIVATE TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+add_dependencies(bench-scheduling llm-worker)

@@ -9,3 +9,4 @@ llmd_test(NAME test_gguf SOURCES unit/test_gguf.c LIBS gguf_writer checkpoint LA
 add_library(gguf_model STATIC unit/gguf_model.c)
 target_link_libraries(gguf_model PUBLIC gguf_writer checkpoint)
 llmd_test(NAME test_gguf_model SOURCES unit/test_gguf_model.c LIBS model_rig gguf_model LABELS unit)
+llmd_test(NAME test_gguf_tokenizer SOURCES unit/test_gguf_tokenizer.c LIBS gguf_writer text LABELS unit)

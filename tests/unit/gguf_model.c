@@ -130,17 +130,37 @@ static void put_llama3_factors(const struct converter *c, const json_t *scaling)
                     (size_t)dim / 2 * sizeof *v);
 }
 
+static void put_yarn(const struct converter *c, const json_t *scaling)
+{
+    const json_t *fast = json_object_get(scaling, "beta_fast");
+    const json_t *slow = json_object_get(scaling, "beta_slow");
+    const json_t *original = json_object_get(scaling, "original_max_position_embeddings");
+
+    if (fast)
+        gguf_put_f32(c->w, key(c, "rope.scaling.yarn_beta_fast"), (float)json_number_value(fast));
+    if (slow)
+        gguf_put_f32(c->w, key(c, "rope.scaling.yarn_beta_slow"), (float)json_number_value(slow));
+    if (original)
+        gguf_put_u32(c->w, key(c, "rope.scaling.original_context_length"),
+                     (uint32_t)json_integer_value(original));
+}
+
 static void put_rope(const struct converter *c)
 {
     const json_t *scaling = json_object_get(c->config, "rope_scaling");
+    const json_t *part = json_object_get(c->config, "partial_rotary_factor");
     const char *type = json_string_value(json_object_get(scaling, "type"));
 
+    if (part)
+        gguf_put_u32(c->w, key(c, "rope.dimension_count"),
+                     (uint32_t)lround(json_number_value(part) * number(c, "head_dim")));
     if (!type)
         type = json_string_value(json_object_get(scaling, "rope_type"));
-    if (type && strcmp(type, "linear") == 0) {
-        gguf_put_string(c->w, key(c, "rope.scaling.type"), "linear");
+    if (type && (strcmp(type, "linear") == 0 || strcmp(type, "yarn") == 0)) {
+        gguf_put_string(c->w, key(c, "rope.scaling.type"), type);
         gguf_put_f32(c->w, key(c, "rope.scaling.factor"),
                      (float)json_number_value(json_object_get(scaling, "factor")));
+        put_yarn(c, scaling);
     } else if (type && strcmp(type, "llama3") == 0) {
         put_llama3_factors(c, scaling);
     } else if (type && strcmp(type, "longrope") == 0) {

@@ -8,7 +8,9 @@
 #include "common/file.h"
 #include "gpu-worker/load/gguf_tensors.h"
 #include "gpu-worker/load/model_config_gguf.h"
+#include "gpu-worker/ops/half.h"
 #include "tests/check.h"
+#include "tests/ops/ops_rig.h"
 #include "tests/unit/checkpoint.h"
 #include "tests/unit/gguf_model.h"
 #include "tests/unit/model_rig.h"
@@ -134,6 +136,223 @@ static void qwen2_gives_the_same_bits(void **state)
     check_spec(&spec, 0);
 }
 
+/* The factors of the frequencies are rounded to float32 in the file. */
+static void the_rope_of_llama_3_comes_as_a_tensor(void **state)
+{
+    struct checkpoint_spec spec = spec_of("LlamaForCausalLM", DTYPE_F32);
+
+    (void)state;
+    spec.llama3_factor = 8;
+    spec.theta = 500000;
+    check_spec(&spec, 1e-4);
+}
+
+static void yarn_is_read(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Qwen2ForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.qkv_bias = true;
+    spec.yarn_factor = 4;
+    check_spec(&spec, 0);
+}
+
+static void qwen3_gives_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Qwen3ForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.tied = true;
+    spec.head_dim = 20;
+    check_spec(&spec, 0);
+}
+
+/* The one of 1 + w is added in the file, in float32, as we add it otherwise. */
+static void gemma_gives_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("GemmaForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.tied = true;
+    check_spec(&spec, 0);
+    spec.architecture = "Gemma2ForCausalLM";
+    spec.layers = 3;
+    spec.window = 6;
+    spec.query_scalar = spec.head_dim; /* no key for it: what all but the largest have */
+    spec.attn_cap = 2;
+    spec.final_cap = 3;
+    check_spec(&spec, 0);
+}
+
+static void phi3_gives_the_same_bits_with_short_and_long_factors(void **state)
+{
+    struct checkpoint_spec spec = spec_of("Phi3ForCausalLM", DTYPE_F16);
+
+    (void)state;
+    spec.kv_heads = 4;
+    spec.window = 30;
+    spec.longrope_original = 16; /* long factors */
+    check_spec(&spec, 0);
+    spec.longrope_original = 64; /* short ones */
+    spec.tied = true;
+    spec.rotary = 12;
+    check_spec(&spec, 0);
+}
+
+static void mixtures_of_experts_give_the_same_bits(void **state)
+{
+    struct checkpoint_spec spec = spec_of("MixtralForCausalLM", DTYPE_BF16);
+
+    (void)state;
+    spec.experts = 5;
+    spec.experts_used = 2;
+    spec.expert_inner = spec.inner = 40;
+    check_spec(&spec, 0);
+    spec.architecture = "Qwen2MoeForCausalLM";
+    spec.qkv_bias = true;
+    spec.sparse_step = 1;
+    spec.shared_inner = 36;
+    spec.expert_inner = 24;
+    check_spec(&spec, 0);
+    spec.architecture = "Qwen3MoeForCausalLM";
+    spec.qkv_bias = false;
+    spec.shared_inner = 0;
+    spec.norm_topk = true;
+    check_spec(&spec, 0);
+}
+
+/* ---- block types ---- */
+
+struct block_type {
+    enum tensor_type type;
+    uint32_t number;                 /* of the format */
+    int scale_at, min_at, negate_at; /* float16 in a block; -1: none */
+};
+
+static const struct block_type block_types[] = {
+    { TENSOR_Q8_0, 8, 0, -1, -1 },    { TENSOR_Q4_0, 2, 0, -1, -1 },
+    { TENSOR_Q4_1, 3, 0, -1, 2 },     { TENSOR_Q5_0, 6, 0, -1, -1 },
+    { TENSOR_Q5_1, 7, 0, -1, 2 },     { TENSOR_Q2_K, 10, 80, 82, -1 },
+    { TENSOR_Q3_K, 11, 108, -1, -1 }, { TENSOR_Q4_K, 12, 0, 2, -1 },
+    { TENSOR_Q5_K, 13, 0, 2, -1 },    { TENSOR_Q6_K, 14, 208, -1, -1 },
+    { TENSOR_IQ4_NL, 20, 0, -1, -1 },
+};
+
+/* Random bytes with scales between 0.001 and 0.002, and minimums of their order. */
+static uint8_t *random_blocks(const struct block_type *t, uint64_t n, struct random *r)
+{
+    uint64_t bytes = tensor_type_bytes(t->type, n), one;
+    uint8_t *b = malloc(bytes);
+
+    for (uint64_t i = 0; i < bytes; i++)
+        b[i] = (uint8_t)random_u64(r);
+    one = tensor_type_bytes(t->type, tensor_type_block(t->type));
+    for (uint64_t i = 0; i < bytes; i += one) {
+        uint16_t scale = float_to_f16(0.001f + 0.001f * (float)(random_u64(r) % 1000) / 1000);
+        uint16_t below = float_to_f16(-f16_to_float(scale) * 8);
+        memcpy(b + i + t->scale_at, &scale, 2);
+        if (t->min_at >= 0)
+            memcpy(b + i + t->min_at, &scale, 2);
+        if (t->negate_at >= 0)
+            memcpy(b + i + t->negate_at, &below, 2);
+    }
+    return b;
+}
+
+/* The matrices of g as random blocks into one file, and the numbers that they stand for into another. */
+static void put_blocks(const struct gguf *g, const struct block_type *type,
+                       struct gguf_writer *blocks, struct gguf_writer *numbers)
+{
+    struct random r = { 11 };
+
+    for (uint32_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        uint64_t n = t->dims[0] * t->dims[1], rows = t->n_dims > 1 ? t->dims[1] : 0;
+        float *values = malloc(n * sizeof *values);
+        if (rows == 0) {
+            gguf_put_tensor(blocks, t->name, 0, 0, n, g->data + t->offset, n * 4);
+            gguf_put_tensor(numbers, t->name, 0, 0, n, g->data + t->offset, n * 4);
+        } else {
+            uint8_t *b = random_blocks(type, n, &r);
+            tensor_type_to_float(type->type, values, b, n);
+            gguf_put_tensor(blocks, t->name, type->number, rows, t->dims[0], b,
+                            tensor_type_bytes(type->type, n));
+            gguf_put_tensor(numbers, t->name, 0, rows, t->dims[0], values, n * 4);
+            free(b);
+        }
+        free(values);
+    }
+}
+
+static void drop_tensors(struct gguf_writer *w)
+{
+    buf_clear(&w->tensors);
+    buf_clear(&w->data);
+    w->n_tensors = 0;
+}
+
+/* The difference's size over that of what is wanted: about 1.4 for numbers that have nothing in common. */
+static double relative_off(const float *wanted, const float *got, uint32_t n)
+{
+    double off = 0, size = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        off += ((double)got[i] - (double)wanted[i]) * ((double)got[i] - (double)wanted[i]);
+        size += (double)wanted[i] * (double)wanted[i];
+    }
+    return sqrt(off / size);
+}
+
+static void check_block_type(const struct checkpoint *c, const struct block_type *type)
+{
+    static float wanted[VOCAB_MAX], got[VOCAB_MAX];
+    struct gguf_writer w[2] = { 0 };
+    struct buf file[2];
+    struct gguf *g;
+    struct err e;
+    char dir[64], path[2][96];
+    uint32_t n;
+
+    test_dir_make(dir);
+    gguf_model_write(c->dir, dir, "plain.gguf");
+    snprintf(path[0], sizeof path[0], "%s/plain.gguf", dir);
+    g = gguf_open(path[0], &e);
+    assert_non_null(g);
+    for (int i = 0; i < 2; i++) {
+        gguf_model_put(&w[i], c->dir);
+        drop_tensors(&w[i]);
+        snprintf(path[i], sizeof path[i], "%s/%d.gguf", dir, i);
+    }
+    put_blocks(g, type, &w[0], &w[1]);
+    for (int i = 0; i < 2; i++) {
+        file[i] = gguf_finish(&w[i]);
+        test_dir_write(dir, path[i] + strlen(dir) + 1, file[i].data, file[i].n);
+        buf_fini(&file[i]);
+    }
+    logits_of(path[0], got, &n);
+    logits_of(path[1], wanted, &n);
+    if (!(relative_off(wanted, got, n) < 0.15))
+        fail_msg("%s: logits are off by %g", tensor_type_name(type->type),
+                 relative_off(wanted, got, n));
+    gguf_close(g);
+    test_dir_remove(dir);
+}
+
+/* Whatever precision the weights have in memory, no row or block is taken for another. */
+static void every_block_type_computes_what_its_numbers_do(void **state)
+{
+    struct checkpoint_spec spec = spec_of("LlamaForCausalLM", DTYPE_F32);
+    struct checkpoint c;
+
+    (void)state;
+    spec.hidden = spec.inner = 256;
+    spec.head_dim = 64;
+    checkpoint_make(&c, &spec, 3);
+    for (size_t i = 0; i < sizeof block_types / sizeof *block_types; i++)
+        check_block_type(&c, &block_types[i]);
+    checkpoint_remove(&c);
+}
+
 /* ---- sets of files ---- */
 
 /* Tensor i goes into file i % 2; the first has the metadata. */
@@ -149,9 +368,7 @@ static void split(const char *dir, const char *from)
     gguf_model_write(from, dir, "whole.gguf");
     g = gguf_open(path, &e);
     assert_non_null(g);
-    buf_clear(&w[0].tensors);
-    buf_clear(&w[0].data);
-    w[0].n_tensors = 0;
+    drop_tensors(&w[0]);
     for (uint32_t i = 0; i < g->n_tensors; i++) {
         const struct gguf_tensor *t = &g->tensors[i];
         uint64_t n = t->dims[0] * t->dims[1] * (t->type == 0 ? 4 : 2);
@@ -405,7 +622,11 @@ static void reads_the_configuration_with_what_may_be_absent(void **state)
                 c.n_layers == 2 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 16);
     assert_true(c.positions_max == 128 && c.rms_norm_eps == 1e-5f && c.rope_theta == 10000);
     assert_true(c.tied_head && !c.qkv_bias && !c.mlp_bias && c.n_eos == 0 &&
-                c.rope_scaling == ROPE_PLAIN);
+                c.rope_scaling == ROPE_PLAIN && c.sliding_window == 0);
+    w = config_writer("");
+    gguf_put_u32(&w, "llama.attention.sliding_window", 0); /* all positions */
+    assert_ok(config_of(&w, &c, &e), e);
+    assert_string_equal(c.architecture, "LlamaForCausalLM");
 }
 
 static void a_missing_or_wrong_key_is_named(void **state)
@@ -424,6 +645,11 @@ static void a_missing_or_wrong_key_is_named(void **state)
     w = config_writer("llama.context_length");
     gguf_put_u32(&w, "llama.context_length", 0);
     assert_fails(config_of(&w, &c, &e), e, ERR_MODEL, "'llama.context_length' is 0");
+    w = config_writer("");
+    gguf_put_f32(&w, "llama.rope.scaling.factor",
+                 4); /* of the kind that it was before there were kinds */
+    assert_ok(config_of(&w, &c, &e), e);
+    assert_true(c.rope_scaling == ROPE_LINEAR && c.rope_factor == 4);
     w = config_writer("");
     gguf_put_string(&w, "llama.rope.scaling.type", "spiral");
     gguf_put_f32(&w, "llama.rope.scaling.factor", 2);
@@ -480,6 +706,13 @@ int main(void)
         cmocka_unit_test(llama_with_biases_and_a_tied_head_gives_the_same_bits),
         cmocka_unit_test(a_window_makes_it_mistral),
         cmocka_unit_test(qwen2_gives_the_same_bits),
+        cmocka_unit_test(the_rope_of_llama_3_comes_as_a_tensor),
+        cmocka_unit_test(yarn_is_read),
+        cmocka_unit_test(qwen3_gives_the_same_bits),
+        cmocka_unit_test(gemma_gives_the_same_bits),
+        cmocka_unit_test(phi3_gives_the_same_bits_with_short_and_long_factors),
+        cmocka_unit_test(mixtures_of_experts_give_the_same_bits),
+        cmocka_unit_test(every_block_type_computes_what_its_numbers_do),
         cmocka_unit_test(a_set_of_files_is_one_model),
         cmocka_unit_test(a_set_must_be_whole_and_begun_with_the_first),
         cmocka_unit_test(names_shapes_and_types_are_translated),

@@ -141,7 +141,7 @@ static struct segment make(size_t bytes)
     struct segment s;
     struct err e;
 
-    assert_ok(segment_create_large(&s, SEGMENT_WEIGHTS, 3, "test-huge", bytes, 7, &e), e);
+    assert_ok(segment_create_large(&s, SEGMENT_WEIGHTS, 3, "test-huge", bytes, 7, true, &e), e);
     return s;
 }
 
@@ -170,26 +170,27 @@ static uint64_t pool_now(void)
     return h.pool;
 }
 
+static void set_pool(uint64_t n)
+{
+    FILE *f = fopen(POOL_FILE, "we");
+
+    assert_non_null(f);
+    fprintf(f, "%llu\n", (unsigned long long)n);
+    fclose(f);
+}
+
 /* True when the pool has n pages more than before; only root may ask for it, and memory may be in pieces. */
 static bool grow_pool(uint64_t n)
 {
     uint64_t before = pool_now();
-    FILE *f = fopen(POOL_FILE, "we");
 
-    if (!f)
+    if (access(POOL_FILE, W_OK) != 0)
         return false;
-    fprintf(f, "%llu\n", (unsigned long long)(before + n));
-    return fclose(f) == 0 && pool_now() == before + n;
-}
-
-static void shrink_pool(uint64_t n)
-{
-    uint64_t before = pool_now();
-    FILE *f = fopen(POOL_FILE, "we");
-
-    assert_non_null(f);
-    fprintf(f, "%llu\n", (unsigned long long)(before - n));
-    fclose(f);
+    set_pool(before + n);
+    if (pool_now() == before + n)
+        return true;
+    set_pool(before);
+    return false;
 }
 
 static void reserved_pages_are_promised_in_full_or_not_taken(void **state)
@@ -227,7 +228,7 @@ static void reserved_pages_are_promised_in_full_or_not_taken(void **state)
     segment_close(&second);
     huge_host_read(&after, "");
     assert_int_equal(after.pool_free, before.pool_free);
-    shrink_pool(SEGMENT_HUGE + 5);
+    set_pool(before.pool - SEGMENT_HUGE - 5);
 }
 
 /* Whichever way this kernel goes: what the header says is what smaps says. */
@@ -259,6 +260,28 @@ static void what_is_said_to_be_huge_is_huge(void **state)
     segment_close(&s);
 }
 
+/* As the setting huge_pages = off asks for. */
+static void nothing_is_huge_that_is_to_stay_small(void **state)
+{
+    struct segment s;
+    struct threads *threads;
+    struct huge_use use;
+    struct err e;
+
+    (void)state;
+    assert_ok(
+        segment_create_large(&s, SEGMENT_WEIGHTS, 3, "test-small", SEGMENT_BYTES, 7, false, &e), e);
+    threads = threads_new(2, &e);
+    assert_ok(huge_pages_take(&s, threads, &e), e);
+    huge_pages_advise(&s);
+    threads_free(threads);
+    assert_string_equal(segment_pages_name(s.hdr), "off");
+    expect_whole(&s);
+    assert_true(huge_use_read(&use, "", 0, "test-small"));
+    assert_int_equal(use.huge, 0);
+    segment_close(&s);
+}
+
 static void small_segments_are_left_alone(void **state)
 {
     struct segment s = make(8 << 20);
@@ -283,6 +306,7 @@ int main(void)
         cmocka_unit_test(a_limit_on_huge_pages_is_found),
         cmocka_unit_test(reserved_pages_are_promised_in_full_or_not_taken),
         cmocka_unit_test(what_is_said_to_be_huge_is_huge),
+        cmocka_unit_test(nothing_is_huge_that_is_to_stay_small),
         cmocka_unit_test(small_segments_are_left_alone),
     };
 

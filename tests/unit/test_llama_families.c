@@ -353,11 +353,11 @@ static void expect_bits(const struct checkpoint *c, const float *wanted, const f
         fail_msg("%s: other bits %s", c->spec.architecture, what);
 }
 
-static void same_bits_everywhere(const struct checkpoint *c)
+static void same_bits_everywhere(const struct checkpoint *c, const char *quantize)
 {
-    static const char *const settings[] = { "kv_page_tokens=5", "kv_cache_bytes=2M", NULL };
-    static const char *const two_ranks[] = { "tp_size=2", "threads=1", "kv_page_tokens=5",
-                                             "kv_cache_bytes=2M", NULL };
+    const char *settings[] = { quantize, "kv_page_tokens=5", "kv_cache_bytes=2M", NULL };
+    const char *two_ranks[] = { quantize,           "tp_size=2",         "threads=1",
+                                "kv_page_tokens=5", "kv_cache_bytes=2M", NULL };
     float wanted[VOCAB_MAX], got[VOCAB_MAX];
     int32_t tokens[PROMPT];
     struct rig r;
@@ -386,7 +386,9 @@ static void run(const struct checkpoint_spec *spec)
     check(&c, "1", "float32", "auto", 1, 2e-5);
     check(&c, "2", "float32", "auto", 16, 2e-5);
     check(&c, "1", "float16", "auto", PROMPT, 2e-2);
-    same_bits_everywhere(&c);
+    same_bits_everywhere(&c, "quantize=none");
+    same_bits_everywhere(&c, "quantize=int8");
+    same_bits_everywhere(&c, "quantize=int4");
     checkpoint_remove(&c);
 }
 

@@ -91,15 +91,14 @@ static void with_settings(const char *const *settings, struct trace *wanted, con
     rig_close(&r);
 }
 
-static void chunks_threads_and_ranks_do_not_change_bits(void **state)
+static void chunks_threads_and_ranks(const char *quantize)
 {
     static const uint32_t chunks[] = { 1, 3, 16 };
     struct trace whole, t;
     struct rig r;
     char what[40];
 
-    (void)state;
-    rig_open(&r, DEMO, NULL);
+    rig_open(&r, DEMO, (const char *[]){ quantize, NULL });
     whole = run_alone(&r, 1, 512);
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         snprintf(what, sizeof what, "chunks of %u", chunks[i]);
@@ -110,15 +109,28 @@ static void chunks_threads_and_ranks_do_not_change_bits(void **state)
     assert_true(memcmp(whole.logits, t.logits, t.bytes) != 0); /* the comparison can fail */
     free(t.logits);
     rig_close(&r);
-    with_settings((const char *[]){ "threads=1", NULL }, &whole, "one thread");
-    with_settings((const char *[]){ "threads=5", NULL }, &whole, "five threads");
-    with_settings((const char *[]){ "tp_size=2", "threads=1", NULL }, &whole, "two ranks");
-    with_settings((const char *[]){ "tp_size=4", "threads=1", NULL }, &whole, "four ranks");
+    with_settings((const char *[]){ quantize, "threads=1", NULL }, &whole, "one thread");
+    with_settings((const char *[]){ quantize, "threads=5", NULL }, &whole, "five threads");
+    with_settings((const char *[]){ quantize, "tp_size=2", "threads=1", NULL }, &whole,
+                  "two ranks");
+    with_settings((const char *[]){ quantize, "tp_size=4", "threads=1", NULL }, &whole,
+                  "four ranks");
     free(whole.logits);
 }
 
+static const char *const quantizations[] = { "quantize=none", "quantize=int8", "quantize=int4" };
+
+enum { N_QUANTIZATIONS = sizeof quantizations / sizeof *quantizations };
+
+static void chunks_threads_and_ranks_do_not_change_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZATIONS; i++)
+        chunks_threads_and_ranks(quantizations[i]);
+}
+
 /* Sequence 0 decodes while COMPANY others decode, prefill and end around it. */
-static void company_does_not_change_bits(void **state)
+static void company(const char *quantize)
 {
     struct rig_seq seqs[1 + COMPANY] = { 0 };
     struct rig_seq *list[1 + COMPANY];
@@ -128,8 +140,7 @@ static void company_does_not_change_bits(void **state)
     struct trace alone, t;
     struct rig r;
 
-    (void)state;
-    rig_open(&r, DEMO, NULL);
+    rig_open(&r, DEMO, (const char *[]){ quantize, NULL });
     alone = run_alone(&r, 1, 512);
     t = trace_new(&r);
     for (uint32_t i = 0; i <= COMPANY; i++) {
@@ -156,6 +167,13 @@ static void company_does_not_change_bits(void **state)
     expect_same(&alone, &t, "in company");
     free(alone.logits);
     rig_close(&r);
+}
+
+static void company_does_not_change_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZATIONS; i++)
+        company(quantizations[i]);
 }
 
 /* A restarted group maps what is there and computes the same, KV pages included. */
@@ -205,17 +223,16 @@ static uint64_t n_reloaded(const struct rig *r)
 
 /* One bit among the first bytes, seen in the moment before service; one among the last, where doubt of the
  * predecessor makes the successor look. */
-static void corrupt_weights_are_loaded_again_before_service(void **state)
+static void corrupt_weights_are_loaded_again(const char *quantize)
 {
     struct trace wanted, t;
     struct rig r;
     uint64_t bytes;
 
-    (void)state;
-    rig_open(&r, DEMO, NULL);
+    rig_open(&r, DEMO, (const char *[]){ quantize, NULL });
     wanted = run_alone(&r, 1, 512);
     bytes = weights_hdr_of(&r)->data_bytes;
-    assert_true(weights_hdr_of(&r)->n_chunks > 4);
+    assert_true(weights_hdr_of(&r)->n_chunks > 2);
     weights_data_of(&r)[1000] ^= 0x40;
     assert_int_equal(rig_restart(&r), 0);
     assert_int_equal(n_reloaded(&r), 1);
@@ -230,6 +247,13 @@ static void corrupt_weights_are_loaded_again_before_service(void **state)
     expect_same(&wanted, &t, "last chunk reloaded");
     free(wanted.logits);
     rig_close(&r);
+}
+
+static void corrupt_weights_are_loaded_again_before_service(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_QUANTIZATIONS; i++)
+        corrupt_weights_are_loaded_again(quantizations[i]);
 }
 
 static void until_no_doubt(const struct rig *r)

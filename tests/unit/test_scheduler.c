@@ -117,12 +117,17 @@ static uint32_t run_plan(struct fixture *f, const struct plan *p)
     return n_finished;
 }
 
-static const struct plan *step(struct fixture *f)
+static const struct plan *step_within(struct fixture *f, uint32_t prompt_rows_max)
 {
-    const struct plan *p = scheduler_plan(&f->scheduler);
+    const struct plan *p = scheduler_plan(&f->scheduler, prompt_rows_max);
 
     check_plan(f, p);
     return p;
+}
+
+static const struct plan *step(struct fixture *f)
+{
+    return step_within(f, UINT32_MAX);
 }
 
 static void decode_goes_first_and_prefill_takes_the_rest(void **state)
@@ -320,7 +325,7 @@ static void adversarial_schedules_finish(void **state)
                 scheduler_add(&f.scheduler, q);
                 n_left--;
             }
-            n_finished += run_plan(&f, step(&f));
+            n_finished += run_plan(&f, step_within(&f, 1 + below(seed, &at, 20)));
             if (f.scheduler.n_running > 0 && below(seed, &at, 200) == 0) {
                 struct sequence *q = f.scheduler.running[below(seed, &at, f.scheduler.n_running)];
                 scheduler_remove(&f.scheduler, q);
@@ -358,7 +363,7 @@ static void a_sequence_with_pages_runs_at_once(void **state)
     scheduler_add(&s, with);
     assert_int_equal(with->state, SEQUENCE_RUNNING);
     assert_int_equal(without->state, SEQUENCE_WAITING);
-    plan = scheduler_plan(&s);
+    plan = scheduler_plan(&s, UINT32_MAX);
     assert_int_equal(plan->n_items, 2);
     assert_ptr_equal(plan->items[0].sequence, with);
     assert_int_equal(plan->items[0].n_rows, 1);
@@ -368,6 +373,93 @@ static void a_sequence_with_pages_runs_at_once(void **state)
     sequence_fixture_assert_idle(&f);
     scheduler_fini(&s);
     sequence_fixture_fini(&f);
+}
+
+/* ---- prompts beside each other, and beside streams ---- */
+
+/* A short prompt is read at once, a long one gets on all the same. */
+static void a_short_prompt_does_not_wait_for_a_long_one(void **state)
+{
+    struct fixture f;
+    struct sequence *long_one, *other, *small;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100);
+    long_one = add(&f, 200, 20, 0);
+    run_plan(&f, step(&f));
+    other = add(&f, 150, 20, 0);
+    small = add(&f, 10, 20, 0);
+    p = step(&f);
+    assert_int_equal(rows_of(p, small), 10);
+    assert_int_equal(rows_of(p, long_one), 4); /* its quarter, as the first of all */
+    assert_int_equal(rows_of(p, other), 2);
+    assert_true(item_of(p, small)->wants_logits);
+    run_plan(&f, p);
+    p = step(&f);
+    assert_int_equal(rows_of(p, small), 1);
+    assert_int_equal(rows_of(p, long_one), 4);
+    assert_int_equal(rows_of(p, other), 11);
+    fixture_fini(&f);
+}
+
+/* Short ones that keep coming do not keep a long one from its end. */
+static void a_long_prompt_ends_though_short_ones_keep_coming(void **state)
+{
+    struct fixture f;
+    struct sequence *long_one;
+    uint32_t n_steps = 0;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 400);
+    long_one = add(&f, 200, 20, 0);
+    while (long_one->n_generated == 0) {
+        if (f.scheduler.n_running < 8)
+            add(&f, 16, 1, 0);
+        run_plan(&f, step(&f));
+        assert_true(++n_steps <= 50); /* four rows each */
+    }
+    fixture_fini(&f);
+}
+
+static void a_higher_priority_is_read_first(void **state)
+{
+    struct fixture f;
+    struct sequence *low, *high;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 16, 100);
+    low = add(&f, 20, 20, 1);
+    high = add(&f, 100, 20, 0);
+    p = step(&f);
+    assert_int_equal(rows_of(p, high), 16);
+    assert_int_equal(rows_of(p, low), 0);
+    fixture_fini(&f);
+}
+
+static void prompts_keep_to_their_rows_beside_streams(void **state)
+{
+    struct fixture f;
+    struct sequence *stream, *prompt;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 100);
+    stream = add(&f, 4, 3, 0);
+    run_plan(&f, step_within(&f, 1)); /* nobody streams: no limit */
+    prompt = add(&f, 100, 20, 0);
+    for (uint32_t i = 0; i < 2; i++) {
+        p = step_within(&f, 5);
+        assert_int_equal(rows_of(p, stream), 1);
+        assert_int_equal(rows_of(p, prompt), 5);
+        assert_int_equal(p->n_streams, 1);
+        run_plan(&f, p);
+    }
+    p = step_within(&f, 5); /* the stream has ended */
+    assert_int_equal(rows_of(p, prompt), 64);
+    assert_int_equal(p->n_streams, 0);
+    fixture_fini(&f);
 }
 
 /* A sequence like another one, up to token n_common. */
@@ -395,7 +487,7 @@ static void one_computes_what_many_begin_with(void **state)
     b = add_like(&f, a, 40, 50, 0);
     c = add_like(&f, a, 43, 43, 0);
     other = add_like(&f, a, 7, 30, 0); /* no whole page in common */
-    for (uint32_t chunk = 0; chunk < 3; chunk++) {
+    while (a->n_computed < 40) {
         p = step(&f);
         assert_int_equal(b->state, SEQUENCE_WAITING);
         assert_int_equal(c->state, SEQUENCE_WAITING);
@@ -470,6 +562,10 @@ int main(void)
         cmocka_unit_test(suspects_run_one_at_a_time_until_they_made_a_token),
         cmocka_unit_test(adversarial_schedules_finish),
         cmocka_unit_test(a_sequence_with_pages_runs_at_once),
+        cmocka_unit_test(a_short_prompt_does_not_wait_for_a_long_one),
+        cmocka_unit_test(a_long_prompt_ends_though_short_ones_keep_coming),
+        cmocka_unit_test(a_higher_priority_is_read_first),
+        cmocka_unit_test(prompts_keep_to_their_rows_beside_streams),
         cmocka_unit_test(one_computes_what_many_begin_with),
         cmocka_unit_test(a_held_sequence_waits_no_longer_than_its_holder_runs),
         cmocka_unit_test(shared_pages_count_once),

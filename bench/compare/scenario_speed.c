@@ -1,0 +1,80 @@
+/* scenario_speed.c - tokens a second of prompts and of 1 to 32 streams, with the share of the machine's limit.
+ *
+ * Rounds go through all cases in turn, and each case is run by both engines one after the other, so that a
+ * neighbour's noise meets all alike. */
+#include "bench/compare/scenario.h"
+
+enum { QUICK_CONTEXT = 16 };
+
+static const struct bench_case speed_cases[] = {
+    { "prompt 512", 0, PROMPT_TOKENS, 0 }, { "1 stream, 128 tokens", 1, 128, 0 },
+    { "2 streams", 2, 32, CONTEXT },       { "4 streams", 4, 32, CONTEXT },
+    { "8 streams", 8, 32, CONTEXT },       { "16 streams", 16, 16, CONTEXT },
+    { "32 streams", 32, 16, CONTEXT },
+};
+
+static const struct bench_case quick_cases[] = {
+    { "prompt 512", 0, PROMPT_TOKENS, 0 },
+    { "1 stream", 1, 32, 0 },
+    { "8 streams", 8, 8, QUICK_CONTEXT },
+    { "32 streams", 32, 4, QUICK_CONTEXT },
+};
+
+struct speed {
+    struct group *group;
+    const struct bench_case *cases;
+    struct figure *figures; /* [n] */
+    uint32_t n;
+};
+
+static bool measure(struct speed *s, enum side side, uint32_t i, uint32_t round, struct err *e)
+{
+    return group_ask_rate(s->group, side, &s->cases[i],
+                          &figure_values(&s->figures[i], side == OURS)[round], e);
+}
+
+static bool round_together(struct speed *s, uint32_t round, struct err *e)
+{
+    for (uint32_t i = 0; i < s->n; i++)
+        for (uint32_t k = 0; k < N_SIDES; k++)
+            if (!measure(s, group_side(round, k), i, round, e))
+                return false;
+    return true;
+}
+
+static bool round_apart(struct speed *s, uint32_t round, struct err *e)
+{
+    for (uint32_t k = 0; k < N_SIDES; k++) {
+        enum side side = group_side(round, k);
+        bool ok = group_begin_turn(s->group, side, e);
+        for (uint32_t i = 0; ok && i < s->n; i++)
+            ok = measure(s, side, i, round, e);
+        group_end_turn(s->group, side);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+bool scenario_speed(struct group *g, struct figures *all, struct err *e)
+{
+    struct speed s = { .group = g, .cases = speed_cases, .figures = &all->items[all->n] };
+
+    s.n = sizeof speed_cases / sizeof *speed_cases;
+    if (g->plan->quick) {
+        s.cases = quick_cases;
+        s.n = sizeof quick_cases / sizeof *quick_cases;
+    }
+    for (uint32_t i = 0; i < s.n; i++)
+        figure_set_limit(figures_add(all, g->shape, g->type, s.cases[i].name, "tokens/s"),
+                         &s.cases[i], all->limits);
+    for (uint32_t r = 0; group_goes_on(g, r); r++) {
+        if (!(g->together ? round_together(&s, r, e) : round_apart(&s, r, e)))
+            return false;
+        for (uint32_t i = 0; i < s.n; i++)
+            s.figures[i].n_rounds = r + 1;
+    }
+    for (uint32_t i = 0; i < s.n; i++)
+        figure_print(stdout, &s.figures[i]);
+    return true;
+}

@@ -1,0 +1,296 @@
+/* scheduling.c - bench-scheduling: what clients of one worker feel of each other.
+ *
+ *   bench-scheduling MODEL_DIR [ROUNDS [STREAMS [PROMPT [CLIENTS [SYSTEM]]]]]
+ *
+ * The program is the llmd and the gateway of one real llm-worker, so the way through HTTP is not in the
+ * figures.  Two questions, ROUNDS (5) times in turn:
+ *
+ *   long     STREAMS (8) streams run.  The times between their tokens while nobody else comes, and while a
+ *            prompt of PROMPT (4000) tokens is read.
+ *   system   CLIENTS (32) come at once with a prompt of 20 tokens; then one with a prompt of SYSTEM
+ *            (1000) tokens and 20 of its own, and when it has its first token CLIENTS - 1 more at once whose
+ *            prompts begin with the same SYSTEM tokens.  The times to the first token.
+ *
+ * Every round uses tokens of its own, so nothing is left in the prefix cache from the one before.  Prints
+ * what,n,p50,p99,max in milliseconds, and the ratios. */
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/mem.h"
+#include "tests/unit/worker_rig.h"
+
+enum {
+    STREAMS_MAX = 64,
+    CLIENTS_MAX = 64,
+    PROMPT_MAX = 16384,
+    OWN = 20,        /* tokens of a short prompt */
+    ANSWER = 580,    /* of a stream, before it begins anew */
+    CALM_TOKENS = 50 /* of each stream, without anybody else */
+};
+
+#define SAMPLES_MAX ((size_t)1 << 20)
+
+struct samples {
+    const char *what;
+    double *ms; /* [SAMPLES_MAX] */
+    size_t n;
+};
+
+struct stream {
+    struct client_stream *s;
+    uint32_t n_seen;
+    uint64_t last_ns;
+};
+
+struct bench {
+    struct worker_rig rig;
+    struct client client;
+    uint32_t rounds, n_streams, n_prompt, n_clients, n_system;
+    uint64_t next_id;
+    uint32_t round;
+    struct stream streams[STREAMS_MAX];
+    struct samples calm, beside, prompt, small, first, shared;
+};
+
+static void add_sample(struct samples *s, uint64_t ns)
+{
+    if (s->n < SAMPLES_MAX)
+        s->ms[s->n++] = (double)ns / (double)NS_PER_MS;
+}
+
+/* Tokens that no other prompt of this run has, but for those of the same `kind`. */
+static void fill(int32_t *tokens, uint32_t n, uint64_t kind)
+{
+    uint64_t x = kind * 0x9E3779B97F4A7C15ull;
+
+    for (uint32_t i = 0; i < n; i++) {
+        x = x * 6364136223846793005ull + 1442695040888963407ull;
+        tokens[i] = (int32_t)(300 + (x >> 33) % 1600);
+    }
+}
+
+static struct client_stream *submit(struct bench *b, const int32_t *prompt, uint32_t n,
+                                    uint32_t max_tokens)
+{
+    struct client_request r = client_request(prompt, n, max_tokens);
+
+    r.ignore_eos = true;
+    r.sampling.temperature = 1;
+    r.sampling.seed = b->next_id;
+    return client_submit(&b->client, b->next_id++, &r);
+}
+
+static void receive(struct bench *b)
+{
+    struct pollfd fd = { .fd = link_fd(b->client.link), .events = POLLIN };
+
+    poll(&fd, 1, 1);
+    client_receive(&b->client);
+}
+
+/* ---- a long prompt beside streams ---- */
+
+static void begin_stream(struct bench *b, struct stream *s)
+{
+    static int32_t prompt[OWN]; /* borrowed until the SUBMIT is sent */
+
+    fill(prompt, OWN, b->next_id);
+    s->s = submit(b, prompt, OWN, ANSWER);
+    s->n_seen = 0;
+}
+
+/* Take what came; gaps go to `into`, unless that is NULL. */
+static void watch_streams(struct bench *b, struct samples *into)
+{
+    uint64_t now;
+
+    receive(b);
+    now = clock_mono_ns();
+    for (uint32_t i = 0; i < b->n_streams; i++) {
+        struct stream *s = &b->streams[i];
+        if (s->s->n > s->n_seen) {
+            if (s->n_seen > 0 && into)
+                add_sample(into, now - s->last_ns);
+            s->n_seen = s->s->n;
+            s->last_ns = now;
+        }
+        if (client_stream_is_over(s->s))
+            begin_stream(b, s);
+    }
+}
+
+/* Until each stream has so many tokens more; those that begin anew count from there. */
+static void run_streams(struct bench *b, uint32_t n_more, struct samples *into)
+{
+    uint32_t n_steps = 0, last = b->streams[0].n_seen;
+
+    while (n_steps < n_more) {
+        watch_streams(b, into);
+        n_steps += b->streams[0].n_seen != last;
+        last = b->streams[0].n_seen;
+    }
+}
+
+static void stop_streams(struct bench *b)
+{
+    for (uint32_t i = 0; i < b->n_streams; i++)
+        client_cancel(&b->client, b->streams[i].s);
+    while (stat_get(worker_rig_stats(&b->rig), STAT_ledger_entries_used) > 0)
+        receive(b);
+}
+
+static void measure_long(struct bench *b)
+{
+    static int32_t prompt[PROMPT_MAX];
+    struct client_stream *s;
+    uint64_t start;
+
+    for (uint32_t i = 0; i < b->n_streams; i++)
+        begin_stream(b, &b->streams[i]);
+    run_streams(b, 20, NULL);
+    run_streams(b, CALM_TOKENS, &b->calm);
+    fill(prompt, b->n_prompt, b->next_id);
+    start = clock_mono_ns();
+    s = submit(b, prompt, b->n_prompt, 2);
+    while (s->n == 0)
+        watch_streams(b, &b->beside);
+    add_sample(&b->prompt, clock_mono_ns() - start);
+    stop_streams(b);
+}
+
+/* ---- clients with one system prompt ---- */
+
+/* n clients at once, prompts of n_system common tokens and OWN of their own; their first tokens. */
+static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, struct samples *into)
+{
+    static int32_t prompts[CLIENTS_MAX][PROMPT_MAX + OWN];
+    struct client_stream *streams[CLIENTS_MAX];
+    bool seen[CLIENTS_MAX] = { false };
+    uint64_t start = clock_mono_ns();
+
+    for (uint32_t i = 0; i < n; i++) {
+        fill(prompts[i], n_system, b->round + 1);
+        fill(prompts[i] + n_system, OWN, ((uint64_t)n << 32) + b->next_id);
+        streams[i] = submit(b, prompts[i], n_system + OWN, 8);
+    }
+    for (uint32_t n_seen = 0; n_seen < n;) {
+        uint64_t now;
+        receive(b);
+        now = clock_mono_ns();
+        for (uint32_t i = 0; i < n; i++) {
+            if (seen[i] || streams[i]->n == 0)
+                continue;
+            add_sample(into, now - start);
+            seen[i] = true;
+            n_seen++;
+        }
+    }
+    while (!client_all_over(&b->client) ||
+           stat_get(worker_rig_stats(&b->rig), STAT_ledger_entries_used) > 0)
+        receive(b);
+}
+
+static void measure_system(struct bench *b)
+{
+    measure_clients(b, b->n_clients - 1, 0, &b->small);
+    measure_clients(b, 1, b->n_system, &b->first);
+    measure_clients(b, b->n_clients - 1, b->n_system, &b->shared);
+}
+
+/* ---- the report ---- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double quantile(const struct samples *s, uint32_t percent)
+{
+    return s->n > 0 ? s->ms[(s->n * percent + 99) / 100 - 1] : 0;
+}
+
+static void report(struct samples *s)
+{
+    qsort(s->ms, s->n, sizeof *s->ms, by_value);
+    printf("%s,%zu,%.2f,%.2f,%.2f\n", s->what, s->n, quantile(s, 50), quantile(s, 99),
+           quantile(s, 100));
+}
+
+static void report_all(struct bench *b)
+{
+    struct samples *const all[] = { &b->calm,  &b->beside, &b->prompt,
+                                    &b->small, &b->first,  &b->shared };
+    const struct stats *stats = worker_rig_stats(&b->rig);
+
+    printf("ms,n,p50,p99,max\n");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        report(all[i]);
+    printf("ratio p99 beside a prompt / alone,,,%.2f,\n",
+           quantile(&b->beside, 99) / quantile(&b->calm, 99));
+    printf("ratio system prompt / 20 tokens,,%.2f,%.2f,\n",
+           quantile(&b->shared, 50) / quantile(&b->small, 50),
+           quantile(&b->shared, 99) / quantile(&b->small, 99));
+    printf("prefix cache: %llu tokens looked up; %llu found; %llu prompt tokens computed,,,,\n",
+           (unsigned long long)stat_get(stats, STAT_prefix_cache_queries),
+           (unsigned long long)stat_get(stats, STAT_prefix_cache_hits),
+           (unsigned long long)stat_get(stats, STAT_prompt_tokens));
+}
+
+static uint32_t argument(int argc, char **argv, int i, uint32_t value, uint32_t max)
+{
+    if (argc > i)
+        value = (uint32_t)strtoul(argv[i], NULL, 10);
+    return value < 1 ? 1 : value > max ? max : value;
+}
+
+static void name_samples(struct samples *s, const char *what)
+{
+    s->what = what;
+    s->ms = mem_alloc(SAMPLES_MAX * sizeof *s->ms);
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    const char *settings[] = { "model", argc > 1 ? argv[1] : "", "log_level", "warning", NULL };
+
+    if (argc < 2) {
+        fprintf(stderr, "usage: bench-scheduling MODEL_DIR [ROUNDS [STREAMS [PROMPT [CLIENTS "
+                        "[SYSTEM]]]]]\n");
+        return 64;
+    }
+    b.rounds = argument(argc, argv, 2, 5, 20);
+    b.n_streams = argument(argc, argv, 3, 8, STREAMS_MAX);
+    b.n_prompt = argument(argc, argv, 4, 4000, PROMPT_MAX);
+    b.n_clients = argument(argc, argv, 5, 32, CLIENTS_MAX);
+    b.n_system = argument(argc, argv, 6, 1000, PROMPT_MAX);
+    b.next_id = 1;
+    name_samples(&b.calm, "between tokens of streams alone");
+    name_samples(&b.beside, "between tokens while a prompt is read");
+    name_samples(&b.prompt, "first token of that prompt");
+    name_samples(&b.small, "first token of prompts of 20");
+    name_samples(&b.first, "first token of the first with a system prompt");
+    name_samples(&b.shared, "first token of the others with it");
+    worker_rig_init(&b.rig, 1, settings);
+    worker_rig_start(&b.rig);
+    client_open(&b.client, b.rig.instance, 7);
+    for (b.round = 0; b.round < b.rounds; b.round++) {
+        measure_long(&b);
+        measure_system(&b);
+    }
+    report_all(&b);
+    client_close(&b.client);
+    worker_rig_fini(&b.rig);
+    return 0;
+}
