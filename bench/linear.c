@@ -5,14 +5,16 @@
  * The matrices are those of a layer of a 7B model (4096 x 4096, 11008 x 4096, 4096 x 11008), more of them
  * than any cache holds, so that decode really reads memory.  Time is the CPU time of the thread, which a
  * busy neighbour lengthens less than the clock's.  Each line is the median of the rounds, with the range;
- * rounds go through all tokens in turn.  The figures: multiplications and additions a second, and bytes of
- * packed weights a second. */
+ * rounds go through all tokens in turn.  The figures: multiplications and additions a second, bytes of
+ * packed weights a second, and their shares of what this machine's instructions and memory give at most
+ * (machine_limits.h), the best of some passes in the same run. */
 #include <argp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "bench/machine_limits.h"
 #include "common/mem.h"
 #include "gpu-worker/ops/aligned.h"
 #include "gpu-worker/ops/ops.h"
@@ -108,21 +110,29 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Operations a second at most for weights of that format. */
+static double limit_of(const struct machine_limits *m, enum dtype dtype)
+{
+    return m->ops[dtype == DTYPE_I4 ? LIMIT_INT4 : dtype == DTYPE_I8 ? LIMIT_INT8 : LIMIT_FP32];
+}
+
 static void report(enum cpu_tier tier, enum dtype dtype, uint32_t n, double *seconds,
-                   uint32_t rounds, const struct set *s)
+                   uint32_t rounds, const struct set *s, const struct machine_limits *m)
 {
     double median, ops;
 
     qsort(seconds, rounds, sizeof *seconds, by_value);
     median = seconds[rounds / 2];
     ops = s->products * n * 1e-9;
-    printf("%-11s %-9s %4u tokens  %7.1f Gop/s (%.1f .. %.1f)  %6.2f GB/s of weights\n",
+    printf("%-11s %-9s %4u tokens  %7.1f Gop/s (%.1f .. %.1f) = %3.0f %%  %6.2f GB/s = %3.0f %%\n",
            cpu_tier_name(tier), dtype_name(dtype), n, ops / median, ops / seconds[rounds - 1],
-           ops / seconds[0], s->bytes / median * 1e-9);
+           ops / seconds[0], 1e11 * ops / median / limit_of(m, dtype), s->bytes / median * 1e-9,
+           100 * s->bytes / median / m->read_one);
     fflush(stdout);
 }
 
-static void bench(const struct options *o, enum cpu_tier tier, enum dtype dtype)
+static void bench(const struct options *o, enum cpu_tier tier, enum dtype dtype,
+                  const struct machine_limits *m)
 {
     static const double freq[1] = { 0 };
     struct ops_setup setup = { .rows_max = TOKENS_MAX,
@@ -149,7 +159,7 @@ static void bench(const struct options *o, enum cpu_tier tier, enum dtype dtype)
         for (uint32_t i = 0; i < last; i++)
             seconds[i][r] = pass(ops, stream, &s, x, y, tokens[i]);
     for (uint32_t i = 0; i < last; i++)
-        report(tier, dtype, tokens[i], seconds[i], o->rounds, &s);
+        report(tier, dtype, tokens[i], seconds[i], o->rounds, &s, m);
     ops->free(stream, x);
     ops->free(stream, y);
     ops->close(stream);
@@ -207,12 +217,20 @@ int main(int argc, char **argv)
         .parser = parse,
         .doc = "Matrix products of one thread, for each tier of this machine and number format.",
     };
+    const struct limits_options limits = {
+        .n_threads = 1, .passes = 5, .read_bytes = (size_t)256 << 20, .cpu_clock = true
+    };
     struct options o = { .rounds = 5 };
+    struct machine_limits m;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);
+    machine_limits_measure(&m, &limits);
+    printf("limits of one thread: memory %.1f GB/s, fp32 %.0f, int4 %.0f, int8 %.0f Gop/s\n",
+           m.read_one * 1e-9, m.ops[LIMIT_FP32] * 1e-9, m.ops[LIMIT_INT4] * 1e-9,
+           m.ops[LIMIT_INT8] * 1e-9);
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
         for (enum dtype dtype = DTYPE_F32; dtype < N_DTYPES; dtype++)
             if (is_wanted(&o, tier, dtype))
-                bench(&o, tier, dtype);
+                bench(&o, tier, dtype, &m);
     return 0;
 }

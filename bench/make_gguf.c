@@ -1,6 +1,6 @@
 /* make_gguf.c - bench-make-gguf: a GGUF file of random weights (random_gguf.h).
  *
- *   bench-make-gguf [--shape NAME] [--type NAME] [--seed N] FILE */
+ *   bench-make-gguf [--shape NAME] [--type NAME] [--seed N] [--decoded] FILE */
 #include <argp.h>
 #include <stdlib.h>
 
@@ -9,12 +9,14 @@
 struct options {
     const char *shape, *type, *path;
     uint64_t seed;
+    bool decoded;
 };
 
 static const struct argp_option argp_options[] = {
     { "shape", 's', "NAME", 0, "7b, 1.1b, 110m or tiny (default 110m)", 0 },
     { "type", 't', "NAME", 0, "q4_0, q8_0, f16 or bf16 (default q4_0)", 0 },
     { "seed", 'n', "N", 0, "the same seed gives the same bytes (default 1)", 0 },
+    { "decoded", 'd', 0, 0, "the same weights, but written as F32", 0 },
     { 0 },
 };
 
@@ -31,6 +33,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'n':
         o->seed = strtoull(arg, NULL, 10);
+        return 0;
+    case 'd':
+        o->decoded = true;
         return 0;
     case ARGP_KEY_ARG:
         if (o->path)
@@ -53,20 +58,18 @@ int main(int argc, char **argv)
                                       .args_doc = "FILE",
                                       .doc = "Write a GGUF file of random weights." };
     struct options o = { .shape = "110m", .type = "q4_0", .seed = 1 };
-    const struct weight_type *type;
-    const struct shape *shape;
+    struct random_model m;
     struct err e;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);
-    shape = shape_find(o.shape);
-    type = weight_type_find(o.type);
-    if (!shape || !type) {
+    m = (struct random_model){ shape_find(o.shape), weight_type_find(o.type), o.seed, o.decoded };
+    if (!m.shape || !m.type) {
         char names[128];
-        (shape ? weight_type_names : shape_names)(names, sizeof names);
-        fprintf(stderr, "bench-make-gguf: '%s': one of %s\n", shape ? o.type : o.shape, names);
+        (m.shape ? weight_type_names : shape_names)(names, sizeof names);
+        fprintf(stderr, "bench-make-gguf: '%s': one of %s\n", m.shape ? o.type : o.shape, names);
         return 2;
     }
-    if (!random_gguf_write(shape, type, o.seed, o.path, &e)) {
+    if (!random_gguf_write(&m, o.path, &e)) {
         fprintf(stderr, "bench-make-gguf: %s\n", e.msg);
         return 1;
     }

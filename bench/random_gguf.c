@@ -72,6 +72,7 @@ struct tensor {
 };
 
 struct file {
+    const struct random_model *model;
     const struct shape *shape;
     const struct weight_type *type;
     uint64_t seed;
@@ -123,10 +124,16 @@ static void list_tensors(struct file *f)
     add_tensor(f, "output.weight", s->n_embd, s->vocab_size, OUTPUT_GAIN);
 }
 
+/* Of a row as its type has it. */
+static uint64_t coded_row_bytes(const struct file *f, const struct tensor *t)
+{
+    return (uint64_t)t->n_columns / f->type->block_weights * f->type->block_bytes;
+}
+
+/* Of a row in the file. */
 static uint64_t row_bytes(const struct file *f, const struct tensor *t)
 {
-    return t->n_rows ? (uint64_t)t->n_columns / f->type->block_weights * f->type->block_bytes
-                     : t->n_columns * sizeof(float);
+    return t->n_rows && !f->model->decoded ? coded_row_bytes(f, t) : t->n_columns * sizeof(float);
 }
 
 static uint64_t tensor_bytes(const struct file *f, const struct tensor *t)
@@ -264,7 +271,7 @@ static void hyperparameters(struct metadata *m, const struct file *f)
     meta_string(m, "general.architecture", "llama");
     meta_string(m, "general.name", name);
     meta_u32(m, "general.alignment", ALIGNMENT);
-    meta_u32(m, "general.file_type", f->type->file_type);
+    meta_u32(m, "general.file_type", f->model->decoded ? 0 : f->type->file_type);
     meta_u32(m, "general.quantization_version", 2);
     meta_u32(m, "llama.vocab_size", s->vocab_size);
     meta_u32(m, "llama.context_length", s->context_max);
@@ -289,7 +296,7 @@ static void tensor_infos(struct buf *b, const struct file *f)
         put_u64(b, t->n_columns);
         if (t->n_rows)
             put_u64(b, t->n_rows);
-        put_u32(b, t->n_rows ? f->type->tensor_type : TENSOR_F32);
+        put_u32(b, t->n_rows && !f->model->decoded ? f->type->tensor_type : TENSOR_F32);
         put_u64(b, offset);
         offset = aligned(offset + tensor_bytes(f, t));
     }
@@ -403,6 +410,56 @@ static void fill_row(const struct file *f, const struct tensor *t, const struct 
         fill_block(f->type, p, out + (size_t)i * f->type->block_bytes, state);
 }
 
+static float decode_half(const struct weight_type *t, const uint8_t *at)
+{
+    uint16_t h;
+
+    memcpy(&h, at, sizeof h);
+    return strcmp(t->name, "bf16") == 0 ? bf16_to_float(h) : f16_to_float(h);
+}
+
+/* Weight k of a coded row. */
+static float decode_weight(const struct weight_type *t, const uint8_t *row, uint32_t k)
+{
+    const uint8_t *block = row + (size_t)(k / t->block_weights) * t->block_bytes,
+                  *codes = block + 2;
+    uint32_t at = k % t->block_weights;
+    int code;
+
+    if (t->weight_bits == 16)
+        return decode_half(t, block);
+    if (t->weight_bits == 8)
+        code = (int8_t)codes[at];
+    else
+        code = (at < BLOCK / 2 ? codes[at] & 15 : codes[at - BLOCK / 2] >> 4) - 8;
+    return f16_to_float((uint16_t)(block[0] | block[1] << 8)) * (float)code;
+}
+
+static void decode_row(const struct file *f, const struct tensor *t, const uint8_t *coded,
+                       uint8_t *out)
+{
+    for (uint32_t k = 0; k < t->n_columns; k++) {
+        float w = decode_weight(f->type, coded, k);
+        memcpy(out + k * sizeof w, &w, sizeof w);
+    }
+}
+
+static void write_matrix(FILE *out, const struct file *f, const struct tensor *t,
+                         const struct palette *p, uint64_t *state)
+{
+    uint64_t bytes = row_bytes(f, t);
+    uint8_t *coded = mem_alloc(coded_row_bytes(f, t)), *row = mem_alloc(bytes);
+
+    for (uint32_t r = 0; r < t->n_rows; r++) {
+        fill_row(f, t, p, coded, state);
+        if (f->model->decoded)
+            decode_row(f, t, coded, row);
+        fwrite(f->model->decoded ? row : coded, 1, bytes, out);
+    }
+    free(coded);
+    free(row);
+}
+
 static void fill_norm(const struct tensor *t, uint8_t *out, uint64_t *state)
 {
     for (uint32_t i = 0; i < t->n_columns; i++) {
@@ -414,23 +471,20 @@ static void fill_norm(const struct tensor *t, uint8_t *out, uint64_t *state)
 static void write_tensor(FILE *out, const struct file *f, uint32_t index, struct palette *p)
 {
     const struct tensor *t = &f->tensors[index];
-    uint64_t bytes = row_bytes(f, t), state = f->seed ^ (index + 1) * 0xd1b54a32d192ed03ull;
-    uint8_t *row = mem_alloc(bytes);
+    uint64_t bytes = tensor_bytes(f, t), state = f->seed ^ (index + 1) * 0xd1b54a32d192ed03ull;
     static const char zeros[ALIGNMENT];
 
     assert(t->n_columns % f->type->block_weights == 0);
     if (t->n_rows) {
         palette_fill(p, f, t);
-        for (uint32_t r = 0; r < t->n_rows; r++) {
-            fill_row(f, t, p, row, &state);
-            fwrite(row, 1, bytes, out);
-        }
+        write_matrix(out, f, t, p, &state);
     } else {
-        fill_norm(t, row, &state);
-        fwrite(row, 1, bytes, out);
+        uint8_t *norm = mem_alloc(bytes);
+        fill_norm(t, norm, &state);
+        fwrite(norm, 1, bytes, out);
+        free(norm);
     }
-    fwrite(zeros, 1, aligned(tensor_bytes(f, t)) - tensor_bytes(f, t), out);
-    free(row);
+    fwrite(zeros, 1, aligned(bytes) - bytes, out);
 }
 
 static bool close_whole(FILE *out, const char *part, const char *path, struct err *e)
@@ -446,10 +500,9 @@ static bool close_whole(FILE *out, const char *part, const char *path, struct er
     return ok;
 }
 
-bool random_gguf_write(const struct shape *shape, const struct weight_type *type, uint64_t seed,
-                       const char *path, struct err *e)
+bool random_gguf_write(const struct random_model *m, const char *path, struct err *e)
 {
-    struct file f = { .shape = shape, .type = type, .seed = seed };
+    struct file f = { .model = m, .shape = m->shape, .type = m->type, .seed = m->seed };
     struct palette *p;
     char part[4096];
     FILE *out;

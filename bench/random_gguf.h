@@ -15,8 +15,15 @@
 #include "bench/shapes.h"
 #include "common/err.h"
 
+struct random_model {
+    const struct shape *shape;
+    const struct weight_type *type;
+    uint64_t seed;
+    bool
+        decoded; /* the very weights that `type` can hold, but written as F32: what is exact to compare with */
+};
+
 /* Written beside `path` and renamed when whole, so that a file of that name is always complete.  ERR_SYS. */
-bool random_gguf_write(const struct shape *shape, const struct weight_type *type, uint64_t seed,
-                       const char *path, struct err *e);
+bool random_gguf_write(const struct random_model *m, const char *path, struct err *e);
 
 #endif

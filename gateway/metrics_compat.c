@@ -105,6 +105,12 @@ void metrics_vllm(struct buf *out, struct service *s)
                   "Tokens looked up in the prefix cache.", STAT_prefix_cache_queries);
     vllm_by_group(out, s, "prefix_cache_hits_total", "counter", "Tokens found in the prefix cache.",
                   STAT_prefix_cache_hits);
+    vllm_by_group(out, s, "spec_decode_num_drafts_total", "counter", "Times tokens were proposed.",
+                  STAT_drafts);
+    vllm_by_group(out, s, "spec_decode_num_draft_tokens_total", "counter", "Tokens proposed.",
+                  STAT_draft_tokens);
+    vllm_by_group(out, s, "spec_decode_num_accepted_tokens_total", "counter",
+                  "Proposed tokens that were drawn.", STAT_draft_tokens_accepted);
     vllm_by_group(out, s, "num_preemptions_total", "counter", "Sequences preempted.",
                   STAT_sequences_preempted);
     vllm_by_group(out, s, "prompt_tokens_total", "counter", "Prompt tokens computed.",

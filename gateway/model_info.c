@@ -106,6 +106,14 @@ static bool read_directory(struct model_info *info, const char *dir, struct err 
     return read_generation_config(info, dir, e);
 }
 
+static void read_gguf_default(const struct gguf *g, const char *key, struct model_default *out)
+{
+    double v;
+
+    if (gguf_number(g, key, &v, NULL))
+        *out = (struct model_default){ .is_set = true, .value = v };
+}
+
 static bool read_gguf(struct model_info *info, const char *path, struct err *e)
 {
     struct gguf *g = gguf_open(path, e);
@@ -113,6 +121,11 @@ static bool read_gguf(struct model_info *info, const char *path, struct err *e)
 
     if (!g)
         return false;
+    read_gguf_default(g, "general.sampling.temp", &info->temperature);
+    read_gguf_default(g, "general.sampling.top_k", &info->top_k);
+    read_gguf_default(g, "general.sampling.top_p", &info->top_p);
+    read_gguf_default(g, "general.sampling.min_p", &info->min_p);
+    read_gguf_default(g, "general.sampling.penalty_repeat", &info->repetition_penalty);
     ok = (gguf_model_count(g, "context_length", &info->max_model_len, e) &&
           gguf_model_vocab_size(g, &info->vocab_size, e)) ||
          err_wrap(e, "'%s'", path);

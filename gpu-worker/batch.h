@@ -16,12 +16,21 @@ struct batch_seq {
     const uint32_t *pages; /* page table, kvpool indexes, in order */
 };
 
+enum {
+    BATCH_EXTRA_LOGITS = 32
+}; /* rows of one sequence beyond its first that want logits, in all */
+
+static inline uint64_t batch_logits_max(uint64_t seqs_max)
+{
+    return seqs_max + BATCH_EXTRA_LOGITS;
+}
+
 struct batch {
     uint32_t n_rows;       /* 1..max_num_batched_tokens */
     const int32_t *tokens; /* [n_rows] */
     uint32_t n_seqs;       /* 1..max_num_seqs */
     const struct batch_seq *seqs;
-    uint32_t n_logits;          /* rows whose logits are wanted, at most n_seqs */
+    uint32_t n_logits; /* rows whose logits are wanted, at most n_seqs + BATCH_EXTRA_LOGITS */
     const uint32_t *logit_rows; /* [n_logits] ascending */
 };
 

@@ -17,6 +17,7 @@
 #define SWEEP_NS         (5 * NS_PER_S)
 #define UNCLAIMED_S      60 /* past request_timeout_s nobody comes for a finished sequence */
 #define AVERAGE_OF_STEPS 8
+#define DRAFTED_MAX      31 /* steps with drafts, between two without */
 
 static bool check_boot(const struct engine_boot *b, const struct model_info *info, struct err *e)
 {
@@ -386,6 +387,30 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
         delivery_notice(&g->delivery, q);
 }
 
+/* A sequence's draws in order, as long as each gives the draft that the next one was drawn behind. */
+static void commit_draws(struct engine *g, const struct step_draw *draws)
+{
+    struct sequence *q = draws->sequence;
+    uint32_t n_drafts = draws->n_drafts, n_true = 0;
+
+    for (bool goes_on = true; goes_on;) {
+        int32_t expected =
+            q->tokens[sequence_n_tokens(q)]; /* the draft, or nothing in particular */
+        commit_draw(g, &draws[n_true]);
+        goes_on = n_true < n_drafts && draws[n_true].result == SAMPLER_OK &&
+                  draws[n_true].out.token == expected;
+        n_true += goes_on;
+        goes_on = goes_on && sequence_is_live(q);
+    }
+    if (n_drafts == 0)
+        return;
+    stat_add(engine_stats(g), STAT_drafts, 1);
+    stat_add(engine_stats(g), STAT_draft_tokens, n_drafts);
+    stat_add(engine_stats(g), STAT_draft_tokens_accepted, n_true);
+    speculation_learn(&q->speculation, n_drafts, n_true,
+                      step_pace_draft_price(&g->pace, g->scheduler.n_running), q->n_generated);
+}
+
 /* A chunk of the weights was corrupt until now, and who knows since when: what is kept for prompts to
  * come may be of it. */
 static void watch_weights(struct engine *g)
@@ -398,13 +423,23 @@ static void watch_weights(struct engine *g)
     l->n_chunks_reloaded = n;
 }
 
+/* Now and then a step without drafts tells what they add. */
+static bool may_draft(const struct engine *g)
+{
+    return strcmp(g->boot.config->speculate, "ngram") == 0 && g->n_drafted < DRAFTED_MAX;
+}
+
 static const struct plan *plan_step(struct engine *g)
 {
     uint32_t n_streams = scheduler_n_streams(&g->scheduler);
-    uint32_t rows = step_pace_rows(&g->pace, n_streams, g->boot.config->prefill_step_percent);
-    const struct plan *plan = scheduler_plan(&g->scheduler, rows);
+    struct plan_limits limits = {
+        .prompt_rows = step_pace_rows(&g->pace, n_streams, g->boot.config->prefill_step_percent),
+        .draft_rows = may_draft(g) ? UINT32_MAX : 0,
+    };
+    const struct plan *plan = scheduler_plan(&g->scheduler, &limits);
     struct stats *stats = engine_stats(g);
 
+    g->n_drafted = plan->n_drafts > 0 ? g->n_drafted + 1 : 0;
     stat_add(stats, STAT_sequences_preempted, plan->n_preempted);
     stat_add(stats, STAT_prefix_cache_queries, plan->n_looked_up);
     stat_add(stats, STAT_prefix_cache_hits, plan->n_found);
@@ -415,7 +450,10 @@ static void note_step(struct engine *g, const struct plan *plan, uint64_t took_n
 {
     struct stats *stats = engine_stats(g);
 
-    step_pace_learn(&g->pace, plan->n_streams, plan->n_rows - plan->n_streams, took_ns);
+    if (plan->n_drafts > 0)
+        step_pace_learn_drafts(&g->pace, plan->n_streams, plan->n_drafts, took_ns);
+    else
+        step_pace_learn(&g->pace, plan->n_streams, plan->n_rows - plan->n_streams, took_ns);
     stat_add(stats, STAT_steps, 1);
     hist_observe(stats, HIST_step_tokens, plan->n_rows);
     hist_observe(stats, HIST_step_seconds, (double)took_ns / (double)NS_PER_S);
@@ -437,8 +475,8 @@ static bool run_step(struct engine *g, struct err *e)
     }
     step_sample(&g->step);
     stat_add(engine_stats(g), STAT_prompt_tokens, count_prompt_rows(plan));
-    for (uint32_t i = 0; i < g->step.n_draws; i++)
-        commit_draw(g, &g->step.draws[i]);
+    for (uint32_t i = 0; i < g->step.n_draws; i += 1 + g->step.draws[i].n_drafts)
+        commit_draws(g, &g->step.draws[i]);
     commit_chunks(g, plan);
     note_step(g, plan, clock_mono_ns() - start);
     return true;

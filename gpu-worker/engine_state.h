@@ -20,6 +20,7 @@ struct engine {
     struct step step;
     struct step_history history;
     struct step_pace pace;
+    uint32_t n_drafted; /* steps with drafts since one without */
     struct delivery delivery;
     uint64_t next_order;
     uint64_t next_deadline_ns; /* no live sequence has an earlier one; UINT64_MAX = none */

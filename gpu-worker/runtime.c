@@ -133,7 +133,8 @@ static struct comm_shape comm_shape_of(const struct model *m, const struct confi
         .rows_max = rows,
         .seqs_max = seqs,
         .pages_max = pages_of(config, m->info.max_model_len),
-        .exchange_bytes = llama_exchange_bytes(&m->c, rows, seqs, sizeof(float)),
+        .exchange_bytes =
+            llama_exchange_bytes(&m->c, rows, (uint32_t)batch_logits_max(seqs), sizeof(float)),
     };
 }
 
@@ -421,7 +422,7 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
     open_ops(rt, boot->config);
     rt->kv_identity = identity_of(rt);
     rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
-                           rt->rows_max, rt->seqs_max);
+                           rt->rows_max, (uint32_t)batch_logits_max(rt->seqs_max));
     if (rt->n_checked < rt->weights.hdr->n_chunks)
         start_guard(rt, rt->n_checked);
     return rt;
@@ -456,7 +457,8 @@ struct hash128 runtime_kv_identity(const struct runtime *rt)
 static void check_batch(const struct runtime *rt, const struct batch *b)
 {
     assert(b->n_rows > 0 && b->n_rows <= rt->rows_max);
-    assert(b->n_seqs > 0 && b->n_seqs <= rt->seqs_max && b->n_logits <= b->n_seqs);
+    assert(b->n_seqs > 0 && b->n_seqs <= rt->seqs_max &&
+           b->n_logits <= batch_logits_max(b->n_seqs));
     for (uint32_t i = 0; i < b->n_rows; i++)
         assert(b->tokens[i] >= 0 && (uint32_t)b->tokens[i] < rt->model.info.vocab_size);
     for (uint32_t i = 0; i < b->n_logits; i++)

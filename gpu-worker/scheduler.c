@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "gpu-worker/batch.h"
 
 void scheduler_init(struct scheduler *s, const struct scheduler_limits *limits,
                     struct kvcache *cache)
@@ -292,6 +293,38 @@ static void add_streams(struct scheduler *s)
     p->n_streams = p->n_items;
 }
 
+/* At most `max` drafts for a stream: none behind its end, and none that would need the page of another. */
+static uint32_t draft(struct scheduler *s, struct sequence *q, uint32_t max)
+{
+    uint32_t n_tokens = sequence_n_tokens(q), page_tokens = s->cache->pool->hdr->page_tokens;
+    uint32_t n = least(speculation_wants(&q->speculation, q->n_generated), max);
+
+    n = least(n, q->generated_max - q->n_generated - 1);
+    if (n == 0)
+        return 0;
+    n = speculation_propose(q->tokens, n_tokens, n);
+    if (n > 0 && !kvcache_grow(s->cache, q, n_tokens + n))
+        n = least(n, q->n_pages * page_tokens - n_tokens);
+    return n;
+}
+
+static void add_drafts(struct scheduler *s, uint32_t draft_rows)
+{
+    struct plan *p = &s->plan;
+    uint32_t left = least(draft_rows, s->max_num_batched_tokens - p->n_rows);
+
+    left = least(left, BATCH_EXTRA_LOGITS);
+    for (uint32_t i = 0; i < p->n_items && left > 0; i++) {
+        uint32_t n_behind = p->n_items - i, share = (left + n_behind - 1) / n_behind;
+        uint32_t n = draft(s, p->items[i].sequence, share);
+        p->items[i].n_drafts = n;
+        p->items[i].n_rows += n;
+        p->n_rows += n;
+        p->n_drafts += n;
+        left -= n;
+    }
+}
+
 static int compare_rest(const void *a, const void *b)
 {
     const struct sequence *x = *(struct sequence *const *)a, *y = *(struct sequence *const *)b;
@@ -312,8 +345,7 @@ static void share_prompt_rows(struct scheduler *s, uint32_t left)
     for (uint32_t i = 0; i < s->n_running; i++)
         if (rows_due(s->running[i]) > 1)
             s->reading[n++] = s->running[i];
-    if (n == 0)
-        return;
+    assert(n > 0);
     first = s->reading[0];
     kept = least(rows_due(first), (left + 3) / 4);
     left -= kept;
@@ -327,13 +359,16 @@ static void share_prompt_rows(struct scheduler *s, uint32_t left)
     }
 }
 
-static void share_rows(struct scheduler *s, uint32_t prompt_rows_max)
+static void share_rows(struct scheduler *s, const struct plan_limits *limits)
 {
     uint32_t left;
 
     add_streams(s);
     left = s->max_num_batched_tokens - s->plan.n_rows;
-    share_prompt_rows(s, s->plan.n_streams > 0 ? least(left, prompt_rows_max) : left);
+    if (s->plan.n_streams < s->n_running)
+        share_prompt_rows(s, s->plan.n_streams > 0 ? least(left, limits->prompt_rows) : left);
+    else
+        add_drafts(s, limits->draft_rows);
 }
 
 static struct sequence *first_suspect(const struct scheduler *s)
@@ -372,12 +407,13 @@ uint32_t scheduler_n_streams(const struct scheduler *s)
     return n;
 }
 
-const struct plan *scheduler_plan(struct scheduler *s, uint32_t prompt_rows_max)
+const struct plan *scheduler_plan(struct scheduler *s, const struct plan_limits *limits)
 {
     struct sequence *suspect = s->n_suspects > 0 ? first_suspect(s) : NULL;
 
-    assert(prompt_rows_max > 0);
+    assert(limits->prompt_rows > 0);
     s->plan.n_items = s->plan.n_rows = s->plan.n_streams = s->plan.n_preempted = 0;
+    s->plan.n_drafts = 0;
     s->plan.n_looked_up = s->plan.n_found = 0;
     kvcache_begin_plan(s->cache);
     if (suspect) {
@@ -385,7 +421,7 @@ const struct plan *scheduler_plan(struct scheduler *s, uint32_t prompt_rows_max)
     } else {
         grow_running(s);
         admit_waiting(s);
-        share_rows(s, prompt_rows_max);
+        share_rows(s, limits);
     }
     assert(s->plan.n_items > 0 || s->n_running + s->n_waiting == 0);
     return &s->plan;

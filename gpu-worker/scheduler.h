@@ -26,6 +26,9 @@
  * evicted, or a sequence behind it uses it and is preempted.  No page is held by another group.  So it always
  * gets on, finishes, and there is another first: no livelock, and within a priority no starvation.
  *
+ * When nothing is read, rows may be left for drafts (speculation.h), a fair share for each stream; they take a
+ * page only when one is free.
+ *
  * A sequence is held back, and others may pass it, while one that goes before it is computing what both begin
  * with, if that is a page or more beyond what is found: it finds them when they are sealed, so a prompt that many send at once is
  * computed once.  Whoever it waits for is running and goes before it, so there is no circle, and it waits no longer
@@ -44,14 +47,22 @@ struct scheduler_limits {
 struct plan_item {
     struct sequence *sequence;
     uint32_t n_rows;
-    bool wants_logits; /* its last row is the sequence's last token */
+    bool wants_logits; /* its last row is the sequence's last token, or a draft behind that */
+    uint32_t n_drafts; /* so many of its rows; they lie behind the sequence's tokens, uncounted */
+};
+
+/* What the caller allows for a step. */
+struct plan_limits {
+    uint32_t prompt_rows; /* > 0, when there are decode rows */
+    uint32_t draft_rows;  /* when there are no others */
 };
 
 struct plan {
     struct plan_item *items; /* [max_num_seqs] */
     uint32_t n_items;
     uint32_t n_rows;
-    uint32_t n_streams;   /* items that are one decode row */
+    uint32_t n_streams;   /* items that are one decode row, and drafts */
+    uint32_t n_drafts;    /* of all items */
     uint32_t n_preempted; /* while this plan was made */
     uint64_t n_looked_up; /* tokens of sequences that began to run with it */
     uint64_t n_found;     /* of these, in the prefix cache */
@@ -87,8 +98,8 @@ void scheduler_acquit(struct scheduler *s, struct sequence *q);
 /* Running sequences that have one row to do: streams whose next token waits for the step. */
 uint32_t scheduler_n_streams(const struct scheduler *s);
 
-/* Plan one step, with at most prompt_rows_max > 0 prefill rows when there are decode rows.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
+/* Plan one step.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
  * is no live sequence, and never else. */
-const struct plan *scheduler_plan(struct scheduler *s, uint32_t prompt_rows_max);
+const struct plan *scheduler_plan(struct scheduler *s, const struct plan_limits *limits);
 
 #endif

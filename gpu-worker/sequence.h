@@ -11,6 +11,7 @@
 #define LLMD_GPU_WORKER_SEQUENCE_H
 
 #include "gpu-worker/sampler.h"
+#include "gpu-worker/speculation.h"
 #include "proto/ledger.h"
 
 enum sequence_state { SEQUENCE_FREE, SEQUENCE_WAITING, SEQUENCE_RUNNING, SEQUENCE_DONE };
@@ -34,6 +35,7 @@ struct sequence {
     uint32_t n_pages;
     uint32_t *pages; /* in the ledger */
     bool suspect;    /* ran at two crashes: runs alone until it makes a token (recovery.c) */
+    struct speculation speculation;
     const struct sequence *held_by; /* it computes tokens that this one begins with (scheduler.c) */
     uint64_t held_order;            /* .order of that one */
     uint32_t held_until;            /* .n_computed of that one */

@@ -10,21 +10,23 @@
 void step_init(struct step *s, struct runtime *rt, const struct step_limits *limits)
 {
     const struct model_info *info = runtime_info(rt);
-    uint32_t n_samplers =
-        limits->n_threads < limits->seqs_max ? limits->n_threads : limits->seqs_max;
+    uint32_t n_samplers = limits->n_threads < limits->seqs_max + BATCH_EXTRA_LOGITS
+                              ? limits->n_threads
+                              : limits->seqs_max + BATCH_EXTRA_LOGITS;
 
     *s = (struct step){ .runtime = rt,
                         .info = info,
                         .seqs_max = limits->seqs_max,
                         .rows_max = limits->rows_max,
+                        .draws_max = (uint32_t)batch_logits_max(limits->seqs_max),
                         .top_max = limits->top_max,
                         .n_samplers = n_samplers > 0 ? n_samplers : 1 };
     s->seqs = mem_zalloc(s->seqs_max, sizeof *s->seqs);
     s->tokens = mem_zalloc(s->rows_max, sizeof *s->tokens);
-    s->logit_rows = mem_zalloc(s->seqs_max, sizeof *s->logit_rows);
-    s->logits = mem_zalloc(s->seqs_max, info->vocab_size * sizeof *s->logits);
-    s->tops = mem_zalloc((size_t)s->seqs_max * s->top_max, sizeof *s->tops);
-    s->draws = mem_zalloc(s->seqs_max, sizeof *s->draws);
+    s->logit_rows = mem_zalloc(s->draws_max, sizeof *s->logit_rows);
+    s->logits = mem_zalloc(s->draws_max, info->vocab_size * sizeof *s->logits);
+    s->tops = mem_zalloc((size_t)s->draws_max * s->top_max, sizeof *s->tops);
+    s->draws = mem_zalloc(s->draws_max, sizeof *s->draws);
     s->samplers = mem_zalloc(s->n_samplers, sizeof(struct sampler *));
     for (uint32_t i = 0; i < s->n_samplers; i++)
         s->samplers[i] = sampler_new(info->vocab_size);
@@ -44,25 +46,37 @@ void step_fini(struct step *s)
     *s = (struct step){ 0 };
 }
 
-/* Describe the draw of row n_draws.  Before min_tokens neither EOS nor a stop token may be chosen. */
-static void add_draw(struct step *s, struct sequence *q, uint32_t n_rows, uint32_t row)
+/* Describe the draw behind the sequence's tokens and n_before drafts.  Before min_tokens neither EOS nor a stop
+ * token may be chosen. */
+static void add_draw(struct step *s, struct sequence *q, uint32_t n_before, uint32_t row)
 {
     uint32_t i = s->n_draws++;
     struct step_draw *d = &s->draws[i];
 
     s->logit_rows[i] = row;
-    *d = (struct step_draw){ .sequence = q, .n_rows = n_rows };
+    *d = (struct step_draw){ .sequence = q, .n_rows = 1 };
     d->in.logits = s->logits + (size_t)i * s->info->vocab_size;
     d->in.sampling = q->request->sampling;
     d->in.tokens = q->tokens;
     d->in.n_prompt = q->n_prompt;
-    d->in.n_generated = q->n_generated;
-    if (q->n_generated < q->request->min_tokens) {
+    d->in.n_generated = q->n_generated + n_before;
+    if (d->in.n_generated < q->request->min_tokens) {
         d->in.masked[0] = (struct sampler_ids){ s->info->eos, s->info->n_eos };
         d->in.masked[1] =
             (struct sampler_ids){ q->request->stop_tokens, q->request->n_stop_tokens };
     }
     d->out.top = s->tops + (size_t)i * s->top_max;
+}
+
+/* Its last row, or the one before its drafts, and each of these. */
+static void add_draws(struct step *s, const struct plan_item *item, uint32_t end_row)
+{
+    uint32_t first = s->n_draws;
+
+    for (uint32_t i = 0; i <= item->n_drafts; i++)
+        add_draw(s, item->sequence, i, end_row - 1 - item->n_drafts + i);
+    s->draws[first].n_rows = item->n_rows - item->n_drafts;
+    s->draws[first].n_drafts = item->n_drafts;
 }
 
 static struct batch build_batch(struct step *s, const struct plan *plan)
@@ -82,7 +96,7 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
         memcpy(s->tokens + row, q->tokens + q->n_computed, item->n_rows * sizeof *s->tokens);
         row += item->n_rows;
         if (item->wants_logits)
-            add_draw(s, q, item->n_rows, row - 1);
+            add_draws(s, item, row);
     }
     assert(row == plan->n_rows);
     return (struct batch){ .n_rows = row,

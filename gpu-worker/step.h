@@ -11,7 +11,8 @@
 /* One row whose logits are wanted. */
 struct step_draw {
     struct sequence *sequence;
-    uint32_t n_rows; /* of the sequence in this step */
+    uint32_t n_rows;   /* of the sequence in this step, up to this one or from the draw before it */
+    uint32_t n_drafts; /* draws behind this one, each of which holds only if this gives the draft */
     struct sampler_input in;
     struct sampler_output out;
     enum sampler_result result;
@@ -20,13 +21,13 @@ struct step_draw {
 struct step {
     struct runtime *runtime; /* borrowed */
     const struct model_info *info;
-    uint32_t seqs_max, rows_max, top_max;
+    uint32_t seqs_max, rows_max, draws_max, top_max;
     struct batch_seq *seqs;  /* [seqs_max] */
     int32_t *tokens;         /* [rows_max] */
-    uint32_t *logit_rows;    /* [seqs_max] */
-    float *logits;           /* [seqs_max, vocab_size] */
-    struct ledger_top *tops; /* [seqs_max, top_max] */
-    struct step_draw *draws; /* [seqs_max] */
+    uint32_t *logit_rows;    /* [draws_max] */
+    float *logits;           /* [draws_max, vocab_size] */
+    struct ledger_top *tops; /* [draws_max, top_max] */
+    struct step_draw *draws; /* [draws_max] */
     uint32_t n_draws;
     struct sampler **samplers; /* [n_samplers] */
     uint32_t n_samplers;

@@ -7,8 +7,9 @@
 
 #include "common/mem.h"
 
-#define ALONE_WEIGHT 0.125 /* of a new measurement */
-#define ROWS_MAX     1e9
+#define ALONE_WEIGHT    0.125 /* of a new measurement */
+#define ROWS_MAX        1e9
+#define DRAFT_PRICE_MIN 0.1 /* sampling and bookkeeping are not for nothing */
 
 void step_pace_init(struct step_pace *p, uint32_t n_streams_max)
 {
@@ -70,4 +71,22 @@ void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, u
     base = alone(p, n_streams);
     if (base > 0)
         learn_rate(p, (n_streams + n_rows) * base / took, n_rows >= p->n_given);
+}
+
+void step_pace_learn_drafts(struct step_pace *p, uint32_t n_streams, uint32_t n_drafts,
+                            uint64_t took_ns)
+{
+    double base = alone(p, n_streams);
+
+    if (base > 0) /* less than nothing, too: else a machine with noise would make them seem dear */
+        p->draft_ns += ALONE_WEIGHT * (((double)took_ns - base) / n_drafts - p->draft_ns);
+}
+
+double step_pace_draft_price(const struct step_pace *p, uint32_t n_streams)
+{
+    double base = alone(p, n_streams), price = 0;
+
+    if (base > 0)
+        price = p->draft_ns * n_streams / base;
+    return price < DRAFT_PRICE_MIN ? DRAFT_PRICE_MIN : price > 1 ? 1 : price;
 }

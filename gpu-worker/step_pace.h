@@ -26,6 +26,7 @@ struct step_pace {
     uint32_t n_streams_max;
     double *alone_ns; /* [n_streams_max + 1] 0 = never seen */
     double rate;      /* rows, those of streams included; 0 = never seen */
+    double draft_ns;  /* added by a draft row (speculation.h), a moving average */
     uint32_t n_given; /* by the last step_pace_rows() */
 };
 
@@ -38,5 +39,13 @@ uint32_t step_pace_rows(struct step_pace *p, uint32_t n_streams, uint64_t percen
 
 /* A step of n_streams streams and n_rows rows of prompts took so long. */
 void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, uint64_t took_ns);
+
+/* A step of n_streams streams and n_drafts > 0 drafts took so long. */
+void step_pace_learn_drafts(struct step_pace *p, uint32_t n_streams, uint32_t n_drafts,
+                            uint64_t took_ns);
+
+/* How many drafts of a hundred must come true to pay for all, as a fraction: what one adds to a step, over
+ * what a token of a stream costs in it. */
+double step_pace_draft_price(const struct step_pace *p, uint32_t n_streams);
 
 #endif

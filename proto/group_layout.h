@@ -5,7 +5,7 @@
  *   | group_hdr  | group_slot[GROUP_RANKS_MAX]    | group_plan, arrays  | buffers of activations       |
  *   +------------+--------------------------------+---------------------+------------------------------+
  *   the arrays behind group_plan: int32 tokens[rows_max], group_seq seqs[seqs_max],
- *   uint32 logit_rows[seqs_max], uint32 pages[seqs_max * pages_max]; the maxima are the group's settings.
+ *   uint32 logit_rows[seqs_max + 32], uint32 pages[seqs_max * pages_max]; the maxima are the group's settings.
  *   A group of one rank uses the header only.
  *
  * Writers.  llmd makes it, zero-filled.  Rank 0 writes the plan.  Rank r writes slot r, except .bell, which
@@ -32,7 +32,7 @@
 #include "proto/segment.h"
 
 enum {
-    GROUP_VERSION = 1,
+    GROUP_VERSION = 2,
     GROUP_RANKS_MAX = 64,
     GROUP_SLOTS_OFFSET = 4096,
     GROUP_PLAN_OFFSET = 12288

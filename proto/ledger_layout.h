@@ -31,7 +31,8 @@
  * first, then .n_suspects with release; what a reader copies it checks by loading .n_suspects again.
  *
  * Crash.  There is nothing to undo: an entry not LIVE or DONE was never acknowledged and is free; a
- * token past n_generated was never sent and is sampled again with the same counter (same draw).  The
+ * token past n_generated (drafts lie there, gpu-worker/speculation.h) was never sent and is sampled again with
+ * the same counter (same draw).  The
  * successor scans once: LIVE entries go on with prompt + generated tokens and the KV pages they list
  * (kvpool_layout.h; not when .kv_identity says that the KV is another model's), DONE ones are
  * delivered again until acknowledged, or freed when nobody has claimed them for longer than a request may

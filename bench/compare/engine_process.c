@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/log.h"
+
 enum { LINE_BYTES = 1024 };
 
 /* ---- the child ---- */
@@ -44,6 +46,7 @@ static _Noreturn void child_main(int fd, pid_t parent, const struct engine_class
     FILE *in = fdopen(fd, "r"), *out = fdopen(dup(fd), "w");
     struct err e;
 
+    log_set_level(LOG_WARNING); /* the output is a table */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || !in || !out)
         _exit(1);

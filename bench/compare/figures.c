@@ -133,7 +133,7 @@ bool figures_write_csv(const struct figures *f, const char *path, struct err *e)
     if (!out)
         return false;
     fprintf(out, "shape,type,work,unit,ours,theirs,ratio,ratio_low,ratio_high,rounds,limit,"
-                 "limit_of,ours_percent,theirs_percent\n");
+                 "limit_of,ours_percent,theirs_percent,threads,clock\n");
     for (uint32_t i = 0; i < f->n; i++) {
         const struct figure *g = &f->items[i];
         double ours = figure_median(g->ours, g->n_rounds);
@@ -142,10 +142,11 @@ bool figures_write_csv(const struct figures *f, const char *path, struct err *e)
         fprintf(out, "%s,%s,%s,%s,%.2f,%.2f,%.3f,%.3f,%.3f,%u,", g->shape->name, g->type->name,
                 g->work, g->unit, ours, theirs, ratio, low, high, g->n_rounds);
         if (g->limit > 0)
-            fprintf(out, "%.2f,%s,%.1f,%.1f\n", g->limit, g->limit_name, share(g, ours),
+            fprintf(out, "%.2f,%s,%.1f,%.1f", g->limit, g->limit_name, share(g, ours),
                     share(g, theirs));
         else
-            fprintf(out, ",,,\n");
+            fprintf(out, ",,,");
+        fprintf(out, ",%u,%s\n", f->limits->n_threads, f->clock);
     }
     return finish(out, path, e);
 }
@@ -156,7 +157,8 @@ bool figures_write_markdown(const struct figures *f, const char *path, struct er
 
     if (!out)
         return false;
-    fprintf(out, "Ours: %s  \nllama.cpp: %s\n\n", f->ours, f->theirs);
+    fprintf(out, "Ours: %s  \nllama.cpp: %s  \n%u threads, %s time\n\n", f->ours, f->theirs,
+            f->limits->n_threads, f->clock);
     fprintf(out, "| model | weights | work | ours | llama.cpp | share of the limit | ratio |\n"
                  "| --- | --- | --- | ---: | ---: | --- | ---: |\n");
     for (uint32_t i = 0; i < f->n; i++) {
@@ -179,7 +181,7 @@ bool figures_write_markdown(const struct figures *f, const char *path, struct er
 enum {
     ROW_HEIGHT = 18,
     GROUP_GAP = 26,
-    LABEL_WIDTH = 190,
+    LABEL_WIDTH = 230,
     PLOT_WIDTH = 520,
     VALUE_WIDTH = 60,
     TOP = 54,
@@ -262,9 +264,11 @@ bool figures_write_svg(const struct figures *f, const char *path, struct err *e)
         "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n"
         "<text x=\"12\" y=\"20\" font-size=\"15\">llmd over llama.cpp: speed on the same weights "
         "and threads (above 1: llmd is faster)</text>\n"
-        "<text x=\"12\" y=\"38\" fill=\"#666\">%s, %u threads; medians, the line is the range of "
+        "<text x=\"12\" y=\"38\" fill=\"#666\">%.*s; %u threads, %s time; medians, the line is the "
+        "range of "
         "the rounds</text>\n",
-        width, height, width, height, f->theirs, f->limits->n_threads);
+        width, height, width, height, (int)strcspn(f->theirs, ","), f->theirs, f->limits->n_threads,
+        f->clock);
     svg_axis(out, height);
     for (uint32_t i = 0; i < f->n; i++) {
         const struct figure *g = &f->items[i];

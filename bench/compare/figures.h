@@ -40,6 +40,7 @@ struct figures {
     uint32_t n;
     char ours[256], theirs[256]; /* version and configuration */
     const struct machine_limits *limits;
+    const char *clock; /* what rates and times are over: "wall" or "cpu" */
 };
 
 /* Add a figure without rounds; at most FIGURES_MAX. */

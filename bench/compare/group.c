@@ -13,16 +13,17 @@ enum { SEED = 1 };
 
 static const struct engine_class *const classes[N_SIDES] = { &engine_llmd, &engine_llamacpp };
 
-bool group_find_model(struct group *g, struct err *e)
+bool group_find_model(const struct group *g, bool decoded, char *path, size_t n, struct err *e)
 {
+    const struct random_model m = { g->shape, g->type, SEED, decoded };
     struct stat st;
 
-    snprintf(g->path, sizeof g->path, "%s/%s-%s.gguf", g->plan->models, g->shape->name,
-             g->type->name);
-    if (stat(g->path, &st) == 0)
+    snprintf(path, n, "%s/%s-%s%s.gguf", g->plan->models, g->shape->name, g->type->name,
+             decoded ? "-decoded" : "");
+    if (stat(path, &st) == 0)
         return true;
-    fprintf(stderr, "making %s\n", g->path);
-    return random_gguf_write(g->shape, g->type, SEED, g->path, e);
+    fprintf(stderr, "making %s\n", path);
+    return random_gguf_write(&m, path, e);
 }
 
 void group_configure(struct group *g)

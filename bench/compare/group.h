@@ -24,8 +24,8 @@ struct group {
     uint64_t deadline_ns; /* no round begins later; 0 = none */
 };
 
-/* Make the model's file when there is none. */
-bool group_find_model(struct group *g, struct err *e);
+/* Where the model's file lies; it is made when there is none.  decoded: the same weights in F32. */
+bool group_find_model(const struct group *g, bool decoded, char *path, size_t n, struct err *e);
 
 /* Fill the options of both engines for the plan's scenario. */
 void group_configure(struct group *g);

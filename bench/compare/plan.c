@@ -16,8 +16,8 @@ static bool run_group(struct group *g, struct figures *all, struct err *e)
     uint32_t n_before = all->n;
 
     group_configure(g);
-    ok = group_find_model(g, e) && (!has_engines || group_open(g, all, e)) &&
-         scenarios[g->plan->scenario](g, all, e);
+    ok = group_find_model(g, false, g->path, sizeof g->path, e) &&
+         (!has_engines || group_open(g, all, e)) && scenarios[g->plan->scenario](g, all, e);
     group_close(g);
     if (!ok)
         all->n = n_before;
@@ -30,7 +30,7 @@ bool plan_run(const struct plan *p, const struct machine_limits *limits, struct 
     uint32_t n_groups = p->n_shapes * p->n_types, done = 0;
     bool ok = true;
 
-    *out = (struct figures){ .limits = limits };
+    *out = (struct figures){ .limits = limits, .clock = p->cpu_clock ? "cpu" : "wall" };
     for (uint32_t s = 0; s < p->n_shapes; s++)
         for (uint32_t t = 0; t < p->n_types; t++) {
             struct group g = { .plan = p, .shape = p->shapes[s], .type = p->types[t] };

@@ -8,7 +8,7 @@
  *   mixed STREAMS PROMPTS TOKENS CHUNK
  *                                    streams run on while prompts are read, CHUNK rows of them a step
  *                                                           -> ok P50_NS P99_NS MAX_NS SAMPLES QUIET_P50_NS PREFILL_NS
- *   logits TOKENS FILE               of every position of one sequence: floats [TOKENS, vocab]
+ *   logits TOKENS FILE               of every position of sequences of 250: floats [TOKENS, vocab]
  *                                                           -> ok
  *   quit                                                    -> (end of file)
  *

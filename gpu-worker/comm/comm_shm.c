@@ -53,7 +53,7 @@ static bool layout(const struct comm_shape *s, struct offsets *o)
     o->tokens = at;
     o->seqs = o->tokens + (uint64_t)s->rows_max * sizeof(int32_t);
     o->logit_rows = o->seqs + (uint64_t)s->seqs_max * sizeof(struct group_seq);
-    o->pages = o->logit_rows + (uint64_t)s->seqs_max * sizeof(uint32_t);
+    o->pages = o->logit_rows + batch_logits_max(s->seqs_max) * sizeof(uint32_t);
     n_pages = (uint64_t)s->seqs_max * s->pages_max;
     if (__builtin_mul_overflow(n_pages, sizeof(uint32_t), &pages_bytes) ||
         __builtin_add_overflow(o->pages, pages_bytes + 4096, &o->exchange) ||
@@ -294,7 +294,7 @@ bool comm_publish(struct comm *c, const struct batch *b, struct err *e)
     if (c->shape.tp_size == 1)
         return true;
     assert(c->rank == 0 && b->n_rows <= c->shape.rows_max && b->n_seqs <= c->shape.seqs_max &&
-           b->n_logits <= b->n_seqs);
+           b->n_logits <= batch_logits_max(b->n_seqs));
     if (peer_is_lost(c, 0, e))
         return false;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
@@ -319,8 +319,8 @@ static bool read_plan(struct comm *c, struct batch *b, struct err *e)
     struct group_plan p = *c->plan;
     uint64_t pages_max = (uint64_t)c->shape.seqs_max * c->shape.pages_max;
 
-    if (p.n_rows > c->shape.rows_max || p.n_seqs > c->shape.seqs_max || p.n_logits > p.n_seqs ||
-        p.n_pages > pages_max)
+    if (p.n_rows > c->shape.rows_max || p.n_seqs > c->shape.seqs_max ||
+        p.n_logits > batch_logits_max(p.n_seqs) || p.n_pages > pages_max)
         return err_set(e, ERR_PROTO, 0,
                        "group plan of %u rows, %u sequences, %u pages is too large", p.n_rows,
                        p.n_seqs, p.n_pages);

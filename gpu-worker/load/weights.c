@@ -50,7 +50,8 @@ static bool check_source(const struct tensor *t, const struct weights_source *s,
     if (!t)
         return err_set(e, ERR_MODEL, 0, "tensor '%.80s' is missing", s->name);
     if (t->type == TENSOR_NONE)
-        return err_set(e, ERR_MODEL, 0, "tensor '%.80s' is %s; wanted F32, F16 or BF16", s->name,
+        return err_set(e, ERR_MODEL, 0,
+                       "tensor '%.80s' is %s, which this build does not compute with", s->name,
                        t->type_text);
     if (t->n_dims == wanted.n_dims && t->dims[0] == s->rows &&
         (s->cols == 0 || t->dims[1] == s->cols))

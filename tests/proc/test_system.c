@@ -365,6 +365,12 @@ static void two_ranks_give_the_tokens_of_one(void **state)
     assert_int_equal(system_stop(&two), 0);
 }
 
+static bool both_have_worked(const struct system *s)
+{
+    return system_metric(s, "llmd_sequences_accepted_total", "group=\"0\"") > 0 &&
+           system_metric(s, "llmd_sequences_accepted_total", "group=\"1\"") > 0;
+}
+
 static void two_groups_share_the_work_and_outlive_each_other(void **state)
 {
     static const char *const args[] = { "--model", MODEL,         "--groups", "2", "--threads",
@@ -375,9 +381,7 @@ static void two_groups_share_the_work_and_outlive_each_other(void **state)
 
     system_start(&two, args);
     /* A group takes part as soon as each gateway thread has heard its HELLO, which is a moment later. */
-    for (int round = 0;
-         round < 20 && system_metric(&two, "llmd_sequences_accepted_total", "group=\"1\"") <= 0;
-         round++) {
+    for (int round = 0; round < 20 && !both_have_worked(&two); round++) {
         for (int i = 0; i < 16; i++)
             start_stream(&two, &x[i], i, 60);
         assert_true(exchanges_run(x, 16, 60000));
@@ -387,8 +391,7 @@ static void two_groups_share_the_work_and_outlive_each_other(void **state)
             free(solo);
         }
     }
-    assert_true(system_metric(&two, "llmd_sequences_accepted_total", "group=\"0\"") > 0);
-    assert_true(system_metric(&two, "llmd_sequences_accepted_total", "group=\"1\"") > 0);
+    assert_true(both_have_worked(&two));
     assert_int_equal(kill(system_pid_of(&two, "worker 1.0"), SIGKILL), 0);
     free(stream_alone(&two, 5, 20));
     assert_int_equal(system_stop(&two), 0);

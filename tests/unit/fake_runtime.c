@@ -72,10 +72,13 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-static void logits_of_hash(uint64_t hash, int32_t last, float *logits)
+/* echo: the token it may say again, or -1. */
+static void logits_of_hash(uint64_t hash, int32_t last, int32_t echo, float *logits)
 {
     for (int32_t i = 0; i < FAKE_VOCAB; i++)
         logits[i] = (float)(mix(hash + (uint64_t)i) >> 40) * 0x1p-24f * 12.0f - 6.0f;
+    if (echo >= 0 && hash % 8 != 0)
+        logits[echo] += 12.0f;
     logits[FAKE_POISON] = logits[FAKE_NAN] = -50.0f;
     if (last == FAKE_NAN)
         logits[7] = NAN;
@@ -87,7 +90,7 @@ void fake_logits(const int32_t *tokens, uint32_t n, float *logits)
 
     for (uint32_t i = 0; i < n; i++)
         hash = mix(hash ^ (uint64_t)(uint32_t)tokens[i]);
-    logits_of_hash(hash, tokens[n - 1], logits);
+    logits_of_hash(hash, tokens[n - 1], n >= FAKE_ECHO_FROM ? tokens[n - FAKE_ECHO] : -1, logits);
 }
 
 static int32_t *slot(const struct runtime *rt, const struct batch_seq *q, uint32_t position)
@@ -123,7 +126,7 @@ static void read_logits(const struct runtime *rt, const struct batch_seq *q, uin
         last = *slot(rt, q, i);
         hash = mix(hash ^ (uint64_t)(uint32_t)last);
     }
-    logits_of_hash(hash, last, logits);
+    logits_of_hash(hash, last, n >= FAKE_ECHO_FROM ? *slot(rt, q, n - FAKE_ECHO) : -1, logits);
 }
 
 bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, struct err *e)
@@ -134,7 +137,7 @@ bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, s
         return err_set(e, fake_settings.fail, 0, "the fake device is broken");
     if (fake_settings.step_us > 0)
         usleep(fake_settings.step_us);
-    assert(b->n_seqs > 0 && b->n_logits <= b->n_seqs);
+    assert(b->n_seqs > 0 && b->n_logits <= batch_logits_max(b->n_seqs));
     for (uint32_t s = 0; s < b->n_seqs; s++) {
         const struct batch_seq *q = &b->seqs[s];
         assert(q->first_row == row && q->n_rows > 0);

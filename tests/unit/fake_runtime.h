@@ -14,8 +14,10 @@ enum {
     FAKE_LAYERS = 1,
     FAKE_HEADS = 1,
     FAKE_HEAD_DIM = 1,
-    FAKE_POISON = 299, /* see fake_poison */
-    FAKE_NAN = 298     /* a row whose token is this has logits that are no numbers */
+    FAKE_POISON = 299,  /* see fake_poison */
+    FAKE_NAN = 298,     /* a row whose token is this has logits that are no numbers */
+    FAKE_ECHO = 13,     /* what it said so many tokens ago it mostly says again, */
+    FAKE_ECHO_FROM = 30 /* from this many tokens on */
 };
 
 struct fake_settings {

@@ -14,4 +14,4 @@ llmd_test(NAME test_metrics SOURCES unit/test_metrics.c LIBS gateway_core LABELS
 llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gateway_harness
           LABELS unit)
 llmd_test(NAME test_journal SOURCES unit/test_journal.c LIBS gateway_core LABELS unit)
-llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core gguf_writer LABELS unit)

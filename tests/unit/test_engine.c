@@ -43,6 +43,14 @@ static void fixture_fini(struct fixture *f)
     rig_close(&f->rig);
 }
 
+/* For tests that count rows. */
+static void switch_off_drafts(struct fixture *f)
+{
+    struct err e;
+
+    assert_true(config_set(&f->rig.config, "speculate", "off", "test", &e));
+}
+
 static struct client_request endless(uint32_t max_tokens)
 {
     struct client_request r = client_request(story, 7, max_tokens);
@@ -212,6 +220,7 @@ static void a_prompt_that_many_begin_with_is_computed_once(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    switch_off_drafts(&f);
     for (uint32_t i = 0; i < N; i++) {
         fill_chat(prompts[i], i, END);
         r[i] = client_request(prompts[i], SYSTEM + END, ANSWER);
@@ -245,6 +254,7 @@ static void a_prompt_is_found_to_its_last_common_token(void **state)
 
     (void)state;
     fixture_init(&f, &rig_roomy);
+    switch_off_drafts(&f);
     fake_settings.step_us = 20000; /* all are there before the first is through */
     for (uint32_t i = 0; i < N; i++) {
         int32_t whole[SYSTEM + END];
@@ -277,6 +287,7 @@ static void sequences_of_one_request_share_their_prompt(void **state)
     (void)state;
     fill_chat(prompt, 0, 5);
     fixture_init(&f, &rig_roomy);
+    switch_off_drafts(&f);
     r = client_request(prompt, PROMPT, ANSWER);
     r.ignore_eos = true;
     r.sampling.temperature = 1;
@@ -333,6 +344,8 @@ static void another_group_computes_nothing_again(void **state)
     g.rig.group = 1;
     kvpool_close(&g.rig.pool);
     assert_true(kvpool_attach(&g.rig.pool, dup(f.rig.pool.segment.fd), &e));
+    switch_off_drafts(&f);
+    switch_off_drafts(&g);
     rig_start(&f.rig);
     rig_start(&g.rig);
     client_open(&f.client, f.rig.instance, 1);
@@ -441,6 +454,54 @@ static void the_prefix_cache_can_be_switched_off(void **state)
     assert_int_equal(stat_get(rig_stats(&f.rig), STAT_kv_pages_cached), 0);
     rig_assert_clean(&f.rig);
     fixture_fini(&f);
+}
+
+/* ---- what is computed ahead ---- */
+
+/* A model that repeats itself.  The tokens of the mixed loads above are those of runs without drafts, too. */
+static void drafts_save_steps_and_change_no_token(void **state)
+{
+    enum { N = 4, ANSWER = 300 };
+    struct client_request r[N];
+    struct stats *s;
+    struct fixture f;
+    uint64_t n_steps[2];
+    int32_t prompts[N][20];
+
+    (void)state;
+    for (uint32_t i = 0; i < N; i++) {
+        for (uint32_t k = 0; k < 20; k++)
+            prompts[i][k] = (int32_t)(3 + (i * 50 + k * 7) % 280);
+        r[i] = client_request(prompts[i], 20, ANSWER);
+        r[i].ignore_eos = true;
+        r[i].min_tokens = i % 2 ? 40 : 0;
+        r[i].sampling.temperature = i % 2 ? 0.5f : 0;
+        r[i].sampling.seed = i;
+        r[i].sampling.want_logprobs = i >= 2;
+        r[i].sampling.top_logprobs = i >= 2 ? 3 : 0;
+    }
+    for (uint32_t with = 0; with < 2; with++) {
+        fixture_init(&f, &rig_roomy);
+        if (!with)
+            switch_off_drafts(&f);
+        fake_settings.step_us = 5000; /* rows are cheap beside it */
+        for (uint32_t i = 0; i < N; i++)
+            client_submit(&f.client, 1 + i, &r[i]);
+        rig_until_all_over(&f.rig, &f.client);
+        for (uint32_t i = 0; i < N; i++)
+            rig_assert_expected(&f.client.streams[i], &r[i]);
+        s = rig_stats(&f.rig);
+        n_steps[with] = stat_get(s, STAT_steps);
+        assert_int_equal(stat_get(s, STAT_draft_tokens) > 0, with);
+        assert_int_equal(stat_get(s, STAT_generated_tokens), N * ANSWER);
+        rig_until_empty(&f.rig, &f.client);
+        rig_assert_clean(&f.rig);
+        if (with)
+            assert_true(stat_get(s, STAT_draft_tokens_accepted) > ANSWER / 2);
+        fixture_fini(&f);
+    }
+    print_message("steps %u, with drafts %u\n", (unsigned)n_steps[0], (unsigned)n_steps[1]);
+    assert_true(n_steps[1] < n_steps[0] * 9 / 10); /* of the slowest of them */
 }
 
 /* ---- what is refused ---- */
@@ -950,6 +1011,7 @@ int main(void)
         cmocka_unit_test(a_preempted_sequence_finds_its_own_pages),
         cmocka_unit_test(pages_in_doubt_are_computed_again),
         cmocka_unit_test(the_prefix_cache_can_be_switched_off),
+        cmocka_unit_test(drafts_save_steps_and_change_no_token),
         cmocka_unit_test(requests_out_of_range_are_refused),
         cmocka_unit_test(a_sequence_larger_than_the_pool_is_refused_or_cut),
         cmocka_unit_test(a_full_ledger_refuses_and_takes_again_after_the_ack),

@@ -139,6 +139,13 @@ static void expect_ids(struct gguf_writer *w, const char *text, const char *want
     tokenizer_close(t);
 }
 
+static void expect_refusal(struct gguf_writer *w, const char *why)
+{
+    struct err e;
+
+    assert_fails(open_it(w, &e), e, ERR_MODEL, why);
+}
+
 static void what_stands_around_a_text_is_switched_by_keys(void **state)
 {
     struct gguf_writer w = sentencepiece("llama");
@@ -169,6 +176,20 @@ static void only_phi3_drops_the_space_behind_a_control_token(void **state)
     expect_ids(&w, "<|user|>  b", "1 3 6 8");
     w = sentencepiece("phi3");
     expect_ids(&w, "<s> b", "1 1 6 6 8");
+}
+
+static void the_unknown_token_may_be_named_by_its_id_alone(void **state)
+{
+    struct list l = sentencepiece_list();
+    struct gguf_writer w = { 0 };
+
+    (void)state;
+    l.kinds[0] = CONTROL;
+    put(&w, &l, "llama");
+    gguf_put_u32(&w, "tokenizer.ggml.unknown_token_id", 0);
+    expect_ids(&w, "az", "1 5 0");
+    put(&w, &l, "llama");
+    expect_refusal(&w, "no piece is the unknown one");
 }
 
 static void padding_is_never_the_reading_of_a_text(void **state)
@@ -204,13 +225,6 @@ static void a_client_cannot_spell_control_tokens_but_user_defined_ones(void **st
     assert_int_equal(tokenizer_eos_id(t), -1);
     token_list_fini(&ids);
     tokenizer_close(t);
-}
-
-static void expect_refusal(struct gguf_writer *w, const char *why)
-{
-    struct err e;
-
-    assert_fails(open_it(w, &e), e, ERR_MODEL, why);
 }
 
 static void every_pattern_that_is_known_compiles(void **state)
@@ -347,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_stands_around_a_text_is_switched_by_keys),
         cmocka_unit_test(only_phi3_drops_the_space_behind_a_control_token),
+        cmocka_unit_test(the_unknown_token_may_be_named_by_its_id_alone),
         cmocka_unit_test(padding_is_never_the_reading_of_a_text),
         cmocka_unit_test(a_client_cannot_spell_control_tokens_but_user_defined_ones),
         cmocka_unit_test(every_pattern_that_is_known_compiles),

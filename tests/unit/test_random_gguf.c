@@ -33,12 +33,13 @@ static int tear_down(void **state)
 
 static struct hash128 write_and_hash(const char *type, uint64_t seed)
 {
+    const struct random_model m = { shape_find("tiny"), weight_type_find(type), seed, false };
     struct hash128 h;
     struct err e;
     char *bytes;
     size_t n;
 
-    assert_ok(random_gguf_write(shape_find("tiny"), weight_type_find(type), seed, path, &e), e);
+    assert_ok(random_gguf_write(&m, path, &e), e);
     assert_ok(file_read(path, 1 << 26, &bytes, &n, &e), e);
     h = hash128(bytes, n, 0);
     free(bytes);
@@ -110,14 +111,48 @@ static void weights_have_the_deviation_of_their_width(void **state)
     gguf_close(g);
 }
 
-static void a_path_that_cannot_be_written_is_an_error_that_names_it(void **state)
+/* What a block of Q4_0 says by the specification: (nibble - 8) * scale, low nibbles first. */
+static void decoded_weights_are_those_of_the_coded_file(void **state)
 {
+    struct random_model m = { shape_find("tiny"), weight_type_find("q4_0"), 5, false };
+    char other[160];
+    const struct gguf_tensor *coded, *decoded;
+    struct gguf *a, *b;
     struct err e;
 
     (void)state;
-    assert_fails(random_gguf_write(shape_find("tiny"), weight_type_find("f16"), 1,
-                                   "/proc/no-such/model.gguf", &e),
-                 e, ERR_SYS, "/proc/no-such/model.gguf");
+    snprintf(other, sizeof other, "%s.decoded", path);
+    assert_ok(random_gguf_write(&m, path, &e), e);
+    m.decoded = true;
+    assert_ok(random_gguf_write(&m, other, &e), e);
+    a = gguf_open(path, &e);
+    b = gguf_open(other, &e);
+    assert_true(a && b);
+    coded = tensor(a, "blk.1.ffn_down.weight");
+    decoded = tensor(b, "blk.1.ffn_down.weight");
+    assert_int_equal(decoded->type, 0);
+    for (uint32_t block = 0; block < 256 * 512 / 32; block++) {
+        const uint8_t *in = a->data + coded->offset + block * 18;
+        float scale = f16_to_float((uint16_t)(in[0] | in[1] << 8)), out[32];
+        memcpy(out, b->data + decoded->offset + block * sizeof out, sizeof out);
+        for (int i = 0; i < 16; i++) {
+            assert_true(out[i] == scale * (float)((in[2 + i] & 15) - 8));
+            assert_true(out[16 + i] == scale * (float)((in[2 + i] >> 4) - 8));
+        }
+    }
+    gguf_close(a);
+    gguf_close(b);
+    unlink(other);
+}
+
+static void a_path_that_cannot_be_written_is_an_error_that_names_it(void **state)
+{
+    const struct random_model m = { shape_find("tiny"), weight_type_find("f16"), 1, false };
+    struct err e;
+
+    (void)state;
+    assert_fails(random_gguf_write(&m, "/proc/no-such/model.gguf", &e), e, ERR_SYS,
+                 "/proc/no-such/model.gguf");
 }
 
 int main(void)
@@ -126,6 +161,7 @@ int main(void)
         cmocka_unit_test(the_same_seed_gives_the_same_bytes),
         cmocka_unit_test(every_type_is_read_by_our_parser_with_all_tensors),
         cmocka_unit_test(weights_have_the_deviation_of_their_width),
+        cmocka_unit_test(decoded_weights_are_those_of_the_coded_file),
         cmocka_unit_test(a_path_that_cannot_be_written_is_an_error_that_names_it),
     };
 

@@ -526,8 +526,11 @@ static bool is_greeted(const void *arg)
 /* Several sequences in the middle of their answers, and the worker is gone. */
 static void kept_init(struct kept *k)
 {
+    struct err e;
+
     memset(k, 0, sizeof *k);
     rig_make_segments(&k->rig, &rig_roomy);
+    assert_true(config_set(&k->rig.config, "speculate", "off", "test", &e)); /* rows are counted */
     fake_settings.step_us = 2000; /* none may end before the last one has come */
     rig_start(&k->rig);
     client_open(&k->client, k->rig.instance, 1);

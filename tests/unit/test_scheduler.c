@@ -119,7 +119,8 @@ static uint32_t run_plan(struct fixture *f, const struct plan *p)
 
 static const struct plan *step_within(struct fixture *f, uint32_t prompt_rows_max)
 {
-    const struct plan *p = scheduler_plan(&f->scheduler, prompt_rows_max);
+    const struct plan *p =
+        scheduler_plan(&f->scheduler, &(struct plan_limits){ prompt_rows_max, 0 });
 
     check_plan(f, p);
     return p;
@@ -363,7 +364,7 @@ static void a_sequence_with_pages_runs_at_once(void **state)
     scheduler_add(&s, with);
     assert_int_equal(with->state, SEQUENCE_RUNNING);
     assert_int_equal(without->state, SEQUENCE_WAITING);
-    plan = scheduler_plan(&s, UINT32_MAX);
+    plan = scheduler_plan(&s, &(struct plan_limits){ UINT32_MAX, 0 });
     assert_int_equal(plan->n_items, 2);
     assert_ptr_equal(plan->items[0].sequence, with);
     assert_int_equal(plan->items[0].n_rows, 1);
@@ -459,6 +460,101 @@ static void prompts_keep_to_their_rows_beside_streams(void **state)
     p = step_within(&f, 5); /* the stream has ended */
     assert_int_equal(rows_of(p, prompt), 64);
     assert_int_equal(p->n_streams, 0);
+    fixture_fini(&f);
+}
+
+/* ---- drafts ---- */
+
+/* A stream that says n n+1 n+2 n+3 again and again, n being ten times the number of its entry, plus 1. */
+static struct sequence *add_parrot(struct fixture *f, uint32_t n_prompt, uint32_t max_tokens)
+{
+    struct sequence *q = sequence_fixture_add(&f->s, n_prompt, max_tokens, 0);
+
+    for (uint32_t i = 0; i < n_prompt; i++)
+        q->tokens[i] = (int32_t)(10 * q->index + 1 + i % 4);
+    scheduler_add(&f->scheduler, q);
+    return q;
+}
+
+static const struct plan *step_with_drafts(struct fixture *f, uint32_t draft_rows)
+{
+    return scheduler_plan(&f->scheduler, &(struct plan_limits){ UINT32_MAX, draft_rows });
+}
+
+/* The prompts are read, and each stream is at its second token. */
+static void start_parrots(struct fixture *f)
+{
+    const struct plan *p = step(f);
+
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        struct sequence *q = p->items[i].sequence;
+        kvcache_commit(&f->s.cache, q, q->n_computed + p->items[i].n_rows);
+        sequence_append(
+            q, &f->s.ledger,
+            &(struct sampler_output){ .token = (int32_t)(10 * q->index + 1 + q->n_prompt % 4) });
+    }
+}
+
+static void streams_share_the_rows_for_drafts(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b, *c;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 100);
+    a = add_parrot(&f, 12, 40);
+    b = add_parrot(&f, 16, 40);
+    c = add(&f, 12, 40, 0); /* says nothing twice */
+    start_parrots(&f);
+    p = step_with_drafts(&f, 9);
+    assert_int_equal(p->n_streams, 3);
+    assert_int_equal(item_of(p, a)->n_drafts, 3);
+    assert_int_equal(item_of(p, b)->n_drafts, 3);
+    assert_int_equal(item_of(p, c)->n_drafts, 0);
+    assert_int_equal(p->n_drafts, 6);
+    assert_int_equal(p->n_rows, 9);
+    assert_int_equal(a->tokens[13], 2); /* behind 12 and the one it made */
+    assert_int_equal(a->tokens[15], 4);
+    assert_int_equal(step_with_drafts(&f, 0)->n_rows, 3);
+    assert_int_equal(step_with_drafts(&f, UINT32_MAX)->n_drafts, 14);
+    add(&f, 30, 5, 0); /* somebody is read: no drafts */
+    assert_int_equal(step_with_drafts(&f, UINT32_MAX)->n_drafts, 0);
+    fixture_fini(&f);
+}
+
+static void no_draft_lies_behind_the_end(void **state)
+{
+    struct fixture f;
+    struct sequence *q;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 100);
+    q = add_parrot(&f, 12, 4);
+    start_parrots(&f);
+    assert_int_equal(item_of(step_with_drafts(&f, UINT32_MAX), q)->n_drafts, 2); /* 1 + 2 to come */
+    fixture_fini(&f);
+}
+
+/* The pool is used up: drafts go as far as the page that is there. */
+static void drafts_take_no_page_of_another(void **state)
+{
+    struct fixture f;
+    struct sequence *q;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 4); /* pages of 8 */
+    q = add_parrot(&f, 12, 12);
+    add(&f, 7, 2, 0);
+    start_parrots(&f);
+    assert_int_equal(item_of(step_with_drafts(&f, UINT32_MAX), q)->n_drafts, 7);
+    assert_int_equal(q->n_pages, 3);
+    fixture_fini(&f);
+    fixture_init(&f, 8, 64, 2);
+    q = add_parrot(&f, 12, 12);
+    start_parrots(&f);
+    assert_int_equal(item_of(step_with_drafts(&f, UINT32_MAX), q)->n_drafts, 16 - 13);
+    assert_int_equal(q->n_pages, 2);
     fixture_fini(&f);
 }
 
@@ -566,6 +662,9 @@ int main(void)
         cmocka_unit_test(a_long_prompt_ends_though_short_ones_keep_coming),
         cmocka_unit_test(a_higher_priority_is_read_first),
         cmocka_unit_test(prompts_keep_to_their_rows_beside_streams),
+        cmocka_unit_test(streams_share_the_rows_for_drafts),
+        cmocka_unit_test(no_draft_lies_behind_the_end),
+        cmocka_unit_test(drafts_take_no_page_of_another),
         cmocka_unit_test(one_computes_what_many_begin_with),
         cmocka_unit_test(a_held_sequence_waits_no_longer_than_its_holder_runs),
         cmocka_unit_test(shared_pages_count_once),

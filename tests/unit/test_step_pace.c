@@ -126,6 +126,28 @@ static void a_machine_that_became_slower_is_learnt_at_once(void **state)
     step_pace_fini(&p);
 }
 
+/* On a machine where rows are free beside the weights, and on one where each costs as much as a token. */
+static void a_draft_costs_what_it_adds(void **state)
+{
+    struct step_pace p;
+
+    (void)state;
+    step_pace_init(&p, STREAMS_MAX);
+    assert_true(step_pace_draft_price(&p, 4) < 0.2); /* not known: try */
+    for (int i = 0; i < 50; i++) {
+        step_pace_learn(&p, 4, 0, 20 * MS);
+        step_pace_learn_drafts(&p, 4, 10, (i % 2 ? 22 : 18) * MS); /* noise is no price */
+    }
+    assert_true(step_pace_draft_price(&p, 4) < 0.2);
+    for (int i = 0; i < 50; i++)
+        step_pace_learn_drafts(&p, 4, 10, 45 * MS);
+    assert_true(step_pace_draft_price(&p, 4) > 0.4 && step_pace_draft_price(&p, 4) < 0.6);
+    for (int i = 0; i < 50; i++)
+        step_pace_learn_drafts(&p, 4, 10, 200 * MS);
+    assert_true(step_pace_draft_price(&p, 4) == 1);
+    step_pace_fini(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +155,7 @@ int main(void)
         cmocka_unit_test(without_streams_a_prompt_has_all_rows),
         cmocka_unit_test(what_was_never_seen_gets_the_least),
         cmocka_unit_test(the_end_of_a_prompt_teaches_nothing_but_slowness),
+        cmocka_unit_test(a_draft_costs_what_it_adds),
         cmocka_unit_test(a_machine_that_became_slower_is_learnt_at_once),
     };
 

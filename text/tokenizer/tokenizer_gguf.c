@@ -21,6 +21,7 @@ enum token_kind { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED
 struct vocabulary {
     struct gguf_array tokens, kinds; /* of one length, strings and integers */
     struct gguf_array scores;        /* SentencePiece only */
+    int64_t unknown_id;              /* the same; -1: the kinds say it */
 };
 
 static bool open_list(const struct gguf *g, const char *key, uint64_t n, struct gguf_array *list,
@@ -96,7 +97,15 @@ static void add_float(struct buf *b, unsigned field, float v)
     buf_add(b, &v, sizeof v);
 }
 
-/* Unused ones are padding: as control tokens they are never the reading of a text, and never shown. */
+/* Unused ones are padding: as control tokens they are never the reading of a text, and never shown.  The unknown
+ * token may be a control token by its kind. */
+static uint64_t piece_type(const struct vocabulary *v, const struct token *t)
+{
+    if (t->kind == UNUSED)
+        return CONTROL;
+    return t->kind == CONTROL && t->id == v->unknown_id ? UNKNOWN : (uint64_t)t->kind;
+}
+
 static bool add_piece(struct buf *out, struct buf *piece, const struct vocabulary *v,
                       const struct token *t, struct err *e)
 {
@@ -107,7 +116,7 @@ static bool add_piece(struct buf *out, struct buf *piece, const struct vocabular
     buf_clear(piece);
     add_bytes(piece, 1, t->s.s, t->s.n);
     add_float(piece, 2, (float)score);
-    add_number(piece, 3, t->kind == UNUSED ? CONTROL : (uint64_t)t->kind);
+    add_number(piece, 3, piece_type(v, t));
     add_bytes(out, 1, piece->data, piece->n);
     return true;
 }
@@ -144,9 +153,11 @@ static void add_specs(struct buf *out, bool has_bytes, bool add_prefix, bool rem
 static bool write_model(const struct gguf *g, struct buf *out, struct err *e)
 {
     bool has_bytes = false, add_prefix, remove_spaces;
-    struct vocabulary v;
+    struct vocabulary v = { .unknown_id = -1 };
 
     if (!open_vocabulary(g, &v, e) ||
+        (gguf_has(g, "tokenizer.ggml.unknown_token_id") &&
+         !gguf_integer(g, "tokenizer.ggml.unknown_token_id", &v.unknown_id, e)) ||
         !open_list(g, "tokenizer.ggml.scores", v.tokens.n, &v.scores, e) ||
         !bool_or(g, "tokenizer.ggml.add_space_prefix", true, &add_prefix, e) ||
         !bool_or(g, "tokenizer.ggml.remove_extra_whitespaces", false, &remove_spaces, e) ||

@@ -406,17 +406,6 @@ EMULATED void emulated_mask_storeu_ps(float *p, __mmask16 m, __m512 v)
             p[i] = x.f32[i];
 }
 
-#define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
-EMULATED __m128i emulated_maskz_loadu_epi8(__mmask16 m, const void *p)
-{
-    int8_t bytes[16] = { 0 };
-
-    for (int i = 0; i < 16; i++)
-        if (m >> i & 1)
-            bytes[i] = ((const int8_t *)p)[i];
-    return _mm_loadu_si128((const __m128i *)bytes);
-}
-
 #define _mm256_maskz_loadu_epi16 emulated_maskz_loadu_epi16
 EMULATED __m256i emulated_maskz_loadu_epi16(__mmask16 m, const void *p)
 {
@@ -437,6 +426,28 @@ EMULATED void emulated_mask_storeu_epi16(void *p, __mmask16 m, __m256i v)
     for (int i = 0; i < 16; i++)
         if (m >> i & 1)
             memcpy((char *)p + 2 * i, &h[i], 2);
+}
+
+#define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
+EMULATED __m128i emulated_maskz_loadu_epi8(__mmask16 m, const void *p)
+{
+    char b[16] = { 0 };
+
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            b[i] = ((const char *)p)[i];
+    return _mm_loadu_si128((const __m128i *)b);
+}
+
+#define _mm_mask_storeu_epi8 emulated_mask_storeu_epi8
+EMULATED void emulated_mask_storeu_epi8(void *p, __mmask16 m, __m128i v)
+{
+    char b[16];
+
+    _mm_storeu_si128((__m128i *)b, v);
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            ((char *)p)[i] = b[i];
 }
 
 /* ---- VNNI ---- */
