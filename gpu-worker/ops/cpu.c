@@ -187,7 +187,7 @@ static void cpu_close(struct ops_stream *s)
 static const struct ops tables[N_CPU_TIERS] = {
     [CPU_PLAIN] = CPU_OPS("plain"),           [CPU_AVX2] = CPU_OPS("avx2"),
     [CPU_AVXVNNI] = CPU_OPS("avxvnni"),       [CPU_AVX512] = CPU_OPS("avx512"),
-    [CPU_AVX512VNNI] = CPU_OPS("avx512vnni"),
+    [CPU_AVX512VNNI] = CPU_OPS("avx512vnni"), [CPU_AVX512BF16] = CPU_OPS("avx512bf16"),
 };
 
 struct tier {
@@ -210,6 +210,12 @@ static const struct tier tiers[N_CPU_TIERS] = {
     [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avxvnni) },
     [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512) },
     [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512vnni) },
+    [CPU_AVX512BF16] = { &cpu_kernels_avx512,
+                         { [DTYPE_F32] = &linear_f32_avx512,
+                           [DTYPE_F16] = &linear_f16_avx512,
+                           [DTYPE_BF16] = &linear_bf16_avx512bf16,
+                           [DTYPE_I8] = &linear_i8_avx512vnni,
+                           [DTYPE_I4] = &linear_i4_avx512vnni } },
 #endif
 };
 

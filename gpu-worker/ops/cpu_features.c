@@ -21,6 +21,7 @@ enum {
     C1_AVX2 = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C,
     B7_AVX512 = bit_AVX2 | bit_AVX512BW | bit_AVX512DQ | bit_AVX512F,
     A71_AVXVNNI = 1 << 4,
+    A71_AVX512BF16 = 1 << 5,
 };
 
 #define B7_AVX512_ALL ((uint32_t)B7_AVX512 | bit_AVX512VL)
@@ -33,6 +34,11 @@ static const struct features needs[N_CPU_TIERS] = {
     [CPU_AVX512VNNI] = { .c1 = C1_AVX2,
                          .b7 = B7_AVX512_ALL,
                          .c7 = bit_AVX512VNNI,
+                         .saved = SAVES_ZMM },
+    [CPU_AVX512BF16] = { .c1 = C1_AVX2,
+                         .b7 = B7_AVX512_ALL,
+                         .c7 = bit_AVX512VNNI,
+                         .a71 = A71_AVX512BF16,
                          .saved = SAVES_ZMM },
 };
 

@@ -22,6 +22,7 @@
 enum input_form {
     INPUT_ROWS,  /* float rows, one after the other */
     INPUT_TILES, /* floats in tiles of tokens (panel_kernels.h) */
+    INPUT_PAIRS, /* pairs of bfloat16 in tiles of tokens (bf16_avx512.c) */
     INPUT_I8,    /* codes with scales (int_input.h) */
     N_INPUT_FORMS
 };
@@ -121,6 +122,7 @@ extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels
 extern const struct linear_kernel linear_f32_plain, linear_f16_plain, linear_bf16_plain;
 extern const struct linear_kernel linear_f32_avx2, linear_f16_avx2, linear_bf16_avx2;
 extern const struct linear_kernel linear_f32_avx512, linear_f16_avx512, linear_bf16_avx512;
+extern const struct linear_kernel linear_bf16_avx512bf16;
 extern const struct linear_kernel linear_i8_plain, linear_i4_plain;
 extern const struct linear_kernel linear_i8_avx2, linear_i4_avx2;
 extern const struct linear_kernel linear_i8_avxvnni, linear_i4_avxvnni;

@@ -7,7 +7,7 @@
 static const char *const names[N_CPU_TIERS] = {
     [CPU_PLAIN] = "plain",           [CPU_AVX2] = "avx2",
     [CPU_AVXVNNI] = "avxvnni",       [CPU_AVX512] = "avx512",
-    [CPU_AVX512VNNI] = "avx512vnni",
+    [CPU_AVX512VNNI] = "avx512vnni", [CPU_AVX512BF16] = "avx512bf16",
 };
 
 const char *cpu_tier_name(enum cpu_tier tier)
@@ -16,14 +16,14 @@ const char *cpu_tier_name(enum cpu_tier tier)
     return names[tier];
 }
 
-/* An unknown word ("auto") caps nothing. */
+/* An unknown word ("auto") caps nothing, but what rounds the input of a product has to be asked for. */
 static unsigned cap_of(const char *word)
 {
     unsigned t = 0;
 
     while (t < N_CPU_TIERS && strcmp(word, names[t]) != 0)
         t++;
-    return t < N_CPU_TIERS ? t : N_CPU_TIERS - 1;
+    return t < N_CPU_TIERS ? t : CPU_AVX512VNNI;
 }
 
 enum cpu_tier cpu_tier_choose(const char *cap)

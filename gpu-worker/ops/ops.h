@@ -188,7 +188,15 @@ struct ops {
 /* ---- the CPU backend (cpu.c) ---- */
 
 /* From the least to the best.  AVXVNNI is AVX2 with dot products of bytes; AVX512 is F, BW, VL and DQ. */
-enum cpu_tier { CPU_PLAIN, CPU_AVX2, CPU_AVXVNNI, CPU_AVX512, CPU_AVX512VNNI, N_CPU_TIERS };
+enum cpu_tier {
+    CPU_PLAIN,
+    CPU_AVX2,
+    CPU_AVXVNNI,
+    CPU_AVX512,
+    CPU_AVX512VNNI,
+    CPU_AVX512BF16,
+    N_CPU_TIERS
+};
 
 /* The best tier this machine and operating system allow, none after `cap` ("auto" or a tier's name). */
 enum cpu_tier cpu_tier_choose(const char *cap);

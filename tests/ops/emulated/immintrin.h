@@ -189,6 +189,16 @@ EMULATED __m512 emulated_fmadd_ps(__m512 a, __m512 b, __m512 c)
     return x.ps;
 }
 
+#define _mm512_abs_ps emulated_abs_ps
+EMULATED __m512 emulated_abs_ps(__m512 a)
+{
+    union emulated512 x = OF_PS(a);
+
+    for (int i = 0; i < 16; i++)
+        x.u32[i] &= 0x7fffffff;
+    return x.ps;
+}
+
 #define _mm512_abs_epi8 emulated_abs_epi8
 EMULATED __m512i emulated_abs_epi8(__m512i a)
 {
@@ -461,6 +471,37 @@ EMULATED __m512i emulated_dpbusd_512(__m512i sum, __m512i u, __m512i s)
     for (int h = 0; h < 2; h++)
         x.half[h] = emulated_dpbusd_256(x.half[h], y.half[h], z.half[h]);
     return x.v;
+}
+
+/* ---- BF16 ---- */
+
+/* sum + high a high b, then + low a low b in each lane, each rounded to nearest even as one FMA, subnormals being
+ * zero, as the manual's pseudo code of VDPBF16PS has it */
+EMULATED float emulated_flush(float f)
+{
+    return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f;
+}
+
+EMULATED float emulated_half(uint32_t bits)
+{
+    float f;
+
+    memcpy(&f, &bits, sizeof f);
+    return emulated_flush(f);
+}
+
+#define _mm512_dpbf16_ps(sum, a, b) emulated_dpbf16(sum, (__m512i)(a), (__m512i)(b))
+EMULATED __m512 emulated_dpbf16(__m512 sum, __m512i a, __m512i b)
+{
+    union emulated512 r = OF_PS(sum), x = OF(a), y = OF(b);
+
+    for (int i = 0; i < 16; i++) {
+        float x1 = emulated_half(x.u32[i] & 0xffff0000), y1 = emulated_half(y.u32[i] & 0xffff0000);
+        float x0 = emulated_half(x.u32[i] << 16), y0 = emulated_half(y.u32[i] << 16);
+        float once = emulated_flush(fmaf(x1, y1, emulated_flush(r.f32[i])));
+        r.f32[i] = emulated_flush(fmaf(x0, y0, once));
+    }
+    return r.ps;
 }
 
 #endif
