@@ -55,7 +55,7 @@ static void put_block(enum dtype t, uint8_t *panel, uint32_t row, uint32_t b, co
         memcpy(&high, codes + PACKING_BLOCK / 2 + line % 4 * 4, 4);
         if (t == DTYPE_I8)
             low ^= 0x80808080; /* + 128 */
-        else /* + 8 */
+        else                   /* + 8 */
             low = ((low ^ 0x08080808) & 0x0f0f0f0f) | ((high ^ 0x08080808) & 0x0f0f0f0f) << 4;
         memcpy(panel + p.codes + line * 64, &low, 4);
     }

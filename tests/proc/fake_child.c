@@ -33,6 +33,7 @@
 #include "proto/board.h"
 #include "proto/connections.h"
 #include "proto/control.h"
+#include "proto/group_layout.h"
 #include "proto/kvpool.h"
 #include "proto/ledger.h"
 #include "proto/weights_layout.h"
@@ -191,7 +192,7 @@ static void check_segments(void)
         !segment_attach(&weights, control_take_fd(m, LLMD__FD_KIND__FD_WEIGHTS, me.boot->rank),
                         SEGMENT_WEIGHTS, WEIGHTS_VERSION, true, &e) ||
         !segment_attach(&group, control_take_fd(m, LLMD__FD_KIND__FD_GROUP, me.boot->group),
-                        SEGMENT_GROUP, 1, true, &e))
+                        SEGMENT_GROUP, GROUP_VERSION, true, &e))
         note("bad segment: %s", e.msg);
 }
 
