@@ -88,14 +88,18 @@ static void wait_event(const char *text)
     wait_count("events", text, 1);
 }
 
-/* The number behind a word of the first line that has it. */
+/* The number behind a word of the first line that has it, when it has come. */
 static long number_behind(const char *word)
 {
-    char *events = read_file("events"), *at = strstr(events, word);
-    long n = at ? atol(at + strlen(word)) : -1;
-
-    free(events);
-    return n;
+    for (uint64_t end = clock_mono_ns() + PATIENCE_MS * NS_PER_MS;; nap()) {
+        char *events = read_file("events"), *at = strstr(events, word);
+        long n = at && strchr(at, '\n') ? atol(at + strlen(word)) : 0;
+        free(events);
+        if (n > 0)
+            return n;
+        if (clock_mono_ns() > end)
+            fail_waiting(word);
+    }
 }
 
 /* ---- start and end ---- */
