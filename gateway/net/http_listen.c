@@ -4,13 +4,18 @@
  * the others find none, which is no error.  libevent's epoll set cannot be told EPOLLEXCLUSIVE, so all
  * sleeping loops wake; that is harmless for long-lived connections, and SO_REUSEPORT sockets from
  * the supervisor avoid it.  A burst is bounded so that a flood of clients cannot hold up
- * those already connected. */
+ * those already connected.
+ *
+ * Whether accept waits is a property of the socket, not of our descriptor, and others hold it too: systemd makes it
+ * blocking each time it starts a llmd (systemd.exec(5), NonBlocking=), until that sets it right.  An accept of this
+ * moment ends by SO_RCVTIMEO. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -20,6 +25,7 @@
 
 enum {
     ACCEPTS_PER_TURN = 32,
+    ACCEPT_WAIT_US = 1000,
     REFUSING_CONNS_MAX = 64, /* beyond conns_max: clients being told so */
     KEEPALIVE_IDLE_S = 60,   /* a client whose machine vanished is noticed after 90 s */
     KEEPALIVE_EVERY_S = 10,
@@ -139,11 +145,13 @@ static void set_tcp_options(const struct http_server *s, int fd)
 
 bool http_server_listen(struct http_server *s, int fd, struct err *e)
 {
+    const struct timeval wait = { .tv_usec = ACCEPT_WAIT_US };
     struct http_listener *l;
     int listens = 0, protocol = 0, flags = fcntl(fd, F_GETFL);
     socklen_t n = sizeof listens;
 
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ||
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) ||
         getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n))
         return err_set(e, ERR_SYS, errno, "take listening socket %d", fd);
     if (!listens)

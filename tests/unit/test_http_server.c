@@ -1,5 +1,7 @@
 /* test_http_server.c - the protocol as a client sees it on a real socket: framing of answers,
  * keep-alive, pipelining, bodies, refusals. */
+#include <fcntl.h>
+
 #include "tests/unit/http_fixture.h"
 
 static int setup(void **state)
@@ -446,6 +448,23 @@ static void a_socket_that_does_not_listen_is_refused(void **state)
     loop_free(loop);
 }
 
+/* As systemd does with the sockets of a service that it starts again. */
+static void a_listening_socket_that_another_made_blocking_holds_up_nobody(void **state)
+{
+    struct fixture *f = *state;
+    struct buf in = { 0 };
+    int first = connect_to(f), second;
+
+    send_text(first, GET("/ok"));
+    assert_true(recv_times(first, &in, "\r\n\r\nok", 1));
+    assert_false(fcntl(f->listen_fd, F_SETFL, fcntl(f->listen_fd, F_GETFL) & ~O_NONBLOCK));
+    second = connect_to(f);
+    send_text(first, GET("/ok"));
+    assert_true(recv_times(first, &in, "\r\n\r\nok", 2));
+    close(first), close(second);
+    buf_fini(&in);
+}
+
 /* Each thread its own server, all on one listening socket; the thread sanitizer is the judge. */
 static void threads_share_a_listening_socket(void **state)
 {
@@ -509,6 +528,7 @@ int main(void)
         cmocka_unit_test(the_dialect_owns_error_bodies),
         cmocka_unit_test(a_unix_socket_serves_too),
         TEST(a_socket_that_does_not_listen_is_refused),
+        TEST(a_listening_socket_that_another_made_blocking_holds_up_nobody),
         cmocka_unit_test(threads_share_a_listening_socket),
     };
 
