@@ -6,8 +6,13 @@
 
 #define LANES        16
 #define VECTOR_BYTES 64
-#define TILE_TOKENS  8
+#define TILE_TOKENS  6
 #define V            static inline __attribute__((always_inline))
+#ifdef __AVX512F__
+#define vi_keep(v) __asm__("" : "+v"(v))
+#else /* emulated, by the tests: such a register does not exist */
+#define vi_keep(v) (void)(v)
+#endif
 
 typedef __m512i vi;
 typedef __m512 vf;
