@@ -4,7 +4,7 @@
  *   LANES, VECTOR_BYTES     rows (32-bit lanes) of a vector: 8 or 16; a panel is PARTS = 16 / LANES wide
  *   vi: vi_load vi_store vi_broadcast(p), of the 4 bytes at p, vi_and vi_shift_right(v, n), within 16 bits
  *   vi_keep(v)              nothing, but the compiler must have v in a register here
- *   vf: vf_load vf_store vf_set1 vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
+ *   vf: vf_load vf_store vf_set1 vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
  *   HAS_DOT  1 where one instruction adds four products to each lane:  vi_dot(sum, unsigned, signed)
  *            0 where two have to:  vi_madd8(unsigned, signed), pairs into 16 bits, saturating;
  *              vi_madd16(a, b), pairs of 16 bits into 32;  vi_add16 vi_add32;
@@ -90,6 +90,27 @@ INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset)
 }
 #endif
 
+/* ---- the output ---- */
+
+/* As int_put(), a vector at a time where the matrix has all rows of the panel. */
+INLINE void put_rows(const struct linear_job *j, uint32_t row, uint32_t token,
+                     const float sums[PACKING_INT_ROWS])
+{
+    float *y = j->y + token * j->y_stride + row;
+
+    if (j->rows - row < PACKING_INT_ROWS) {
+        int_put(j, row, token, sums);
+        return;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < PACKING_INT_ROWS; i += LANES) {
+        vf sum = vf_load(sums + i);
+        if (j->bias)
+            sum = vf_add(sum, vf_load(j->bias + row + i));
+        vf_store(y + i, j->add ? vf_add(vf_load(y + i), sum) : sum);
+    }
+}
+
 /* ---- few tokens ---- */
 
 enum {
@@ -171,7 +192,7 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
 #pragma GCC unroll 16
         for (int part = 0; part < PARTS; part++)
             vf_store(out + part * LANES, acc[t][part]);
-        int_put(j, row, (uint32_t)t, out);
+        put_rows(j, row, (uint32_t)t, out);
     }
 }
 

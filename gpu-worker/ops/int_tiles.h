@@ -333,7 +333,7 @@ INLINE void run_chunk(const struct linear_job *j, const enum dtype dtype, const 
     }
     for (uint32_t p = 0; p < n_panels; p++)
         for (uint32_t t = 0; t < c->n_tokens; t++)
-            int_put(j, row + p * PACKING_INT_ROWS, c->first + t, s->sums[p][t]);
+            put_rows(j, row + p * PACKING_INT_ROWS, c->first + t, s->sums[p][t]);
 }
 
 INLINE void run_group(const struct linear_job *j, const enum dtype dtype, struct tiles *s,

@@ -80,6 +80,10 @@ V vf vf_set1(float f)
 {
     return _mm256_set1_ps(f);
 }
+V vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
+}
 V vf vf_mul(vf a, vf b)
 {
     return _mm256_mul_ps(a, b);

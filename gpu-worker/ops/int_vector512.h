@@ -86,6 +86,10 @@ V vf vf_set1(float f)
 {
     return _mm512_set1_ps(f);
 }
+V vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
+}
 V vf vf_mul(vf a, vf b)
 {
     return _mm512_mul_ps(a, b);
