@@ -10,6 +10,7 @@
 #define OPENAI_COMMON(X)                                                                           \
     X(model, FIELD_STRING, FIELD_NULL, 0, 0)                                                       \
     X(n, FIELD_INT, FIELD_NULL, 1, 16384)                                                          \
+    X(best_of, FIELD_INT, FIELD_NULL, 1, 16384)                                                    \
     X(temperature, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                 \
     X(top_p, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                       \
     X(top_k, FIELD_INT, FIELD_NULL, INT32_MIN, INT32_MAX)                                          \

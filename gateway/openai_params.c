@@ -105,14 +105,6 @@ static bool is_none(const json_t *root, const json_t *v)
     return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
 }
 
-/* The best n of n are all of them. */
-static bool is_all(const json_t *root, const json_t *v)
-{
-    const json_t *n = json_object_get(root, "n");
-
-    return is_one(root, v) || (json_is_integer(v) && json_equal(n, v));
-}
-
 /* Tools that may not be called are no more than a part of the prompt. */
 static bool are_shown_only(const json_t *root, const json_t *v)
 {
@@ -144,7 +136,6 @@ static const struct {
     { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "best_of", is_all },
     { "tools", are_shown_only },
     { "tool_choice", is_none },
     { "functions", NULL },
@@ -233,6 +224,35 @@ static bool check_ranges(const struct openai_params *p, struct fault *f)
            in_range(f, "frequency_penalty", &p->frequency_penalty, -2, 2);
 }
 
+/* Of best_of sequences the n likeliest: a parameter of vLLM up to 0.8 and of OpenAI's completions. */
+static bool apply_counts(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    rq->n = p->n.is_set ? (uint32_t)p->n.i : 1;
+    rq->best_of = p->best_of.is_set ? (uint32_t)p->best_of.i : rq->n;
+    rq->best_rule = BEST_BY_SUM;
+    if (rq->best_of < rq->n)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be greater than or equal to n, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    if (rq->best_of > rq->n && rq->is_stream)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be equal to n when streaming, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    return true;
+}
+
+static bool check_greedy(const struct request *rq, struct fault *f)
+{
+    if (rq->n > 1)
+        return openai_invalid(f, "n", rq->n, "n must be 1 when using greedy sampling, got %u.",
+                              rq->n);
+    return rq->best_of == 1 ||
+           openai_invalid(f, "best_of", rq->best_of,
+                          "best_of must be 1 when using greedy sampling, got %u.", rq->best_of);
+}
+
 static bool apply_sampling(struct request *rq, const struct openai_params *p, struct fault *f)
 {
     const struct model_info *m = &rq->service->model;
@@ -240,9 +260,8 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
     double temperature = choose(&p->temperature, &m->temperature, 1);
     double top_k = choose(&p->top_k, &m->top_k, 0);
 
-    if (!check_ranges(p, f))
+    if (!check_ranges(p, f) || !apply_counts(rq, p, f))
         return false;
-    rq->n = p->n.is_set ? (uint32_t)p->n.i : 1;
     s->repetition_penalty = (float)choose(&p->repetition_penalty, &m->repetition_penalty, 1);
     s->presence_penalty = (float)p->presence_penalty.d;
     s->frequency_penalty = (float)p->frequency_penalty.d;
@@ -250,10 +269,7 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
         s->seed = (uint64_t)p->seed.i;
     if (temperature < GREEDY_BELOW) {
         s->temperature = 0;
-        if (rq->n > 1)
-            return openai_invalid(f, "n", rq->n, "n must be 1 when using greedy sampling, got %u.",
-                                  rq->n);
-        return true;
+        return check_greedy(rq, f);
     }
     s->temperature = (float)(temperature < 0.01 ? 0.01 : temperature);
     s->top_p = (float)choose(&p->top_p, &m->top_p, 1);

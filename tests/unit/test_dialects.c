@@ -44,6 +44,7 @@ static void expect_whole(struct rig *r, const char *want)
     struct reply reply;
 
     reply_init(&reply);
+    request_choose(&r->rq);
     r->rq.dialect->whole(&r->rq, &reply);
     assert_int_equal(reply.status, 200);
     assert_string_equal(reply.body.data, want);
@@ -314,6 +315,81 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Four run for each prompt, two are shown, the likelier first; what the others cost is not counted. */
+static void completions_show_the_best_of_each_prompt(void **state)
+{
+    struct rig *r = *state;
+    const int32_t ids[] = { DOG, RAN, DOT, THE };
+    static const uint32_t n_tokens[] = { 3, 1, 4, 2, 2, 3, 4, 1 };
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[\"the\",\"dog\"],\"n\":2,\"best_of\":4}"));
+    assert_int_equal(r->rq.n_candidates, 8);
+    assert_int_equal(r->rq.n_choices, 4);
+    assert_true(r->rq.sampling.want_logprobs);
+    for (uint32_t i = 0; i < 8; i++) /* the sum falls with every token */
+        rig_tokens(r, i, ids, n_tokens[i], LLMD__FINISH__FINISH_LENGTH);
+    request_choose(&r->rq);
+    request_choose(&r->rq); /* a pure function */
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    assert_ptr_equal(request_choice(&r->rq, 1), &r->rq.choices[3]);
+    assert_ptr_equal(request_choice(&r->rq, 2), &r->rq.choices[7]);
+    assert_ptr_equal(request_choice(&r->rq, 3), &r->rq.choices[4]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(reply.body.data, "[{\"index\":0,\"text\":\" dog\","));
+    assert_non_null(strstr(reply.body.data, ",{\"index\":3,\"text\":\" dog ran\","));
+    assert_non_null(strstr(reply.body.data, "\"completion_tokens\":6,"));
+    assert_null(strstr(reply.body.data, "token_logprobs")); /* nobody asked for them */
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Mean and sum differ about long answers; of equals the first is taken. */
+static void the_best_is_chosen_by_the_dialects_rule(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":1,\"best_of\":3}"));
+    for (uint32_t i = 0; i < 3; i++)
+        rig_tokens(r, i, dog_ran, i == 0 ? 1 : 3, LLMD__FINISH__FINISH_LENGTH);
+    for (uint32_t k = 0; k < 3; k++)
+        r->rq.choices[2].seq.logprobs[k].logprob = r->rq.choices[1].seq.logprobs[k].logprob =
+            -0.25f;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[0]); /* -0.5 against -0.75 */
+    r->rq.best_rule = BEST_BY_MEAN;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    rig_done(r);
+}
+
+static void best_of_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":3,\"best_of\":2}", 400,
+        "{\"error\":{\"message\":\"best_of must be greater than or equal to n, got n=3 and "
+        "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+        "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"temperature\":0}", 400,
+                 "{\"error\":{\"message\":\"best_of must be 1 when using greedy sampling, got 2. "
+                 "(parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"stream\":true}", 400,
+                 "{\"error\":{\"message\":\"best_of must be equal to n when streaming, got n=1 and "
+                 "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":129}", 400,
+                 "{\"error\":{\"message\":\"prompts times n must be at most 128, got 129\","
+                 "\"type\":\"BadRequestError\",\"param\":\"n\",\"code\":400}}");
+}
+
 /* Clients made for one endpoint have no model to name, and send its address. */
 static void completions_take_an_address_for_the_model(void **state)
 {
@@ -407,9 +483,6 @@ static void harmless_parameters_are_taken(void **state)
                           "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
                           "\"tool_choice\":\"none\"}"));
     rig_done(r);
-    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
-                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
-                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
 }
 
 static void an_aborted_answer_says_so(void **state)
@@ -492,6 +565,9 @@ int main(void)
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_show_the_best_of_each_prompt),
+        cmocka_unit_test(the_best_is_chosen_by_the_dialects_rule),
+        cmocka_unit_test(best_of_has_its_rules),
         cmocka_unit_test(completions_take_an_address_for_the_model),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
