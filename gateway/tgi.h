@@ -12,7 +12,9 @@ enum tgi_variant {
 };
 
 struct tgi_extra {
+    bool is_old; /* 0.9.3's shapes */
     bool details;
+    bool prefill; /* the prompt's tokens among them */
     bool samples; /* else greedy, and the answer's seed is null */
     bool return_full_text;
     uint32_t best_of;
@@ -23,6 +25,11 @@ struct tgi_extra {
 /* struct dialect's parse. */
 bool tgi_parse(struct request *rq, const struct http_request *http, const char *body, size_t n,
                struct fault *f);
+
+/* Setting tgi_compat: the shapes and defaults of 0.9.3, not of 3.x. */
+bool tgi_is_old(const struct service *s);
+/* Longest prompt, of max_total tokens in all. */
+uint32_t tgi_max_input_tokens(const struct service *s, uint32_t max_total);
 
 static inline const struct tgi_extra *tgi_extra(const struct request *rq)
 {
