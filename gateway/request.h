@@ -17,6 +17,9 @@ struct prompt {
     size_t text_bytes;
     int32_t *ids;
     uint32_t n_ids;
+    uint32_t max_tokens; /* of its own; 0 = the request's */
+    bool has_seed;       /* of its own: */
+    uint64_t seed;
 };
 
 enum stop_rule {

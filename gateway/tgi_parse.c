@@ -125,15 +125,21 @@ static bool check_supported(const struct tgi_parameters *p, struct fault *f)
     return true;
 }
 
-struct lengths {
-    uint32_t max_total, max_input;
-    uint64_t max_new; /* 0: as many as fit */
-    uint32_t segment; /* new tokens that are checked at most */
-};
+struct tgi_lengths tgi_lengths(const struct request *rq)
+{
+    bool is_old = tgi_is_old(rq->service);
+
+    return (struct tgi_lengths){
+        .max_total = rq->max_model_len,
+        .max_input = tgi_max_input_tokens(rq->service, rq->max_model_len),
+        .max_new = is_old ? MAX_NEW_TOKENS_DEFAULT_OLD : 0,
+        .segment = is_old ? UINT32_MAX : SEGMENT_TOKENS,
+    };
+}
 
 /* Input and new tokens must fit together.  Without a number of new tokens as many as fit are meant: none
  * for an input that is too long, and then TGI complains about the sum, so we do. */
-static bool check_lengths(struct fault *f, const struct lengths *l, uint64_t n)
+bool tgi_check_lengths(const struct tgi_lengths *l, uint64_t n, struct fault *f)
 {
     uint64_t n_new = n < l->max_total ? l->max_total - n : 0;
 
@@ -152,12 +158,12 @@ static bool check_lengths(struct fault *f, const struct lengths *l, uint64_t n)
 }
 
 static bool tokenize(struct request *rq, const struct tgi_body *body,
-                     const struct tgi_parameters *p, const struct lengths *l, struct fault *f)
+                     const struct tgi_parameters *p, const struct tgi_lengths *l, struct fault *f)
 {
     size_t n_least = body->inputs.n / rq->service->token_bytes_max;
 
     if (!p->truncate.is_set && n_least > l->max_total) /* spare us the work */
-        return check_lengths(f, l, n_least);
+        return tgi_check_lengths(l, n_least, f);
     if (!request_set_prompts(rq, 1, f) ||
         !request_tokenize(rq, 0, body->inputs.s, body->inputs.n, TOKENIZER_ADD_SPECIAL, f))
         return false;
@@ -165,7 +171,7 @@ static bool tokenize(struct request *rq, const struct tgi_body *body,
         return invalid(f, "inputs", "`inputs` cannot be empty");
     if (p->truncate.is_set)
         request_truncate(rq, 0, (uint32_t)p->truncate.i);
-    return check_lengths(f, l, rq->prompts[0].n_ids);
+    return tgi_check_lengths(l, rq->prompts[0].n_ids, f);
 }
 
 /* 3.x samples when there are no parameters at all, and both versions when one of them says so. */
@@ -213,16 +219,10 @@ static size_t count_chars(const char *s, size_t n)
 static bool check(struct request *rq, const struct tgi_body *body, const struct tgi_parameters *p,
                   struct fault *f)
 {
-    bool is_old = tgi_extra(rq)->is_old;
-    struct lengths l = {
-        .max_total = rq->max_model_len,
-        .max_input = tgi_max_input_tokens(rq->service, rq->max_model_len),
-        .max_new = p->max_new_tokens.is_set ? (uint64_t)p->max_new_tokens.i
-                   : is_old                 ? MAX_NEW_TOKENS_DEFAULT_OLD
-                                            : 0,
-        .segment = is_old ? UINT32_MAX : SEGMENT_TOKENS,
-    };
+    struct tgi_lengths l = tgi_lengths(rq);
 
+    if (p->max_new_tokens.is_set)
+        l.max_new = (uint64_t)p->max_new_tokens.i;
     rq->max_tokens = (uint32_t)l.max_new;
     return check_best_of(rq, p, f) && check_sampling(p, f) &&
            check_counts(&rq->service->config, p, f) && check_inputs(body, p, l.max_input, f) &&
