@@ -108,6 +108,37 @@ static void put_generated_text(struct json_writer *w, const struct choice *c)
     buf_fini(&text);
 }
 
+/* A token of the prompt, as it is decoded alone: where words begin with a mark for the space before them,
+ * that space is not shown.  Nothing predicts the first one. */
+static void put_prefill_token(struct json_writer *w, const struct choice *c, uint32_t i)
+{
+    int32_t id = c->prompt->ids[i];
+    struct buf text = { 0 };
+
+    detokenize(c->rq->service->tokenizer, &id, 1, 0, &text);
+    jw_object(w);
+    jw_key(w, "id");
+    jw_int(w, id);
+    jw_key(w, "text");
+    jw_strn(w, text.data ? text.data : "", text.n);
+    jw_key(w, "logprob");
+    if (c->seq.prompt_logprobs[i].rank > 0)
+        jw_float(w, c->seq.prompt_logprobs[i].logprob);
+    else
+        jw_null(w);
+    jw_object_end(w);
+    buf_fini(&text);
+}
+
+static void put_prefill(struct json_writer *w, const struct choice *c)
+{
+    jw_key(w, "prefill");
+    jw_array(w);
+    for (uint32_t i = 0; tgi_extra(c->rq)->prefill && i < c->seq.n_prompt_logprobs; i++)
+        put_prefill_token(w, c, i);
+    jw_array_end(w);
+}
+
 /* finish_reason .. tokens, top_tokens: shared by `details` and each of `best_of_sequences`. */
 static void put_sequence_details(struct json_writer *w, const struct choice *c)
 {
@@ -116,9 +147,7 @@ static void put_sequence_details(struct json_writer *w, const struct choice *c)
     jw_key(w, "generated_tokens");
     jw_uint(w, c->n_done);
     put_seed(w, c);
-    jw_key(w, "prefill");
-    jw_array(w);
-    jw_array_end(w);
+    put_prefill(w, c);
     jw_key(w, "tokens");
     jw_array(w);
     for (uint32_t i = 0; i < c->n_done; i++)

@@ -127,6 +127,8 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->max_tokens = max_tokens && max_tokens < room ? max_tokens : room;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
+    submit->want_prompt_logprobs = rq->want_prompt_logprobs;
+    submit->prompt_top_logprobs = rq->prompt_top_logprobs;
     submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
     submit->n_stop_tokens = rq->n_stop_tokens;
     submit->priority = rq->priority;

@@ -52,6 +52,8 @@ struct request {
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;
     bool ignore_eos;
+    bool want_prompt_logprobs;
+    uint32_t prompt_top_logprobs;
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;

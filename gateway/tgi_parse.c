@@ -256,6 +256,7 @@ static bool fill(struct request *rq, const struct tgi_body *body, const struct t
     extra->return_full_text = returns_full_text(rq, p);
     rq->best_of = extra->best_of;
     rq->best_rule = BEST_BY_MEAN;
+    rq->want_prompt_logprobs = extra->prefill;
     rq->stop_rule = STOP_AT_END;
     if (json_array_size(p->stop.json) > 0)
         request_set_stops(rq, p->stop.json);
