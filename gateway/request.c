@@ -11,6 +11,9 @@
 #include "proto/connections_layout.h"
 #include "text/token_list.h"
 
+/* A worker that keeps a deadline by itself must not do so before the gateway has cut. */
+#define CUT_GRACE_NS (5 * NS_PER_S)
+
 uint64_t request_random(void)
 {
     uint64_t bits;
@@ -134,7 +137,7 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->priority = rq->priority;
     c->seq.sampling = rq->sampling;
     c->seq.sampling.seed = request_choice_seed(seed, k);
-    c->seq.deadline_ns = rq->deadline_ns;
+    c->seq.deadline_ns = rq->deadline_ns + (rq->cuts_at_deadline ? CUT_GRACE_NS : 0);
 }
 
 static uint32_t candidates_of_prompt(const struct request *rq)

@@ -68,6 +68,8 @@ struct request {
     int64_t created_s;
     const char *custom_id; /* instead of answer_id; NULL = none */
     uint64_t started_ns, validated_ns, deadline_ns;
+    bool cuts_at_deadline;  /* then what there is, is the answer */
+    bool is_cut;            /* it was: the answer cannot be made again */
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
     uint32_t max_model_len; /* in force when it came */
