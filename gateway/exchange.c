@@ -83,6 +83,8 @@ static void account_finished(struct exchange *x)
 
 static void cancel_all(struct exchange *x)
 {
+    if (x->beams)
+        beam_run_cancel(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
@@ -293,6 +295,16 @@ static void pump(struct exchange *x)
 
 /* ---- what happens to it ---- */
 
+static void note_first_token(struct exchange *x, uint64_t came_ns)
+{
+    if (!came_ns || x->has_first_token)
+        return;
+    x->has_first_token = true;
+    if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(came_ns - x->rq.started_ns) / 1e9);
+}
+
 /* The tokens that came with it, or before it, are shown first. */
 static void take_failure(struct exchange *x, struct choice *c)
 {
@@ -316,12 +328,7 @@ static void on_progress(struct sequence *s)
     fault_point("gateway.tokens");
     record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
-    if (s->first_token_ns && !x->has_first_token) {
-        x->has_first_token = true;
-        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
-            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
-    }
+    note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
         take_failure(x, c);
         return;
@@ -330,6 +337,21 @@ static void on_progress(struct sequence *s)
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
     }
+    pump(x);
+}
+
+static void on_beams(void *owner, const struct fault *f)
+{
+    struct exchange *x = owner;
+
+    if (http_is_ended(x->http))
+        return;
+    note_first_token(x, beam_run_first_token_ns(x->beams));
+    if (f) {
+        fail(x, f);
+        return;
+    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -364,11 +386,12 @@ void exchange_abort(struct exchange *x)
         fail(x, &f);
         return;
     }
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_candidates; i++) {
-        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
-    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -488,6 +511,17 @@ static void submit_all(struct exchange *x)
     thread_arm_tick(x->thread);
 }
 
+/* A successor begins a search again, so nothing of it is recorded. */
+static void search_beams(struct exchange *x)
+{
+    record_waiting(x->record, &x->rq, 0);
+    count_prompt(x);
+    x->beams = beam_run_new(&x->rq, x->thread->upstream, on_beams, x);
+    beam_run_start(x->beams);
+    fault_point("gateway.submit");
+    thread_arm_tick(x->thread);
+}
+
 static void answer_without_generation(struct exchange *x)
 {
     struct request *rq = &x->rq;
@@ -530,7 +564,10 @@ void exchange_run(struct exchange *x)
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
-    submit_all(x);
+    if (rq->beam.width)
+        search_beams(x);
+    else
+        submit_all(x);
 }
 
 void exchange_resume(struct exchange *x)
@@ -551,6 +588,7 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
+    beam_run_free(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)

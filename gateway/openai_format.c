@@ -77,7 +77,8 @@ void openai_put_finish(struct json_writer *w, const struct choice *c)
     }
 }
 
-/* The stop string, or the id of a stop token; null for the model's first EOS, and for all else. */
+/* The stop string, or the id of a stop token; null for the model's first EOS, unless it ends a beam, and for
+ * all else. */
 void openai_put_stop_reason(struct json_writer *w, const struct choice *c)
 {
     const struct request *rq = c->rq;
@@ -86,7 +87,8 @@ void openai_put_stop_reason(struct json_writer *w, const struct choice *c)
     if (c->end == CHOICE_STOP_STRING)
         jw_strn(w, rq->stops.strings[c->stop_which].s, rq->stops.strings[c->stop_which].n);
     else if (c->end == CHOICE_STOP_TOKEN ||
-             (c->end == CHOICE_EOS && last != tokenizer_eos_id(rq->service->tokenizer)))
+             (c->end == CHOICE_EOS &&
+              (rq->beam.width || last != tokenizer_eos_id(rq->service->tokenizer))))
         jw_int(w, last);
     else
         jw_null(w);

@@ -94,12 +94,6 @@ static bool is_text_format(const json_t *root, const json_t *v)
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_no_beam(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0);
-}
-
 static bool is_none(const json_t *root, const json_t *v)
 {
     (void)root;
@@ -117,7 +111,6 @@ static const struct {
     const char *name;
     bool (*harmless)(const json_t *root, const json_t *v);
 } unsupported[] = {
-    { "use_beam_search", is_no_beam },
     { "response_format", is_text_format },
     { "structured_outputs", is_empty },
     { "guided_json", NULL },
@@ -241,6 +234,33 @@ static bool apply_counts(struct request *rq, const struct openai_params *p, stru
     return true;
 }
 
+/* The width is n; vLLM up to 0.6 had best_of for it. */
+static bool apply_beam_search(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    const json_t *early = p->early_stopping.json;
+    bool is_never = json_is_string(early) && strcmp(json_string_value(early), "never") == 0;
+
+    if (rq->is_stream)
+        return fault_set(f, FAULT_INVALID, "stream",
+                         "Streaming is not currently supported with beam search");
+    if (early && !json_is_boolean(early) && !is_never)
+        return fault_set(f, FAULT_INVALID, "early_stopping",
+                         "early_stopping must be True, False, or 'never'.");
+    rq->beam = (struct beam_options){
+        .width = rq->best_of,
+        .length_penalty = p->length_penalty.is_set ? p->length_penalty.d : 1,
+        .stops_early = json_is_true(early),
+    };
+    rq->best_of = rq->n;
+    if (2 * rq->beam.width > max)
+        return openai_invalid(f, "n", rq->beam.width,
+                              "Requested sample logprobs of %u, which is greater than max "
+                              "allowed: %u",
+                              2 * rq->beam.width, max);
+    return true;
+}
+
 static bool check_greedy(const struct request *rq, struct fault *f)
 {
     if (rq->n > 1)
@@ -265,6 +285,8 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
     s->frequency_penalty = (float)p->frequency_penalty.d;
     if (p->seed.is_set && p->seed.i != -1)
         s->seed = (uint64_t)p->seed.i;
+    if (p->use_beam_search.b)
+        return apply_beam_search(rq, p, f);
     if (temperature < GREEDY_BELOW) {
         s->temperature = 0;
         return check_greedy(rq, f);

@@ -151,10 +151,11 @@ bool request_make_choices(struct request *rq, struct fault *f)
 {
     uint32_t n_of_prompt = candidates_of_prompt(rq);
     uint64_t n = (uint64_t)rq->n_prompts * n_of_prompt;
+    uint64_t n_running = rq->beam.width ? (uint64_t)rq->n_prompts * rq->beam.width : n;
 
-    if (n > CONNECTION_SEQUENCES_MAX)
+    if (n_running > CONNECTION_SEQUENCES_MAX)
         return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu",
-                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n);
+                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n_running);
     if (n_of_prompt > rq->n)
         rq->sampling.want_logprobs = true;
     rq->choices = arena_alloc(&rq->arena, n * sizeof *rq->choices);

@@ -30,6 +30,13 @@ enum best_rule {
     BEST_BY_MEAN, /* TGI */
 };
 
+/* Instead of sampling: the n likeliest continuations. */
+struct beam_options {
+    uint32_t width; /* >= n; 0 = tokens are sampled */
+    double length_penalty;
+    bool stops_early;
+};
+
 struct request {
     struct arena arena;
     struct service *service;
@@ -45,6 +52,7 @@ struct request {
     uint32_t n;       /* choices for each prompt */
     uint32_t best_of; /* sequences run for each prompt, the best n of which are shown; 0 = n */
     enum best_rule best_rule;
+    struct beam_options beam;
     Llmd__Sampling sampling;
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;

@@ -427,6 +427,33 @@ static void completions_restrict_tokens(void **state)
                  "\"BadRequestError\",\"param\":\"bad_words\",\"code\":400}}");
 }
 
+static void beam_search_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"use_beam_search\":true,"
+                          "\"temperature\":0,\"length_penalty\":2,\"early_stopping\":true}"));
+    assert_int_equal(r->rq.beam.width, 3);
+    assert_int_equal(r->rq.n_candidates, 2);
+    assert_true(r->rq.beam.length_penalty == 2 && r->rq.beam.stops_early);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"use_beam_search\":true,\"stream\":true}", 400,
+        "{\"error\":{\"message\":\"Streaming is not currently supported with beam search\","
+        "\"type\":\"BadRequestError\",\"param\":\"stream\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"early_stopping\":\"soon\"}", 400,
+                 "{\"error\":{\"message\":\"early_stopping must be True, False, or 'never'.\","
+                 "\"type\":\"BadRequestError\",\"param\":\"early_stopping\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":11}", 400,
+                 "{\"error\":{\"message\":\"Requested sample logprobs of 22, which is greater than "
+                 "max allowed: 20 (parameter=n, value=11)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"n\",\"code\":400}}");
+}
+
 /* Byte-level models spell a word behind a space with another token: both are forbidden, but not a
  * spelling that is the bare space and then the word. */
 static void bad_words_are_spelled_with_and_without_a_space(void **state)
@@ -657,6 +684,7 @@ int main(void)
         cmocka_unit_test(the_best_is_chosen_by_the_dialects_rule),
         cmocka_unit_test(best_of_has_its_rules),
         cmocka_unit_test(completions_restrict_tokens),
+        cmocka_unit_test(beam_search_has_its_rules),
         cmocka_unit_test(bad_words_are_spelled_with_and_without_a_space),
         cmocka_unit_test(prompts_are_cut_on_the_side_that_is_named),
         cmocka_unit_test(completions_take_an_address_for_the_model),
