@@ -38,6 +38,7 @@ struct choice {
 
     struct detokenizer detok;
     struct buf text;               /* of the tokens taken */
+    struct buf marked;             /* STOP_AT_END with stops: the same with special tokens in it */
     struct token_text *token_text; /* [n_done] */
     uint32_t n_done, cap;          /* tokens taken; those after a stop string never are */
     enum choice_end end;

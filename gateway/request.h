@@ -17,6 +17,9 @@ struct prompt {
     size_t text_bytes;
     int32_t *ids;
     uint32_t n_ids;
+    uint32_t max_tokens; /* of its own; 0 = the request's */
+    bool has_seed;       /* of its own: */
+    uint64_t seed;
 };
 
 enum stop_rule {
@@ -57,6 +60,8 @@ struct request {
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;
     bool ignore_eos;
+    bool want_prompt_logprobs;
+    uint32_t prompt_top_logprobs;
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;
