@@ -557,7 +557,7 @@ void exchange_run(struct exchange *x)
         x->n_old_comments = x->record->shared->n_keep_alives;
         record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
     }
-    if (rq->needs_no_generation) {
+    if (rq->needs_no_generation && !rq->want_prompt_logprobs) {
         answer_without_generation(x);
         return;
     }

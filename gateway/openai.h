@@ -110,6 +110,8 @@ void openai_put_stop_reason(struct json_writer *w, const struct choice *c); /* i
 void openai_put_ids(struct json_writer *w, const int32_t *ids, size_t n);
 /* The text a logprob list shows for a token. */
 void openai_token_name(const struct request *rq, int32_t token, struct buf *out);
+/* "prompt_logprobs" of a choice's prompt, null unless asked for. */
+void openai_put_prompt_logprobs(struct json_writer *w, const struct choice *c);
 float openai_clamp(float logprob);
 /* A whole answer up to its usage, with the choices as the route writes them; then the route's own members;
  * then the end. */

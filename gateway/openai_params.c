@@ -117,7 +117,6 @@ static const struct {
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "prompt_logprobs", NULL },
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
@@ -258,6 +257,32 @@ static bool apply_beam_search(struct request *rq, const struct openai_params *p,
                               "Requested sample logprobs of %u, which is greater than max "
                               "allowed: %u",
                               2 * rq->beam.width, max);
+    return true;
+}
+
+static bool apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
+                                  struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    int64_t n = p->prompt_logprobs.i;
+
+    if (!p->prompt_logprobs.is_set)
+        return true;
+    if (rq->is_stream && (n > 0 || n == -1))
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` are not available when `stream=True`.");
+    if (n < -1)
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` must be a positive value or -1.");
+    if (n == -1) /* of the whole vocabulary */
+        n = rq->service->model.vocab_size;
+    if (n > max)
+        return openai_invalid(f, "prompt_logprobs", (double)n,
+                              "Requested prompt logprobs of %lld, which is greater than max "
+                              "allowed: %u",
+                              (long long)n, max);
+    rq->want_prompt_logprobs = true;
+    rq->prompt_top_logprobs = (uint32_t)n;
     return true;
 }
 
@@ -565,7 +590,8 @@ bool openai_apply(struct request *rq, const struct http_request *http,
     extra->logprob_ids = p->return_tokens_as_token_ids.b;
     extra->token_ids = p->return_token_ids.b;
     return check_model(rq, p, f) && apply_stream_options(rq, p, f) && apply_sampling(rq, p, f) &&
-           apply_stops(rq, p, f) && (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
+           apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
+           (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
            (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
            (!p->allowed_token_ids.is_set ||
             apply_allowed_tokens(rq, p->allowed_token_ids.json, f)) &&

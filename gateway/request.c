@@ -125,6 +125,8 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->prompt = c->prompt->ids;
     submit->n_prompt = c->prompt->n_ids;
     submit->max_tokens = max_tokens && max_tokens < room ? max_tokens : room;
+    if (rq->needs_no_generation)
+        submit->max_tokens = 0;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
     submit->want_prompt_logprobs = rq->want_prompt_logprobs;

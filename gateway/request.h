@@ -69,7 +69,7 @@ struct request {
     struct stop_set stops;
     bool keeps_stop;           /* the stop string or token stays in the text */
     bool shows_special_tokens; /* in the text */
-    bool needs_no_generation;  /* the prompt alone is the answer (echo with max_tokens 0) */
+    bool needs_no_generation;  /* the prompt is the answer, alone or with its log probabilities */
 
     /* who asks, when */
     uint64_t answer_id;
