@@ -83,6 +83,8 @@ static void account_finished(struct exchange *x)
 
 static void cancel_all(struct exchange *x)
 {
+    if (x->beams)
+        beam_run_cancel(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
@@ -294,6 +296,16 @@ static void pump(struct exchange *x)
 
 /* ---- what happens to it ---- */
 
+static void note_first_token(struct exchange *x, uint64_t came_ns)
+{
+    if (!came_ns || x->has_first_token)
+        return;
+    x->has_first_token = true;
+    if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(came_ns - x->rq.started_ns) / 1e9);
+}
+
 /* The tokens that came with it, or before it, are shown first. */
 static void take_failure(struct exchange *x, struct choice *c)
 {
@@ -317,12 +329,7 @@ static void on_progress(struct sequence *s)
     fault_point("gateway.tokens");
     record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
-    if (s->first_token_ns && !x->has_first_token) {
-        x->has_first_token = true;
-        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
-            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
-    }
+    note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
         take_failure(x, c);
         return;
@@ -339,6 +346,8 @@ static bool can_be_cut(const struct exchange *x)
 {
     if (!x->rq.cuts_at_deadline || http_is_behind(x->http))
         return false;
+    if (x->beams)
+        return beam_run_first_token_ns(x->beams) != 0;
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         if (x->rq.choices[i].n_done > 0)
             return true;
@@ -348,11 +357,28 @@ static bool can_be_cut(const struct exchange *x)
 /* Out of time: what there is, is the answer. */
 static void cut(struct exchange *x)
 {
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_cut(&x->rq.choices[i]);
     x->rq.n_ended = x->rq.n_candidates;
     x->rq.is_cut = true;
+    pump(x);
+}
+
+static void on_beams(void *owner, const struct fault *f)
+{
+    struct exchange *x = owner;
+
+    if (http_is_ended(x->http))
+        return;
+    note_first_token(x, beam_run_first_token_ns(x->beams));
+    if (f) {
+        fail(x, f);
+        return;
+    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -391,11 +417,12 @@ void exchange_abort(struct exchange *x)
         fail(x, &f);
         return;
     }
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_candidates; i++) {
-        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
-    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -536,6 +563,17 @@ static void submit_all(struct exchange *x)
     thread_arm_tick(x->thread);
 }
 
+/* A successor begins a search again, so nothing of it is recorded. */
+static void search_beams(struct exchange *x)
+{
+    record_waiting(x->record, &x->rq, 0);
+    count_prompt(x);
+    x->beams = beam_run_new(&x->rq, x->thread->upstream, on_beams, x);
+    beam_run_start(x->beams);
+    fault_point("gateway.submit");
+    thread_arm_tick(x->thread);
+}
+
 static void answer_without_generation(struct exchange *x)
 {
     struct request *rq = &x->rq;
@@ -571,14 +609,17 @@ void exchange_run(struct exchange *x)
         x->n_old_comments = x->record->shared->n_keep_alives;
         record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
     }
-    if (rq->needs_no_generation) {
+    if (rq->needs_no_generation && !rq->want_prompt_logprobs) {
         answer_without_generation(x);
         return;
     }
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
-    submit_all(x);
+    if (rq->beam.width)
+        search_beams(x);
+    else
+        submit_all(x);
 }
 
 void exchange_resume(struct exchange *x)
@@ -599,6 +640,7 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
+    beam_run_free(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)

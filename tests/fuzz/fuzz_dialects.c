@@ -45,7 +45,8 @@ static void answer(struct request *rq)
         struct choice *c = &rq->choices[i];
         Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
         int32_t id = 300 + (int32_t)i;
-        assert(c->prompt->n_ids > 0 && c->seq.submit.max_tokens > 0);
+        assert(c->prompt->n_ids > 0);
+        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation);
         m.tokens = &id;
         m.n_tokens = 1;
         sequence_append(&c->seq, &m, 0);

@@ -241,6 +241,10 @@ static void predict_ends_in_time_with_what_there_is(void **state)
                "\",\"finish_reason\":\"timeout\"}");
     expect_cut("/score", COMPLETE_LONG, "\"finish_reason\":\"length\"");
     assert_int_equal(harness_stat(&h, STAT_requests_finished_length), before + 2);
+    expect_cut("/score",
+               "{\"prompt\":\"One day\",\"max_tokens\":400,\"use_beam_search\":true,\"n\":2,"
+               "\"temperature\":0}",
+               "\"finish_reason\":\"abort\"");
 }
 
 /* Nothing was made: that is an error, and one of ours and not of the edge. */
