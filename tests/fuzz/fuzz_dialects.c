@@ -1,6 +1,6 @@
 /* fuzz_dialects.c - bodies of every dialect through parse, validate, and the answer to what was taken.
  *
- * The first byte chooses the dialect and its route, the rest is the body. */
+ * The first byte chooses the dialect and its route, its highest bit the version of TGI; the rest is the body. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,6 +33,7 @@ static const struct {
     { &dialect_tgi, TGI_GENERATE }, { &dialect_tgi, TGI_GENERATE_STREAM },
     { &dialect_tgi, TGI_ROOT },     { &dialect_openai_completions, 0 },
     { &dialect_openai_chat, 0 },    { &dialect_oci, 0 },
+    { &dialect_tgi_vertex, 0 },     { &dialect_tgi_invocations, 0 },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */
@@ -77,10 +78,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct service *service = open_service();
     struct request rq;
     struct fault f = { 0 };
-    size_t door = n ? data[0] % (sizeof doors / sizeof *doors) : 0;
+    size_t door = n ? (data[0] & 0x7f) % (sizeof doors / sizeof *doors) : 0;
+    struct err e;
 
     if (n == 0)
         return 0;
+    if (!config_set(&service->config, "tgi_compat", data[0] & 0x80 ? "0.9.3" : "3", "t", &e))
+        abort();
     request_init(&rq, service, doors[door].dialect, doors[door].variant);
     if (rq.dialect->parse(&rq, NULL, (const char *)data + 1, n - 1, &f) &&
         request_make_choices(&rq, &f)) {
