@@ -75,3 +75,8 @@ llmd_test(NAME test_gguf_system
   LIBS gguf_model gguf_tokenizer proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
+llmd_test(NAME test_tgi_system
+  SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
+  LIBS engine proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_tgi_system llmd llm-gateway llm-worker)
