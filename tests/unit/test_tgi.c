@@ -220,7 +220,7 @@ static void parameters_reach_the_sampler(void **state)
               "\"top_n_tokens\":5,\"details\":true"));
     assert_true(s->temperature == 0.5f && s->top_k == 7 && s->top_p == 0.25f);
     assert_true(s->typical_p == 0.75f && s->repetition_penalty == 1.25f);
-    assert_true(s->frequency_penalty == -2.0f);
+    assert_true(s->frequency_penalty == -2.0f && s->frequency_is_share);
     assert_true(s->watermark_gamma == 0.5f && s->watermark_delta == 2.0f);
     assert_true(s->want_logprobs && s->top_logprobs == 5);
     assert_int_equal(s->logprobs_mode, LLMD__LOGPROBS_MODE__LOGPROBS_PROCESSED);
