@@ -30,9 +30,10 @@ static const struct {
     const struct dialect *dialect;
     int variant;
 } doors[] = {
-    { &dialect_tgi, TGI_GENERATE }, { &dialect_tgi, TGI_GENERATE_STREAM },
-    { &dialect_tgi, TGI_ROOT },     { &dialect_openai_completions, 0 },
-    { &dialect_openai_chat, 0 },    { &dialect_oci, 0 },
+    { &dialect_tgi, TGI_GENERATE },    { &dialect_tgi, TGI_GENERATE_STREAM },
+    { &dialect_tgi, TGI_ROOT },        { &dialect_openai_completions, 0 },
+    { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
+    { &dialect_openai_embeddings, 0 },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */
@@ -46,7 +47,9 @@ static void answer(struct request *rq)
         Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
         int32_t id = 300 + (int32_t)i;
         assert(c->prompt->n_ids > 0);
-        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation);
+        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation || rq->pooling);
+        if (rq->pooling)
+            sequence_set_embedding(&c->seq, (const float[]){ 3, 4, 0 }, 3);
         m.tokens = &id;
         m.n_tokens = 1;
         sequence_append(&c->seq, &m, 0);
