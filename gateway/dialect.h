@@ -22,6 +22,7 @@ enum dialect_id {
     DIALECT_OPENAI_CHAT,
     DIALECT_OCI,
     DIALECT_OPENAI_EMBEDDINGS,
+    DIALECT_OPENAI_GENERATE,
 };
 
 struct dialect {

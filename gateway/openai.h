@@ -81,6 +81,8 @@ bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f);
  * back with json_decref(), on failure too. */
 bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
                  struct openai_params *p, struct fault *f);
+/* A common member has this name. */
+bool openai_knows(const char *name);
 /* A table of the dialect's own members, with errors in vLLM's form. */
 bool openai_read_own(const json_t *root, const struct field *table, size_t n, void *out,
                      size_t out_bytes, struct fault *f);

@@ -25,6 +25,14 @@ enum {
 static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
 
+bool openai_knows(const char *name)
+{
+    for (size_t i = 0; i < sizeof common_fields / sizeof *common_fields; i++)
+        if (strcmp(common_fields[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 bool openai_takes(const char *content_type, struct fault *f)
 {
     size_t n = content_type ? strcspn(content_type, "; \t") : 0;

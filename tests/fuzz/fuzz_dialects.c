@@ -1,10 +1,12 @@
 /* fuzz_dialects.c - bodies of every dialect through parse, validate, and the answer to what was taken.
  *
- * The first byte chooses the dialect and its route, the rest is the body. */
+ * The first byte chooses the dialect and its route, or a page with a body; the rest is the body. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "gateway/openai.h"
+#include "gateway/openai_generate.h"
 #include "gateway/request.h"
 #include "gateway/tgi.h"
 
@@ -33,7 +35,7 @@ static const struct {
     { &dialect_tgi, TGI_GENERATE },    { &dialect_tgi, TGI_GENERATE_STREAM },
     { &dialect_tgi, TGI_ROOT },        { &dialect_openai_completions, 0 },
     { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
-    { &dialect_openai_embeddings, 0 },
+    { &dialect_openai_embeddings, 0 }, { &dialect_openai_generate, 0 },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */
@@ -73,6 +75,20 @@ static void answer(struct request *rq)
     buf_fini(&out);
 }
 
+/* Bodies of the routes that need no worker. */
+static void open_page(struct service *service, bool is_ids, const char *body, size_t n)
+{
+    struct reply r;
+
+    reply_init(&r);
+    if (is_ids)
+        openai_detokenize_page(service, "application/json", body, n, &r);
+    else
+        openai_tokenize_page(service, "application/json", body, n, &r);
+    assert(r.status >= 200 && r.status < 500 && r.body.n > 0);
+    reply_fini(&r);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -84,6 +100,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
     if (n == 0)
         return 0;
+    if (data[0] >= 0xfe) {
+        open_page(service, data[0] == 0xff, (const char *)data + 1, n - 1);
+        return 0;
+    }
     request_init(&rq, service, doors[door].dialect, doors[door].variant);
     if (rq.dialect->parse(&rq, NULL, (const char *)data + 1, n - 1, &f) &&
         request_make_choices(&rq, &f)) {

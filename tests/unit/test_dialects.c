@@ -3,6 +3,7 @@
 #include "tests/unit/gateway_rig.h"
 
 #include "gateway/openai.h"
+#include "gateway/openai_generate.h"
 #include "gateway/tgi.h"
 
 enum { THE = 264, DOG = 533, RAN = 607, DOT = 1985, BYTE_C3 = 198, BYTE_A9 = 172, EOS = 2 };
@@ -778,6 +779,53 @@ static void ids_are_spelled_with_their_special_tokens(void **state)
                 "\"body.tokens\",\"code\":400}}");
 }
 
+/* ---- vLLM's first server ---- */
+
+static void the_first_server_answers_with_the_prompt(void **state)
+{
+    struct rig *r = *state;
+    struct buf out = { 0 };
+
+    assert_true(
+        rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"n\":2,\"max_tokens\":3}"));
+    assert_ptr_equal(r->rq.dialect, &dialect_openai_generate);
+    assert_true(r->rq.sampling.temperature == 1); /* whatever the model recommends */
+    rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH);
+    rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    expect_whole(r, "{\"text\":[\"the dog ran.\",\"the dog\"]}");
+
+    assert_true(
+        rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"n\":2,\"stream\":true}"));
+    rig_tokens(r, 0, dog_ran, 2, LLMD__FINISH__FINISH_LENGTH);
+    rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    rig_stream(r, &out);
+    assert_string_equal(out.data, "{\"text\": [\"the dog\", \"the\"]}\n|"
+                                  "{\"text\": [\"the dog\", \"the dog\"]}\n|"
+                                  "{\"text\": [\"the dog ran\", \"the dog\"]}\n|");
+    rig_done(r);
+    strcpy(r->service.config.generate_delimiter, "nul");
+    assert_true(rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"stream\":true}"));
+    rig_tokens(r, 0, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    rig_stream(r, &out);
+    assert_memory_equal(out.data, "{\"text\": [\"the dog\"]}\0|", out.n);
+    strcpy(r->service.config.generate_delimiter, "newline");
+    buf_fini(&out);
+    rig_done(r);
+}
+
+static void the_first_server_knows_no_other_words(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_generate, 0, "{\"prompt\":\"the\",\"max_new_tokens\":3}", 400,
+        "{\"error\":{\"message\":\"Unexpected keyword argument 'max_new_tokens'\",\"type\":"
+        "\"BadRequestError\",\"param\":\"max_new_tokens\",\"code\":400}}");
+    assert_false(rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"inputs\":7}"));
+    assert_ptr_equal(r->rq.dialect, &dialect_tgi);
+    rig_done(r);
+}
+
 /* ---- chat ---- */
 
 #define CHAT                                                                                       \
@@ -956,6 +1004,8 @@ int main(void)
         cmocka_unit_test(texts_are_tokenized_as_completions_read_them),
         cmocka_unit_test(chats_are_tokenized_as_the_template_renders_them),
         cmocka_unit_test(ids_are_spelled_with_their_special_tokens),
+        cmocka_unit_test(the_first_server_answers_with_the_prompt),
+        cmocka_unit_test(the_first_server_knows_no_other_words),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
         cmocka_unit_test(chat_continues_the_final_message),
