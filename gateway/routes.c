@@ -21,10 +21,13 @@ static const struct route vertex = { .dialect = &dialect_tgi_vertex, .generates 
 static const struct route completions = { .dialect = &dialect_openai_completions,
                                           .generates = true };
 static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
+static const struct route embeddings = { .dialect = &dialect_openai_embeddings, .generates = true };
 static const struct route predict = { .dialect = &dialect_oci, .generates = true };
+static const struct route model = { .dialect = &dialect_openai_chat, .serve = page_model };
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
-static const struct route tgi_tokenize = { .dialect = &dialect_tgi, .serve = page_tgi_tokenize };
+static const struct route to_tokens = { .dialect = &dialect_tgi, .serve = page_tokenize };
+static const struct route to_text = { .dialect = &dialect_openai_chat, .serve = page_detokenize };
 static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
                                                 .serve = page_tgi_chat_tokenize };
 static const struct route health = { .serve = page_health };
@@ -44,13 +47,16 @@ static const struct http_route table[] = {
     { "/generate_stream", POST, &generate_stream },
     { "/invocations", POST, &invocations },
     { "/vertex", POST, &vertex },
-    { "/tokenize", POST, &tgi_tokenize },
+    { "/tokenize", POST, &to_tokens },
+    { "/detokenize", POST, &to_text },
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
     { "/predict", POST, &predict },
     { "/predictWithResponseStream", POST, &predict },
+    { "/v1/embeddings", POST, &embeddings },
     { "/v1/models", GET, &models },
+    { PAGE_MODEL "{id}", GET, &model },
     { "/info", GET, &info },
     { "/health", GET, &health },
     { "/health/live", GET, &live },
@@ -77,6 +83,8 @@ static enum http_route_result find(const struct http_route *routes, size_t n,
 static enum http_route_result find_own(enum http_method method, const char *path,
                                        const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
+    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
+        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
     return find(table, N_ROUTES, method, path, route, allow);
 }
 
