@@ -151,6 +151,53 @@ static void a_watermark_can_be_found(void **state)
         fail_msg("z of marked text %.2f, of plain text %.2f", marked, plain);
 }
 
+/* ---- the prompt's log probabilities ---- */
+
+static double logprob_at(const json_t *list, size_t i)
+{
+    const json_t *v = json_object_get(json_array_get(list, i), "logprob");
+
+    return json_number_value(v);
+}
+
+/* What the model says of its own greedy words is the same whether it writes them or reads them. */
+static void prefill_measures_as_generation_does(void **state)
+{
+    static const char start[] = "Once upon a time";
+    enum { N_NEW = 12 };
+    json_t *written = ask("/generate", "{\"inputs\":\"Once upon a time\",\"parameters\":"
+                                       "{\"max_new_tokens\":12,\"details\":true}}");
+    const json_t *tokens = json_object_get(details_of(written), "tokens");
+    json_t *request, *read;
+    const json_t *prefill;
+    char *body;
+    size_t n;
+
+    (void)state;
+    assert_int_equal(json_array_size(tokens), N_NEW);
+    request = json_pack("{s:s+,s:{s:i,s:b}}", "inputs", start,
+                        json_string_value(json_object_get(written, "generated_text")), "parameters",
+                        "max_new_tokens", 1, "decoder_input_details", 1);
+    body = json_dumps(request, 0);
+    read = ask("/generate", body);
+    prefill = json_object_get(details_of(read), "prefill");
+    n = json_array_size(prefill);
+    assert_true(n > N_NEW);
+    assert_true(json_is_null(json_object_get(json_array_get(prefill, 0), "logprob")));
+    for (size_t i = 0; i < N_NEW; i++) {
+        size_t at = n - N_NEW + i;
+        assert_true(json_equal(json_object_get(json_array_get(prefill, at), "id"),
+                               json_object_get(json_array_get(tokens, i), "id")));
+        if (fabs(logprob_at(prefill, at) - logprob_at(tokens, i)) > 1e-3)
+            fail_msg("token %zu: read %g, written %g", i, logprob_at(prefill, at),
+                     logprob_at(tokens, i));
+    }
+    free(body);
+    json_decref(request);
+    json_decref(read);
+    json_decref(written);
+}
+
 /* ---- best of ---- */
 
 static double mean_logprob(const json_t *details)
@@ -193,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_containers_variables_are_enough),
         cmocka_unit_test(a_watermark_can_be_found),
+        cmocka_unit_test(prefill_measures_as_generation_does),
         cmocka_unit_test(best_of_is_the_likeliest_and_can_be_had_again),
     };
 
