@@ -69,8 +69,9 @@ static void account_finished(struct exchange *x)
     bool any_length = false, any_abort = false;
 
     for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        any_length |= x->rq.choices[i].end == CHOICE_LENGTH;
-        any_abort |= x->rq.choices[i].end == CHOICE_ABORTED;
+        const struct choice *c = request_choice(&x->rq, i);
+        any_length |= c->end == CHOICE_LENGTH;
+        any_abort |= c->end == CHOICE_ABORTED;
     }
     if (any_abort)
         account(x, STAT_requests_finished_error, "aborted");
@@ -82,7 +83,7 @@ static void account_finished(struct exchange *x)
 
 static void cancel_all(struct exchange *x)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
 
@@ -166,6 +167,7 @@ static void answer_whole(struct exchange *x)
 
     stop_timers(x);
     reply_init(&r);
+    request_choose(&x->rq);
     x->rq.dialect->whole(&x->rq, &r);
     record_answered(x->record, &x->rq);
     account_finished(x);
@@ -285,7 +287,7 @@ static void pump(struct exchange *x)
 {
     if (x->rq.is_stream)
         pump_stream(x);
-    else if (x->rq.n_ended == x->rq.n_choices)
+    else if (x->rq.n_ended == x->rq.n_candidates)
         answer_whole(x);
 }
 
@@ -312,7 +314,7 @@ static void on_progress(struct sequence *s)
     if (http_is_ended(x->http))
         return;
     fault_point("gateway.tokens");
-    record_group(x->record, c->index, s->group);
+    record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
     if (s->first_token_ns && !x->has_first_token) {
         x->has_first_token = true;
@@ -363,7 +365,7 @@ void exchange_abort(struct exchange *x)
         return;
     }
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++) {
         x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
         choice_abort(&x->rq.choices[i]);
     }
@@ -457,7 +459,7 @@ static void count_prompt(struct exchange *x)
 /* The dead gateway had drawn ids for it: its sequences are asked for where they were last sent. */
 static bool has_sequences(const struct exchange *x)
 {
-    return x->is_restored && x->record->shared->n_sequences == x->rq.n_choices;
+    return x->is_restored && x->record->shared->n_sequences == x->rq.n_candidates;
 }
 
 static void submit_all(struct exchange *x)
@@ -466,11 +468,11 @@ static void submit_all(struct exchange *x)
     struct request *rq = &x->rq;
     bool is_known = has_sequences(x);
     uint64_t first =
-        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_choices);
+        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_candidates);
 
     record_waiting(x->record, rq, first);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_choices; i++) {
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
         struct choice *c = &rq->choices[i];
         c->seq.id = first + i;
         c->seq.on_progress = on_progress;
@@ -490,9 +492,9 @@ static void answer_without_generation(struct exchange *x)
 {
     struct request *rq = &x->rq;
 
-    for (uint32_t i = 0; i < rq->n_choices; i++)
+    for (uint32_t i = 0; i < rq->n_candidates; i++)
         rq->choices[i].end = CHOICE_LENGTH;
-    rq->n_ended = rq->n_choices;
+    rq->n_ended = rq->n_candidates;
     record_waiting(x->record, rq, 0);
     pump(x);
 }
@@ -549,7 +551,7 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
         account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));

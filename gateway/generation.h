@@ -34,7 +34,7 @@ struct choice {
     struct sequence seq;
     struct request *rq;
     const struct prompt *prompt;
-    uint32_t index;
+    uint32_t index; /* as shown */
 
     struct detokenizer detok;
     struct buf text;               /* of the tokens taken */

@@ -10,6 +10,7 @@
 #define OPENAI_COMMON(X)                                                                           \
     X(model, FIELD_STRING, FIELD_NULL, 0, 0)                                                       \
     X(n, FIELD_INT, FIELD_NULL, 1, 16384)                                                          \
+    X(best_of, FIELD_INT, FIELD_NULL, 1, 16384)                                                    \
     X(temperature, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                 \
     X(top_p, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                       \
     X(top_k, FIELD_INT, FIELD_NULL, INT32_MIN, INT32_MAX)                                          \
@@ -25,7 +26,11 @@
     X(max_tokens, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)                                     \
     X(min_tokens, FIELD_INT, 0, INT64_MIN, INT64_MAX)                                              \
     X(logit_bias, FIELD_OBJECT, FIELD_NULL, 0, 0)                                                  \
+    X(allowed_token_ids, FIELD_ARRAY, FIELD_NULL, 0, 0)                                            \
+    X(bad_words, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                    \
+    X(prompt_logprobs, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)                                \
     X(skip_special_tokens, FIELD_BOOL, 0, 0, 0)                                                    \
+    X(spaces_between_special_tokens, FIELD_BOOL, 0, 0, 0)                                          \
     X(truncate_prompt_tokens, FIELD_INT, FIELD_NULL, -1, INT32_MAX)                                \
     X(truncation_side, FIELD_STRING, FIELD_NULL, 0, 0)                                             \
     X(stream, FIELD_BOOL, FIELD_NULL, 0, 0)                                                        \
@@ -36,7 +41,12 @@
     X(add_special_tokens, FIELD_BOOL, 0, 0, 0)                                                     \
     X(return_tokens_as_token_ids, FIELD_BOOL, FIELD_NULL, 0, 0)                                    \
     X(return_token_ids, FIELD_BOOL, FIELD_NULL, 0, 0)                                              \
-    X(use_beam_search, FIELD_BOOL, FIELD_NULL, 0, 0)
+    X(use_beam_search, FIELD_BOOL, FIELD_NULL, 0, 0)                                               \
+    X(length_penalty, FIELD_NUMBER, FIELD_NULL, 0, 0)                                              \
+    X(early_stopping, FIELD_ANY, FIELD_NULL, 0, 0)                                                 \
+    X(stream_interval, FIELD_INT, FIELD_NULL, 1, INT32_MAX)                                        \
+    X(user, FIELD_STRING, FIELD_NULL, 0, 0)                                                        \
+    X(session_id, FIELD_STRING, FIELD_NULL, 0, 0)
 
 struct openai_params {
     OPENAI_COMMON(FIELD_MEMBER)

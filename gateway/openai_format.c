@@ -35,9 +35,10 @@ void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_c
     uint64_t n_prompt = request_prompt_tokens(rq);
     uint64_t n_new = 0;
 
-    /* A chunk counts what has been shown: that is what it is a function of. */
+    /* A chunk counts what has been shown: that is what it is a function of.  Candidates that were not
+     * chosen do not count, as with vLLM. */
     for (uint32_t i = 0; i < rq->n_choices; i++)
-        n_new += is_chunk ? rq->choices[i].n_shown : rq->choices[i].n_done;
+        n_new += is_chunk ? request_choice(rq, i)->n_shown : request_choice(rq, i)->n_done;
     jw_key(w, "usage");
     jw_object(w);
     jw_key(w, "prompt_tokens");
@@ -130,7 +131,7 @@ void openai_whole_begin(struct json_writer *w, struct request *rq, struct reply 
     jw_key(w, "choices");
     jw_array(w);
     for (uint32_t i = 0; i < rq->n_choices; i++)
-        put_choice(w, &rq->choices[i]);
+        put_choice(w, request_choice(rq, i));
     jw_array_end(w);
     jw_key(w, "service_tier");
     jw_null(w);

@@ -56,7 +56,7 @@ static inline bool rig_parse(struct rig *r, const struct dialect *d, int variant
 
 static inline void rig_done(struct rig *r)
 {
-    for (uint32_t i = 0; i < r->rq.n_choices; i++)
+    for (uint32_t i = 0; i < r->rq.n_candidates; i++)
         if (r->rq.choices[i].seq.state != SEQUENCE_NEW)
             r->rq.choices[i].seq.state = SEQUENCE_ENDED;
     request_fini(&r->rq);

@@ -44,6 +44,7 @@ static void expect_whole(struct rig *r, const char *want)
     struct reply reply;
 
     reply_init(&reply);
+    request_choose(&r->rq);
     r->rq.dialect->whole(&r->rq, &reply);
     assert_int_equal(reply.status, 200);
     assert_string_equal(reply.body.data, want);
@@ -314,6 +315,169 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Four run for each prompt, two are shown, the likelier first; what the others cost is not counted. */
+static void completions_show_the_best_of_each_prompt(void **state)
+{
+    struct rig *r = *state;
+    const int32_t ids[] = { DOG, RAN, DOT, THE };
+    static const uint32_t n_tokens[] = { 3, 1, 4, 2, 2, 3, 4, 1 };
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[\"the\",\"dog\"],\"n\":2,\"best_of\":4}"));
+    assert_int_equal(r->rq.n_candidates, 8);
+    assert_int_equal(r->rq.n_choices, 4);
+    assert_true(r->rq.sampling.want_logprobs);
+    for (uint32_t i = 0; i < 8; i++) /* the sum falls with every token */
+        rig_tokens(r, i, ids, n_tokens[i], LLMD__FINISH__FINISH_LENGTH);
+    request_choose(&r->rq);
+    request_choose(&r->rq); /* a pure function */
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    assert_ptr_equal(request_choice(&r->rq, 1), &r->rq.choices[3]);
+    assert_ptr_equal(request_choice(&r->rq, 2), &r->rq.choices[7]);
+    assert_ptr_equal(request_choice(&r->rq, 3), &r->rq.choices[4]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(reply.body.data, "[{\"index\":0,\"text\":\" dog\","));
+    assert_non_null(strstr(reply.body.data, ",{\"index\":3,\"text\":\" dog ran\","));
+    assert_non_null(strstr(reply.body.data, "\"completion_tokens\":6,"));
+    assert_null(strstr(reply.body.data, "token_logprobs")); /* nobody asked for them */
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Mean and sum differ about long answers; of equals the first is taken. */
+static void the_best_is_chosen_by_the_dialects_rule(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":1,\"best_of\":3}"));
+    for (uint32_t i = 0; i < 3; i++)
+        rig_tokens(r, i, dog_ran, i == 0 ? 1 : 3, LLMD__FINISH__FINISH_LENGTH);
+    for (uint32_t k = 0; k < 3; k++)
+        r->rq.choices[2].seq.logprobs[k].logprob = r->rq.choices[1].seq.logprobs[k].logprob =
+            -0.25f;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[0]); /* -0.5 against -0.75 */
+    r->rq.best_rule = BEST_BY_MEAN;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    rig_done(r);
+}
+
+static void best_of_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":3,\"best_of\":2}", 400,
+        "{\"error\":{\"message\":\"best_of must be greater than or equal to n, got n=3 and "
+        "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+        "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"temperature\":0}", 400,
+                 "{\"error\":{\"message\":\"best_of must be 1 when using greedy sampling, got 2. "
+                 "(parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"stream\":true}", 400,
+                 "{\"error\":{\"message\":\"best_of must be equal to n when streaming, got n=1 and "
+                 "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":129}", 400,
+                 "{\"error\":{\"message\":\"prompts times n must be at most 128, got 129\","
+                 "\"type\":\"BadRequestError\",\"param\":\"n\",\"code\":400}}");
+}
+
+static void expect_run(const struct rig *r, size_t at, const int32_t *ids, size_t n)
+{
+    const Llmd__BadWord *run = r->rq.sampling.bad_words[at];
+
+    assert_int_equal(run->n_tokens, n);
+    assert_memory_equal(run->tokens, ids, n * sizeof *ids);
+}
+
+static void completions_restrict_tokens(void **state)
+{
+    struct rig *r = *state;
+    const int32_t the[] = { THE }, dog_runs[] = { DOG, RAN };
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"allowed_token_ids\":[5,533],\"bad_words\":"
+                          "[\"the\",\"  dog ran\"],\"stop_token_ids\":[7,99999,8]}"));
+    assert_int_equal(r->rq.sampling.n_allowed_tokens, 2);
+    assert_int_equal(r->rq.sampling.allowed_tokens[1], 533);
+    assert_int_equal(r->rq.n_stop_tokens, 2); /* an id that is none can never come */
+    assert_int_equal(r->rq.stop_tokens[1], 8);
+    assert_int_equal(r->rq.sampling.n_bad_words, 2);
+    expect_run(r, 0, the, 1);
+    expect_run(r, 1, dog_runs, 2);
+    rig_done(r);
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"allowed_token_ids\":[]}",
+                 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids is not None and empty!\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"allowed_token_ids\":[99999]}", 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids contains out-of-vocab token id!\","
+                 "\"type\":\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"bad_words\":[\"\"]}", 400,
+                 "{\"error\":{\"message\":\"bad_words cannot contain an empty string.\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"bad_words\",\"code\":400}}");
+}
+
+/* Byte-level models spell a word behind a space with another token: both are forbidden, but not a
+ * spelling that is the bare space and then the word. */
+static void bad_words_are_spelled_with_and_without_a_space(void **state)
+{
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"b\",\"vocab\":{\"a\":0,\"b\":1,\"\u0120\":2,"
+        "\"\u0120a\":3},"
+        "\"merges\":[\"\u0120 a\"]},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+        "false,\"trim_offsets\":true,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"}}";
+    const int32_t plain[] = { 0, 1 }, spaced[] = { 3, 1 }, b[] = { 1 };
+    struct rig *r = *state;
+    struct tokenizer *demo = r->service.tokenizer;
+    struct err e;
+
+    r->service.tokenizer = tokenizer_open_json(json, sizeof json - 1, NULL, 0, &e);
+    if (!r->service.tokenizer)
+        fail_msg("%s", e.msg);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[1],\"bad_words\":[\"ab\",\"b\"]}"));
+    assert_int_equal(r->rq.sampling.n_bad_words, 3);
+    expect_run(r, 0, plain, 2);
+    expect_run(r, 1, spaced, 2);
+    expect_run(r, 2, b, 1);
+    rig_done(r);
+    tokenizer_close(r->service.tokenizer);
+    r->service.tokenizer = demo;
+}
+
+static void prompts_are_cut_on_the_side_that_is_named(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"right\"}"));
+    assert_int_equal(r->rq.prompts[0].n_ids, 2);
+    assert_int_equal(r->rq.prompts[0].ids[0], THE);
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"left\"}"));
+    assert_int_equal(r->rq.prompts[0].ids[0], DOG);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":[264],\"truncate_prompt_tokens\":1,\"truncation_side\":\"up\"}", 400,
+        "{\"error\":{\"message\":\"1 validation error:\\n  {'type': 'literal_error', 'loc': "
+        "('body', 'truncation_side'), 'msg': \\\"Input should be 'left' or 'right'\\\"}\","
+        "\"type\":\"Bad Request\",\"param\":\"body.truncation_side\",\"code\":400}}");
+}
+
 /* Clients made for one endpoint have no model to name, and send its address. */
 static void completions_take_an_address_for_the_model(void **state)
 {
@@ -407,9 +571,6 @@ static void harmless_parameters_are_taken(void **state)
                           "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
                           "\"tool_choice\":\"none\"}"));
     rig_done(r);
-    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
-                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
-                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
 }
 
 static void an_aborted_answer_says_so(void **state)
@@ -492,6 +653,12 @@ int main(void)
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_show_the_best_of_each_prompt),
+        cmocka_unit_test(the_best_is_chosen_by_the_dialects_rule),
+        cmocka_unit_test(best_of_has_its_rules),
+        cmocka_unit_test(completions_restrict_tokens),
+        cmocka_unit_test(bad_words_are_spelled_with_and_without_a_space),
+        cmocka_unit_test(prompts_are_cut_on_the_side_that_is_named),
         cmocka_unit_test(completions_take_an_address_for_the_model),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
