@@ -235,7 +235,7 @@ static void oci_fault(const struct fault *f, struct reply *r)
 {
     reply_set(r, errors[f->kind].status, REPLY_JSON);
     if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
     put_error(&r->body, f->text, errors[f->kind].type);
 }
 

@@ -19,6 +19,11 @@ static struct stats *stats_of(const struct exchange *x)
     return x->thread->service->stats;
 }
 
+static struct admission *admission_of(const struct exchange *x)
+{
+    return &x->thread->service->admission;
+}
+
 /* ---- the end, counted once ---- */
 
 static void account(struct exchange *x, enum stat_id cause, const char *outcome)
@@ -81,8 +86,10 @@ static void account_finished(struct exchange *x)
         account(x, STAT_requests_finished_stop, "stop");
 }
 
+/* Nothing of it is computed any more. */
 static void cancel_all(struct exchange *x)
 {
+    admission_leave(admission_of(x), &x->turn);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
@@ -125,6 +132,8 @@ static void refuse(struct exchange *x, const struct fault *f)
     if (in_stream) {
         d->begin(&x->rq, &r);
         d->stream_fault(&x->rq, f, &r.body);
+        if (f->kind == FAULT_OVERLOADED)
+            reply_header(&r, "Retry-After", "%u", f->retry_after_s);
     } else {
         d->fault(f, &r);
     }
@@ -293,6 +302,20 @@ static void pump(struct exchange *x)
 
 /* ---- what happens to it ---- */
 
+/* What a successor is told again it does not charge again. */
+static void charge_generated(struct exchange *x)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        n += x->rq.choices[i].seq.n_tokens;
+    if (n <= x->n_charged)
+        return;
+    admission_charge_generated(admission_of(x), x->key, n - x->n_charged, clock_mono_ns());
+    x->n_charged = n;
+    record_charged(x->record, n);
+}
+
 /* The tokens that came with it, or before it, are shown first. */
 static void take_failure(struct exchange *x, struct choice *c)
 {
@@ -316,6 +339,7 @@ static void on_progress(struct sequence *s)
     fault_point("gateway.tokens");
     record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
+    charge_generated(x);
     if (s->first_token_ns && !x->has_first_token) {
         x->has_first_token = true;
         if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
@@ -329,6 +353,8 @@ static void on_progress(struct sequence *s)
     if (was_running && c->end != CHOICE_RUNNING) {
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
+        if (x->rq.n_ended == x->rq.n_candidates) /* its client may read slowly */
+            admission_leave(admission_of(x), &x->turn);
     }
     pump(x);
 }
@@ -374,26 +400,59 @@ void exchange_abort(struct exchange *x)
 
 /* ---- from head to sequences ---- */
 
+static uint32_t in_whole_seconds(uint64_t ns)
+{
+    uint64_t s = (ns + NS_PER_S - 1) / NS_PER_S;
+
+    return s < FAULT_RETRY_AFTER_S ? FAULT_RETRY_AFTER_S
+           : s < UINT32_MAX        ? (uint32_t)s
+                                   : UINT32_MAX;
+}
+
+static bool refuse_permit(struct exchange *x, const struct admission_answer *a, struct fault *f)
+{
+    static const char *const texts[] = {
+        [ADMISSION_FULL] = "the server has no room for another request",
+        [ADMISSION_SHARE] = "the server is busy, and this API key has its share of it",
+        [ADMISSION_CONCURRENCY] = "API key '%s' may have %llu requests at once",
+        [ADMISSION_REQUESTS] = "API key '%s' may make %llu requests per minute",
+        [ADMISSION_TOKENS] = "API key '%s' may use %llu tokens per minute",
+    };
+    char name[KEY_NAME_BYTES];
+
+    if (a->why < ADMISSION_CONCURRENCY)
+        return fault_set(f, FAULT_OVERLOADED, "", "%s", texts[a->why]);
+    key_table_name(&admission_of(x)->keys, x->key, name);
+    fault_set(f, FAULT_OVERLOADED, "", texts[a->why], name, (unsigned long long)a->limit);
+    f->retry_after_s = in_whole_seconds(a->wait_ns);
+    account(x, STAT_requests_refused_limited, "limited");
+    return false;
+}
+
 static bool admit(struct exchange *x, struct fault *f)
 {
-    struct service *s = x->thread->service;
+    struct admission *a = admission_of(x);
+    struct admission_answer answer;
 
     if (!x->rq.dialect->takes(http_request_header(x->http, "Content-Type"), f))
         return false;
-    if (x->is_resumed) { /* it had one */
-        admission_take_over(&s->admission);
+    if (record_was_admitted(x->record, &x->key)) {
+        admission_take_over(a, x->key);
         x->has_permit = true;
         return true;
     }
-    if (service_is_draining(s))
+    if (service_is_draining(x->thread->service))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
-    x->has_permit = admission_take(&s->admission);
+    answer = admission_take(a, x->key, clock_mono_ns());
+    x->has_permit = answer.why == ADMISSION_OK;
     if (!x->has_permit)
-        return fault_set(f, FAULT_OVERLOADED, "", "the server has no room for another request");
+        return refuse_permit(x, &answer, f);
+    record_admit(x->record, x->key);
     return true;
 }
 
-void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route)
+void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route,
+                    uint32_t key)
 {
     struct exchange *x = mem_zalloc(1, sizeof *x);
     struct fault f;
@@ -402,6 +461,7 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     x->thread = t;
     x->http = http;
     x->route = route;
+    x->key = key;
     x->next = t->exchanges;
     if (x->next)
         x->next->prev = x;
@@ -412,7 +472,6 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     x->record = http_conn_user(http_request_conn(http));
     record_reading(x->record, route->dialect->id);
     is_new = record_counts(x->record, CONNECTION_COUNTED_GENERATE);
-    x->is_resumed = !is_new;
     record_started(x->record, &x->rq);
     http_request_set_user(http, x);
     http_request_set_body_max(http, atomic_load(&t->service->max_body_bytes));
@@ -451,6 +510,7 @@ static void count_prompt(struct exchange *x)
 
     if (!record_counts(x->record, CONNECTION_COUNTED_PROMPT))
         return;
+    admission_charge_prompt(admission_of(x), x->key, request_prompt_tokens(rq), clock_mono_ns());
     stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
@@ -462,21 +522,70 @@ static bool has_sequences(const struct exchange *x)
     return x->is_restored && x->record->shared->n_sequences == x->rq.n_candidates;
 }
 
-static void submit_all(struct exchange *x)
+/* Between keys it is the operator who decides; a client's own wish orders what its key waits for. */
+static int32_t priority_in_group(const struct exchange *x)
 {
-    struct upstream *u = x->thread->upstream;
-    struct request *rq = &x->rq;
-    bool is_known = has_sequences(x);
-    uint64_t first =
-        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_candidates);
+    const struct key_table *keys = &admission_of(x)->keys;
 
+    if (!atomic_load(&keys->asks))
+        return x->rq.priority;
+    return atomic_load(&key_table_record(keys, x->key)->priority);
+}
+
+static void prepare_sequences(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+    uint64_t first = has_sequences(x) ? x->record->shared->first_sequence_id
+                                      : upstream_draw_ids(x->thread->upstream, rq->n_candidates);
+
+    x->n_charged = record_old_charged(x->record);
     record_waiting(x->record, rq, first);
     count_prompt(x);
     for (uint32_t i = 0; i < rq->n_candidates; i++) {
         struct choice *c = &rq->choices[i];
         c->seq.id = first + i;
+        c->seq.submit.priority = priority_in_group(x);
         c->seq.on_progress = on_progress;
         c->seq.owner = c;
+    }
+}
+
+/* The dead gateway had sent it. */
+static bool has_gone(const struct exchange *x)
+{
+    if (!has_sequences(x))
+        return false;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        if (x->record->shared->group[i] != CONNECTION_NO_GROUP)
+            return true;
+    return false;
+}
+
+/* False: it has to wait for its turn. */
+static bool take_turn(struct exchange *x)
+{
+    struct turn *t = &x->turn;
+
+    t->gate = &x->thread->gate;
+    t->owner = x;
+    t->waiter.key = x->key;
+    t->waiter.priority = x->rq.priority;
+    t->waiter.n_sequences = x->rq.n_candidates;
+    t->waiter.prompt_tokens = request_prompt_tokens(&x->rq);
+    if (!has_gone(x))
+        return admission_wait(admission_of(x), t, clock_mono_ns());
+    admission_go_on(admission_of(x), t);
+    return true;
+}
+
+static void submit_all(struct exchange *x)
+{
+    struct upstream *u = x->thread->upstream;
+    struct request *rq = &x->rq;
+    bool is_known = has_sequences(x);
+
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
+        struct choice *c = &rq->choices[i];
         if (is_known)
             upstream_adopt(u, &c->seq, x->record->shared->group[i]);
         else
@@ -486,6 +595,15 @@ static void submit_all(struct exchange *x)
     }
     fault_point("gateway.submit");
     thread_arm_tick(x->thread);
+}
+
+void exchange_go(struct exchange *x)
+{
+    if (x->turn.since_ns)
+        hist_observe(stats_of(x), HIST_request_turn_seconds,
+                     (double)(clock_mono_ns() - x->turn.since_ns) / 1e9);
+    if (!http_is_ended(x->http))
+        submit_all(x);
 }
 
 static void answer_without_generation(struct exchange *x)
@@ -530,7 +648,9 @@ void exchange_run(struct exchange *x)
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
-    submit_all(x);
+    prepare_sequences(x);
+    if (take_turn(x))
+        exchange_go(x);
 }
 
 void exchange_resume(struct exchange *x)
@@ -557,8 +677,9 @@ void exchange_end(struct exchange *x, enum http_outcome outcome)
         account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
     else
         account(x, STAT_requests_cancelled, http_outcome_name(outcome));
+    admission_leave(admission_of(x), &x->turn);
     if (x->has_permit)
-        admission_give(&x->thread->service->admission);
+        admission_give(admission_of(x), x->key);
     loop_timer_free(x->deadline);
     loop_timer_free(x->keep_alive);
     thread_arm_tick(x->thread);

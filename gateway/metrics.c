@@ -220,11 +220,70 @@ void metrics_own(struct buf *out, const struct board *b)
     put_restarts(out, b);
 }
 
+/* ---- by API key ---- */
+
+static uint64_t key_requests(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_requests, memory_order_relaxed);
+}
+
+static uint64_t key_limited(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_limited, memory_order_relaxed);
+}
+
+static uint64_t key_prompt_tokens(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_prompt_tokens, memory_order_relaxed);
+}
+
+static uint64_t key_generated_tokens(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_generated_tokens, memory_order_relaxed);
+}
+
+static uint64_t key_active(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->n_requests[key], memory_order_relaxed);
+}
+
+/* Of the keys in force; the samples of one that was removed end. */
+void metrics_keys(struct buf *out, struct key_table *t)
+{
+    static const struct {
+        const char *name, *suffix, *help;
+        uint64_t (*value)(const struct key_table *t, uint32_t key);
+    } families[] = {
+        { "key_requests", "_total", "Generation requests admitted, by API key.", key_requests },
+        { "key_requests_limited", "_total",
+          "Generation requests refused for one of their API key's limits.", key_limited },
+        { "key_prompt_tokens", "_total", "Prompt tokens, by API key.", key_prompt_tokens },
+        { "key_generated_tokens", "_total", "Generated tokens, by API key.", key_generated_tokens },
+        { "key_requests_active", "", "Generation requests holding a permit now, by API key.",
+          key_active },
+    };
+    char name[KEY_NAME_BYTES];
+
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(out, "llmd_", families[f].name, families[f].suffix,
+                       *families[f].suffix ? "counter" : "gauge", families[f].help);
+        for (uint32_t key = KEY_SETTING; key < KEYS_MAX; key++) {
+            if (!key_is_live(key_table_record(t, key)))
+                continue;
+            key_table_name(t, key, name);
+            buf_printf(out, "llmd_%s%s{", families[f].name, families[f].suffix);
+            metrics_label(out, "key", name);
+            buf_printf(out, "} %" PRIu64 "\n", families[f].value(t, key));
+        }
+    }
+}
+
 void page_metrics(struct service *s, const struct http_request *http, struct reply *r)
 {
     (void)http;
     reply_set(r, 200, "text/plain; version=0.0.4; charset=utf-8");
     metrics_own(&r->body, &s->board);
+    metrics_keys(&r->body, &s->admission.keys);
     metrics_vllm(&r->body, s);
     metrics_tgi(&r->body, s);
 }

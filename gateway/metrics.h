@@ -5,6 +5,7 @@
 #include "common/buf.h"
 #include "proto/board.h"
 
+struct key_table;
 struct service;
 
 /* A family: # HELP and # TYPE, once, before its samples. */
@@ -23,6 +24,8 @@ enum stat_owner metrics_hist_owner(enum hist_id h);
 
 /* llmd_*: everything on the board. */
 void metrics_own(struct buf *out, const struct board *b);
+/* llmd_key_*: what each API key has used. */
+void metrics_keys(struct buf *out, struct key_table *t);
 /* vllm:* and tgi_*: those of their names that our numbers fill truthfully (metrics_compat.c). */
 void metrics_vllm(struct buf *out, struct service *s);
 void metrics_tgi(struct buf *out, struct service *s);

@@ -146,6 +146,34 @@ bool record_counts(struct record *r, uint8_t what)
     return true;
 }
 
+void record_admit(struct record *r, uint32_t key)
+{
+    if (!r)
+        return;
+    r->shared->key = key;
+    r->shared->counted |= CONNECTION_COUNTED_ADMITTED;
+}
+
+bool record_was_admitted(const struct record *r, uint32_t *key)
+{
+    if (!r || !r->is_resumed || !(r->shared->counted & CONNECTION_COUNTED_ADMITTED) ||
+        r->shared->key >= KEYS_MAX)
+        return false;
+    *key = r->shared->key;
+    return true;
+}
+
+void record_charged(struct record *r, uint64_t n_tokens)
+{
+    if (r)
+        r->shared->charged_tokens = (uint32_t)n_tokens;
+}
+
+uint64_t record_old_charged(const struct record *r)
+{
+    return r && r->is_resumed ? r->shared->charged_tokens : 0;
+}
+
 void record_started(struct record *r, struct request *rq)
 {
     if (!r)

@@ -49,6 +49,12 @@ void record_used(struct record *r, uint64_t n);
 void record_reading(struct record *r, enum dialect_id dialect);
 /* Before a statistic CONNECTION_COUNTED_... : has it still to be told of this request? */
 bool record_counts(struct record *r, uint8_t what);
+/* It was let in under a key, by us; by a dead gateway, and under which. */
+void record_admit(struct record *r, uint32_t key);
+bool record_was_admitted(const struct record *r, uint32_t *key);
+/* Generated tokens that the key has been charged for. */
+void record_charged(struct record *r, uint64_t n_tokens);
+uint64_t record_old_charged(const struct record *r);
 void record_started(struct record *r, struct request *rq); /* sets or restores rq->started_ns */
 /* Before the body is parsed: give rq the id, times and seed that it had.  False: it had none. */
 bool record_restore(const struct record *r, struct request *rq);

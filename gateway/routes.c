@@ -20,12 +20,12 @@ static const struct route chat = { .dialect = &dialect_openai_chat, .generates =
 static const struct route predict = { .dialect = &dialect_oci, .generates = true };
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
-static const struct route health = { .serve = page_health };
-static const struct route live = { .serve = page_live };
-static const struct route ready = { .serve = page_ready };
+static const struct route health = { .serve = page_health, .access = ROUTE_IS_OPEN };
+static const struct route live = { .serve = page_live, .access = ROUTE_IS_OPEN };
+static const struct route ready = { .serve = page_ready, .access = ROUTE_IS_OPEN };
 static const struct route version = { .serve = page_version };
 static const struct route load = { .serve = page_load };
-static const struct route metrics = { .serve = page_metrics };
+static const struct route metrics = { .serve = page_metrics, .access = ROUTE_IS_METRICS };
 
 #define GET  HTTP_METHOD_BIT(HTTP_GET)
 #define POST HTTP_METHOD_BIT(HTTP_POST)
@@ -83,6 +83,12 @@ const struct route *routes_of_path(const char *path)
     if (find(HTTP_POST, path, &route, allow) != HTTP_ROUTE_FOUND)
         find(HTTP_GET, path, &route, allow);
     return route;
+}
+
+const struct http_route *routes_all(size_t *n)
+{
+    *n = sizeof table / sizeof *table;
+    return table;
 }
 
 void routes_refuse(const char *path, int status, const char *allow, struct reply *r)

@@ -5,11 +5,19 @@
 #include "gateway/dialect.h"
 #include "gateway/net/http_route.h"
 
+/* Whether a key is wanted, where the settings name any. */
+enum route_access {
+    ROUTE_NEEDS_KEY,  /* it computes or reveals */
+    ROUTE_IS_OPEN,    /* probes, documents */
+    ROUTE_IS_METRICS, /* as the setting metrics_access says */
+};
+
 struct route {
     const struct dialect *dialect; /* whose errors it has; NULL: plain pages */
     int variant;                   /* of the dialect */
     bool generates;                /* takes a permit, and then `dialect` answers */
     bool always_streams;
+    enum route_access access;
     void (*serve)(struct service *s, const struct http_request *http, struct reply *r);
 };
 
@@ -20,6 +28,9 @@ enum http_route_result routes_find(enum http_method method, const char *path,
 
 /* The route of a path, whatever the method; NULL when there is none. */
 const struct route *routes_of_path(const char *path);
+
+/* All of them, in their order; .serve is a struct route. */
+const struct http_route *routes_all(size_t *n);
 
 /* 404 and 405, in the shape of whoever owns the path. */
 void routes_refuse(const char *path, int status, const char *allow, struct reply *r);

@@ -28,6 +28,7 @@ struct gateway_thread {
     struct thread_watch *watches; /* [n_groups] */
     struct loop_timer *tick, *beat;
     struct handover handover;
+    struct turn_gate gate;     /* turns of its exchanges that have come */
     struct takeover *takeover; /* what a dead gateway has left; borrowed */
     uint32_t n_accepted;
     struct exchange *exchanges; /* list */

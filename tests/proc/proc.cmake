@@ -11,6 +11,9 @@ add_dependencies(test_gateway_takeover llm-gateway)
 llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
           TIMEOUT 200 LABELS proc threads)
 add_dependencies(test_gateway_handover llm-gateway)
+llmd_test(NAME test_gateway_keys SOURCES proc/test_gateway_keys.c LIBS gateway_core gateway_harness
+          TIMEOUT 90 LABELS proc threads)
+add_dependencies(test_gateway_keys llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 

@@ -16,3 +16,6 @@ llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gate
           LABELS unit)
 llmd_test(NAME test_journal SOURCES unit/test_journal.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core gguf_writer LABELS unit)
+llmd_test(NAME test_bucket SOURCES unit/test_bucket.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_fair_queue SOURCES unit/test_fair_queue.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_admission SOURCES unit/test_admission.c LIBS gateway_core LABELS unit threads)

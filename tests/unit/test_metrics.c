@@ -111,24 +111,6 @@ static void page_is_well_formed(void **state)
     reply_fini(&reply);
 }
 
-static void permits_are_counted(void **state)
-{
-    struct stats stats = { 0 };
-    struct admission a;
-
-    (void)state;
-    admission_init(&a, 2, &stats);
-    assert_true(admission_take(&a) && admission_take(&a));
-    assert_false(admission_take(&a));
-    admission_set_max(&a, 3);
-    assert_true(admission_take(&a));
-    assert_int_equal(stat_get(&stats, STAT_requests_active), 3);
-    for (int i = 0; i < 3; i++)
-        admission_give(&a);
-    assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
-    assert_int_equal(admission_taken(&a), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,7 +118,6 @@ int main(void)
         cmocka_unit_test(histograms_are_cumulative_with_float_bounds),
         cmocka_unit_test(labels_are_escaped),
         cmocka_unit_test(page_is_well_formed),
-        cmocka_unit_test(permits_are_counted),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
