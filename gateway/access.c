@@ -52,7 +52,7 @@ enum access_result access_check(struct service *s, const struct route *route,
 /* TGI answers with nothing, vLLM with a string where its other errors have an object: so do we. */
 void access_refuse(const struct route *route, enum access_result why, struct reply *r)
 {
-    bool is_tgi = route->dialect == &dialect_tgi;
+    bool is_tgi = route->dialect && route->dialect->id == DIALECT_TGI;
 
     reply_set(r, 401, is_tgi ? NULL : REPLY_JSON);
     reply_header(r, "WWW-Authenticate", "%s",

@@ -11,6 +11,9 @@
 #include "proto/connections_layout.h"
 #include "text/token_list.h"
 
+/* A worker that keeps a deadline by itself must not do so before the gateway has cut. */
+#define CUT_GRACE_NS (5 * NS_PER_S)
+
 uint64_t request_random(void)
 {
     uint64_t bits;
@@ -117,20 +120,24 @@ void request_set_stops(struct request *rq, const json_t *strings)
 static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
 {
     Llmd__Submit *submit = &c->seq.submit;
+    uint32_t max_tokens = c->prompt->max_tokens ? c->prompt->max_tokens : rq->max_tokens;
+    uint64_t seed = c->prompt->has_seed ? c->prompt->seed : rq->sampling.seed;
     uint32_t room = rq->max_model_len;
 
     room = c->prompt->n_ids < room ? room - c->prompt->n_ids : 1;
     submit->prompt = c->prompt->ids;
     submit->n_prompt = c->prompt->n_ids;
-    submit->max_tokens = rq->max_tokens && rq->max_tokens < room ? rq->max_tokens : room;
+    submit->max_tokens = max_tokens && max_tokens < room ? max_tokens : room;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
+    submit->want_prompt_logprobs = rq->want_prompt_logprobs;
+    submit->prompt_top_logprobs = rq->prompt_top_logprobs;
     submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
     submit->n_stop_tokens = rq->n_stop_tokens;
     submit->priority = rq->priority;
     c->seq.sampling = rq->sampling;
-    c->seq.sampling.seed = request_choice_seed(rq->sampling.seed, k);
-    c->seq.deadline_ns = rq->deadline_ns;
+    c->seq.sampling.seed = request_choice_seed(seed, k);
+    c->seq.deadline_ns = rq->deadline_ns + (rq->cuts_at_deadline ? CUT_GRACE_NS : 0);
 }
 
 static uint32_t candidates_of_prompt(const struct request *rq)

@@ -17,6 +17,9 @@ struct prompt {
     size_t text_bytes;
     int32_t *ids;
     uint32_t n_ids;
+    uint32_t max_tokens; /* of its own; 0 = the request's */
+    bool has_seed;       /* of its own: */
+    uint64_t seed;
 };
 
 enum stop_rule {
@@ -49,6 +52,8 @@ struct request {
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;
     bool ignore_eos;
+    bool want_prompt_logprobs;
+    uint32_t prompt_top_logprobs;
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;
@@ -63,6 +68,8 @@ struct request {
     int64_t created_s;
     const char *custom_id; /* instead of answer_id; NULL = none */
     uint64_t started_ns, validated_ns, deadline_ns;
+    bool cuts_at_deadline;  /* then what there is, is the answer */
+    bool is_cut;            /* it was: the answer cannot be made again */
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
     uint32_t max_model_len; /* in force when it came */

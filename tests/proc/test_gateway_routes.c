@@ -385,7 +385,7 @@ static const struct refusal refusals[] = {
     { "/generate", "", "{\"inputs\":5}", 422, "inputs: invalid type: integer `5`" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":null}", 422, "parameters: invalid type" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"stop\":\"x\"}}", 422,
-      "expected an array" },
+      "expected a sequence" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"stop\":[1]}}", 422,
       "parameters.stop[0]" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"top_k\":1.5}}", 422,

@@ -172,10 +172,11 @@ static void tgi_best_of_returns_the_likelier(void **state)
     assert_true(rig_parse(r, &dialect_tgi, TGI_GENERATE,
                           "{\"inputs\":\"the\",\"parameters\":{\"best_of\":2,\"do_sample\":true,"
                           "\"max_new_tokens\":3}}"));
-    assert_int_equal(r->rq.n_choices, 2);
+    assert_int_equal(r->rq.n_candidates, 2);
     assert_true(r->rq.choices[0].seq.sampling.seed != r->rq.choices[1].seq.sampling.seed);
     rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH); /* mean -1.0 */
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_EOS);    /* -0.5 */
+    request_choose(&r->rq);
     expect_header(r, "x-generated-tokens", "1");
     expect_whole(r, "{\"generated_text\":\"\"}");
 }
