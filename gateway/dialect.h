@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "gateway/fault.h"
+#include "gateway/fields.h"
 #include "gateway/reply.h"
 
 struct request;
@@ -53,5 +54,10 @@ struct dialect {
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,
     dialect_oci;
+
+/* What their bodies hold. */
+extern const struct field_table tgi_body_fields, tgi_parameter_fields, tgi_old_parameter_fields,
+    tgi_vertex_fields, tgi_vertex_chat_fields, openai_common_fields, openai_completion_fields,
+    openai_chat_fields, oci_body_fields, oci_parameter_fields;
 
 #endif

@@ -39,9 +39,11 @@ struct oci_parameters {
 #define FIELD_OWNER struct oci_body
 static const struct field body_fields[] = { OCI_BODY(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(oci_body_fields, "", body_fields);
 #define FIELD_OWNER struct oci_parameters
 static const struct field parameter_fields[] = { OCI_PARAMETERS(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(oci_parameter_fields, "parameters", parameter_fields);
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

@@ -24,6 +24,7 @@ struct chat_own {
 #define FIELD_OWNER struct chat_own
 static const struct field own_fields[] = { CHAT_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_chat_fields, "", own_fields);
 
 /* ---- parse ---- */
 

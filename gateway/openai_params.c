@@ -24,6 +24,7 @@ enum {
 #define FIELD_OWNER struct openai_params
 static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_common_fields, "", common_fields);
 
 bool openai_takes(const char *content_type, struct fault *f)
 {

@@ -19,6 +19,9 @@ void page_models(struct service *s, const struct http_request *http, struct repl
 void page_info(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_chat_tokenize(struct service *s, const struct http_request *http, struct reply *r);
+/* openapi.c */
+void page_openapi(struct service *s, const struct http_request *http, struct reply *r);
+void page_docs(struct service *s, const struct http_request *http, struct reply *r);
 /* metrics.c */
 void page_metrics(struct service *s, const struct http_request *http, struct reply *r);
 

@@ -6,33 +6,88 @@
 #include "gateway/pages.h"
 #include "gateway/tgi.h"
 
+#define TGI_FIELDS .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
+
 static const struct route generate = { .dialect = &dialect_tgi,
                                        .variant = TGI_GENERATE,
-                                       .generates = true };
+                                       .generates = true,
+                                       .summary = "Continue a text.",
+                                       TGI_FIELDS };
 static const struct route generate_stream = { .dialect = &dialect_tgi,
                                               .variant = TGI_GENERATE_STREAM,
                                               .generates = true,
-                                              .always_streams = true };
+                                              .always_streams = true,
+                                              .summary = "Continue a text, token by token.",
+                                              TGI_FIELDS };
 static const struct route root = { .dialect = &dialect_tgi,
                                    .variant = TGI_ROOT,
-                                   .generates = true };
-static const struct route invocations = { .dialect = &dialect_tgi_invocations, .generates = true };
-static const struct route vertex = { .dialect = &dialect_tgi_vertex, .generates = true };
+                                   .generates = true,
+                                   .summary = "Continue a text, streaming if asked.",
+                                   TGI_FIELDS };
 static const struct route completions = { .dialect = &dialect_openai_completions,
-                                          .generates = true };
-static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
-static const struct route predict = { .dialect = &dialect_oci, .generates = true };
-static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
-static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
-static const struct route tgi_tokenize = { .dialect = &dialect_tgi, .serve = page_tgi_tokenize };
+                                          .generates = true,
+                                          .summary = "Continue a text, or several.",
+                                          .fields = { &openai_completion_fields,
+                                                      &openai_common_fields } };
+static const struct route chat = { .dialect = &dialect_openai_chat,
+                                   .generates = true,
+                                   .summary = "Answer a conversation.",
+                                   .fields = { &openai_chat_fields, &openai_common_fields } };
+static const struct route invocations = {
+    .dialect = &dialect_tgi_invocations,
+    .generates = true,
+    .summary = "SageMaker's path: the body decides between /, chat and completions.",
+    .like = { &root, &chat, &completions }
+};
+static const struct route vertex = { .dialect = &dialect_tgi_vertex,
+                                     .generates = true,
+                                     .summary = "Vertex AI's path: continue several texts.",
+                                     .fields = { &tgi_vertex_fields, &tgi_vertex_chat_fields } };
+static const struct route predict = {
+    .dialect = &dialect_oci,
+    .generates = true,
+    .summary = "OCI's path: continue a text; the `route` header names another route's form.",
+    .fields = { &oci_body_fields, &oci_parameter_fields },
+    .like = { &chat, &completions }
+};
+static const struct route models = { .dialect = &dialect_openai_chat,
+                                     .serve = page_models,
+                                     .summary = "The models that are served." };
+static const struct route info = { .dialect = &dialect_tgi,
+                                   .serve = page_info,
+                                   .summary = "The model and the limits of requests." };
+static const struct route tgi_tokenize = { .dialect = &dialect_tgi,
+                                           .serve = page_tgi_tokenize,
+                                           .summary = "The tokens of a text.",
+                                           .like = { &generate } };
 static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
-                                                .serve = page_tgi_chat_tokenize };
-static const struct route health = { .serve = page_health, .access = ROUTE_IS_OPEN };
-static const struct route live = { .serve = page_live, .access = ROUTE_IS_OPEN };
-static const struct route ready = { .serve = page_ready, .access = ROUTE_IS_OPEN };
-static const struct route version = { .serve = page_version };
-static const struct route load = { .serve = page_load };
-static const struct route metrics = { .serve = page_metrics, .access = ROUTE_IS_METRICS };
+                                                .serve = page_tgi_chat_tokenize,
+                                                .summary = "The tokens of a conversation.",
+                                                .like = { &chat } };
+static const struct route health = { .serve = page_health,
+                                     .access = ROUTE_IS_OPEN,
+                                     .summary = "200 while the server is alive." };
+static const struct route live = { .serve = page_live,
+                                   .access = ROUTE_IS_OPEN,
+                                   .summary = "200 while this process answers." };
+static const struct route ready = { .serve = page_ready,
+                                    .access = ROUTE_IS_OPEN,
+                                    .summary =
+                                        "200 while new work should come here; says why not." };
+static const struct route version = { .serve = page_version, .summary = "The server's version." };
+static const struct route load = { .serve = page_load,
+                                   .summary = "Generation requests in the house." };
+static const struct route metrics = { .serve = page_metrics,
+                                      .access = ROUTE_IS_METRICS,
+                                      .summary = "Numbers for Prometheus.",
+                                      .content_type = "text/plain; version=0.0.4; charset=utf-8" };
+static const struct route openapi = { .serve = page_openapi,
+                                      .access = ROUTE_IS_OPEN,
+                                      .summary = "This description." };
+static const struct route docs = { .serve = page_docs,
+                                   .access = ROUTE_IS_OPEN,
+                                   .summary = "This description as a page.",
+                                   .content_type = "text/html; charset=utf-8" };
 
 #define GET  HTTP_METHOD_BIT(HTTP_GET)
 #define POST HTTP_METHOD_BIT(HTTP_POST)
@@ -59,6 +114,9 @@ static const struct http_route table[] = {
     { "/version", GET, &version },
     { "/load", GET, &load },
     { "/metrics", GET, &metrics },
+    { "/openapi.json", GET, &openapi },
+    { "/api-doc/openapi.json", GET, &openapi },
+    { "/docs", GET, &docs },
 };
 
 #define N_ROUTES (sizeof table / sizeof *table)

@@ -12,6 +12,8 @@ enum route_access {
     ROUTE_IS_METRICS, /* as the setting metrics_access says */
 };
 
+enum { ROUTE_TABLES_MAX = 6, ROUTE_LIKE_MAX = 4 };
+
 struct route {
     const struct dialect *dialect; /* whose errors it has; NULL: plain pages */
     int variant;                   /* of the dialect */
@@ -19,6 +21,12 @@ struct route {
     bool always_streams;
     enum route_access access;
     void (*serve)(struct service *s, const struct http_request *http, struct reply *r);
+
+    /* its description (openapi.h): none is without */
+    const char *summary;                                /* what it does, for who calls it */
+    const char *content_type;                           /* of the answer; NULL: JSON */
+    const struct field_table *fields[ROUTE_TABLES_MAX]; /* of the JSON body of a POST */
+    const struct route *like[ROUTE_LIKE_MAX];           /* whose body it may have as well */
 };
 
 /* As http_route_find(); and by what the OCI settings name, on the predict path by its `route` header.  http
