@@ -8,6 +8,7 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "gateway/account.h"
 #include "gateway/thread.h"
 
 #define KEEP_ALIVE ":\n\n"
@@ -42,6 +43,8 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
         hist_observe(stats_of(x), HIST_request_generated_tokens,
                      (double)request_generated_tokens(rq));
     }
+    if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
+        account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
     log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
              "ms=%.1f id=%016llx",
              rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
@@ -58,6 +61,9 @@ static void account_fault(struct exchange *x, enum fault_kind kind)
         break;
     case FAULT_UNAVAILABLE:
         account(x, STAT_requests_refused_unavailable, fault_name(kind));
+        break;
+    case FAULT_TEMPLATE:
+        account(x, STAT_requests_refused_template, fault_name(kind));
         break;
     case FAULT_TIMEOUT:
     case FAULT_GENERATION:
@@ -341,8 +347,9 @@ static void on_progress(struct sequence *s)
     record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
     charge_generated(x);
-    if (s->first_token_ns && !x->has_first_token) {
-        x->has_first_token = true;
+    if (s->first_token_ns && !x->first_token_ns) {
+        x->first_token_ns = s->first_token_ns;
+        record_first_token(x->record, &x->first_token_ns);
         if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
             hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
                          (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
@@ -562,6 +569,7 @@ static void count_prompt(struct exchange *x)
     stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
+    hist_observe(stats_of(x), HIST_request_answers, rq->n);
 }
 
 /* The dead gateway had drawn ids for it: its sequences are asked for where they were last sent. */
@@ -647,9 +655,11 @@ static void submit_all(struct exchange *x)
 
 void exchange_go(struct exchange *x)
 {
+    x->went_ns = clock_mono_ns();
     if (x->turn.since_ns)
         hist_observe(stats_of(x), HIST_request_turn_seconds,
-                     (double)(clock_mono_ns() - x->turn.since_ns) / 1e9);
+                     (double)(x->went_ns - x->turn.since_ns) / 1e9);
+    record_went(x->record, &x->went_ns);
     if (!http_is_ended(x->http))
         submit_all(x);
 }

@@ -31,11 +31,12 @@ struct exchange {
     struct turn turn;
     uint64_t n_charged; /* generated tokens that the key has been charged for */
     bool has_permit;
-    bool is_accounted; /* its end is in the statistics */
-    bool has_first_token;
-    bool is_restored;    /* a dead gateway had read it whole: it has id, seed and sequences */
-    uint32_t n_events;   /* pieces of a stream written so far */
-    uint32_t n_comments; /* of the dead gateway's keep-alive comments, written again so far */
+    bool is_accounted;       /* its end is in the statistics */
+    uint64_t went_ns;        /* its turn came */
+    uint64_t first_token_ns; /* 0: none has come */
+    bool is_restored;        /* a dead gateway had read it whole: it has id, seed and sequences */
+    uint32_t n_events;       /* pieces of a stream written so far */
+    uint32_t n_comments;     /* of the dead gateway's keep-alive comments, written again so far */
     uint32_t n_old_comments;
     struct fault old_fault; /* by which it ended the stream ... */
     uint32_t old_fault_at;  /* ... after so many pieces */

@@ -174,6 +174,25 @@ uint64_t record_old_charged(const struct record *r)
     return r && r->is_resumed ? r->shared->charged_tokens : 0;
 }
 
+static void note_time(struct record *r, uint64_t *shared, uint64_t *ns)
+{
+    if (r->is_resumed && *shared)
+        *ns = *shared;
+    *shared = *ns;
+}
+
+void record_went(struct record *r, uint64_t *ns)
+{
+    if (r)
+        note_time(r, &r->shared->went_ns, ns);
+}
+
+void record_first_token(struct record *r, uint64_t *ns)
+{
+    if (r)
+        note_time(r, &r->shared->first_token_ns, ns);
+}
+
 void record_started(struct record *r, struct request *rq)
 {
     if (!r)

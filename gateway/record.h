@@ -55,6 +55,9 @@ bool record_was_admitted(const struct record *r, uint32_t *key);
 /* Generated tokens that the key has been charged for. */
 void record_charged(struct record *r, uint64_t n_tokens);
 uint64_t record_old_charged(const struct record *r);
+/* Times for the statistics: notes *ns, or sets it to what a dead gateway has noted of this request. */
+void record_went(struct record *r, uint64_t *ns);
+void record_first_token(struct record *r, uint64_t *ns);
 void record_started(struct record *r, struct request *rq); /* sets or restores rq->started_ns */
 /* Before the body is parsed: give rq the id, times and seed that it had.  False: it had none. */
 bool record_restore(const struct record *r, struct request *rq);

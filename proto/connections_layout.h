@@ -144,7 +144,11 @@ struct connection_record {
     uint8_t group[CONNECTION_SEQUENCES_MAX];
     char fault_text[CONNECTION_FAULT_BYTES];
     uint32_t charged_tokens; /* generated tokens that its key has been charged for */
-    uint8_t reserved[256];
+
+    /* times for the statistics */
+    uint64_t went_ns;        /* CLOCK_MONOTONIC, its turn came; 0 = not yet */
+    uint64_t first_token_ns; /* CLOCK_MONOTONIC; 0 = not yet */
+    uint8_t reserved[240];
 };
 static_assert(sizeof(struct connection_record) == 1024, "four to a page");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");

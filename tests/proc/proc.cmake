@@ -68,3 +68,11 @@ llmd_test(NAME test_gguf_system
   LIBS gguf_model gguf_tokenizer proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
+llmd_test(NAME test_metrics_requests SOURCES proc/test_metrics_requests.c LIBS gateway_harness
+          TIMEOUT 60 LABELS proc)
+add_dependencies(test_metrics_requests llm-gateway)
+llmd_test(NAME test_metrics_system
+  SOURCES proc/test_metrics_system.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_metrics_system llm-init llmd llm-gateway llm-worker)
