@@ -131,11 +131,15 @@ void admission_take_over(struct admission *a, uint32_t key)
     stat_add(a->stats, STAT_requests_active, 1);
 }
 
-void admission_give(struct admission *a, uint32_t key)
+void admission_answered(struct admission *a, uint32_t key)
 {
     uint32_t n_key = atomic_fetch_sub(&a->keys.n_requests[key], 1);
 
     assert(n_key > 0);
+}
+
+void admission_give(struct admission *a)
+{
     give_permit(a);
     stat_sub(a->stats, STAT_requests_active, 1);
 }

@@ -78,7 +78,9 @@ void admission_set_max(struct admission *a, uint64_t permits_max);
 struct admission_answer admission_take(struct admission *a, uint32_t key, uint64_t now_ns);
 /* The permit of a request that a dead gateway had let in: there is one, whatever the limits. */
 void admission_take_over(struct admission *a, uint32_t key);
-void admission_give(struct admission *a, uint32_t key);
+/* It is answered: its key may have another at once.  Its permit stays until the client has the answer. */
+void admission_answered(struct admission *a, uint32_t key);
+void admission_give(struct admission *a);
 uint64_t admission_taken(const struct admission *a);
 
 /* Tokens that the key has used up of its minute and, generated ones, of its share; a prompt is charged to that

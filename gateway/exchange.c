@@ -27,6 +27,14 @@ static struct admission *admission_of(const struct exchange *x)
 
 /* ---- the end, counted once ---- */
 
+/* Before the answer's last byte: its client may ask again as soon as it has that. */
+static void leave_key(struct exchange *x)
+{
+    if (x->is_of_key)
+        admission_answered(admission_of(x), x->key);
+    x->is_of_key = false;
+}
+
 static void account(struct exchange *x, enum stat_id cause, const char *outcome)
 {
     const struct request *rq = &x->rq;
@@ -35,6 +43,7 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
     if (x->is_accounted)
         return;
     x->is_accounted = true;
+    leave_key(x);
     if (!record_counts(x->record, CONNECTION_COUNTED_END))
         return;
     stat_add(stats_of(x), cause, 1);
@@ -96,6 +105,8 @@ static void account_finished(struct exchange *x)
 static void cancel_all(struct exchange *x)
 {
     admission_leave(admission_of(x), &x->turn);
+    if (x->beams)
+        beam_run_cancel(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
@@ -309,7 +320,7 @@ static void pump(struct exchange *x)
 
 /* ---- what happens to it ---- */
 
-/* What a successor is told again it does not charge again. */
+/* What a successor is told again it does not charge again.  Of a beam search the answers are charged. */
 static void charge_generated(struct exchange *x)
 {
     uint64_t n = 0;
@@ -321,6 +332,17 @@ static void charge_generated(struct exchange *x)
     admission_charge_generated(admission_of(x), x->key, n - x->n_charged, clock_mono_ns());
     x->n_charged = n;
     record_charged(x->record, n);
+}
+
+static void note_first_token(struct exchange *x, uint64_t came_ns)
+{
+    if (!came_ns || x->first_token_ns)
+        return;
+    x->first_token_ns = came_ns;
+    record_first_token(x->record, &x->first_token_ns);
+    if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(came_ns - x->rq.started_ns) / 1e9);
 }
 
 /* The tokens that came with it, or before it, are shown first. */
@@ -335,6 +357,8 @@ static void take_failure(struct exchange *x, struct choice *c)
         fail(x, &c->seq.fault);
 }
 
+static void submit_more(struct exchange *x);
+
 static void on_progress(struct sequence *s)
 {
     struct choice *c = s->owner;
@@ -347,13 +371,7 @@ static void on_progress(struct sequence *s)
     record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
     charge_generated(x);
-    if (s->first_token_ns && !x->first_token_ns) {
-        x->first_token_ns = s->first_token_ns;
-        record_first_token(x->record, &x->first_token_ns);
-        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
-            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
-    }
+    note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
         take_failure(x, c);
         return;
@@ -361,6 +379,7 @@ static void on_progress(struct sequence *s)
     if (was_running && c->end != CHOICE_RUNNING) {
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
+        submit_more(x);
         if (x->rq.n_ended == x->rq.n_candidates) /* its client may read slowly */
             admission_leave(admission_of(x), &x->turn);
     }
@@ -372,6 +391,8 @@ static bool can_be_cut(const struct exchange *x)
 {
     if (!x->rq.cuts_at_deadline || http_is_behind(x->http))
         return false;
+    if (x->beams)
+        return beam_run_first_token_ns(x->beams) != 0;
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         if (x->rq.choices[i].n_done > 0)
             return true;
@@ -381,11 +402,30 @@ static bool can_be_cut(const struct exchange *x)
 /* Out of time: what there is, is the answer. */
 static void cut(struct exchange *x)
 {
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_cut(&x->rq.choices[i]);
     x->rq.n_ended = x->rq.n_candidates;
     x->rq.is_cut = true;
+    pump(x);
+}
+
+static void on_beams(void *owner, const struct fault *f)
+{
+    struct exchange *x = owner;
+
+    if (http_is_ended(x->http))
+        return;
+    note_first_token(x, beam_run_first_token_ns(x->beams));
+    if (f) {
+        fail(x, f);
+        return;
+    }
+    charge_generated(x);
+    x->rq.n_ended = x->rq.n_candidates;
+    admission_leave(admission_of(x), &x->turn);
     pump(x);
 }
 
@@ -424,11 +464,12 @@ void exchange_abort(struct exchange *x)
         fail(x, &f);
         return;
     }
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_candidates; i++) {
-        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
-    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -472,13 +513,13 @@ static bool admit(struct exchange *x, struct fault *f)
         return false;
     if (record_was_admitted(x->record, &x->key)) {
         admission_take_over(a, x->key);
-        x->has_permit = true;
+        x->has_permit = x->is_of_key = true;
         return true;
     }
     if (service_is_draining(x->thread->service))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
     answer = admission_take(a, x->key, clock_mono_ns());
-    x->has_permit = answer.why == ADMISSION_OK;
+    x->has_permit = x->is_of_key = answer.why == ADMISSION_OK;
     if (!x->has_permit)
         return refuse_permit(x, &answer, f);
     record_admit(x->record, x->key);
@@ -588,22 +629,20 @@ static int32_t priority_in_group(const struct exchange *x)
     return atomic_load(&key_table_record(keys, x->key)->priority);
 }
 
+/* A successor begins a beam search again, so nothing of it is recorded. */
 static void prepare_sequences(struct exchange *x)
 {
     struct request *rq = &x->rq;
-    uint64_t first = has_sequences(x) ? x->record->shared->first_sequence_id
-                                      : upstream_draw_ids(x->thread->upstream, rq->n_candidates);
 
     x->n_charged = record_old_charged(x->record);
-    record_waiting(x->record, rq, first);
+    if (has_sequences(x))
+        x->first_sequence_id = x->record->shared->first_sequence_id;
+    else if (!rq->beam.width)
+        x->first_sequence_id = upstream_draw_ids(x->thread->upstream, rq->n_candidates);
+    record_waiting(x->record, rq, x->first_sequence_id);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_candidates; i++) {
-        struct choice *c = &rq->choices[i];
-        c->seq.id = first + i;
-        c->seq.submit.priority = priority_in_group(x);
-        c->seq.on_progress = on_progress;
-        c->seq.owner = c;
-    }
+    for (uint32_t i = 0; i < rq->n_candidates; i++)
+        rq->choices[i].seq.submit.priority = priority_in_group(x);
 }
 
 /* The dead gateway had sent it. */
@@ -611,10 +650,18 @@ static bool has_gone(const struct exchange *x)
 {
     if (!has_sequences(x))
         return false;
-    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+    for (uint32_t i = 0; i < x->rq.n_candidates && i < CONNECTION_SEQUENCES_MAX; i++)
         if (x->record->shared->group[i] != CONNECTION_NO_GROUP)
             return true;
     return false;
+}
+
+/* That run at a time. */
+static uint32_t sequences_at_once(const struct request *rq)
+{
+    uint32_t n = rq->beam.width ? rq->beam.width * rq->n_prompts : rq->n_candidates;
+
+    return n < CONNECTION_SEQUENCES_MAX ? n : CONNECTION_SEQUENCES_MAX;
 }
 
 /* False: it has to wait for its turn. */
@@ -626,7 +673,7 @@ static bool take_turn(struct exchange *x)
     t->owner = x;
     t->waiter.key = x->key;
     t->waiter.priority = x->rq.priority;
-    t->waiter.n_sequences = x->rq.n_candidates;
+    t->waiter.n_sequences = sequences_at_once(&x->rq);
     t->waiter.prompt_tokens = request_prompt_tokens(&x->rq);
     if (!has_gone(x))
         return admission_wait(admission_of(x), t, clock_mono_ns());
@@ -634,21 +681,41 @@ static bool take_turn(struct exchange *x)
     return true;
 }
 
+static void submit_choice(struct exchange *x, uint32_t i)
+{
+    struct choice *c = &x->rq.choices[i];
+
+    c->seq.id = x->first_sequence_id + i;
+    c->seq.on_progress = on_progress;
+    c->seq.owner = c;
+    if (has_sequences(x))
+        upstream_adopt(x->thread->upstream, &c->seq, x->record->shared->group[i]);
+    else
+        upstream_submit(x->thread->upstream, &c->seq);
+    if (c->seq.state == SEQUENCE_SUBMITTED)
+        record_group(x->record, i, c->seq.group);
+}
+
+/* A request may have more sequences than are good for others to wait behind: they run some at a time. */
+static void submit_more(struct exchange *x)
+{
+    while (x->n_submitted < x->rq.n_candidates &&
+           x->n_submitted - x->rq.n_ended < CONNECTION_SEQUENCES_MAX)
+        submit_choice(x, x->n_submitted++);
+}
+
+static void search_beams(struct exchange *x)
+{
+    x->beams = beam_run_new(&x->rq, x->thread->upstream, on_beams, x);
+    beam_run_start(x->beams);
+}
+
 static void submit_all(struct exchange *x)
 {
-    struct upstream *u = x->thread->upstream;
-    struct request *rq = &x->rq;
-    bool is_known = has_sequences(x);
-
-    for (uint32_t i = 0; i < rq->n_candidates; i++) {
-        struct choice *c = &rq->choices[i];
-        if (is_known)
-            upstream_adopt(u, &c->seq, x->record->shared->group[i]);
-        else
-            upstream_submit(u, &c->seq);
-        if (c->seq.state == SEQUENCE_SUBMITTED)
-            record_group(x->record, i, c->seq.group);
-    }
+    if (x->rq.beam.width)
+        search_beams(x);
+    else
+        submit_more(x);
     fault_point("gateway.submit");
     thread_arm_tick(x->thread);
 }
@@ -699,7 +766,7 @@ void exchange_run(struct exchange *x)
         x->n_old_comments = x->record->shared->n_keep_alives;
         record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
     }
-    if (rq->needs_no_generation) {
+    if (rq->needs_no_generation && !rq->want_prompt_logprobs) {
         answer_without_generation(x);
         return;
     }
@@ -729,6 +796,7 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
+    beam_run_free(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
@@ -737,7 +805,7 @@ void exchange_end(struct exchange *x, enum http_outcome outcome)
         account(x, STAT_requests_cancelled, http_outcome_name(outcome));
     admission_leave(admission_of(x), &x->turn);
     if (x->has_permit)
-        admission_give(admission_of(x), x->key);
+        admission_give(admission_of(x));
     loop_timer_free(x->deadline);
     loop_timer_free(x->keep_alive);
     thread_arm_tick(x->thread);

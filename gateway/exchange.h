@@ -10,6 +10,7 @@
 #ifndef LLMD_GATEWAY_EXCHANGE_H
 #define LLMD_GATEWAY_EXCHANGE_H
 
+#include "gateway/beam_run.h"
 #include "gateway/net/http_request.h"
 #include "gateway/net/loop.h"
 #include "gateway/record.h"
@@ -24,6 +25,9 @@ struct exchange {
     struct http_request *http;
     const struct route *route;
     struct request rq;
+    struct beam_run *beams; /* NULL: its choices are sequences */
+    uint64_t first_sequence_id;
+    uint32_t n_submitted; /* choices */
     struct loop_timer *deadline;
     struct loop_timer *keep_alive; /* of a stream; NULL: the dialect has none */
     struct record *record;         /* of its connection; NULL: none */
@@ -31,6 +35,7 @@ struct exchange {
     struct turn turn;
     uint64_t n_charged; /* generated tokens that the key has been charged for */
     bool has_permit;
+    bool is_of_key;          /* it counts among those of its key */
     bool is_accounted;       /* its end is in the statistics */
     uint64_t went_ns;        /* its turn came */
     uint64_t first_token_ns; /* 0: none has come */

@@ -26,6 +26,14 @@ static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
 FIELD_TABLE(openai_common_fields, "", common_fields);
 
+bool openai_knows(const char *name)
+{
+    for (size_t i = 0; i < sizeof common_fields / sizeof *common_fields; i++)
+        if (strcmp(common_fields[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 bool openai_takes(const char *content_type, struct fault *f)
 {
     size_t n = content_type ? strcspn(content_type, "; \t") : 0;
@@ -95,12 +103,6 @@ static bool is_text_format(const json_t *root, const json_t *v)
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_no_beam(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0);
-}
-
 static bool is_none(const json_t *root, const json_t *v)
 {
     (void)root;
@@ -118,14 +120,12 @@ static const struct {
     const char *name;
     bool (*harmless)(const json_t *root, const json_t *v);
 } unsupported[] = {
-    { "use_beam_search", is_no_beam },
     { "response_format", is_text_format },
     { "structured_outputs", is_empty },
     { "guided_json", NULL },
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "prompt_logprobs", NULL },
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
@@ -155,9 +155,9 @@ static bool check_supported(const json_t *root, struct fault *f)
     return true;
 }
 
-bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
-                 struct openai_params *p, struct fault *f)
+bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f)
 {
+    char found[96];
     struct err e;
 
     *root = json_parse(body, n, &e);
@@ -166,14 +166,20 @@ bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
                          "1 validation error:\n  {'type': 'json_invalid', 'loc': ('body',), "
                          "'msg': 'JSON decode error', 'ctx': {'error': '%s'}}",
                          e.msg);
-    if (!json_is_object(*root)) {
-        char found[96];
-        field_describe(*root, found, sizeof found);
-        return fault_set(f, FAULT_SCHEMA, "body",
-                         "1 validation error:\n  {'type': 'model_attributes_type', 'loc': "
-                         "('body',), 'msg': 'Input should be an object', 'input': %s}",
-                         found);
-    }
+    if (json_is_object(*root))
+        return true;
+    field_describe(*root, found, sizeof found);
+    return fault_set(f, FAULT_SCHEMA, "body",
+                     "1 validation error:\n  {'type': 'model_attributes_type', 'loc': ('body',), "
+                     "'msg': 'Input should be an object', 'input': %s}",
+                     found);
+}
+
+bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
+                 struct openai_params *p, struct fault *f)
+{
+    if (!openai_parse(body, n, root, f))
+        return false;
     rq->is_stream = json_is_true(json_object_get(*root, "stream"));
     if (!openai_read_own(*root, common_fields, sizeof common_fields / sizeof *common_fields, p,
                          sizeof *p, f))
@@ -242,6 +248,59 @@ static bool apply_counts(struct request *rq, const struct openai_params *p, stru
     return true;
 }
 
+/* The width is n; vLLM up to 0.6 had best_of for it. */
+static bool apply_beam_search(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    const json_t *early = p->early_stopping.json;
+    bool is_never = json_is_string(early) && strcmp(json_string_value(early), "never") == 0;
+
+    if (rq->is_stream)
+        return fault_set(f, FAULT_INVALID, "stream",
+                         "Streaming is not currently supported with beam search");
+    if (early && !json_is_boolean(early) && !is_never)
+        return fault_set(f, FAULT_INVALID, "early_stopping",
+                         "early_stopping must be True, False, or 'never'.");
+    rq->beam = (struct beam_options){
+        .width = rq->best_of,
+        .length_penalty = p->length_penalty.is_set ? p->length_penalty.d : 1,
+        .stops_early = json_is_true(early),
+    };
+    rq->best_of = rq->n;
+    if (2 * rq->beam.width > max)
+        return openai_invalid(f, "n", rq->beam.width,
+                              "Requested sample logprobs of %u, which is greater than max "
+                              "allowed: %u",
+                              2 * rq->beam.width, max);
+    return true;
+}
+
+static bool apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
+                                  struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    int64_t n = p->prompt_logprobs.i;
+
+    if (!p->prompt_logprobs.is_set)
+        return true;
+    if (rq->is_stream && (n > 0 || n == -1))
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` are not available when `stream=True`.");
+    if (n < -1)
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` must be a positive value or -1.");
+    if (n == -1) /* of the whole vocabulary */
+        n = rq->service->model.vocab_size;
+    if (n > max)
+        return openai_invalid(f, "prompt_logprobs", (double)n,
+                              "Requested prompt logprobs of %lld, which is greater than max "
+                              "allowed: %u",
+                              (long long)n, max);
+    rq->want_prompt_logprobs = true;
+    rq->prompt_top_logprobs = (uint32_t)n;
+    return true;
+}
+
 static bool check_greedy(const struct request *rq, struct fault *f)
 {
     if (rq->n > 1)
@@ -266,6 +325,8 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
     s->frequency_penalty = (float)p->frequency_penalty.d;
     if (p->seed.is_set && p->seed.i != -1)
         s->seed = (uint64_t)p->seed.i;
+    if (p->use_beam_search.b)
+        return apply_beam_search(rq, p, f);
     if (temperature < GREEDY_BELOW) {
         s->temperature = 0;
         return check_greedy(rq, f);
@@ -527,24 +588,31 @@ static bool check_model(struct request *rq, const struct openai_params *p, struc
     return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
 }
 
-bool openai_apply(struct request *rq, const struct http_request *http,
-                  const struct openai_params *p, struct fault *f)
+bool openai_apply_identity(struct request *rq, const struct http_request *http,
+                           const struct openai_params *p, struct fault *f)
 {
-    struct openai_extra *extra = openai_extra(rq);
-
     rq->custom_id = clean_id(rq, p->request_id.s);
     if (!rq->custom_id && http)
         rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->priority = (int32_t)p->priority.i;
     take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    return check_model(rq, p, f);
+}
+
+bool openai_apply(struct request *rq, const struct http_request *http,
+                  const struct openai_params *p, struct fault *f)
+{
+    struct openai_extra *extra = openai_extra(rq);
+
     rq->keeps_stop = p->include_stop_str_in_output.b;
     rq->ignore_eos = p->ignore_eos.b;
     rq->shows_special_tokens = p->skip_special_tokens.is_set && !p->skip_special_tokens.b;
     extra->echo = p->echo.b;
     extra->logprob_ids = p->return_tokens_as_token_ids.b;
     extra->token_ids = p->return_token_ids.b;
-    return check_model(rq, p, f) && apply_stream_options(rq, p, f) && apply_sampling(rq, p, f) &&
-           apply_stops(rq, p, f) && (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
+    return openai_apply_identity(rq, http, p, f) && apply_stream_options(rq, p, f) &&
+           apply_sampling(rq, p, f) && apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
+           (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
            (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
            (!p->allowed_token_ids.is_set ||
             apply_allowed_tokens(rq, p->allowed_token_ids.json, f)) &&
@@ -578,7 +646,7 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
     return request_tokenize(rq, i, text, n, flags, f);
 }
 
-static bool apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
+bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
                              struct fault *f)
 {
     uint32_t keep = p->truncate_prompt_tokens.i < 0 ? room : (uint32_t)p->truncate_prompt_tokens.i;
@@ -589,6 +657,8 @@ static bool apply_truncation(struct request *rq, const struct openai_params *p, 
         return fault_set(f, FAULT_SCHEMA, "body.truncation_side",
                          "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', "
                          "'truncation_side'), 'msg': \"Input should be 'left' or 'right'\"}");
+    if (!p->truncate_prompt_tokens.is_set)
+        return true;
     if (keep == 0 || keep > room)
         return openai_invalid(f, "truncate_prompt_tokens", keep,
                               "truncate_prompt_tokens must be in [1, %u], got %u.", room, keep);
@@ -606,7 +676,7 @@ bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int
     uint32_t len = rq->max_model_len;
     uint32_t n_out = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 1;
 
-    if (p->truncate_prompt_tokens.is_set && !apply_truncation(rq, p, len - n_out, f))
+    if (!openai_apply_truncation(rq, p, len - n_out, f))
         return false;
     if (max_tokens == 0 || (max_tokens < 0 && p->max_tokens.is_set && p->max_tokens.i < 0))
         return openai_invalid(f, "max_tokens", p->max_tokens.d,

@@ -128,12 +128,12 @@ static void add_table(json_t *root, const struct field_table *t)
     }
 }
 
-static json_t *schema_of_route(const struct route *route)
+static json_t *schema_of_tables(const struct field_table *const tables[ROUTE_TABLES_MAX])
 {
     json_t *schema = json_pack("{ss}", "type", "object");
 
-    for (size_t i = 0; i < ROUTE_TABLES_MAX && route->fields[i]; i++)
-        add_table(schema, route->fields[i]);
+    for (size_t i = 0; i < ROUTE_TABLES_MAX && tables[i]; i++)
+        add_table(schema, tables[i]);
     return schema;
 }
 
@@ -149,8 +149,10 @@ static void name_of_path(const char *path, char out[NAME_BYTES])
         strcpy(out, "root");
 }
 
-/* A body's schema is named for the first path of its route. */
-static json_t *reference_to(const struct route *route)
+/* A body's schema is named for the first path of its route, that of its other form by OTHER behind it. */
+#define OTHER "_other"
+
+static json_t *reference_to(const struct route *route, const char *suffix)
 {
     char name[NAME_BYTES], reference[NAME_BYTES + 32];
     size_t n;
@@ -160,24 +162,36 @@ static json_t *reference_to(const struct route *route)
         if (routes[i].serve != route)
             continue;
         name_of_path(routes[i].path, name);
-        snprintf(reference, sizeof reference, "#/components/schemas/%s", name);
+        snprintf(reference, sizeof reference, "#/components/schemas/%s%s", name, suffix);
         return json_pack("{ss}", "$ref", reference);
     }
     assert(!"a route that is in no path");
     return NULL;
 }
 
-static json_t *request_body(const struct route *route)
+/* All forms that a body may have; the caller's. */
+static json_t *forms_of(const struct route *route)
 {
-    json_t *schema = NULL;
+    json_t *forms = json_array();
 
     if (route->fields[0])
-        schema = reference_to(route);
-    for (size_t i = 0; i < ROUTE_LIKE_MAX && route->like[i]; i++) {
-        if (!schema || !json_object_get(schema, "oneOf"))
-            schema = schema ? json_pack("{s[o]}", "oneOf", schema) : json_pack("{s[]}", "oneOf");
-        json_array_append_new(json_object_get(schema, "oneOf"), reference_to(route->like[i]));
-    }
+        json_array_append_new(forms, reference_to(route, ""));
+    if (route->or_fields[0])
+        json_array_append_new(forms, reference_to(route, OTHER));
+    for (size_t i = 0; i < ROUTE_LIKE_MAX && route->like[i]; i++)
+        json_array_append_new(forms, reference_to(route->like[i], ""));
+    return forms;
+}
+
+static json_t *request_body(const struct route *route)
+{
+    json_t *forms = forms_of(route), *schema = NULL;
+
+    if (json_array_size(forms) == 1)
+        schema = json_incref(json_array_get(forms, 0));
+    else if (json_array_size(forms) > 1)
+        schema = json_pack("{sO}", "oneOf", forms);
+    json_decref(forms);
     if (!schema)
         return NULL;
     return json_pack("{sbs{s{so}}}", "required", 1, "content", "application/json", "schema",
@@ -263,6 +277,17 @@ static const char *tag_of(const struct route *route)
     }
 }
 
+/* The name in the braces. */
+static json_t *path_parameters(const char *path)
+{
+    const char *from = strchr(path, '{') + 1;
+    char name[NAME_BYTES];
+
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(from, "}"), from);
+    return json_pack("[{sssssbs{ss}}]", "name", name, "in", "path", "required", 1, "schema", "type",
+                     "string");
+}
+
 static void add_operation(json_t *paths, const struct http_route *http, enum http_method method,
                           const char *verb)
 {
@@ -280,6 +305,8 @@ static void add_operation(json_t *paths, const struct http_route *http, enum htt
     json_object_set_new(operation, "responses", responses_of(route, body != NULL));
     if (body)
         json_object_set_new(operation, "requestBody", body);
+    if (strchr(http->path, '{'))
+        json_object_set_new(operation, "parameters", path_parameters(http->path));
     if (route->access == ROUTE_IS_OPEN)
         json_object_set_new(operation, "security", json_array());
     json_object_set_new(member(paths, http->path), verb, operation);
@@ -290,7 +317,7 @@ json_t *openapi_make(void)
     json_t *paths = json_object(), *schemas = json_object();
     size_t n;
     const struct http_route *routes = routes_all(&n);
-    char name[NAME_BYTES];
+    char name[NAME_BYTES + sizeof OTHER];
 
     for (size_t i = 0; i < n; i++) {
         const struct route *route = routes[i].serve;
@@ -298,7 +325,10 @@ json_t *openapi_make(void)
         add_operation(paths, &routes[i], HTTP_POST, "post");
         name_of_path(routes[i].path, name);
         if (route->fields[0])
-            json_object_set_new(schemas, name, schema_of_route(route));
+            json_object_set_new(schemas, name, schema_of_tables(route->fields));
+        strcat(name, OTHER);
+        if (route->or_fields[0])
+            json_object_set_new(schemas, name, schema_of_tables(route->or_fields));
     }
     return json_pack("{sss{ssssss}s[{s[]}]sos{sos{s{ssss}}so}}", "openapi", "3.1.0", "info",
                      "title", "llmd", "version", LLMD_VERSION, "description",

@@ -11,7 +11,7 @@
 #include "proto/connections_layout.h"
 #include "text/token_list.h"
 
-/* A worker that keeps a deadline by itself must not do so before the gateway has cut. */
+/* A worker keeps a deadline by itself, and would end what the gateway is about to show. */
 #define CUT_GRACE_NS (5 * NS_PER_S)
 
 uint64_t request_random(void)
@@ -62,9 +62,9 @@ void request_fini(struct request *rq)
 
 bool request_set_prompts(struct request *rq, size_t n, struct fault *f)
 {
-    if (n == 0 || n > CONNECTION_SEQUENCES_MAX)
+    if (n == 0 || n > REQUEST_SEQUENCES_MAX)
         return fault_set(f, FAULT_INVALID, "prompt", "a request has 1 to %d prompts, not %zu",
-                         CONNECTION_SEQUENCES_MAX, n);
+                         REQUEST_SEQUENCES_MAX, n);
     rq->prompts = arena_alloc(&rq->arena, n * sizeof *rq->prompts);
     rq->n_prompts = (uint32_t)n;
     return true;
@@ -117,6 +117,11 @@ void request_set_stops(struct request *rq, const json_t *strings)
     stop_set_init(&rq->stops, stops, n);
 }
 
+uint64_t request_worker_deadline_ns(const struct request *rq)
+{
+    return rq->deadline_ns + (rq->cuts_at_deadline ? CUT_GRACE_NS : 0);
+}
+
 static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
 {
     Llmd__Submit *submit = &c->seq.submit;
@@ -128,6 +133,9 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->prompt = c->prompt->ids;
     submit->n_prompt = c->prompt->n_ids;
     submit->max_tokens = max_tokens && max_tokens < room ? max_tokens : room;
+    if (rq->needs_no_generation || rq->pooling)
+        submit->max_tokens = 0;
+    submit->pooling = rq->pooling;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
     submit->want_prompt_logprobs = rq->want_prompt_logprobs;
@@ -137,7 +145,7 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->priority = rq->priority;
     c->seq.sampling = rq->sampling;
     c->seq.sampling.seed = request_choice_seed(seed, k);
-    c->seq.deadline_ns = rq->deadline_ns + (rq->cuts_at_deadline ? CUT_GRACE_NS : 0);
+    c->seq.deadline_ns = request_worker_deadline_ns(rq);
 }
 
 static uint32_t candidates_of_prompt(const struct request *rq)
@@ -158,10 +166,12 @@ bool request_make_choices(struct request *rq, struct fault *f)
 {
     uint32_t n_of_prompt = candidates_of_prompt(rq);
     uint64_t n = (uint64_t)rq->n_prompts * n_of_prompt;
+    uint64_t n_live = rq->beam.width ? (uint64_t)rq->n_prompts * rq->beam.width : n;
+    int max = rq->beam.width ? CONNECTION_SEQUENCES_MAX : REQUEST_SEQUENCES_MAX;
 
-    if (n > CONNECTION_SEQUENCES_MAX)
-        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu",
-                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n);
+    if (n_live > (uint64_t)max)
+        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu", max,
+                         (unsigned long long)n_live);
     if (n_of_prompt > rq->n)
         rq->sampling.want_logprobs = true;
     rq->choices = arena_alloc(&rq->arena, n * sizeof *rq->choices);

@@ -22,6 +22,9 @@ struct prompt {
     uint64_t seed;
 };
 
+/* Sequences of one request; of these, no more than CONNECTION_SEQUENCES_MAX run at once. */
+enum { REQUEST_SEQUENCES_MAX = 2048 };
+
 enum stop_rule {
     STOP_ANYWHERE, /* OpenAI, vLLM: cut at the match */
     STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
@@ -31,6 +34,13 @@ enum stop_rule {
 enum best_rule {
     BEST_BY_SUM,  /* of the log probabilities of their tokens: OpenAI, vLLM */
     BEST_BY_MEAN, /* TGI */
+};
+
+/* Instead of sampling: the n likeliest continuations. */
+struct beam_options {
+    uint32_t width; /* >= n; 0 = tokens are sampled */
+    double length_penalty;
+    bool stops_early;
 };
 
 struct request {
@@ -48,10 +58,12 @@ struct request {
     uint32_t n;       /* choices for each prompt */
     uint32_t best_of; /* sequences run for each prompt, the best n of which are shown; 0 = n */
     enum best_rule best_rule;
+    struct beam_options beam;
     Llmd__Sampling sampling;
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;
     bool ignore_eos;
+    Llmd__Pooling pooling; /* not POOL_NONE: nothing is generated, the embedding is the answer */
     bool want_prompt_logprobs;
     uint32_t prompt_top_logprobs;
     const int32_t *stop_tokens;
@@ -61,7 +73,7 @@ struct request {
     struct stop_set stops;
     bool keeps_stop;           /* the stop string or token stays in the text */
     bool shows_special_tokens; /* in the text */
-    bool needs_no_generation;  /* the prompt alone is the answer (echo with max_tokens 0) */
+    bool needs_no_generation;  /* the prompt is the answer, alone or with its log probabilities */
 
     /* who asks, when */
     uint64_t answer_id;
@@ -109,6 +121,9 @@ static inline struct choice *request_choice(const struct request *rq, uint32_t i
 {
     return &rq->choices[rq->shown[i]];
 }
+
+/* When a worker is to give up on a sequence of it: not before the gateway has cut the answer. */
+uint64_t request_worker_deadline_ns(const struct request *rq);
 
 /* Random bits: seeds, ids. */
 uint64_t request_random(void);

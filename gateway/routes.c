@@ -12,7 +12,9 @@ static const struct route generate = { .dialect = &dialect_tgi,
                                        .variant = TGI_GENERATE,
                                        .generates = true,
                                        .summary = "Continue a text.",
-                                       TGI_FIELDS };
+                                       TGI_FIELDS,
+                                       .or_fields = { &openai_generate_fields,
+                                                      &openai_common_fields } };
 static const struct route generate_stream = { .dialect = &dialect_tgi,
                                               .variant = TGI_GENERATE_STREAM,
                                               .generates = true,
@@ -50,16 +52,29 @@ static const struct route predict = {
     .fields = { &oci_body_fields, &oci_parameter_fields },
     .like = { &chat, &completions }
 };
+static const struct route embeddings = { .dialect = &dialect_openai_embeddings,
+                                         .generates = true,
+                                         .summary = "The embedding of a text, or of several.",
+                                         .fields = { &openai_embedding_fields,
+                                                     &openai_common_fields } };
+static const struct route model = { .dialect = &dialect_openai_chat,
+                                    .serve = page_model,
+                                    .summary = "A model that is served." };
 static const struct route models = { .dialect = &dialect_openai_chat,
                                      .serve = page_models,
                                      .summary = "The models that are served." };
 static const struct route info = { .dialect = &dialect_tgi,
                                    .serve = page_info,
                                    .summary = "The model and the limits of requests." };
-static const struct route tgi_tokenize = { .dialect = &dialect_tgi,
-                                           .serve = page_tgi_tokenize,
-                                           .summary = "The tokens of a text.",
-                                           .like = { &generate } };
+static const struct route to_tokens = { .dialect = &dialect_tgi,
+                                        .serve = page_tokenize,
+                                        .summary = "The tokens of a text.",
+                                        .fields = { &openai_tokenize_fields },
+                                        .like = { &generate } };
+static const struct route to_text = { .dialect = &dialect_openai_chat,
+                                      .serve = page_detokenize,
+                                      .summary = "The text of tokens.",
+                                      .fields = { &openai_detokenize_fields } };
 static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
                                                 .serve = page_tgi_chat_tokenize,
                                                 .summary = "The tokens of a conversation.",
@@ -99,13 +114,16 @@ static const struct http_route table[] = {
     { "/generate_stream", POST, &generate_stream },
     { "/invocations", POST, &invocations },
     { "/vertex", POST, &vertex },
-    { "/tokenize", POST, &tgi_tokenize },
+    { "/tokenize", POST, &to_tokens },
+    { "/detokenize", POST, &to_text },
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
     { "/predict", POST, &predict },
     { "/predictWithResponseStream", POST, &predict },
+    { "/v1/embeddings", POST, &embeddings },
     { "/v1/models", GET, &models },
+    { PAGE_MODEL "{id}", GET, &model },
     { "/info", GET, &info },
     { "/health", GET, &health },
     { "/health/live", GET, &live },
@@ -135,6 +153,8 @@ static enum http_route_result find(const struct http_route *routes, size_t n,
 static enum http_route_result find_own(enum http_method method, const char *path,
                                        const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
+    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
+        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
     return find(table, N_ROUTES, method, path, route, allow);
 }
 

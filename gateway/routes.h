@@ -23,10 +23,11 @@ struct route {
     void (*serve)(struct service *s, const struct http_request *http, struct reply *r);
 
     /* its description (openapi.h): none is without */
-    const char *summary;                                /* what it does, for who calls it */
-    const char *content_type;                           /* of the answer; NULL: JSON */
-    const struct field_table *fields[ROUTE_TABLES_MAX]; /* of the JSON body of a POST */
-    const struct route *like[ROUTE_LIKE_MAX];           /* whose body it may have as well */
+    const char *summary;                                   /* what it does, for who calls it */
+    const char *content_type;                              /* of the answer; NULL: JSON */
+    const struct field_table *fields[ROUTE_TABLES_MAX];    /* of the JSON body of a POST */
+    const struct field_table *or_fields[ROUTE_TABLES_MAX]; /* of another form that it may have */
+    const struct route *like[ROUTE_LIKE_MAX];              /* whose body it may have as well */
 };
 
 /* As http_route_find(); and by what the OCI settings name, on the predict path by its `route` header.  http

@@ -168,7 +168,7 @@ void talk_blank(struct buf *in)
         }
         if (follows(in, at, "HTTP/1.1 2"))
             memset(first, 0, sizeof first);
-        if (follows(in, at, "cmpl-") && in->n - at >= 21)
+        if ((follows(in, at, "cmpl-") || follows(in, at, "embd-")) && in->n - at >= 21)
             blank_id(in->data + at + 5, first);
         if (follows(in, at, "\"created\":"))
             for (size_t i = at + 10; i < in->n && isdigit((unsigned char)in->data[i]); i++)

@@ -2,6 +2,12 @@
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
           TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
+llmd_test(NAME test_gateway_tgi SOURCES proc/test_gateway_tgi.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_tgi llm-gateway)
+llmd_test(NAME test_gateway_oci SOURCES proc/test_gateway_oci.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_oci llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
@@ -34,6 +40,10 @@ llmd_test(NAME test_adoption
   LIBS proto
   TIMEOUT 240 LABELS proc)
 add_dependencies(test_adoption fake_child llmd)
+llmd_test(NAME test_openai
+  SOURCES proc/test_openai.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto
@@ -76,3 +86,8 @@ llmd_test(NAME test_metrics_system
   LIBS proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_metrics_system llm-init llmd llm-gateway llm-worker)
+llmd_test(NAME test_tgi_system
+  SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
+  LIBS engine proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_tgi_system llmd llm-gateway llm-worker)

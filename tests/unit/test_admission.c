@@ -58,6 +58,12 @@ static enum admission_refusal take(uint32_t key, uint64_t now_ns)
     return admission_take(&a, key, now_ns).why;
 }
 
+static void give(uint32_t key)
+{
+    admission_answered(&a, key);
+    admission_give(&a);
+}
+
 /* The key whose hash is of this text. */
 static uint32_t find(const char *text)
 {
@@ -88,7 +94,7 @@ static void permits_are_counted(void **state)
     admission_take_over(&a, KEY_NOBODY); /* a dead gateway had let it in */
     assert_int_equal(admission_taken(&a), 4);
     for (int i = 0; i < 4; i++)
-        admission_give(&a, KEY_NOBODY);
+        give(KEY_NOBODY);
     assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
     assert_int_equal(admission_taken(&a), 0);
 }
@@ -112,7 +118,7 @@ static void limits_of_a_key_are_its_own(void **state)
     answer = admission_take(&a, alice, T0);
     assert_int_equal(answer.why, ADMISSION_CONCURRENCY);
     assert_int_equal(answer.limit, 2);
-    admission_give(&a, alice);
+    give(alice);
     answer = admission_take(&a, alice, T0);
     assert_int_equal(answer.why, ADMISSION_REQUESTS);
     assert_in_range(answer.wait_ns, 29 * NS_PER_S, 30 * NS_PER_S);
@@ -132,6 +138,24 @@ static void limits_of_a_key_are_its_own(void **state)
     buf_fini(&text);
 }
 
+/* Its client may ask again as soon as it has the answer, however slowly the connection ends. */
+static void an_answered_request_is_none_of_its_keys(void **state)
+{
+    struct buf text = { 0 };
+    struct err e;
+
+    (void)state;
+    line_of(&text, "alice", "ka", "concurrency=1");
+    assert_ok(load(text.data, &e), e);
+    assert_int_equal(take(find("ka"), T0), ADMISSION_OK);
+    admission_answered(&a, find("ka"));
+    assert_int_equal(take(find("ka"), T0), ADMISSION_OK);
+    assert_int_equal(take(KEY_NOBODY, T0), ADMISSION_FULL); /* both still have their permits */
+    admission_give(&a);
+    give(find("ka"));
+    buf_fini(&text);
+}
+
 /* One key alone may have the whole house; with others about, it leaves room. */
 static void a_flood_leaves_room_for_other_keys(void **state)
 {
@@ -147,7 +171,7 @@ static void a_flood_leaves_room_for_other_keys(void **state)
         n++;
     assert_int_equal(n, 100);
     while (n > 0)
-        admission_give(&a, find("ka")), n--;
+        give(find("ka")), n--;
     line_of(&text, "bob", "kb", "");
     assert_ok(load(text.data, &e), e);
     while (take(find("ka"), T0) == ADMISSION_OK)
@@ -185,7 +209,7 @@ static void a_reload_keeps_what_a_name_has_used(void **state)
     assert_int_equal(take(alice, T0), ADMISSION_REQUESTS);
     key_table_name(&a.keys, find("kc"), name);
     assert_string_equal(name, "carol");
-    admission_give(&a, alice);
+    give(alice);
     buf_fini(&text);
 }
 
@@ -332,7 +356,7 @@ static void one_request(struct worker *w, uint32_t key)
     if (!wait_turn(&t, &w->gate, key)) {
         if (rand_r(&w->seed) % 4 == 0) { /* its client leaves */
             admission_leave(&a, &t);
-            admission_give(&a, key);
+            give(key);
             return;
         }
         while (admission_called(&a, &w->gate) != &t)
@@ -343,7 +367,7 @@ static void one_request(struct worker *w, uint32_t key)
     w->n_gone++;
     atomic_fetch_sub(&n_inside, 1);
     admission_leave(&a, &t);
-    admission_give(&a, key);
+    give(key);
 }
 
 static void *run(void *arg)
@@ -394,6 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(permits_are_counted),
         TEST(limits_of_a_key_are_its_own),
+        TEST(an_answered_request_is_none_of_its_keys),
         TEST(a_flood_leaves_room_for_other_keys),
         TEST(a_reload_keeps_what_a_name_has_used),
         TEST(a_broken_file_changes_no_key),
