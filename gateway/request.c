@@ -233,6 +233,15 @@ uint64_t request_prompt_tokens(const struct request *rq)
     return sum;
 }
 
+uint32_t request_cached_tokens(const struct request *rq)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t p = 0; p < rq->n_prompts; p++)
+        sum += rq->choices[p * candidates_of_prompt(rq)].seq.cached_tokens;
+    return sum;
+}
+
 uint64_t request_generated_tokens(const struct request *rq)
 {
     uint64_t sum = 0;

@@ -82,6 +82,8 @@ struct request {
     uint64_t started_ns, validated_ns, deadline_ns;
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
+    bool has_cached;        /* cached_tokens is what the answer tells, or told already */
+    uint32_t cached_tokens; /* of the prompts, found in the prefix cache */
     uint32_t max_model_len; /* in force when it came */
 
     /* what has come */
@@ -128,5 +130,7 @@ uint64_t request_choice_seed(uint64_t seed, uint32_t k);
 /* Sums over all candidates; a prompt counts once. */
 uint64_t request_prompt_tokens(const struct request *rq);
 uint64_t request_generated_tokens(const struct request *rq);
+/* Of the prompts' tokens, those that each prompt's first candidate found in the prefix cache. */
+uint32_t request_cached_tokens(const struct request *rq);
 
 #endif

@@ -25,7 +25,15 @@ enum { EOS = 2, TOKENS_MAX = 64, WIDTH_MAX = 4 };
 
 static int set_up(void **state)
 {
-    static const char *const args[] = { "--model", MODEL, "--log-level", "warning", NULL };
+    static const char *const args[] = { "--model",
+                                        MODEL,
+                                        "--log-level",
+                                        "warning",
+                                        "--prompt-tokens-details",
+                                        "on",
+                                        "--request-id-headers",
+                                        "on",
+                                        NULL };
     static struct system s;
 
     system_start(&s, args);
@@ -312,6 +320,62 @@ static void choices_share_the_pages_of_their_prompt(void **state)
     buf_fini(&body);
 }
 
+/* The same prompt again: its whole pages are there. */
+static void usage_tells_what_was_found_in_the_cache(void **state)
+{
+    static const char body[] = "{\"prompt\":\"Tom and Lily went to the park with the big red ball "
+                               "and they were very happy to "
+                               "see the dog\",\"max_tokens\":2,\"temperature\":0}";
+    const struct system *s = *state;
+    json_t *answer = ask(s, "/v1/completions", 200, body);
+    struct buf out = { 0 }, stream = { 0 };
+
+    json_decref(answer);
+    answer = ask(s, "/v1/completions", 200, body);
+    assert_true(json_integer_value(json_object_get(usage_of(answer, "prompt_tokens_details"),
+                                                   "cached_tokens")) >= 16);
+    json_decref(answer);
+    buf_printf(&stream, "%.*s,\"stream\":true,\"stream_options\":{\"include_usage\":true}}",
+               (int)sizeof body - 2, body);
+    assert_int_equal(http_ask(s->port, "/v1/completions", stream.data, &out), 200);
+    assert_non_null(strstr(out.data, "\"prompt_tokens_details\":{\"cached_tokens\":"));
+    buf_fini(&stream);
+    buf_fini(&out);
+}
+
+static void expect_request_id(const struct system *s, const char *path, const char *headers,
+                              const char *body, const char *want)
+{
+    struct exchange x = { 0 };
+
+    exchange_start(&x, s->port, path, headers, body);
+    assert_true(exchanges_run(&x, 1, 20000));
+    assert_true(exchange_finish(&x));
+    if (!strstr(x.raw.data, want))
+        fail_msg("%s: no '%s' in %s", path, want, x.raw.data);
+    exchange_close(&x);
+}
+
+static void answers_carry_the_id_of_their_request(void **state)
+{
+    const struct system *s = *state;
+    const char *mine = "X-Request-Id: abc-7\r\n", *theirs = "X-Request-Id: abc-7\r\n";
+
+    expect_request_id(s, "/v1/completions", mine, "{\"prompt\":\"a\",\"max_tokens\":1}", theirs);
+    expect_request_id(s, "/v1/completions", mine, "{\"prompt\":\"a\",\"max_tokens\":1}",
+                      "\"id\":\"cmpl-abc-7\"");
+    expect_request_id(s, "/v1/completions", mine,
+                      "{\"prompt\":\"a\",\"max_tokens\":1,\"stream\":true}", theirs);
+    expect_request_id(s, "/v1/completions", mine, "{", theirs);
+    expect_request_id(s, "/v1/models", mine, NULL, theirs);
+    expect_request_id(s, "/nowhere", mine, NULL, theirs);
+    expect_request_id(s, "/v1/models", "", NULL, "X-Request-Id: ");
+    /* the body's counts more in the answer's own id */
+    expect_request_id(s, "/v1/completions", mine,
+                      "{\"prompt\":\"a\",\"max_tokens\":1,\"request_id\":\"r9\"}",
+                      "\"id\":\"cmpl-r9\"");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +383,8 @@ int main(void)
         cmocka_unit_test(beams_survive_the_death_of_every_process),
         cmocka_unit_test(best_of_shows_the_likeliest),
         cmocka_unit_test(choices_share_the_pages_of_their_prompt),
+        cmocka_unit_test(usage_tells_what_was_found_in_the_cache),
+        cmocka_unit_test(answers_carry_the_id_of_their_request),
     };
 
     return cmocka_run_group_tests_name("openai", tests, set_up, tear_down);
