@@ -249,7 +249,7 @@ static bool find_page(const struct kvcache *c, const struct sequence *s, uint32_
 static void find_tail(struct kvcache *c, const struct sequence *s, uint64_t hash)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens, k = c->n_found;
-    uint32_t n_max = sequence_n_tokens(s) - 1 - k * page_tokens;
+    uint32_t n_max = sequence_n_findable(s) - k * page_tokens;
     struct kvpool_ref ref, parent;
 
     c->n_tail = 0;
@@ -269,7 +269,7 @@ static void find_tail(struct kvcache *c, const struct sequence *s, uint64_t hash
 void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens, n_walks = 0;
-    uint32_t n_max = (sequence_n_tokens(s) - 1) / page_tokens;
+    uint32_t n_max = sequence_n_findable(s) / page_tokens;
     uint64_t hash = kvpool_prefix_root(c->pool, c->identity), next;
 
     if (n_max > c->pages_max)
