@@ -214,6 +214,129 @@ static void beams_are_those_a_client_finds_step_by_step(void **state)
     }
 }
 
+/* ---- the prompt's log probabilities ---- */
+
+static void expect_same_top(const json_t *want, const json_t *got)
+{
+    const char *name;
+    json_t *v;
+
+    json_object_foreach ((json_t *)(uintptr_t)want, name, v) {
+        const json_t *g = json_object_get(got, name);
+        if (!g || json_number_value(g) != json_number_value(v))
+            fail_msg("%s: %.9g, wanted %.9g", name, g ? json_number_value(g) : 0,
+                     json_number_value(v));
+    }
+}
+
+/* What the model says of token i of a prompt is what it says behind the i tokens before it. */
+static void a_prompt_is_measured_as_it_would_be_generated(void **state)
+{
+    static const struct text prompt = { .ids = { 1, 264, 533, 607, 1985, 264, 533 }, .n = 7 };
+    const struct system *s = *state;
+    struct buf body = { 0 };
+    json_t *answer, *tops, *listed;
+
+    buf_add_str(&body, "{");
+    put_ids(&body, &prompt);
+    buf_add_str(&body, ",\"max_tokens\":0,\"echo\":true,\"logprobs\":3,"
+                       "\"return_tokens_as_token_ids\":true}");
+    answer = ask(s, "/v1/completions", 200, body.data);
+    tops = json_object_get(json_object_get(choice_of(answer, 0), "logprobs"), "top_logprobs");
+    listed = json_object_get(choice_of(answer, 0), "prompt_logprobs");
+    assert_int_equal(json_array_size(tops), prompt.n);
+    assert_int_equal(json_array_size(listed), prompt.n);
+    assert_true(json_is_null(json_array_get(tops, 0)));
+    assert_string_equal(text_of(answer, 0), "the dog ran. the dog");
+    assert_int_equal(json_integer_value(usage_of(answer, "completion_tokens")), 0);
+    for (uint32_t i = 1; i < prompt.n; i++) {
+        struct text before = prompt;
+        char id[16];
+        json_t *one;
+
+        before.n = i;
+        buf_clear(&body);
+        buf_add_str(&body, "{");
+        put_ids(&body, &before);
+        buf_add_str(&body, ",\"max_tokens\":1,\"temperature\":0,\"logprobs\":3,"
+                           "\"return_tokens_as_token_ids\":true}");
+        one = ask(s, "/v1/completions", 200, body.data);
+        expect_same_top(
+            json_array_get(
+                json_object_get(json_object_get(choice_of(one, 0), "logprobs"), "top_logprobs"), 0),
+            json_array_get(tops, i));
+        snprintf(id, sizeof id, "%d", prompt.ids[i]);
+        assert_non_null(json_object_get(json_array_get(listed, i), id));
+        json_decref(one);
+    }
+    json_decref(answer);
+    buf_fini(&body);
+}
+
+/* ---- tokens that may and may not come ---- */
+
+static void tokens_are_restricted(void **state)
+{
+    const struct system *s = *state;
+    json_t *free_text, *answer;
+    const json_t *ids;
+
+    answer = ask(s, "/v1/completions", 200,
+                 "{\"prompt\":\"One day\",\"max_tokens\":12,\"allowed_token_ids\":[264,533],"
+                 "\"return_token_ids\":true,\"seed\":3}");
+    ids = json_object_get(choice_of(answer, 0), "token_ids");
+    assert_int_equal(json_array_size(ids), 12);
+    for (size_t i = 0; i < 12; i++) {
+        int64_t id = json_integer_value(json_array_get(ids, i));
+        assert_true(id == 264 || id == 533);
+    }
+    json_decref(answer);
+    free_text = ask(s, "/v1/completions", 200,
+                    "{\"prompt\":\"Once upon\",\"max_tokens\":6,\"temperature\":0}");
+    assert_non_null(strstr(text_of(free_text, 0), "a time")); /* what the demo model has learned */
+    answer = ask(s, "/v1/completions", 200,
+                 "{\"prompt\":\"Once upon\",\"max_tokens\":6,\"temperature\":0,"
+                 "\"bad_words\":[\"a time\"]}");
+    assert_null(strstr(text_of(answer, 0), "a time"));
+    assert_memory_equal(text_of(answer, 0), " a ", 3); /* only the whole run is forbidden */
+    json_decref(answer);
+    json_decref(free_text);
+}
+
+/* ---- embeddings ---- */
+
+static double dot(const json_t *a, const json_t *b)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < json_array_size(a); i++)
+        sum += json_number_value(json_array_get(a, i)) * json_number_value(json_array_get(b, i));
+    return sum;
+}
+
+static json_t *embedding_of(const json_t *answer, size_t i)
+{
+    return json_object_get(json_array_get(json_object_get(answer, "data"), i), "embedding");
+}
+
+static void embeddings_are_of_their_text_alone(void **state)
+{
+    const struct system *s = *state;
+    json_t *all = ask(s, "/v1/embeddings", 200,
+                      "{\"input\":[\"a red ball\",\"the dog ran\",\"a red ball\"]}");
+    json_t *one = ask(s, "/v1/embeddings", 200, "{\"input\":\"the dog ran\"}");
+
+    assert_int_equal(json_array_size(json_object_get(all, "data")), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(fabs(dot(embedding_of(all, i), embedding_of(all, i)) - 1) < 1e-5);
+    assert_true(json_equal(embedding_of(all, 0), embedding_of(all, 2)));
+    assert_true(json_equal(embedding_of(all, 1), embedding_of(one, 0)));
+    assert_true(dot(embedding_of(all, 0), embedding_of(all, 1)) < 0.999);
+    assert_int_equal(json_integer_value(usage_of(all, "completion_tokens")), 0);
+    json_decref(all);
+    json_decref(one);
+}
+
 /* An answer without what the time and chance of its request put into it. */
 static char *choices_text(const json_t *answer)
 {
@@ -381,6 +504,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(beams_are_those_a_client_finds_step_by_step),
         cmocka_unit_test(beams_survive_the_death_of_every_process),
+        cmocka_unit_test(a_prompt_is_measured_as_it_would_be_generated),
+        cmocka_unit_test(tokens_are_restricted),
+        cmocka_unit_test(embeddings_are_of_their_text_alone),
         cmocka_unit_test(best_of_shows_the_likeliest),
         cmocka_unit_test(choices_share_the_pages_of_their_prompt),
         cmocka_unit_test(usage_tells_what_was_found_in_the_cache),
