@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hash.h"
 #include "common/json.h"
 #include "text/token_list.h"
 #include "text/tokenizer.h"
@@ -128,7 +129,6 @@ static const struct {
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
-    { "cache_salt", NULL },
     { "kv_transfer_params", NULL },
     { "ec_transfer_params", NULL },
     { "vllm_xargs", NULL },
@@ -595,6 +595,11 @@ bool openai_apply_identity(struct request *rq, const struct http_request *http,
         rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->priority = (int32_t)p->priority.i;
     take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    if (p->cache_salt.is_set && p->cache_salt.n == 0)
+        return fault_set(f, FAULT_INVALID, "cache_salt",
+                         "Parameter 'cache_salt' must be a non-empty string if provided.");
+    if (p->cache_salt.is_set)
+        rq->cache_salt = hash64(p->cache_salt.s, p->cache_salt.n, 0) | 1; /* never none */
     return check_model(rq, p, f);
 }
 

@@ -135,6 +135,7 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
     submit->n_stop_tokens = rq->n_stop_tokens;
     submit->priority = rq->priority;
+    submit->cache_salt = rq->cache_salt;
     c->seq.sampling = rq->sampling;
     c->seq.sampling.seed = request_choice_seed(seed, k);
     c->seq.deadline_ns = rq->deadline_ns;

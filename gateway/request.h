@@ -69,6 +69,7 @@ struct request {
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;
+    uint64_t cache_salt; /* 0 = none */
     enum stop_rule stop_rule;
     struct stop_set stops;
     bool keeps_stop;           /* the stop string or token stays in the text */

@@ -466,6 +466,41 @@ static void usage_tells_what_was_found_in_the_cache(void **state)
     buf_fini(&out);
 }
 
+static int64_t cached_with(const struct system *s, const char *salt)
+{
+    struct buf body = { 0 };
+    json_t *answer;
+    int64_t n;
+
+    buf_add_str(&body,
+                "{\"prompt\":\"A salted text about a boy and a girl and the big dog that they "
+                "saw in the park when it was sunny\",\"max_tokens\":2,\"temperature\":0");
+    if (salt)
+        buf_printf(&body, ",\"cache_salt\":\"%s\"", salt);
+    buf_add_str(&body, "}");
+    answer = ask(s, "/v1/completions", 200, body.data);
+    n = json_integer_value(
+        json_object_get(usage_of(answer, "prompt_tokens_details"), "cached_tokens"));
+    json_decref(answer);
+    buf_fini(&body);
+    return n;
+}
+
+/* Who has another salt cannot find out by the time it takes what others have asked. */
+static void salted_prompts_are_found_by_their_salt_alone(void **state)
+{
+    struct system *s = *state;
+
+    assert_int_equal(cached_with(s, "alice"), 0);
+    assert_true(cached_with(s, "alice") >= 16);
+    assert_int_equal(cached_with(s, "bob"), 0);
+    assert_int_equal(cached_with(s, NULL), 0);
+    assert_true(cached_with(s, NULL) >= 16);
+    kill(system_pid_of(s, "worker 0.0"), SIGKILL); /* its successor's cache is the same */
+    assert_true(cached_with(s, "alice") >= 16);
+    assert_int_equal(cached_with(s, "carol"), 0);
+}
+
 static void expect_request_id(const struct system *s, const char *path, const char *headers,
                               const char *body, const char *want)
 {
@@ -509,6 +544,7 @@ int main(void)
         cmocka_unit_test(embeddings_are_of_their_text_alone),
         cmocka_unit_test(best_of_shows_the_likeliest),
         cmocka_unit_test(choices_share_the_pages_of_their_prompt),
+        cmocka_unit_test(salted_prompts_are_found_by_their_salt_alone),
         cmocka_unit_test(usage_tells_what_was_found_in_the_cache),
         cmocka_unit_test(answers_carry_the_id_of_their_request),
     };
