@@ -142,8 +142,22 @@ static const struct {
     { "media_io_kwargs", is_empty },
 };
 
+static bool check_format(const json_t *root, struct fault *f)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    if (type && strcmp(type, "json_schema") == 0 && !json_object_get(format, "json_schema"))
+        return fault_set(f, FAULT_INVALID, "response_format",
+                         "When response_format type is 'json_schema', the 'json_schema' field "
+                         "must be provided.");
+    return true;
+}
+
 static bool check_supported(const json_t *root, struct fault *f)
 {
+    if (!check_format(root, f))
+        return false;
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const char *name = unsupported[i].name;
         const json_t *v = json_object_get(root, name);
