@@ -849,6 +849,16 @@ static void texts_are_tokenized_as_completions_read_them(void **state)
                 "\"NotFoundError\",\"param\":\"model\",\"code\":404}}");
 }
 
+static void a_template_of_the_client_is_not_trusted(void **state)
+{
+    expect_page(
+        *state, openai_tokenize_page,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"chat_template\":\"{{1}}\"}", 400,
+        "{\"error\":{\"message\":\"Chat template is passed with request, but "
+        "--trust-request-chat-template is not set. Refused request with untrusted chat "
+        "template.\",\"type\":\"BadRequestError\",\"param\":\"chat_template\",\"code\":400}}");
+}
+
 /* As many as the chat route has for them, whose template writes <s>. */
 static void chats_are_tokenized_as_the_template_renders_them(void **state)
 {
@@ -1113,6 +1123,7 @@ int main(void)
         cmocka_unit_test(embeddings_come_as_base64),
         cmocka_unit_test(embeddings_have_their_rules),
         cmocka_unit_test(texts_are_tokenized_as_completions_read_them),
+        cmocka_unit_test(a_template_of_the_client_is_not_trusted),
         cmocka_unit_test(chats_are_tokenized_as_the_template_renders_them),
         cmocka_unit_test(ids_are_spelled_with_their_special_tokens),
         cmocka_unit_test(the_first_server_answers_with_the_prompt),
