@@ -337,6 +337,27 @@ static void embeddings_are_of_their_text_alone(void **state)
     json_decref(one);
 }
 
+/* What a step computes of a beam is what its page is not full of. */
+static void beams_find_the_pages_of_their_parents(void **state)
+{
+    enum { STEPS = 60, WIDTH = 4 };
+    const struct system *s = *state;
+    double queries = system_metric(s, "llmd_prefix_cache_queries_total", "");
+    double hits = system_metric(s, "llmd_prefix_cache_hits_total", "");
+    double computed;
+
+    json_decref(
+        ask(s, "/v1/completions", 200,
+            "{\"prompt\":\"Once upon a time a small boy lived near the sea with his mom and his "
+            "dad and a big brown dog that was old\",\"max_tokens\":60,\"n\":4,"
+            "\"ignore_eos\":true,\"use_beam_search\":true}"));
+    queries = system_metric(s, "llmd_prefix_cache_queries_total", "") - queries;
+    computed = queries - (system_metric(s, "llmd_prefix_cache_hits_total", "") - hits);
+    print_message("a search of %d beams over %d tokens: %.0f tokens were computed of %.0f\n", WIDTH,
+                  STEPS, computed, queries);
+    assert_true(computed < 16.0 * STEPS * WIDTH);
+}
+
 /* An answer without what the time and chance of its request put into it. */
 static char *choices_text(const json_t *answer)
 {
@@ -439,6 +460,8 @@ static void choices_share_the_pages_of_their_prompt(void **state)
     assert_true(queries >= 4 * (double)n_prompt);
     /* three of the four find all but the last page and what no page is full of */
     assert_true(found >= 3 * ((double)n_prompt - 32));
+    print_message("four choices of a prompt of %lld tokens: %.0f tokens were computed of %.0f\n",
+                  (long long)n_prompt, queries - found, queries);
     json_decref(answer);
     buf_fini(&body);
 }
@@ -538,6 +561,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(beams_are_those_a_client_finds_step_by_step),
+        cmocka_unit_test(beams_find_the_pages_of_their_parents),
         cmocka_unit_test(beams_survive_the_death_of_every_process),
         cmocka_unit_test(a_prompt_is_measured_as_it_would_be_generated),
         cmocka_unit_test(tokens_are_restricted),
