@@ -36,6 +36,7 @@
     X(stream, FIELD_BOOL, FIELD_NULL, 0, 0)                                                        \
     X(stream_options, FIELD_OBJECT, FIELD_NULL, 0, 0)                                              \
     X(priority, FIELD_INT, 0, INT32_MIN, INT32_MAX)                                                \
+    X(cache_salt, FIELD_STRING, FIELD_NULL, 0, 0)                                                  \
     X(request_id, FIELD_STRING, 0, 0, 0)                                                           \
     X(echo, FIELD_BOOL, FIELD_NULL, 0, 0)                                                          \
     X(add_special_tokens, FIELD_BOOL, 0, 0, 0)                                                     \

@@ -127,10 +127,13 @@ struct connection_record {
     uint8_t is_begun;             /* more than that may be out */
     uint8_t reserved2[3];
 
-    /* times that the answer tells */
+    /* times and counts that the answer tells */
     uint64_t validated_ns; /* CLOCK_MONOTONIC */
     uint64_t answered_ns;  /* CLOCK_MONOTONIC; 0 = not yet */
     uint64_t queue_ns;
+    uint32_t
+        cached_tokens; /* 1 + of its prompts' tokens, those found in the prefix cache; 0 = not yet */
+    uint32_t reserved3;
 
     /* how a stream failed: after fault_at pieces, for this reason */
     uint32_t fault_kind; /* enum fault_kind of the gateway; 0 = it did not */
@@ -148,7 +151,7 @@ struct connection_record {
     /* times for the statistics */
     uint64_t went_ns;        /* CLOCK_MONOTONIC, its turn came; 0 = not yet */
     uint64_t first_token_ns; /* CLOCK_MONOTONIC; 0 = not yet */
-    uint8_t reserved[240];
+    uint8_t reserved[232];
 };
 static_assert(sizeof(struct connection_record) == 1024, "four to a page");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");

@@ -60,6 +60,7 @@ struct fake_worker {
     _Atomic uint32_t n_resubmitted_tokens; /* Submit.generated */
     _Atomic uint32_t n_prompt_logprobs;    /* sent, again included */
     _Atomic uint32_t n_live;               /* sequences in the ledger */
+    _Atomic int32_t last_priority;         /* of the newest SUBMIT */
 };
 
 /* Token `i` of a sequence. */
