@@ -125,9 +125,11 @@ void openai_put_error(struct buf *out, const char *message, const char *type, co
 struct openai_chat_options {
     bool add_generation_prompt;
     bool continue_final_message;
-    const json_t *documents; /* or NULL */
-    const json_t *tools;     /* or NULL: shown to the model */
-    const json_t *kwargs;    /* or NULL: further variables */
+    const json_t *documents;      /* or NULL */
+    const json_t *tools;          /* or NULL: shown to the model */
+    const json_t *kwargs;         /* or NULL: further variables */
+    const char *reasoning_effort; /* or NULL */
+    const char *chat_template;    /* or NULL: the model's */
 };
 
 /* Render the messages with the model's template into *text.  *last is the final message's content, for

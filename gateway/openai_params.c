@@ -99,24 +99,12 @@ static bool is_no_beam(const json_t *root, const json_t *v)
     return json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0);
 }
 
-static bool is_none(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
-}
-
 /* The best n of n are all of them. */
 static bool is_all(const json_t *root, const json_t *v)
 {
     const json_t *n = json_object_get(root, "n");
 
     return is_one(root, v) || (json_is_integer(v) && json_equal(n, v));
-}
-
-/* Tools that may not be called are no more than a part of the prompt. */
-static bool are_shown_only(const json_t *root, const json_t *v)
-{
-    return json_array_size(v) > 0 && is_none(root, json_object_get(root, "tool_choice"));
 }
 
 /* Known, and not done.  What `harmless` accepts asks for nothing. */
@@ -145,8 +133,6 @@ static const struct {
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
     { "best_of", is_all },
-    { "tools", are_shown_only },
-    { "tool_choice", is_none },
     { "functions", NULL },
     { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },

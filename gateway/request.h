@@ -24,6 +24,8 @@ enum stop_rule {
     STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
 };
 
+enum { REQUEST_SHOWN_TOKENS_MAX = 8 };
+
 struct request {
     struct arena arena;
     struct service *service;
@@ -48,7 +50,10 @@ struct request {
     struct stop_set stops;
     bool keeps_stop;           /* the stop string or token stays in the text */
     bool shows_special_tokens; /* in the text */
-    bool needs_no_generation;  /* the prompt alone is the answer (echo with max_tokens 0) */
+    int32_t
+        shown_tokens[REQUEST_SHOWN_TOKENS_MAX]; /* these in any case: marks that a parser wants */
+    uint32_t n_shown_tokens;
+    bool needs_no_generation; /* the prompt alone is the answer (echo with max_tokens 0) */
 
     /* who asks, when */
     uint64_t answer_id;

@@ -485,7 +485,7 @@ static const struct refusal refusals[] = {
       "when using `top_logprobs`, `logprobs` must be set to true." },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}", 400,
-      "tools is not supported by this server" },
+      "body.tools.0" },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"chat_template\":\"{{1}}\"}", 400,
       "Refused request with untrusted chat template." },

@@ -10,6 +10,7 @@ target_compile_definitions(gateway_harness PRIVATE
 llmd_test(NAME test_stop_match SOURCES unit/test_stop_match.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_fields SOURCES unit/test_fields.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_dialects SOURCES unit/test_dialects.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_chat SOURCES unit/test_chat.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat_text SOURCES unit/test_chat_text.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_metrics SOURCES unit/test_metrics.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gateway_harness
