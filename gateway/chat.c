@@ -183,9 +183,17 @@ const struct text_parts *chat_take(struct choice *c, uint32_t i)
 
 struct text_parts chat_split(const struct choice *c)
 {
+    const struct chat_rules *rules = &chat_extra(c->rq)->rules;
+    const char *text = c->text.data ? c->text.data : "";
     struct text_parts parts = { .arena = &c->rq->arena };
+    struct chat_text t;
 
-    chat_text_split(&chat_extra(c->rq)->rules, c->text.data ? c->text.data : "", c->text.n, &parts);
+    if (c->rq->is_stream) {
+        chat_text_init(&t, rules);
+        chat_text_take(&t, text, c->text.n, true, &parts);
+    } else {
+        chat_text_split(rules, text, c->text.n, &parts);
+    }
     return parts;
 }
 

@@ -29,7 +29,7 @@ void chat_set_thoughts(struct request *rq);
 /* What the tokens of a choice up to i add to its parts.  Once for each token, in their order; valid until the
  * next call. */
 const struct text_parts *chat_take(struct choice *c, uint32_t i);
-/* The parts of the whole text, in the request's arena. */
+/* The parts of the whole text, in the request's arena; of a stream, as they were streamed. */
 struct text_parts chat_split(const struct choice *c);
 
 /* The id of a call: a pure function of the request, so that a successor gives the same. */

@@ -21,6 +21,7 @@ enum dialect_id {
     DIALECT_OPENAI_COMPLETIONS,
     DIALECT_OPENAI_CHAT,
     DIALECT_OCI,
+    DIALECT_OPENAI_RESPONSES,
 };
 
 struct dialect {
@@ -52,6 +53,6 @@ struct dialect {
 };
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,
-    dialect_oci;
+    dialect_openai_responses, dialect_oci;
 
 #endif

@@ -17,6 +17,7 @@ static const struct route root = { .dialect = &dialect_tgi,
 static const struct route completions = { .dialect = &dialect_openai_completions,
                                           .generates = true };
 static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
+static const struct route responses = { .dialect = &dialect_openai_responses, .generates = true };
 static const struct route predict = { .dialect = &dialect_oci, .generates = true };
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
@@ -37,6 +38,7 @@ static const struct http_route table[] = {
     { "/generate_stream", POST, &generate_stream },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
+    { "/v1/responses", POST, &responses },
     { "/predict", POST, &predict },
     { "/v1/models", GET, &models },
     { "/info", GET, &info },

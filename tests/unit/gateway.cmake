@@ -12,6 +12,7 @@ llmd_test(NAME test_fields SOURCES unit/test_fields.c LIBS gateway_core LABELS u
 llmd_test(NAME test_dialects SOURCES unit/test_dialects.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat SOURCES unit/test_chat.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat_text SOURCES unit/test_chat_text.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_responses SOURCES unit/test_responses.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_metrics SOURCES unit/test_metrics.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gateway_harness
           LABELS unit)
