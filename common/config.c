@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum kind { KIND_NUM, KIND_TEXT, KIND_CHOICE };
+enum kind { KIND_NUM, KIND_REAL, KIND_TEXT, KIND_CHOICE };
 enum when { LIVE, RESTART };
 
 struct setting {
@@ -18,6 +18,7 @@ struct setting {
     size_t offset;
     const char *builtin;
     uint64_t min, max;
+    double least, most; /* KIND_REAL */
     const char *choices;
     enum when when;
     const char *alias, *help;
@@ -31,6 +32,16 @@ static const struct setting settings[N_CONFIG] = {
                      .builtin = #builtin_,                                                         \
                      .min = min_,                                                                  \
                      .max = max_,                                                                  \
+                     .when = when_,                                                                \
+                     .alias = alias_,                                                              \
+                     .help = help_ },
+#define REAL(n, builtin_, min_, max_, when_, alias_, help_)                                        \
+    [CONFIG_##n] = { .name = #n,                                                                   \
+                     .kind = KIND_REAL,                                                            \
+                     .offset = offsetof(struct config, n),                                         \
+                     .builtin = #builtin_,                                                         \
+                     .least = min_,                                                                \
+                     .most = max_,                                                                 \
                      .when = when_,                                                                \
                      .alias = alias_,                                                              \
                      .help = help_ },
@@ -53,6 +64,7 @@ static const struct setting settings[N_CONFIG] = {
                      .help = help_ },
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
 };
@@ -107,6 +119,22 @@ static bool set_number(const struct setting *s, uint64_t *to, const char *value,
     return true;
 }
 
+/* "0.5", "2", "-1e-3": no words and no hexadecimal; the point is a point, since the locale of a process that reads settings is "C". */
+static bool set_real(const struct setting *s, double *to, const char *value, struct err *e)
+{
+    char *end;
+    double v;
+
+    errno = 0;
+    v = strtod(value, &end);
+    if (!value[0] || value[strspn(value, "+-.0123456789eE")] || *end || errno || v < s->least ||
+        v > s->most)
+        return err_set(e, ERR_CONFIG, 0, "setting '%s': '%s' is not a number from %g to %g",
+                       s->name, value, s->least, s->most);
+    *to = v;
+    return true;
+}
+
 static bool is_choice(const char *choices, const char *value)
 {
     size_t n = strlen(value);
@@ -128,6 +156,8 @@ static bool set_value(struct config *c, const struct setting *s, const char *val
     switch (s->kind) {
     case KIND_NUM:
         return set_number(s, (uint64_t *)(void *)to, value, e);
+    case KIND_REAL:
+        return set_real(s, (double *)(void *)to, value, e);
     case KIND_TEXT:
         if (strlen(value) >= CONFIG_TEXT_BYTES)
             return err_set(e, ERR_CONFIG, 0, "setting '%s' is longer than %d bytes", s->name,
@@ -226,6 +256,8 @@ void config_value(const struct config *c, enum config_id id, char *out, size_t n
 
     if (settings[id].kind == KIND_NUM)
         snprintf(out, n, "%llu", (unsigned long long)*(const uint64_t *)(const void *)from);
+    else if (settings[id].kind == KIND_REAL)
+        snprintf(out, n, "%.15g", *(const double *)(const void *)from);
     else
         snprintf(out, n, "%s", from);
 }
@@ -237,6 +269,8 @@ void config_range(enum config_id id, char *out, size_t n)
     if (s->kind == KIND_NUM)
         snprintf(out, n, "%s (%llu..%llu)", s->builtin, (unsigned long long)s->min,
                  (unsigned long long)s->max);
+    else if (s->kind == KIND_REAL)
+        snprintf(out, n, "%s (%g..%g)", s->builtin, s->least, s->most);
     else if (s->kind == KIND_CHOICE)
         snprintf(out, n, "%s (%s)", s->builtin, s->choices);
     else

@@ -14,14 +14,16 @@
 #include "common/err.h"
 #include "common/log.h"
 
-enum { CONFIG_TEXT_BYTES = 1024 };
+enum { CONFIG_TEXT_BYTES = 2048 }; /* an environment of the OCI service has no more in all */
 
 enum config_id {
 #define NUM(name, ...)    CONFIG_##name,
+#define REAL(name, ...)   CONFIG_##name,
 #define TEXT(name, ...)   CONFIG_##name,
 #define CHOICE(name, ...) CONFIG_##name,
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
     N_CONFIG
@@ -29,10 +31,12 @@ enum config_id {
 
 struct config {
 #define NUM(name, ...)    uint64_t name;
+#define REAL(name, ...)   double name;
 #define TEXT(name, ...)   char name[CONFIG_TEXT_BYTES];
 #define CHOICE(name, ...) char name[16];
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
     char source[N_CONFIG][64]; /* where each value came from, for people */

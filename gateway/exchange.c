@@ -69,8 +69,9 @@ static void account_finished(struct exchange *x)
     bool any_length = false, any_abort = false;
 
     for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        any_length |= x->rq.choices[i].end == CHOICE_LENGTH;
-        any_abort |= x->rq.choices[i].end == CHOICE_ABORTED;
+        const struct choice *c = request_choice(&x->rq, i);
+        any_length |= c->end == CHOICE_LENGTH;
+        any_abort |= c->end == CHOICE_ABORTED;
     }
     if (any_abort)
         account(x, STAT_requests_finished_error, "aborted");
@@ -82,7 +83,9 @@ static void account_finished(struct exchange *x)
 
 static void cancel_all(struct exchange *x)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    if (x->beams)
+        beam_run_cancel(x->beams);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
 
@@ -166,6 +169,7 @@ static void answer_whole(struct exchange *x)
 
     stop_timers(x);
     reply_init(&r);
+    request_choose(&x->rq);
     x->rq.dialect->whole(&x->rq, &r);
     record_answered(x->record, &x->rq);
     account_finished(x);
@@ -285,11 +289,21 @@ static void pump(struct exchange *x)
 {
     if (x->rq.is_stream)
         pump_stream(x);
-    else if (x->rq.n_ended == x->rq.n_choices)
+    else if (x->rq.n_ended == x->rq.n_candidates)
         answer_whole(x);
 }
 
 /* ---- what happens to it ---- */
+
+static void note_first_token(struct exchange *x, uint64_t came_ns)
+{
+    if (!came_ns || x->has_first_token)
+        return;
+    x->has_first_token = true;
+    if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(came_ns - x->rq.started_ns) / 1e9);
+}
 
 /* The tokens that came with it, or before it, are shown first. */
 static void take_failure(struct exchange *x, struct choice *c)
@@ -312,14 +326,9 @@ static void on_progress(struct sequence *s)
     if (http_is_ended(x->http))
         return;
     fault_point("gateway.tokens");
-    record_group(x->record, c->index, s->group);
+    record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
-    if (s->first_token_ns && !x->has_first_token) {
-        x->has_first_token = true;
-        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
-            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
-    }
+    note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
         take_failure(x, c);
         return;
@@ -328,6 +337,21 @@ static void on_progress(struct sequence *s)
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
     }
+    pump(x);
+}
+
+static void on_beams(void *owner, const struct fault *f)
+{
+    struct exchange *x = owner;
+
+    if (http_is_ended(x->http))
+        return;
+    note_first_token(x, beam_run_first_token_ns(x->beams));
+    if (f) {
+        fail(x, f);
+        return;
+    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -362,11 +386,12 @@ void exchange_abort(struct exchange *x)
         fail(x, &f);
         return;
     }
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
-    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
@@ -457,7 +482,7 @@ static void count_prompt(struct exchange *x)
 /* The dead gateway had drawn ids for it: its sequences are asked for where they were last sent. */
 static bool has_sequences(const struct exchange *x)
 {
-    return x->is_restored && x->record->shared->n_sequences == x->rq.n_choices;
+    return x->is_restored && x->record->shared->n_sequences == x->rq.n_candidates;
 }
 
 static void submit_all(struct exchange *x)
@@ -466,11 +491,11 @@ static void submit_all(struct exchange *x)
     struct request *rq = &x->rq;
     bool is_known = has_sequences(x);
     uint64_t first =
-        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_choices);
+        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_candidates);
 
     record_waiting(x->record, rq, first);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_choices; i++) {
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
         struct choice *c = &rq->choices[i];
         c->seq.id = first + i;
         c->seq.on_progress = on_progress;
@@ -486,13 +511,24 @@ static void submit_all(struct exchange *x)
     thread_arm_tick(x->thread);
 }
 
+/* A successor begins a search again, so nothing of it is recorded. */
+static void search_beams(struct exchange *x)
+{
+    record_waiting(x->record, &x->rq, 0);
+    count_prompt(x);
+    x->beams = beam_run_new(&x->rq, x->thread->upstream, on_beams, x);
+    beam_run_start(x->beams);
+    fault_point("gateway.submit");
+    thread_arm_tick(x->thread);
+}
+
 static void answer_without_generation(struct exchange *x)
 {
     struct request *rq = &x->rq;
 
-    for (uint32_t i = 0; i < rq->n_choices; i++)
+    for (uint32_t i = 0; i < rq->n_candidates; i++)
         rq->choices[i].end = CHOICE_LENGTH;
-    rq->n_ended = rq->n_choices;
+    rq->n_ended = rq->n_candidates;
     record_waiting(x->record, rq, 0);
     pump(x);
 }
@@ -521,14 +557,17 @@ void exchange_run(struct exchange *x)
         x->n_old_comments = x->record->shared->n_keep_alives;
         record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
     }
-    if (rq->needs_no_generation) {
+    if (rq->needs_no_generation && !rq->want_prompt_logprobs) {
         answer_without_generation(x);
         return;
     }
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
-    submit_all(x);
+    if (rq->beam.width)
+        search_beams(x);
+    else
+        submit_all(x);
 }
 
 void exchange_resume(struct exchange *x)
@@ -549,7 +588,8 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    beam_run_free(x->beams);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
         account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));

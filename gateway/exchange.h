@@ -10,6 +10,7 @@
 #ifndef LLMD_GATEWAY_EXCHANGE_H
 #define LLMD_GATEWAY_EXCHANGE_H
 
+#include "gateway/beam_run.h"
 #include "gateway/net/http_request.h"
 #include "gateway/net/loop.h"
 #include "gateway/record.h"
@@ -24,6 +25,7 @@ struct exchange {
     struct http_request *http;
     const struct route *route;
     struct request rq;
+    struct beam_run *beams; /* NULL: its choices are sequences */
     struct loop_timer *deadline;
     struct loop_timer *keep_alive; /* of a stream; NULL: the dialect has none */
     struct record *record;         /* of its connection; NULL: none */

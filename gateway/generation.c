@@ -22,6 +22,7 @@ void choice_fini(struct choice *c)
 {
     sequence_fini(&c->seq);
     buf_fini(&c->text);
+    buf_fini(&c->marked);
     free(c->token_text);
     c->token_text = NULL;
 }
@@ -76,16 +77,36 @@ static void add_text(struct choice *c, uint32_t i, enum choice_end end)
         detokenizer_flush(&c->detok, &c->text);
 }
 
+/* TGI looks for stop strings where special tokens can be seen: "<|im_end|>" is one that clients send. */
+static void add_marked(struct choice *c, uint32_t i, size_t n_before)
+{
+    const struct tokenizer *t = c->rq->service->tokenizer;
+    size_t n = 0;
+    const char *mark;
+
+    if (c->rq->stop_rule != STOP_AT_END || c->rq->stops.n == 0)
+        return;
+    if (c->text.n > n_before)
+        buf_add(&c->marked, c->text.data + n_before, c->text.n - n_before);
+    if (!tokenizer_is_special(t, c->seq.tokens[i]))
+        return;
+    mark = tokenizer_token_str(t, c->seq.tokens[i], &n);
+    buf_add(&c->marked, mark, n);
+}
+
 /* A stop string is complete; text past it, and for OpenAI the string itself, is not part of the answer. */
 static bool meets_stop_string(struct choice *c, size_t n_before)
 {
     const struct request *rq = c->rq;
     struct stop_hit hit;
 
-    if (rq->stops.n == 0 || c->text.n == 0 || c->n_done < rq->min_tokens)
+    if (rq->stops.n == 0 || c->n_done < rq->min_tokens)
         return false;
     if (rq->stop_rule == STOP_AT_END)
-        return stop_ends(&rq->stops, c->text.data, c->text.n, &c->stop_which);
+        return stop_ends(&rq->stops, c->marked.data ? c->marked.data : "", c->marked.n,
+                         &c->stop_which);
+    if (c->text.n == 0)
+        return false;
     if (!stop_find(&rq->stops, c->text.data, c->text.n, n_before, &hit))
         return false;
     c->stop_which = hit.which;
@@ -101,6 +122,7 @@ static void take_token(struct choice *c)
 
     reserve(c, c->n_done);
     add_text(c, i, end);
+    add_marked(c, i, n_before);
     if (c->rq->stop_rule == STOP_AT_END) { /* TGI: length, then EOS, then stop strings */
         if (c->n_done >= c->seq.submit.max_tokens && end != CHOICE_RUNNING)
             end = CHOICE_LENGTH;

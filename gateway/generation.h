@@ -34,10 +34,11 @@ struct choice {
     struct sequence seq;
     struct request *rq;
     const struct prompt *prompt;
-    uint32_t index;
+    uint32_t index; /* as shown */
 
     struct detokenizer detok;
     struct buf text;               /* of the tokens taken */
+    struct buf marked;             /* STOP_AT_END with stops: the same with special tokens in it */
     struct token_text *token_text; /* [n_done] */
     uint32_t n_done, cap;          /* tokens taken; those after a stop string never are */
     enum choice_end end;

@@ -1,4 +1,4 @@
-/* models.c - what is served here: /v1/models for OpenAI's clients, /info for TGI's. */
+/* models.c - what is served here: /v1/models for OpenAI's clients. */
 #include <inttypes.h>
 
 #include "common/clock.h"
@@ -70,42 +70,5 @@ void page_models(struct service *s, const struct http_request *http, struct repl
     jw_array_end(&w);
     jw_object_end(&w);
     jw_array_end(&w);
-    jw_object_end(&w);
-}
-
-static void put_number(struct json_writer *w, const char *key, uint64_t v)
-{
-    jw_key(w, key);
-    jw_uint(w, v);
-}
-
-static void put_string(struct json_writer *w, const char *key, const char *v)
-{
-    jw_key(w, key);
-    jw_str(w, v);
-}
-
-void page_info(struct service *s, const struct http_request *http, struct reply *r)
-{
-    struct json_writer w = { .out = &r->body };
-    uint32_t len = service_max_model_len(s);
-
-    (void)http;
-    reply_set(r, 200, REPLY_JSON);
-    jw_object(&w);
-    put_string(&w, "model_id", s->config.model);
-    put_string(&w, "model_sha", NULL);
-    put_string(&w, "model_pipeline_tag", NULL);
-    put_number(&w, "max_concurrent_requests", atomic_load(&s->admission.permits_max));
-    put_number(&w, "max_best_of", SERVICE_BEST_OF_MAX);
-    put_number(&w, "max_stop_sequences", SERVICE_STOPS_MAX);
-    put_number(&w, "max_input_tokens", len - 1);
-    put_number(&w, "max_total_tokens", len);
-    put_number(&w, "validation_workers", s->n_threads);
-    put_number(&w, "max_client_batch_size", 1);
-    put_string(&w, "router", "llm-gateway");
-    put_string(&w, "version", LLMD_VERSION);
-    put_string(&w, "sha", NULL);
-    put_string(&w, "docker_label", NULL);
     jw_object_end(&w);
 }

@@ -10,6 +10,7 @@
 #define OPENAI_COMMON(X)                                                                           \
     X(model, FIELD_STRING, FIELD_NULL, 0, 0)                                                       \
     X(n, FIELD_INT, FIELD_NULL, 1, 16384)                                                          \
+    X(best_of, FIELD_INT, FIELD_NULL, 1, 16384)                                                    \
     X(temperature, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                 \
     X(top_p, FIELD_NUMBER, FIELD_NULL, 0, 0)                                                       \
     X(top_k, FIELD_INT, FIELD_NULL, INT32_MIN, INT32_MAX)                                          \
@@ -25,7 +26,11 @@
     X(max_tokens, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)                                     \
     X(min_tokens, FIELD_INT, 0, INT64_MIN, INT64_MAX)                                              \
     X(logit_bias, FIELD_OBJECT, FIELD_NULL, 0, 0)                                                  \
+    X(allowed_token_ids, FIELD_ARRAY, FIELD_NULL, 0, 0)                                            \
+    X(bad_words, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                    \
+    X(prompt_logprobs, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)                                \
     X(skip_special_tokens, FIELD_BOOL, 0, 0, 0)                                                    \
+    X(spaces_between_special_tokens, FIELD_BOOL, 0, 0, 0)                                          \
     X(truncate_prompt_tokens, FIELD_INT, FIELD_NULL, -1, INT32_MAX)                                \
     X(truncation_side, FIELD_STRING, FIELD_NULL, 0, 0)                                             \
     X(stream, FIELD_BOOL, FIELD_NULL, 0, 0)                                                        \
@@ -36,7 +41,12 @@
     X(add_special_tokens, FIELD_BOOL, 0, 0, 0)                                                     \
     X(return_tokens_as_token_ids, FIELD_BOOL, FIELD_NULL, 0, 0)                                    \
     X(return_token_ids, FIELD_BOOL, FIELD_NULL, 0, 0)                                              \
-    X(use_beam_search, FIELD_BOOL, FIELD_NULL, 0, 0)
+    X(use_beam_search, FIELD_BOOL, FIELD_NULL, 0, 0)                                               \
+    X(length_penalty, FIELD_NUMBER, FIELD_NULL, 0, 0)                                              \
+    X(early_stopping, FIELD_ANY, FIELD_NULL, 0, 0)                                                 \
+    X(stream_interval, FIELD_INT, FIELD_NULL, 1, INT32_MAX)                                        \
+    X(user, FIELD_STRING, FIELD_NULL, 0, 0)                                                        \
+    X(session_id, FIELD_STRING, FIELD_NULL, 0, 0)
 
 struct openai_params {
     OPENAI_COMMON(FIELD_MEMBER)
@@ -100,6 +110,8 @@ void openai_put_stop_reason(struct json_writer *w, const struct choice *c); /* i
 void openai_put_ids(struct json_writer *w, const int32_t *ids, size_t n);
 /* The text a logprob list shows for a token. */
 void openai_token_name(const struct request *rq, int32_t token, struct buf *out);
+/* "prompt_logprobs" of a choice's prompt, null unless asked for. */
+void openai_put_prompt_logprobs(struct json_writer *w, const struct choice *c);
 float openai_clamp(float logprob);
 /* A whole answer up to its usage, with the choices as the route writes them; then the route's own members;
  * then the end. */

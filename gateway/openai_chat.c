@@ -360,8 +360,7 @@ static void chat_whole(struct request *rq, struct reply *r)
     struct json_writer w;
 
     openai_whole_begin(&w, rq, r, put_choice);
-    jw_key(&w, "prompt_logprobs");
-    jw_null(&w);
+    openai_put_prompt_logprobs(&w, &rq->choices[0]);
     openai_put_prompt_ids(&w, rq, &rq->prompts[0]);
     put_prompt_text(&w, rq);
     openai_whole_end(&w);

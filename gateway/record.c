@@ -197,7 +197,7 @@ void record_waiting(struct record *r, const struct request *rq, uint64_t first_s
     shared->max_model_len = rq->max_model_len;
     shared->validated_ns = rq->validated_ns;
     shared->first_sequence_id = first_sequence_id;
-    shared->n_sequences = first_sequence_id ? rq->n_choices : 0;
+    shared->n_sequences = first_sequence_id ? rq->n_candidates : 0;
     shared->is_stream = rq->is_stream;
     connection_set_state(shared, CONNECTION_WAITING);
 }

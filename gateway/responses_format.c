@@ -36,7 +36,7 @@ static void call_id(const struct request *rq, uint32_t call, char out[CHAT_CALL_
     const struct tool_format *format = chat_extra(rq)->rules.tools;
 
     if (format && format->has_short_ids)
-        chat_call_id(&rq->choices[0], call, out);
+        chat_call_id(request_choice(rq, 0), call, out);
     else
         snprintf(out, CHAT_CALL_ID_BYTES, "call_%016" PRIx64, chat_derive_id(rq, call));
 }
@@ -372,7 +372,7 @@ void responses_whole(struct request *rq, struct reply *r)
     struct json_writer w = { .out = &r->body };
 
     reply_set(r, 200, REPLY_JSON);
-    put_response(&w, rq, &rq->choices[0], NULL);
+    put_response(&w, rq, request_choice(rq, 0), NULL);
 }
 
 /* ---- events ---- */
@@ -579,7 +579,7 @@ void responses_token(struct request *rq, struct choice *c, uint32_t i, struct bu
 
 void responses_end(struct request *rq, struct buf *out)
 {
-    const struct choice *c = &rq->choices[0];
+    const struct choice *c = request_choice(rq, 0);
 
     put_response_event(out, rq, is_cut(c) ? "response.incomplete" : "response.completed", c, NULL);
 }

@@ -14,6 +14,8 @@ static const struct route generate_stream = { .dialect = &dialect_tgi,
 static const struct route root = { .dialect = &dialect_tgi,
                                    .variant = TGI_ROOT,
                                    .generates = true };
+static const struct route invocations = { .dialect = &dialect_tgi_invocations, .generates = true };
+static const struct route vertex = { .dialect = &dialect_tgi_vertex, .generates = true };
 static const struct route completions = { .dialect = &dialect_openai_completions,
                                           .generates = true };
 static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
@@ -21,6 +23,9 @@ static const struct route responses = { .dialect = &dialect_openai_responses, .g
 static const struct route predict = { .dialect = &dialect_oci, .generates = true };
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
+static const struct route tgi_tokenize = { .dialect = &dialect_tgi, .serve = page_tgi_tokenize };
+static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
+                                                .serve = page_tgi_chat_tokenize };
 static const struct route health = { .serve = page_health };
 static const struct route live = { .serve = page_live };
 static const struct route ready = { .serve = page_ready };
@@ -36,6 +41,10 @@ static const struct http_route table[] = {
     { "/", GET, &health },
     { "/generate", POST, &generate },
     { "/generate_stream", POST, &generate_stream },
+    { "/invocations", POST, &invocations },
+    { "/vertex", POST, &vertex },
+    { "/tokenize", POST, &tgi_tokenize },
+    { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
     { "/v1/responses", POST, &responses },

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/mem.h"
 
@@ -21,9 +22,13 @@ void sequence_fini(struct sequence *s)
     free(s->tokens);
     free(s->logprobs);
     free(s->top);
+    free(s->prompt_logprobs);
+    free(s->prompt_top);
+    free(s->embedding);
     s->tokens = NULL;
-    s->logprobs = NULL;
-    s->top = NULL;
+    s->logprobs = s->prompt_logprobs = NULL;
+    s->top = s->prompt_top = NULL;
+    s->embedding = NULL;
 }
 
 static void reserve(struct sequence *s, uint32_t n)
@@ -42,11 +47,10 @@ static void reserve(struct sequence *s, uint32_t n)
     s->tokens_cap = cap;
 }
 
-static void store_logprob(struct sequence *s, uint32_t at, const Llmd__TokenLogprob *from)
+/* top: as many as `cap` have room there. */
+static void store_logprob(struct token_logprob *to, struct token_top *top, uint32_t cap,
+                          const Llmd__TokenLogprob *from)
 {
-    struct token_logprob *to = &s->logprobs[at];
-    uint32_t cap = s->sampling.top_logprobs;
-
     *to = (struct token_logprob){ 0 };
     if (!from)
         return;
@@ -54,18 +58,45 @@ static void store_logprob(struct sequence *s, uint32_t at, const Llmd__TokenLogp
     to->rank = from->rank;
     to->n_top = from->n_top < cap ? (uint32_t)from->n_top : cap;
     for (uint32_t i = 0; i < to->n_top; i++)
-        s->top[(size_t)at * cap + i] =
-            (struct token_top){ from->top[i]->token, from->top[i]->logprob };
+        top[i] = (struct token_top){ from->top[i]->token, from->top[i]->logprob };
 }
 
 void sequence_append(struct sequence *s, const Llmd__SequenceTokens *msg, uint32_t from)
 {
-    uint32_t n = (uint32_t)msg->n_tokens;
+    uint32_t n = (uint32_t)msg->n_tokens, n_top = s->sampling.top_logprobs;
 
     reserve(s, s->n_tokens + n - from);
     for (uint32_t i = from; i < n; i++) {
         if (s->sampling.want_logprobs)
-            store_logprob(s, s->n_tokens, i < msg->n_logprobs ? msg->logprobs[i] : NULL);
+            store_logprob(&s->logprobs[s->n_tokens], s->top + (size_t)s->n_tokens * n_top, n_top,
+                          i < msg->n_logprobs ? msg->logprobs[i] : NULL);
         s->tokens[s->n_tokens++] = msg->tokens[i];
     }
+}
+
+void sequence_append_prompt(struct sequence *s, const Llmd__SequenceTokens *msg)
+{
+    size_t n_prompt = s->submit.n_prompt, n_top = s->submit.prompt_top_logprobs;
+
+    assert(msg->prompt_index <= s->n_prompt_logprobs);
+    if (!sequence_awaits_prompt(s))
+        return;
+    if (!s->prompt_logprobs) {
+        s->prompt_logprobs = mem_zalloc(n_prompt, sizeof *s->prompt_logprobs);
+        s->prompt_top = mem_zalloc(n_prompt * n_top, sizeof *s->prompt_top);
+    }
+    for (size_t i = s->n_prompt_logprobs - msg->prompt_index;
+         i < msg->n_prompt_logprobs && s->n_prompt_logprobs < n_prompt; i++) {
+        size_t at = s->n_prompt_logprobs++;
+        store_logprob(&s->prompt_logprobs[at], s->prompt_top + at * n_top, (uint32_t)n_top,
+                      msg->prompt_logprobs[i]);
+    }
+}
+
+void sequence_set_embedding(struct sequence *s, const float *values, size_t n)
+{
+    free(s->embedding);
+    s->embedding = mem_alloc(n * sizeof *s->embedding);
+    memcpy(s->embedding, values, n * sizeof *s->embedding);
+    s->n_embedding = (uint32_t)n;
 }

@@ -58,7 +58,14 @@ struct sequence {
     uint32_t n_tokens, tokens_cap;
     struct token_logprob *logprobs; /* [n_tokens] when asked for, owned */
     struct token_top *top;          /* [n_tokens][sampling.top_logprobs], owned */
-    Llmd__Finish finish;            /* FINISH_NONE while it goes on, or when fault is set */
+    /* With submit.want_prompt_logprobs: whole before the first token, in part before that.  Position 0 has
+     * rank 0 and says nothing. */
+    struct token_logprob *prompt_logprobs; /* [n_prompt_logprobs], owned */
+    struct token_top *prompt_top; /* [n_prompt_logprobs][submit.prompt_top_logprobs], owned */
+    uint32_t n_prompt_logprobs;   /* submit.n_prompt when they are whole */
+    float *embedding;             /* [n_embedding], not normalised; with FINISH_EMBEDDED, owned */
+    uint32_t n_embedding;
+    Llmd__Finish finish; /* FINISH_NONE while it goes on, or when fault is set */
     struct fault fault;
     uint64_t queue_ns;
     uint32_t cached_tokens;
@@ -82,6 +89,22 @@ void sequence_fini(struct sequence *s);
 
 /* Append tokens [from, msg->n_tokens) of a message, with their logprobs. */
 void sequence_append(struct sequence *s, const Llmd__SequenceTokens *msg, uint32_t from);
+
+/* Take what a message has of the prompt's log probabilities beyond those that are there.  msg->prompt_index
+ * leaves no gap; what would be more than the prompt is dropped. */
+void sequence_append_prompt(struct sequence *s, const Llmd__SequenceTokens *msg);
+void sequence_set_embedding(struct sequence *s, const float *values, size_t n);
+
+/* Log probabilities of the prompt were asked for, and some are still to come. */
+static inline bool sequence_awaits_prompt(const struct sequence *s)
+{
+    return s->submit.want_prompt_logprobs && s->n_prompt_logprobs < s->submit.n_prompt;
+}
+
+static inline const struct token_top *sequence_prompt_top(const struct sequence *s, uint32_t i)
+{
+    return s->prompt_top + (size_t)i * s->submit.prompt_top_logprobs;
+}
 
 static inline const struct token_top *sequence_top(const struct sequence *s, uint32_t i)
 {

@@ -19,11 +19,9 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-/* Limits of the TGI dialect, and of vLLM's, that are no settings yet. */
+/* Limits of vLLM's dialect that are no settings yet. */
 enum {
-    SERVICE_BEST_OF_MAX = 2,
     SERVICE_STOPS_MAX = 4,
-    SERVICE_TGI_TOP_MAX = 5,
     SERVICE_LOGPROBS_MAX = 20,
     SERVICE_CAUSE_BYTES = 240,
     SERVICE_LOOPS_MAX = 65,

@@ -1,7 +1,8 @@
 /* upstream.c - routing, token dedupe, resubmission and resynchronisation.
  *
  * Three things may happen to a message: it arrives, it arrives twice, it is lost.  Tokens carry their
- * index, so the second is dropped; RESYNC after each HELLO says what is held, so the third is repeated.
+ * index, log probabilities of a prompt too, so the second is dropped; RESYNC after each HELLO says what is
+ * held, so the third is repeated.
  * SUBMIT needs no memory of its own: a sequence on a group's list that the group does not know comes
  * back as FINISH_UNKNOWN, and is sent again with the tokens it already has. */
 #include "gateway/upstream.h"
@@ -489,6 +490,28 @@ static void observe_arrival(struct upstream *u, struct sequence *s, uint32_t n_n
     stat_add(u->config.stats, STAT_gateway_generated_tokens, n_new);
 }
 
+/* An end that may come before everything else has. */
+static bool is_broken_off(const Llmd__SequenceTokens *m)
+{
+    return m->finish == LLMD__FINISH__FINISH_ERROR || m->finish == LLMD__FINISH__FINISH_DEADLINE ||
+           m->finish == LLMD__FINISH__FINISH_CANCELLED;
+}
+
+/* What a message says of the prompt, in order and before any token.  False: some of it is missing before this
+ * message, so it cannot be taken. */
+static bool take_prompt(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
+{
+    bool goes_on = m->n_tokens > 0 || m->finish != LLMD__FINISH__FINISH_NONE;
+
+    if (m->n_prompt_logprobs > 0 && m->prompt_index <= s->n_prompt_logprobs)
+        sequence_append_prompt(s, m);
+    if (m->prompt_index <= s->n_prompt_logprobs &&
+        (!goes_on || is_broken_off(m) || !sequence_awaits_prompt(s)))
+        return true;
+    u->groups[s->group].needs_resync = true;
+    return false;
+}
+
 /* Appends what is new.  False: tokens before these are missing, so none can be taken. */
 static bool take_new_tokens(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
 {
@@ -501,7 +524,7 @@ static bool take_new_tokens(struct upstream *u, struct sequence *s, const Llmd__
     }
     known = s->n_tokens - m->index < n ? s->n_tokens - m->index : n;
     stat_add(u->config.stats, STAT_duplicate_tokens_dropped, known);
-    if (m->index == 0 && n > 0 && s->n_tokens == 0) {
+    if (m->index == 0 && s->n_tokens == 0 && (n > 0 || m->finish != LLMD__FINISH__FINISH_NONE)) {
         s->queue_ns = m->queue_ns;
         s->cached_tokens = m->cached_tokens;
     }
@@ -510,6 +533,14 @@ static bool take_new_tokens(struct upstream *u, struct sequence *s, const Llmd__
         observe_arrival(u, s, n - known);
     }
     return true;
+}
+
+static void take_embedding(struct sequence *s, const Llmd__SequenceTokens *m)
+{
+    if (m->n_embedding > 0)
+        sequence_set_embedding(s, m->embedding, m->n_embedding);
+    else
+        fault_set(&s->fault, FAULT_GENERATION, "", "the worker gave no embedding");
 }
 
 static void take_finish(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
@@ -523,6 +554,8 @@ static void take_finish(struct upstream *u, struct sequence *s, const Llmd__Sequ
                   *m->error ? m->error : "the worker gave no reason");
     else if (m->finish == LLMD__FINISH__FINISH_DEADLINE)
         fault_set(&s->fault, FAULT_TIMEOUT, "", "the request's deadline has passed");
+    else if (m->finish == LLMD__FINISH__FINISH_EMBEDDED)
+        take_embedding(s, m);
     u->groups[g].full_until_ns = 0; /* there may be room again */
 }
 
@@ -530,6 +563,7 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
 {
     struct sequence *s = find(u, m->sequence_id);
     uint32_t n_before;
+    bool awaited_prompt;
 
     if (s && s->state == SEQUENCE_ENDED) /* told again, and known to be over */
         return;
@@ -545,13 +579,14 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
         return;
     }
     n_before = s->n_tokens;
-    if (!take_new_tokens(u, s, m))
+    awaited_prompt = sequence_awaits_prompt(s);
+    if (!take_prompt(u, s, m) || !take_new_tokens(u, s, m))
         return;
     if (s->state == SEQUENCE_SUBMITTED)
         s->state = SEQUENCE_RUNNING;
     if (m->finish != LLMD__FINISH__FINISH_NONE)
         take_finish(u, s, m);
-    else if (s->n_tokens == n_before)
+    else if (s->n_tokens == n_before && awaited_prompt == sequence_awaits_prompt(s))
         return;
     s->on_progress(s);
 }

@@ -13,6 +13,7 @@
 #include "common/mem.h"
 #include "gpu-worker/candidates.h"
 #include "gpu-worker/philox.h"
+#include "gpu-worker/watermark.h"
 
 enum { LANES = 16 };
 
@@ -20,6 +21,7 @@ struct sampler {
     uint32_t vocab_size;
     float *logits;    /* [candidates.cap] the row being changed; -INFINITY past the vocabulary */
     uint32_t *counts; /* [vocab_size] zero between draws */
+    uint32_t *greens; /* [vocab_size] scratch */
     struct candidates candidates;
 };
 
@@ -34,6 +36,7 @@ struct sampler *sampler_new(uint32_t vocab_size)
     for (uint32_t i = 0; i < s->candidates.cap; i++)
         s->logits[i] = -INFINITY;
     s->counts = mem_zalloc(vocab_size, sizeof *s->counts);
+    s->greens = mem_zalloc(vocab_size, sizeof *s->greens);
     return s;
 }
 
@@ -44,6 +47,7 @@ void sampler_free(struct sampler *s)
     candidates_fini(&s->candidates);
     free(s->logits);
     free(s->counts);
+    free(s->greens);
     free(s);
 }
 
@@ -96,6 +100,19 @@ static void apply_bias(struct sampler *s, const Llmd__Sampling *p)
         s->logits[p->logit_bias[i]->token] += p->logit_bias[i]->bias;
 }
 
+static void apply_watermark(struct sampler *s, const struct sampler_input *in)
+{
+    const Llmd__Sampling *p = in->sampling;
+    uint32_t n;
+
+    if (p->watermark_gamma == 0)
+        return;
+    n = watermark_n_green(s->vocab_size, p->watermark_gamma);
+    watermark_green(s->greens, s->vocab_size, n, in->tokens[in->n_prompt + in->n_generated - 1]);
+    for (uint32_t i = 0; i < n; i++)
+        s->logits[s->greens[i]] += p->watermark_delta;
+}
+
 /* Divides what is positive and multiplies what is not (Keskar et al. 2019, arXiv:1909.05858), once for
  * each token of prompt and output. */
 static void apply_repetition(struct sampler *s, const struct sampler_input *in)
@@ -134,11 +151,38 @@ static void apply_frequency_presence(struct sampler *s, const struct sampler_inp
     }
 }
 
+static void mask_all_but(struct sampler *s, const int32_t *ids, size_t n)
+{
+    if (n == 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        s->counts[ids[i]] = 1;
+    for (uint32_t i = 0; i < s->vocab_size; i++) {
+        s->logits[i] = s->counts[i] ? s->logits[i] : -INFINITY;
+        s->counts[i] = 0;
+    }
+}
+
+static void mask_end_of(struct sampler *s, const Llmd__BadWord *word, const int32_t *output,
+                        uint32_t n_output)
+{
+    size_t n_before = word->n_tokens - 1;
+
+    if (n_before <= n_output &&
+        memcmp(output + n_output - n_before, word->tokens, n_before * sizeof *output) == 0)
+        s->logits[word->tokens[n_before]] = -INFINITY;
+}
+
 static void apply_mask(struct sampler *s, const struct sampler_input *in)
 {
+    const Llmd__Sampling *p = in->sampling;
+
     for (int m = 0; m < 2; m++)
         for (size_t i = 0; i < in->masked[m].n; i++)
             s->logits[in->masked[m].ids[i]] = -INFINITY;
+    mask_all_but(s, p->allowed_tokens, p->n_allowed_tokens);
+    for (size_t i = 0; i < p->n_bad_words; i++)
+        mask_end_of(s, p->bad_words[i], in->tokens + in->n_prompt, in->n_generated);
 }
 
 /* The n best of values[0..n_values), ties to the lower index; ids NULL: index is id.  *top is padded
@@ -179,22 +223,22 @@ static uint32_t rank_of(const float *values, uint32_t n, uint32_t index)
     return better + 1;
 }
 
-/* Log softmax of the model's own logits.  Uses the candidates as scratch. */
-static void measure_raw(struct sampler *s, const struct sampler_input *in,
+/* Log softmax of the model's own logits, at out->token.  Uses the candidates as scratch. */
+static void measure_raw(struct sampler *s, const float *logits, uint32_t n_top,
                         struct sampler_output *out)
 {
     uint32_t n = s->vocab_size;
-    float max = -INFINITY;
+    float max;
     double log_sum;
 
-    memcpy(s->logits, in->logits, n * sizeof *s->logits);
+    memcpy(s->logits, logits, n * sizeof *s->logits);
     max = row_max(s);
     candidates_fill(&s->candidates, s->logits, n, max, 1.0f);
     log_sum = (double)max + log(candidates_mass(&s->candidates));
-    out->logprob = (float)((double)in->logits[out->token] - log_sum);
-    out->rank = rank_of(in->logits, n, (uint32_t)out->token);
-    take_top(out->top, in->sampling->top_logprobs, in->logits, NULL, n);
-    for (uint32_t i = 0; i < in->sampling->top_logprobs; i++)
+    out->logprob = (float)((double)logits[out->token] - log_sum);
+    out->rank = rank_of(logits, n, (uint32_t)out->token);
+    take_top(out->top, n_top, logits, NULL, n);
+    for (uint32_t i = 0; i < n_top; i++)
         out->top[i].logprob = (float)((double)out->top[i].logprob - log_sum);
 }
 
@@ -242,6 +286,7 @@ enum sampler_result sampler_draw(struct sampler *s, const struct sampler_input *
     if (!copy_finite(s, in->logits))
         return SAMPLER_NOT_FINITE;
     apply_bias(s, p);
+    apply_watermark(s, in);
     apply_repetition(s, in);
     apply_frequency_presence(s, in);
     apply_mask(s, in);
@@ -262,6 +307,15 @@ enum sampler_result sampler_draw(struct sampler *s, const struct sampler_input *
     if (processed)
         measure_processed(s, in, out, index);
     else if (p->want_logprobs)
-        measure_raw(s, in, out);
+        measure_raw(s, in->logits, p->top_logprobs, out);
+    return SAMPLER_OK;
+}
+
+enum sampler_result sampler_measure(struct sampler *s, const float *logits, uint32_t n_top,
+                                    struct sampler_output *out)
+{
+    if (!copy_finite(s, logits))
+        return SAMPLER_NOT_FINITE;
+    measure_raw(s, logits, n_top, out);
     return SAMPLER_OK;
 }

@@ -3,8 +3,12 @@
  * Order of the steps, as the reference servers have it (vLLM v1 sampler; TGI's logits processors and
  * warpers):
  *
- *   logit_bias -> repetition, frequency, presence penalty -> mask (EOS and stop tokens before
- *   min_tokens) -> greedy: done; else temperature -> top-k -> top-p -> min-p -> typical-p -> draw
+ *   logit_bias, watermark -> repetition, frequency, presence penalty -> mask (EOS and stop tokens before
+ *   min_tokens; all but the allowed tokens; the ends of bad words) -> greedy: done; else temperature -> top-k
+ *   -> top-p -> min-p -> typical-p -> draw
+ *
+ * A bad word's last token is masked where the others are the last generated ones (as vLLM; the prompt does not
+ * count).
  *
  * A filter keeps the best tokens by weight, ties by lower id, and never the empty set.  The draw walks the
  * tokens left in order of id, so no sort is ever needed, only the place of the cut.
@@ -44,7 +48,7 @@ struct sampler_input {
 
 struct sampler_output {
     int32_t token;
-    float logprob;          /* these three only with want_logprobs */
+    float logprob;          /* these three only with want_logprobs, or of a token measured */
     uint32_t rank;          /* 1 = the likeliest */
     struct ledger_top *top; /* caller's, [sampling->top_logprobs], best first; token -1 = no more */
 };
@@ -57,5 +61,11 @@ void sampler_free(struct sampler *s); /* NULL is fine */
 
 enum sampler_result sampler_draw(struct sampler *s, const struct sampler_input *in,
                                  struct sampler_output *out);
+
+/* Measure a token that is there already, of the prompt: out->token is given, its log probability (that of
+ * LOGPROBS_RAW), rank and n_top alternatives are found.  logits: [vocab_size], of the row before it.  Never
+ * SAMPLER_NONE_LEFT. */
+enum sampler_result sampler_measure(struct sampler *s, const float *logits, uint32_t n_top,
+                                    struct sampler_output *out);
 
 #endif

@@ -32,6 +32,19 @@ static bool check_bias(const Llmd__Sampling *p, const struct submit_limits *limi
     return true;
 }
 
+static bool check_bad_words(const Llmd__Sampling *p, const struct submit_limits *limits,
+                            struct err *e)
+{
+    for (size_t i = 0; i < p->n_bad_words; i++) {
+        if (p->bad_words[i]->n_tokens == 0)
+            return err_set(e, ERR_INPUT, 0, "bad_words[%zu] has no token", i);
+        if (!check_ids(p->bad_words[i]->tokens, p->bad_words[i]->n_tokens, limits,
+                       "bad_words token", e))
+            return false;
+    }
+    return true;
+}
+
 /* 0 is off for the repetition penalty; what is on must keep finite logits finite. */
 static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *limits,
                            struct err *e)
@@ -51,7 +64,10 @@ static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *
            check_range(p->typical_p, 0, 1, "typical_p", e) &&
            check_range(p->presence_penalty, -100, 100, "presence_penalty", e) &&
            check_range(p->frequency_penalty, -100, 100, "frequency_penalty", e) &&
-           check_bias(p, limits, e);
+           check_range(p->watermark_gamma, 0, 1, "watermark_gamma", e) &&
+           check_range(p->watermark_delta, -100, 100, "watermark_delta", e) &&
+           check_ids(p->allowed_tokens, p->n_allowed_tokens, limits, "allowed_tokens", e) &&
+           check_bias(p, limits, e) && check_bad_words(p, limits, e);
 }
 
 static bool check_lengths(const Llmd__Submit *s, const struct submit_limits *limits,

@@ -44,11 +44,12 @@ static void answer(struct request *rq)
     struct buf out = { 0 };
     struct reply r;
 
-    for (uint32_t i = 0; i < rq->n_choices; i++) {
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
         struct choice *c = &rq->choices[i];
         Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
         int32_t id = 300 + (int32_t)i;
-        assert(c->prompt->n_ids > 0 && c->seq.submit.max_tokens > 0);
+        assert(c->prompt->n_ids > 0);
+        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation);
         m.tokens = &id;
         m.n_tokens = 1;
         sequence_append(&c->seq, &m, 0);
@@ -64,6 +65,7 @@ static void answer(struct request *rq)
             rq->dialect->token(rq, &rq->choices[i], 0, &out);
         rq->dialect->end(rq, &out);
     } else {
+        request_choose(rq);
         rq->dialect->whole(rq, &r);
     }
     assert(r.status == 200);

@@ -39,6 +39,16 @@ float fake_logprob(uint64_t key, uint32_t i)
     return -(float)(fake_token(key, i) % 64) / 16.0f - 0.0625f; /* exact in binary and decimal */
 }
 
+float fake_prompt_logprob(uint64_t key, uint32_t i)
+{
+    return fake_logprob(~key, i);
+}
+
+float fake_embedding(uint64_t key, Llmd__Pooling pooling, uint32_t i)
+{
+    return fake_logprob(key + (uint64_t)pooling, 1000 + i) + 2;
+}
+
 static struct fake_sequence *find(struct fake_worker *w, uint64_t id)
 {
     struct fake_sequence *s = w->ledger;
@@ -114,47 +124,104 @@ static void send_due_hellos(struct fake_worker *w)
     }
 }
 
+/* One entry with n_top alternatives: `token` is the one of this rank, the others are named by their place. */
+static Llmd__TokenLogprob *new_logprob(int32_t token, float logprob, uint32_t rank, uint32_t n_top)
+{
+    Llmd__TokenLogprob *lp = mem_alloc(sizeof *lp);
+
+    llmd__token_logprob__init(lp);
+    lp->logprob = logprob;
+    lp->rank = rank;
+    lp->top = mem_zalloc(n_top + 1, sizeof *lp->top);
+    lp->n_top = n_top;
+    for (uint32_t k = 0; k < n_top; k++) {
+        lp->top[k] = mem_alloc(sizeof **lp->top);
+        llmd__top_logprob__init(lp->top[k]);
+        lp->top[k]->token = k + 1 == rank ? token : FAKE_FIRST_TOKEN + (int32_t)k;
+        lp->top[k]->logprob = logprob + (float)rank - 1 - (float)k;
+    }
+    return lp;
+}
+
 static void fill_logprobs(const struct fake_sequence *s, uint32_t from, Llmd__SequenceTokens *m)
 {
     m->logprobs = mem_zalloc(m->n_tokens + 1, sizeof *m->logprobs);
     m->n_logprobs = m->n_tokens;
-    for (uint32_t i = 0; i < m->n_tokens; i++) {
-        Llmd__TokenLogprob *lp = mem_alloc(sizeof *lp);
-        llmd__token_logprob__init(lp);
-        lp->logprob = fake_logprob(s->key, from + i);
-        lp->rank = 1;
-        lp->top = mem_zalloc(s->n_top + 1, sizeof *lp->top);
-        lp->n_top = s->n_top;
-        for (uint32_t k = 0; k < s->n_top; k++) {
-            lp->top[k] = mem_alloc(sizeof **lp->top);
-            llmd__top_logprob__init(lp->top[k]);
-            lp->top[k]->token = k == 0 ? s->tokens[from + i] : FAKE_FIRST_TOKEN + (int32_t)k;
-            lp->top[k]->logprob = lp->logprob - (float)k;
-        }
-        m->logprobs[i] = lp;
+    for (uint32_t i = 0; i < m->n_tokens; i++)
+        m->logprobs[i] =
+            new_logprob(s->tokens[from + i], fake_logprob(s->key, from + i), 1, s->n_top);
+}
+
+static void fill_prompt(const struct fake_sequence *s, Llmd__SequenceTokens *m)
+{
+    uint32_t n = s->n_prompt - s->n_prompt_sent;
+
+    m->prompt_index = s->n_prompt_sent;
+    m->n_prompt_logprobs = n < FAKE_PROMPT_PIECE ? n : FAKE_PROMPT_PIECE;
+    m->prompt_logprobs = mem_zalloc(m->n_prompt_logprobs + 1, sizeof *m->prompt_logprobs);
+    for (uint32_t i = 0; i < m->n_prompt_logprobs; i++) {
+        uint32_t at = m->prompt_index + i;
+        m->prompt_logprobs[i] =
+            at == 0
+                ? new_logprob(0, 0, 0, 0)
+                : new_logprob(s->prompt[at], fake_prompt_logprob(s->key, at), 2, s->n_prompt_top);
     }
 }
 
-static void free_logprobs(Llmd__SequenceTokens *m)
+static void free_logprobs(Llmd__TokenLogprob **list, size_t n)
 {
-    for (size_t i = 0; i < m->n_logprobs; i++) {
-        for (size_t k = 0; k < m->logprobs[i]->n_top; k++)
-            free(m->logprobs[i]->top[k]);
-        free(m->logprobs[i]->top);
-        free(m->logprobs[i]);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < list[i]->n_top; k++)
+            free(list[i]->top[k]);
+        free(list[i]->top);
+        free(list[i]);
     }
-    free(m->logprobs);
+    free(list);
+}
+
+static bool send_one(struct fake_worker *w, const struct fake_sequence *s,
+                     Llmd__SequenceTokens *one)
+{
+    Llmd__Tokens m = LLMD__TOKENS__INIT;
+    bool sent;
+
+    one->sequence_id = s->id;
+    m.group = w->group;
+    m.epoch = w->epoch;
+    m.sequences = &one;
+    m.n_sequences = 1;
+    sent = link_send(w->link, s->peer, MSG_TOKENS, &m);
+    if (atomic_load(&w->sends_twice))
+        link_send(w->link, s->peer, MSG_TOKENS, &m);
+    return sent;
+}
+
+/* The log probabilities of its prompt that were not sent yet, in pieces.  False: the gateway is behind. */
+static bool send_prompt(struct fake_worker *w, struct fake_sequence *s)
+{
+    while (s->n_prompt_sent < s->n_prompt) {
+        Llmd__SequenceTokens one = LLMD__SEQUENCE_TOKENS__INIT;
+        bool sent;
+        fill_prompt(s, &one);
+        sent = send_one(w, s, &one);
+        free_logprobs(one.prompt_logprobs, one.n_prompt_logprobs);
+        if (!sent)
+            return false;
+        s->n_prompt_sent += (uint32_t)one.n_prompt_logprobs;
+        w->n_prompt_logprobs += (uint32_t)one.n_prompt_logprobs;
+    }
+    return true;
 }
 
 static void send_tokens(struct fake_worker *w, struct fake_sequence *s, uint32_t from)
 {
     Llmd__SequenceTokens one = LLMD__SEQUENCE_TOKENS__INIT;
-    Llmd__SequenceTokens *list[1] = { &one };
-    Llmd__Tokens m = LLMD__TOKENS__INIT;
+    float embedding[FAKE_EMBEDDING];
     char error[] = "injected failure";
     char none[] = "";
 
-    one.sequence_id = s->id;
+    if (!send_prompt(w, s))
+        return;
     one.index = from;
     one.tokens = s->tokens + from;
     one.n_tokens = s->n_tokens - from;
@@ -163,17 +230,17 @@ static void send_tokens(struct fake_worker *w, struct fake_sequence *s, uint32_t
     one.queue_ns = 1000000;
     if (s->want_logprobs)
         fill_logprobs(s, from, &one);
-    m.group = w->group;
-    m.epoch = w->epoch;
-    m.sequences = list;
-    m.n_sequences = 1;
-    if (link_send(w->link, s->peer, MSG_TOKENS, &m)) { /* else the gateway is behind: again later */
+    if (s->finish == LLMD__FINISH__FINISH_EMBEDDED) {
+        one.embedding = embedding;
+        one.n_embedding = FAKE_EMBEDDING;
+        for (uint32_t i = 0; i < FAKE_EMBEDDING; i++)
+            embedding[i] = fake_embedding(s->key, s->pooling, i);
+    }
+    if (send_one(w, s, &one)) { /* else the gateway is behind: again later */
         s->n_sent = s->n_tokens;
         s->finish_sent = s->finish != LLMD__FINISH__FINISH_NONE;
     }
-    if (atomic_load(&w->sends_twice))
-        link_send(w->link, s->peer, MSG_TOKENS, &m);
-    free_logprobs(&one);
+    free_logprobs(one.logprobs, one.n_logprobs);
 }
 
 static void send_unknown(struct fake_worker *w, uint32_t peer, uint64_t id)
@@ -199,6 +266,7 @@ static void deliver_from(struct fake_worker *w, struct fake_sequence *s, uint32_
 {
     s->peer = peer;
     s->n_sent = n_held < s->n_tokens ? (uint32_t)n_held : s->n_tokens;
+    s->n_prompt_sent = s->wants_prompt && n_held == 0 ? 0 : s->n_prompt;
     s->finish_sent = false;
     if (s->n_sent < s->n_tokens || s->finish != LLMD__FINISH__FINISH_NONE)
         send_tokens(w, s, s->n_sent);
@@ -234,6 +302,12 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
         w->ledger = s;
         w->n_live++;
         s->id = m->sequence_id;
+        assert(m->n_prompt <= FAKE_TOKENS_MAX);
+        memcpy(s->prompt, m->prompt, m->n_prompt * sizeof *s->prompt);
+        s->n_prompt = (uint32_t)m->n_prompt;
+        s->wants_prompt = m->want_prompt_logprobs;
+        s->n_prompt_top = m->prompt_top_logprobs;
+        s->pooling = m->pooling;
         s->max_tokens = m->max_tokens < FAKE_TOKENS_MAX ? m->max_tokens : FAKE_TOKENS_MAX;
         s->min_tokens = m->min_tokens;
         s->key =
@@ -335,9 +409,13 @@ static void receive_all(struct fake_worker *w)
 
 static void make_token(struct fake_worker *w, struct fake_sequence *s)
 {
-    uint32_t eos_at = atomic_load(&w->eos_at), fail_at = atomic_load(&w->fail_at);
-    uint32_t i = s->n_tokens++;
+    uint32_t eos_at = atomic_load(&w->eos_at), fail_at = atomic_load(&w->fail_at), i;
 
+    if (s->max_tokens == 0) {
+        s->finish = s->pooling ? LLMD__FINISH__FINISH_EMBEDDED : LLMD__FINISH__FINISH_LENGTH;
+        return;
+    }
+    i = s->n_tokens++;
     s->tokens[i] = fake_token(s->key, i);
     if (s->is_scripted)
         s->tokens[i] = (unsigned char)fake_script[i] + FAKE_BYTE_TOKEN;

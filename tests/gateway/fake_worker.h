@@ -12,6 +12,8 @@
 #include "proto/link.h"
 
 enum { FAKE_PEERS_MAX = 16 };
+enum { FAKE_PROMPT_PIECE = 2 }; /* log probabilities of a prompt in one message */
+enum { FAKE_EMBEDDING = 8 };    /* its length */
 enum { FAKE_TOKENS_MAX = 4096, FAKE_FIRST_TOKEN = 300, FAKE_N_TOKENS = 1500, FAKE_EOS = 2 };
 
 struct fake_sequence {
@@ -22,8 +24,12 @@ struct fake_sequence {
     uint32_t n_tokens, n_sent, max_tokens, min_tokens;
     uint64_t key; /* of prompt and seed */
     bool is_scripted;
-    bool ignore_eos, want_logprobs;
+    bool ignore_eos, want_logprobs, wants_prompt;
     uint32_t n_top;
+    int32_t prompt[FAKE_TOKENS_MAX];
+    uint32_t n_prompt, n_prompt_top;
+    uint32_t n_prompt_sent; /* log probabilities of the prompt; n_prompt when none are wanted */
+    Llmd__Pooling pooling;
     Llmd__Finish finish;
     bool finish_sent;
 };
@@ -53,6 +59,7 @@ struct fake_worker {
     /* what it saw */
     _Atomic uint32_t n_submits, n_cancels, n_acks, n_resyncs, n_connects, n_held_listed;
     _Atomic uint32_t n_resubmitted_tokens; /* Submit.generated */
+    _Atomic uint32_t n_prompt_logprobs;    /* sent, again included */
     _Atomic uint32_t n_live;               /* sequences in the ledger */
 };
 
@@ -65,6 +72,9 @@ extern const char fake_script[];
 uint64_t fake_key(const int32_t *prompt, size_t n, uint64_t seed);
 int32_t fake_token(uint64_t key, uint32_t i);
 float fake_logprob(uint64_t key, uint32_t i);
+/* Of the prompt's token i > 0; its rank is 2, and it is the second of the alternatives. */
+float fake_prompt_logprob(uint64_t key, uint32_t i);
+float fake_embedding(uint64_t key, Llmd__Pooling pooling, uint32_t i);
 
 bool fake_worker_open(struct fake_worker *w, const char *instance, uint32_t group, struct err *e);
 void fake_worker_close(struct fake_worker *w);

@@ -31,6 +31,10 @@ llmd_test(NAME test_adoption
   LIBS proto
   TIMEOUT 240 LABELS proc)
 add_dependencies(test_adoption fake_child llmd)
+llmd_test(NAME test_openai
+  SOURCES proc/test_openai.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto

@@ -106,6 +106,12 @@ static void add_whole_answers(void)
     talk_post(new_talk("completions"), "/v1/completions", "",
               "{\"prompt\":[\"a\",\"b c\"],\"max_tokens\":30,\"seed\":2,\"n\":2,\"logprobs\":1}",
               "close");
+    talk_post(new_talk("completions best_of"), "/v1/completions", "",
+              "{\"prompt\":\"Six\",\"max_tokens\":30,\"seed\":2,\"n\":2,\"best_of\":6}", "close");
+    talk_post(new_talk("beam search"), "/v1/completions", "",
+              "{\"prompt\":[\"Three\",\"beams\"],\"max_tokens\":14,\"n\":3,\"logprobs\":2,"
+              "\"use_beam_search\":true}",
+              "close");
     t = new_talk("slow reader of a whole answer");
     talk_post(t, "/v1/completions", "",
               "{\"prompt\":\"Slow\",\"max_tokens\":300,\"seed\":9,\"logprobs\":20,\"n\":4}",
@@ -424,6 +430,7 @@ static void answers_are_the_same_over_deaths_at_narrow_places(void **state)
         { "gateway.write", { 1, 20, 200, 600 } }, { "gateway.written", { 1, 20, 200, 600 } },
         { "gateway.done", { 1, 3, 7 } },          { "gateway.shut", { 1, 6, 12, 18 } },
         { "gateway.closed", { 1, 6, 12, 18 } },   { "gateway.adopt", { 1, 3, 5 } },
+        { "gateway.beams", { 1, 9, 20, 28 } },
     };
     char text[64];
 

@@ -7,4 +7,5 @@ llmd_test(NAME test_fault_point SOURCES unit/test_fault_point.c LIBS common LABE
 llmd_test(NAME test_fdpass SOURCES unit/test_fdpass.c LIBS common LABELS unit)
 llmd_test(NAME test_file SOURCES unit/test_file.c LIBS common LABELS unit)
 llmd_test(NAME test_json SOURCES unit/test_json.c LIBS common LABELS unit)
+llmd_test(NAME test_json_wide SOURCES unit/test_json_wide.c LIBS common LABELS unit)
 llmd_test(NAME test_utf8 SOURCES unit/test_utf8.c LIBS common LABELS unit)

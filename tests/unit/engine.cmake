@@ -1,5 +1,6 @@
 # The engine half of gpu-worker/, over a fake runtime, and the real llm-worker process.
 llmd_test(NAME test_philox SOURCES unit/test_philox.c LIBS engine LABELS unit)
+llmd_test(NAME test_watermark SOURCES unit/test_watermark.c LIBS engine LABELS unit)
 llmd_test(NAME test_sampler SOURCES unit/test_sampler.c unit/naive_sampler.c LIBS engine LABELS unit)
 llmd_test(NAME test_kvcache SOURCES unit/test_kvcache.c unit/sequence_fixture.c LIBS engine LABELS unit)
 llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixture.c LIBS engine

@@ -9,6 +9,7 @@ target_compile_definitions(gateway_harness PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 llmd_test(NAME test_stop_match SOURCES unit/test_stop_match.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_fields SOURCES unit/test_fields.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_beam_search SOURCES unit/test_beam_search.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_dialects SOURCES unit/test_dialects.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat SOURCES unit/test_chat.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat_text SOURCES unit/test_chat_text.c LIBS gateway_core LABELS unit)

@@ -44,6 +44,7 @@ static void expect_whole(struct rig *r, const char *want)
     struct reply reply;
 
     reply_init(&reply);
+    request_choose(&r->rq);
     r->rq.dialect->whole(&r->rq, &reply);
     assert_int_equal(reply.status, 200);
     assert_string_equal(reply.body.data, want);
@@ -171,10 +172,11 @@ static void tgi_best_of_returns_the_likelier(void **state)
     assert_true(rig_parse(r, &dialect_tgi, TGI_GENERATE,
                           "{\"inputs\":\"the\",\"parameters\":{\"best_of\":2,\"do_sample\":true,"
                           "\"max_new_tokens\":3}}"));
-    assert_int_equal(r->rq.n_choices, 2);
+    assert_int_equal(r->rq.n_candidates, 2);
     assert_true(r->rq.choices[0].seq.sampling.seed != r->rq.choices[1].seq.sampling.seed);
     rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH); /* mean -1.0 */
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_EOS);    /* -0.5 */
+    request_choose(&r->rq);
     expect_header(r, "x-generated-tokens", "1");
     expect_whole(r, "{\"generated_text\":\"\"}");
 }
@@ -314,6 +316,307 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Four run for each prompt, two are shown, the likelier first; what the others cost is not counted. */
+static void completions_show_the_best_of_each_prompt(void **state)
+{
+    struct rig *r = *state;
+    const int32_t ids[] = { DOG, RAN, DOT, THE };
+    static const uint32_t n_tokens[] = { 3, 1, 4, 2, 2, 3, 4, 1 };
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[\"the\",\"dog\"],\"n\":2,\"best_of\":4}"));
+    assert_int_equal(r->rq.n_candidates, 8);
+    assert_int_equal(r->rq.n_choices, 4);
+    assert_true(r->rq.sampling.want_logprobs);
+    for (uint32_t i = 0; i < 8; i++) /* the sum falls with every token */
+        rig_tokens(r, i, ids, n_tokens[i], LLMD__FINISH__FINISH_LENGTH);
+    request_choose(&r->rq);
+    request_choose(&r->rq); /* a pure function */
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    assert_ptr_equal(request_choice(&r->rq, 1), &r->rq.choices[3]);
+    assert_ptr_equal(request_choice(&r->rq, 2), &r->rq.choices[7]);
+    assert_ptr_equal(request_choice(&r->rq, 3), &r->rq.choices[4]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(reply.body.data, "[{\"index\":0,\"text\":\" dog\","));
+    assert_non_null(strstr(reply.body.data, ",{\"index\":3,\"text\":\" dog ran\","));
+    assert_non_null(strstr(reply.body.data, "\"completion_tokens\":6,"));
+    assert_null(strstr(reply.body.data, "token_logprobs")); /* nobody asked for them */
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Mean and sum differ about long answers; of equals the first is taken. */
+static void the_best_is_chosen_by_the_dialects_rule(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":1,\"best_of\":3}"));
+    for (uint32_t i = 0; i < 3; i++)
+        rig_tokens(r, i, dog_ran, i == 0 ? 1 : 3, LLMD__FINISH__FINISH_LENGTH);
+    for (uint32_t k = 0; k < 3; k++)
+        r->rq.choices[2].seq.logprobs[k].logprob = r->rq.choices[1].seq.logprobs[k].logprob =
+            -0.25f;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[0]); /* -0.5 against -0.75 */
+    r->rq.best_rule = BEST_BY_MEAN;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    rig_done(r);
+}
+
+static void best_of_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":3,\"best_of\":2}", 400,
+        "{\"error\":{\"message\":\"best_of must be greater than or equal to n, got n=3 and "
+        "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+        "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"temperature\":0}", 400,
+                 "{\"error\":{\"message\":\"best_of must be 1 when using greedy sampling, got 2. "
+                 "(parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"stream\":true}", 400,
+                 "{\"error\":{\"message\":\"best_of must be equal to n when streaming, got n=1 and "
+                 "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":129}", 400,
+                 "{\"error\":{\"message\":\"prompts times n must be at most 128, got 129\","
+                 "\"type\":\"BadRequestError\",\"param\":\"n\",\"code\":400}}");
+}
+
+static void expect_run(const struct rig *r, size_t at, const int32_t *ids, size_t n)
+{
+    const Llmd__BadWord *run = r->rq.sampling.bad_words[at];
+
+    assert_int_equal(run->n_tokens, n);
+    assert_memory_equal(run->tokens, ids, n * sizeof *ids);
+}
+
+static void completions_restrict_tokens(void **state)
+{
+    struct rig *r = *state;
+    const int32_t the[] = { THE }, dog_runs[] = { DOG, RAN };
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"allowed_token_ids\":[5,533],\"bad_words\":"
+                          "[\"the\",\"  dog ran\"],\"stop_token_ids\":[7,99999,8]}"));
+    assert_int_equal(r->rq.sampling.n_allowed_tokens, 2);
+    assert_int_equal(r->rq.sampling.allowed_tokens[1], 533);
+    assert_int_equal(r->rq.n_stop_tokens, 2); /* an id that is none can never come */
+    assert_int_equal(r->rq.stop_tokens[1], 8);
+    assert_int_equal(r->rq.sampling.n_bad_words, 2);
+    expect_run(r, 0, the, 1);
+    expect_run(r, 1, dog_runs, 2);
+    rig_done(r);
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"allowed_token_ids\":[]}",
+                 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids is not None and empty!\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"allowed_token_ids\":[99999]}", 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids contains out-of-vocab token id!\","
+                 "\"type\":\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"bad_words\":[\"\"]}", 400,
+                 "{\"error\":{\"message\":\"bad_words cannot contain an empty string.\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"bad_words\",\"code\":400}}");
+}
+
+static void beam_search_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"use_beam_search\":true,"
+                          "\"temperature\":0,\"length_penalty\":2,\"early_stopping\":true}"));
+    assert_int_equal(r->rq.beam.width, 3);
+    assert_int_equal(r->rq.n_candidates, 2);
+    assert_true(r->rq.beam.length_penalty == 2 && r->rq.beam.stops_early);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"use_beam_search\":true,\"stream\":true}", 400,
+        "{\"error\":{\"message\":\"Streaming is not currently supported with beam search\","
+        "\"type\":\"BadRequestError\",\"param\":\"stream\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"early_stopping\":\"soon\"}", 400,
+                 "{\"error\":{\"message\":\"early_stopping must be True, False, or 'never'.\","
+                 "\"type\":\"BadRequestError\",\"param\":\"early_stopping\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":11}", 400,
+                 "{\"error\":{\"message\":\"Requested sample logprobs of 22, which is greater than "
+                 "max allowed: 20 (parameter=n, value=11)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"n\",\"code\":400}}");
+}
+
+/* Ids without names are easier to read here: 1 is <s>. */
+static void completions_echo_with_logprobs_of_the_prompt(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"echo\":true,\"logprobs\":1,\"max_tokens\":1,"
+                          "\"return_tokens_as_token_ids\":true}"));
+    assert_true(r->rq.choices[0].seq.submit.want_prompt_logprobs);
+    assert_int_equal(r->rq.choices[0].seq.submit.prompt_top_logprobs, 1);
+    rig_prompt(r, 0);
+    rig_tokens(r, 0, &dog_ran[2], 1, LLMD__FINISH__FINISH_LENGTH);
+    expect_whole(
+        r,
+        "{\"id\":\"cmpl-0000000000000abc\",\"object\":\"text_completion\",\"created\":"
+        "1760000000,\"model\":\"stories-demo\",\"choices\":[{\"index\":0,\"text\":\"the dog ran.\","
+        "\"logprobs\":{\"text_offset\":[0,12,24,36],\"token_logprobs\":[null,-0.25,-0.5,-0.5],"
+        "\"tokens\":[\"token_id:264\",\"token_id:533\",\"token_id:607\",\"token_id:1985\"],"
+        "\"top_logprobs\":[null,{\"token_id:533\":-0.25,\"token_id:101\":-0.125},"
+        "{\"token_id:607\":-0.5,\"token_id:102\":-0.125},{\"token_id:1985\":-0.5}]},"
+        "\"finish_reason\":\"length\",\"stop_reason\":null,\"token_ids\":null,"
+        "\"prompt_logprobs\":[null,{\"533\":{\"logprob\":-0.25,\"rank\":2,\"decoded_token\":\" "
+        "dog\"},"
+        "\"101\":{\"logprob\":-0.125,\"rank\":1,\"decoded_token\":\"b\"}},"
+        "{\"607\":{\"logprob\":-0.5,\"rank\":3,\"decoded_token\":\" ran\"},"
+        "\"102\":{\"logprob\":-0.125,\"rank\":1,\"decoded_token\":\"c\"}}],"
+        "\"prompt_token_ids\":null,\"routed_experts\":null}],"
+        "\"service_tier\":null,\"system_fingerprint\":\"fp\",\"usage\":{\"prompt_tokens\":3,"
+        "\"total_tokens\":4,\"completion_tokens\":1,\"prompt_tokens_details\":null,"
+        "\"completion_tokens_details\":null},\"kv_transfer_params\":null,"
+        "\"ec_transfer_params\":null,\"metrics\":null}");
+}
+
+/* The first event has the prompt's lists, the next goes on with the offsets. */
+static void completions_stream_the_echoed_logprobs_once(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533],\"echo\":true,\"logprobs\":0,\"stream\":true,"
+                          "\"max_tokens\":2}"));
+    rig_prompt(r, 0);
+    rig_tokens(r, 0, &dog_ran[1], 2, LLMD__FINISH__FINISH_LENGTH);
+    expect_stream(
+        r, CHUNK
+        "{\"index\":0,\"text\":\"the dog ran\",\"logprobs\":{\"text_offset\":[0,4,8],"
+        "\"token_logprobs\":[null,-0.25,-0.5],\"tokens\":[\" the\",\" dog\",\" ran\"],"
+        "\"top_logprobs\":[null,{\" dog\":-0.25},{\" ran\":-0.5}]},\"finish_reason\":null,"
+        "\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}]}\n\n|" CHUNK
+        "{\"index\":0,\"text\":\".\",\"logprobs\":{\"text_offset\":[12],\"token_logprobs\":[-1.0],"
+        "\"tokens\":[\".\"],\"top_logprobs\":[{\".\":-1.0}]},\"finish_reason\":\"length\","
+        "\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}],"
+        "\"system_fingerprint\":\"fp\"}\n\n|data: [DONE]\n\n");
+}
+
+/* No token is generated for it, but the worker reads it. */
+static void completions_measure_a_prompt_alone(void **state)
+{
+    struct rig *r = *state;
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533],\"echo\":true,\"logprobs\":0,\"max_tokens\":0}"));
+    assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 0);
+    rig_prompt(r, 0);
+    r->rq.choices[0].seq.finish = LLMD__FINISH__FINISH_LENGTH;
+    r->rq.choices[0].seq.state = SEQUENCE_ENDED;
+    choice_take(&r->rq.choices[0]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(
+        reply.body.data, "\"text\":\"the dog\",\"logprobs\":{\"text_offset\":[0,4],"
+                         "\"token_logprobs\":[null,-0.25],\"tokens\":[\" the\",\" dog\"],"
+                         "\"top_logprobs\":[null,{\" dog\":-0.25}]},\"finish_reason\":\"length\""));
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+static void prompt_logprobs_have_their_rules(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"prompt_logprobs\":0,\"stream\":true}"));
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_chat, 0,
+                          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+                          "\"prompt_logprobs\":3}"));
+    assert_int_equal(r->rq.choices[0].seq.submit.prompt_top_logprobs, 3);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"prompt_logprobs\":1,\"stream\":true}", 400,
+        "{\"error\":{\"message\":\"`prompt_logprobs` are not available when `stream=True`.\","
+        "\"type\":\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"prompt_logprobs\":-2}",
+                 400,
+                 "{\"error\":{\"message\":\"`prompt_logprobs` must be a positive value or -1.\","
+                 "\"type\":\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"prompt_logprobs\":-1}", 400,
+        "{\"error\":{\"message\":\"Requested prompt logprobs of 2048, which is greater than "
+        "max allowed: 20 (parameter=prompt_logprobs, value=2048)\",\"type\":"
+        "\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"echo\":true,\"logprobs\":1,\"use_beam_search\":true}", 400,
+        "{\"error\":{\"message\":\"logprobs of an echoed prompt are not supported with beam "
+        "search\",\"type\":\"BadRequestError\",\"param\":\"logprobs\",\"code\":400}}");
+}
+
+/* Byte-level models spell a word behind a space with another token: both are forbidden, but not a
+ * spelling that is the bare space and then the word. */
+static void bad_words_are_spelled_with_and_without_a_space(void **state)
+{
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"b\",\"vocab\":{\"a\":0,\"b\":1,\"\u0120\":2,"
+        "\"\u0120a\":3},"
+        "\"merges\":[\"\u0120 a\"]},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+        "false,\"trim_offsets\":true,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"}}";
+    const int32_t plain[] = { 0, 1 }, spaced[] = { 3, 1 }, b[] = { 1 };
+    struct rig *r = *state;
+    struct tokenizer *demo = r->service.tokenizer;
+    struct err e;
+
+    r->service.tokenizer = tokenizer_open_json(json, sizeof json - 1, NULL, 0, &e);
+    if (!r->service.tokenizer)
+        fail_msg("%s", e.msg);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[1],\"bad_words\":[\"ab\",\"b\"]}"));
+    assert_int_equal(r->rq.sampling.n_bad_words, 3);
+    expect_run(r, 0, plain, 2);
+    expect_run(r, 1, spaced, 2);
+    expect_run(r, 2, b, 1);
+    rig_done(r);
+    tokenizer_close(r->service.tokenizer);
+    r->service.tokenizer = demo;
+}
+
+static void prompts_are_cut_on_the_side_that_is_named(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"right\"}"));
+    assert_int_equal(r->rq.prompts[0].n_ids, 2);
+    assert_int_equal(r->rq.prompts[0].ids[0], THE);
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"left\"}"));
+    assert_int_equal(r->rq.prompts[0].ids[0], DOG);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":[264],\"truncate_prompt_tokens\":1,\"truncation_side\":\"up\"}", 400,
+        "{\"error\":{\"message\":\"1 validation error:\\n  {'type': 'literal_error', 'loc': "
+        "('body', 'truncation_side'), 'msg': \\\"Input should be 'left' or 'right'\\\"}\","
+        "\"type\":\"Bad Request\",\"param\":\"body.truncation_side\",\"code\":400}}");
+}
+
 /* Clients made for one endpoint have no model to name, and send its address. */
 static void completions_take_an_address_for_the_model(void **state)
 {
@@ -407,9 +710,6 @@ static void harmless_parameters_are_taken(void **state)
                           "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
                           "\"tool_choice\":\"none\"}"));
     rig_done(r);
-    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
-                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
-                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
 }
 
 static void an_aborted_answer_says_so(void **state)
@@ -492,6 +792,17 @@ int main(void)
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_show_the_best_of_each_prompt),
+        cmocka_unit_test(the_best_is_chosen_by_the_dialects_rule),
+        cmocka_unit_test(best_of_has_its_rules),
+        cmocka_unit_test(completions_restrict_tokens),
+        cmocka_unit_test(beam_search_has_its_rules),
+        cmocka_unit_test(completions_echo_with_logprobs_of_the_prompt),
+        cmocka_unit_test(completions_stream_the_echoed_logprobs_once),
+        cmocka_unit_test(completions_measure_a_prompt_alone),
+        cmocka_unit_test(prompt_logprobs_have_their_rules),
+        cmocka_unit_test(bad_words_are_spelled_with_and_without_a_space),
+        cmocka_unit_test(prompts_are_cut_on_the_side_that_is_named),
         cmocka_unit_test(completions_take_an_address_for_the_model),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),

@@ -510,7 +510,9 @@ static void spoil(struct client_request *r, int what)
 {
     static const int32_t outside[] = { 1, FAKE_VOCAB }, negative[] = { 1, -1 };
     static int32_t long_prompt[512];
+    static Llmd__BadWord word, *words[] = { &word };
 
+    llmd__bad_word__init(&word);
     switch (what) {
     case 0:
         r->n_prompt = 0;
@@ -572,6 +574,27 @@ static void spoil(struct client_request *r, int what)
         r->n_generated = 7;
         r->max_tokens = 6;
         break;
+    case 18:
+        r->sampling.watermark_gamma = 1.1f;
+        break;
+    case 19:
+        r->sampling.watermark_gamma = 0.5f;
+        r->sampling.watermark_delta = NAN;
+        break;
+    case 20:
+        r->sampling.allowed_tokens = (int32_t *)(uintptr_t)outside;
+        r->sampling.n_allowed_tokens = 2;
+        break;
+    case 21:
+        r->sampling.bad_words = words; /* without a token */
+        r->sampling.n_bad_words = 1;
+        break;
+    case 22:
+        word.tokens = (int32_t *)(uintptr_t)negative;
+        word.n_tokens = 2;
+        r->sampling.bad_words = words;
+        r->sampling.n_bad_words = 1;
+        break;
     default: /* too long */
         for (int i = 0; i < 512; i++)
             long_prompt[i] = 5;
@@ -582,7 +605,7 @@ static void spoil(struct client_request *r, int what)
 
 static void requests_out_of_range_are_refused(void **state)
 {
-    enum { N = 19 };
+    enum { N = 24 };
     struct fixture f;
 
     (void)state;

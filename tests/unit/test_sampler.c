@@ -14,6 +14,7 @@
 #include "common/mem.h"
 #include "gpu-worker/candidates.h"
 #include "gpu-worker/philox.h"
+#include "gpu-worker/watermark.h"
 #include "naive_sampler.h"
 
 enum { SMALL = 16, TOP_MAX = 20 };
@@ -85,6 +86,103 @@ static void bias_and_mask_move_the_choice(void **state)
     assert_int_equal(draw(&f), 11);
     f.in.masked[1] = (struct sampler_ids){ masked, 2 };
     assert_int_equal(draw(&f), 9);
+    sampler_free(f.sampler);
+}
+
+static void only_allowed_tokens_are_chosen(void **state)
+{
+    struct fixture f;
+    int32_t allowed[] = { 14, 3, 14 };
+
+    (void)state;
+    fixture_init(&f);
+    f.sampling.allowed_tokens = allowed;
+    f.sampling.n_allowed_tokens = 3;
+    assert_int_equal(draw(&f), f.logits[3] > f.logits[14] ? 3 : 14);
+    f.sampling.temperature = 2;
+    for (f.sampling.seed = 0; f.sampling.seed < 50; f.sampling.seed++)
+        assert_true(draw(&f) == 3 || f.out.token == 14);
+    f.sampling.n_allowed_tokens = 0; /* none is all */
+    f.sampling.temperature = 0;
+    assert_int_equal(draw(&f), 4);
+    sampler_free(f.sampler);
+}
+
+/* vLLM: the last id is masked where the ids before it are the last ones generated; the prompt does not count. */
+static void a_bad_word_is_never_completed(void **state)
+{
+    struct fixture f;
+    Llmd__BadWord word = LLMD__BAD_WORD__INIT, *words[] = { &word };
+    int32_t ids[] = { 7, 9, 4 };
+
+    (void)state;
+    fixture_init(&f);
+    memcpy(f.tokens, (int32_t[]){ 7, 9, 7, 9 }, 4 * sizeof *f.tokens);
+    word.tokens = ids;
+    word.n_tokens = 3;
+    f.sampling.bad_words = words;
+    f.sampling.n_bad_words = 1;
+    f.in.n_prompt = 4;
+    assert_int_equal(draw(&f), 4); /* behind a prompt that ends with 7, 9 */
+    f.in.n_prompt = 3;
+    f.in.n_generated = 1;
+    assert_int_equal(draw(&f), 4); /* half of it is the prompt's */
+    f.in.n_prompt = 2;
+    f.in.n_generated = 2;
+    assert_int_not_equal(draw(&f), 4);
+    f.tokens[3] = 8;
+    assert_int_equal(draw(&f), 4);
+    word.tokens = ids + 2;
+    word.n_tokens = 1;
+    assert_int_not_equal(draw(&f), 4);
+    sampler_free(f.sampler);
+}
+
+/* A detector's view: of the greens behind the token before, and with a large delta of nothing else. */
+static void a_watermark_draws_greens(void **state)
+{
+    struct fixture f;
+    uint32_t greens[SMALL], n = watermark_n_green(SMALL, 0.25f), n_green = 0;
+
+    (void)state;
+    fixture_init(&f);
+    f.sampling.temperature = 1;
+    f.sampling.watermark_gamma = 0.25f;
+    f.in.n_prompt = 1;
+    for (uint32_t round = 0; round < 200; round++) {
+        f.tokens[round % 2] = (int32_t)(round % SMALL);
+        f.in.n_generated = round % 2;
+        f.sampling.seed = round;
+        f.sampling.watermark_delta = round < 100 ? 20.0f : 0;
+        watermark_green(greens, SMALL, n, f.tokens[round % 2]);
+        draw(&f);
+        for (uint32_t i = 0; i < n; i++)
+            n_green += round < 100 && greens[i] == (uint32_t)f.out.token;
+    }
+    assert_int_equal(n_green, 100);
+    sampler_free(f.sampler);
+}
+
+static void a_token_of_the_prompt_is_measured_as_a_drawn_one(void **state)
+{
+    struct fixture f;
+    struct ledger_top top[3];
+    struct sampler_output measured = { .top = top };
+
+    (void)state;
+    fixture_init(&f);
+    f.sampling.temperature = 1.5f;
+    f.sampling.want_logprobs = true;
+    f.sampling.top_logprobs = 3;
+    for (f.sampling.seed = 0; f.sampling.seed < 20; f.sampling.seed++) {
+        measured.token = draw(&f);
+        assert_int_equal(sampler_measure(f.sampler, f.logits, 3, &measured), SAMPLER_OK);
+        assert_true(measured.logprob == f.out.logprob);
+        assert_int_equal(measured.rank, f.out.rank);
+        assert_memory_equal(top, f.top, sizeof top);
+    }
+    f.logits[2] = NAN;
+    assert_int_equal(sampler_measure(f.sampler, f.logits, 3, &measured), SAMPLER_NOT_FINITE);
     sampler_free(f.sampler);
 }
 
@@ -395,6 +493,10 @@ int main(void)
         cmocka_unit_test(exp_is_accurate),
         cmocka_unit_test(greedy_takes_the_lowest_id_of_equals),
         cmocka_unit_test(bias_and_mask_move_the_choice),
+        cmocka_unit_test(only_allowed_tokens_are_chosen),
+        cmocka_unit_test(a_bad_word_is_never_completed),
+        cmocka_unit_test(a_watermark_draws_greens),
+        cmocka_unit_test(a_token_of_the_prompt_is_measured_as_a_drawn_one),
         cmocka_unit_test(masking_everything_is_an_answer_not_a_crash),
         cmocka_unit_test(rows_that_are_not_finite_are_refused),
         cmocka_unit_test(repetition_divides_positive_and_multiplies_negative),

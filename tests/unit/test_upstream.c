@@ -313,6 +313,152 @@ static void cancelled_sequences_are_forgotten_everywhere(void **state)
     close_house();
 }
 
+/* ---- what is said of the prompt ---- */
+
+enum { N_LONG = 40, N_TOP = 3 };
+
+static int32_t long_prompt[N_LONG];
+
+static void prepare_long(struct sequence *s, uint64_t id)
+{
+    for (int k = 0; k < N_LONG; k++)
+        long_prompt[k] = 5 * k + 1;
+    *s = (struct sequence){ 0 };
+    sequence_init(s);
+    s->id = id;
+    s->submit.prompt = long_prompt;
+    s->submit.n_prompt = N_LONG;
+    s->submit.max_tokens = MAX_TOKENS;
+    s->sampling.seed = 99;
+    s->sampling.temperature = 1;
+    s->submit.want_prompt_logprobs = true;
+    s->submit.prompt_top_logprobs = N_TOP;
+    s->on_progress = on_progress;
+    s->owner = &house;
+}
+
+static void expect_prompt(const struct sequence *s)
+{
+    uint64_t key = fake_key(long_prompt, N_LONG, 99);
+
+    assert_false(sequence_awaits_prompt(s));
+    assert_int_equal(s->n_prompt_logprobs, N_LONG);
+    assert_int_equal(s->prompt_logprobs[0].rank, 0);
+    assert_int_equal(s->prompt_logprobs[0].n_top, 0);
+    for (uint32_t i = 1; i < N_LONG; i++) {
+        assert_true(s->prompt_logprobs[i].logprob == fake_prompt_logprob(key, i));
+        assert_int_equal(s->prompt_logprobs[i].rank, 2);
+        assert_int_equal(s->prompt_logprobs[i].n_top, N_TOP);
+        assert_int_equal(sequence_prompt_top(s, i)[1].token, long_prompt[i]);
+    }
+}
+
+/* Whole before the first token, although they come in many messages, twice each, over two deaths of the
+ * worker. */
+static void prompt_logprobs_are_whole_before_the_first_token(void **state)
+{
+    struct fake_worker *w = &house.workers[0];
+    struct sequence s;
+    bool died_again = false;
+
+    (void)state;
+    open_house(1, 1);
+    atomic_store(&w->sends_twice, true);
+    turn_until(house.n_hellos == 1);
+    prepare_long(&s, upstream_draw_ids(house.u, 1));
+    upstream_submit(house.u, &s);
+    while (s.n_prompt_logprobs == 0)
+        turn();
+    atomic_store(&w->restart, 2); /* it forgets everything */
+    while (s.state != SEQUENCE_ENDED) {
+        turn();
+        assert_true(s.n_tokens == 0 || !sequence_awaits_prompt(&s));
+        if (s.n_tokens < 10 || died_again)
+            continue;
+        atomic_store(&w->restart, 1); /* it keeps its ledger */
+        died_again = true;
+    }
+    expect_prompt(&s);
+    assert_int_equal(s.n_tokens, MAX_TOKENS);
+    sequence_fini(&s);
+    close_house();
+}
+
+/* A successor gateway has nothing of them, and gets all. */
+static void prompt_logprobs_come_to_a_successor_too(void **state)
+{
+    struct sequence s, adopted;
+    struct upstream *dead;
+    struct err e;
+
+    (void)state;
+    open_house(1, 1);
+    house.keeps_finished = true;
+    turn_until(house.n_hellos == 1);
+    prepare_long(&s, upstream_draw_ids(house.u, 1));
+    upstream_submit(house.u, &s);
+    turn_until(s.n_tokens == 20);
+    dead = house.u;
+    house.config.gateway_epoch++;
+    house.config.instance = house.instance;
+    house.u = upstream_new(&house.config, &e);
+    assert_non_null(house.u);
+    prepare_long(&adopted, s.id);
+    upstream_adopt(house.u, &adopted, 0);
+    turn_until(adopted.state == SEQUENCE_ENDED);
+    expect_prompt(&adopted);
+    assert_int_equal(adopted.n_tokens, MAX_TOKENS);
+    upstream_release(house.u, &adopted);
+    sequence_fini(&adopted);
+    turn_until(atomic_load(&house.workers[0].n_live) == 0);
+    upstream_free(house.u);
+    house.u = dead;
+    upstream_cancel(house.u, &s);
+    sequence_fini(&s);
+    close_house();
+}
+
+static void a_prompt_alone_can_be_measured(void **state)
+{
+    struct sequence s;
+
+    (void)state;
+    open_house(1, 1);
+    prepare_long(&s, upstream_draw_ids(house.u, 1));
+    s.submit.max_tokens = 0;
+    upstream_submit(house.u, &s);
+    turn_until(s.state == SEQUENCE_ENDED);
+    assert_int_equal(s.finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_int_equal(s.n_tokens, 0);
+    expect_prompt(&s);
+    sequence_fini(&s);
+    close_house();
+}
+
+static void an_embedding_is_the_answer(void **state)
+{
+    uint64_t key;
+    struct sequence s;
+
+    (void)state;
+    open_house(1, 1);
+    atomic_store(&house.workers[0].sends_twice, true);
+    prepare_long(&s, upstream_draw_ids(house.u, 1));
+    s.submit.want_prompt_logprobs = false;
+    s.submit.max_tokens = 0;
+    s.submit.pooling = LLMD__POOLING__POOL_MEAN;
+    upstream_submit(house.u, &s);
+    turn_until(s.state == SEQUENCE_ENDED);
+    assert_int_equal(s.finish, LLMD__FINISH__FINISH_EMBEDDED);
+    assert_int_equal(s.fault.kind, FAULT_NONE);
+    assert_int_equal(s.n_embedding, FAKE_EMBEDDING);
+    key = fake_key(long_prompt, N_LONG, 99);
+    for (uint32_t i = 0; i < FAKE_EMBEDDING; i++)
+        assert_true(s.embedding[i] == fake_embedding(key, LLMD__POOLING__POOL_MEAN, i));
+    sequence_fini(&s);
+    close_house();
+}
+
 /* ---- sequences that outlive a gateway ---- */
 
 /* A successor would look for them in the ledger: until the answer is out they stay there, over the
@@ -483,6 +629,10 @@ int main(void)
         cmocka_unit_test(full_group_keeps_the_order),
         cmocka_unit_test(nobody_in_service_ends_in_a_fault),
         cmocka_unit_test(cancelled_sequences_are_forgotten_everywhere),
+        cmocka_unit_test(prompt_logprobs_are_whole_before_the_first_token),
+        cmocka_unit_test(prompt_logprobs_come_to_a_successor_too),
+        cmocka_unit_test(a_prompt_alone_can_be_measured),
+        cmocka_unit_test(an_embedding_is_the_answer),
         cmocka_unit_test(finished_sequences_are_acknowledged_when_released),
         cmocka_unit_test(a_full_group_is_acknowledged_early),
         cmocka_unit_test(adopted_sequences_come_whole),
