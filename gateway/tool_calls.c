@@ -57,9 +57,9 @@ const struct tool_format *tool_format_find(const char *setting, const struct cha
 
 void tool_parser_init(struct tool_parser *p, const struct tool_format *format)
 {
-    *p = (struct tool_parser){ .format = format, .state = TOOL_PLAIN };
-    if (format)
-        p->state = format->is_whole_text ? TOOL_START : TOOL_TEXT;
+    *p = (struct tool_parser){ .format = format };
+    p->has_text = !format; /* nothing to wait for */
+    p->state = !format ? TOOL_PLAIN : format->is_whole_text ? TOOL_START : TOOL_TEXT;
 }
 
 struct view {

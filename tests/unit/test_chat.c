@@ -226,6 +226,87 @@ static void tokens_held_back_have_their_logprobs(void **state)
     rig_done(r);
 }
 
+/* White space waits only where a call may follow. */
+static void white_space_is_streamed_at_once(void **state)
+{
+    struct rig *r = *state;
+
+    rig_set(r, "reasoning_parser", "none");
+    expect_taken(r, ASK ",\"stream\":true}");
+    rig_says(r, 0, "\n", LLMD__FINISH__FINISH_LENGTH);
+    expect_stream(r, ROLE CHUNK "{\"content\":\"\\n\"}" ENDS("length"));
+}
+
+static void the_last_message_is_echoed(void **state)
+{
+    static const char members[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":"
+        "\"Once\"}],\"echo\":true,\"continue_final_message\":true,\"add_generation_prompt\":false";
+    struct rig *r = *state;
+    char body[256];
+
+    snprintf(body, sizeof body, "%s}", members);
+    expect_taken(r, body);
+    rig_says(r, 0, "!", LLMD__FINISH__FINISH_LENGTH);
+    expect_in_whole(r, "\"content\":\"Once!\"");
+    snprintf(body, sizeof body, "%s,\"stream\":true}", members);
+    expect_taken(r, body);
+    rig_says(r, 0, "!", LLMD__FINISH__FINISH_LENGTH);
+    expect_stream(r, ROLE CHUNK
+                  "{\"content\":\"Once\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n" CHUNK
+                  "{\"content\":\"!\"}" ENDS("length"));
+}
+
+static void usage_is_streamed_where_wanted(void **state)
+{
+    struct rig *r = *state;
+    struct buf out = { 0 };
+
+    expect_taken(r, ASK ",\"stream\":true,\"stream_options\":{\"include_usage\":true,"
+                        "\"continuous_usage_stats\":true}}");
+    rig_says(r, 0, "a", LLMD__FINISH__FINISH_LENGTH);
+    rig_stream(r, &out);
+    assert_non_null(strstr(out.data, "\"token_ids\":null}],\"usage\":{\"prompt_tokens\":8,"
+                                     "\"total_tokens\":9,\"completion_tokens\":1}}"));
+    assert_non_null(strstr(out.data, "\"choices\":[],\"usage\":{\"prompt_tokens\":8,"
+                                     "\"total_tokens\":9,\"completion_tokens\":1},"
+                                     "\"system_fingerprint\":\"fp\"}\n\ndata: [DONE]\n\n"));
+    buf_fini(&out);
+    rig_done(r);
+}
+
+/* What chat has in common with completions is read by the same code; here it is seen to arrive. */
+static void shared_parameters_arrive(void **state)
+{
+    struct rig *r = *state;
+    const Llmd__Sampling *s;
+
+    expect_taken(r,
+                 ASK ",\"n\":2,\"temperature\":0.5,\"top_p\":0.25,\"top_k\":7,\"min_p\":0.125,"
+                     "\"presence_penalty\":1,\"frequency_penalty\":-1,\"repetition_penalty\":1.5,"
+                     "\"seed\":5,\"stop\":\"x\",\"stop_token_ids\":[7],\"ignore_eos\":true,"
+                     "\"max_tokens\":9,\"max_completion_tokens\":8,\"min_tokens\":2,"
+                     "\"logit_bias\":{\"5\":1},\"include_stop_str_in_output\":true,"
+                     "\"skip_special_tokens\":false,\"add_special_tokens\":true,\"priority\":3,"
+                     "\"request_id\":\"mine\",\"return_token_ids\":true,\"user\":\"u\","
+                     "\"return_tokens_as_token_ids\":true,\"metadata\":{},\"store\":true}");
+    s = &r->rq.choices[0].seq.sampling;
+    assert_int_equal(r->rq.n_choices, 2);
+    assert_true(s->temperature == 0.5f && s->top_p == 0.25f && s->top_k == 7 && s->min_p == 0.125f);
+    assert_true(s->presence_penalty == 1 && s->frequency_penalty == -1 &&
+                s->repetition_penalty == 1.5f);
+    assert_true(s->seed == 5 && s->n_logit_bias == 1);
+    assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 8);
+    assert_int_equal(r->rq.min_tokens, 2);
+    assert_true(r->rq.stops.n == 1 && r->rq.n_stop_tokens == 1 && r->rq.ignore_eos);
+    assert_true(r->rq.keeps_stop && r->rq.shows_special_tokens);
+    assert_int_equal(r->rq.priority, 3);
+    assert_string_equal(r->rq.custom_id, "mine");
+    assert_int_equal(r->rq.prompts[0].ids[0], 1); /* the template's bos, */
+    assert_int_equal(r->rq.prompts[0].ids[1], 1); /* and the tokenizer's */
+    rig_done(r);
+}
+
 static void the_prompt_is_shown_where_wanted(void **state)
 {
     struct rig *r = *state;
@@ -390,6 +471,8 @@ static void nonsense_is_refused(void **state)
           "Cannot set both `continue_final_message` and `add_generation_prompt` to True." },
         { ",\"response_format\":{\"type\":\"json_object\"}}", "response_format" },
         { ",\"functions\":[{\"name\":\"f\"}]}", "functions is not supported by this server" },
+        { ",\"logprobs\":true,\"top_logprobs\":-1}", "top_logprobs" },
+        { ",\"logprobs\":true,\"top_logprobs\":21}", "max allowed: 20" },
         { ",\"top_logprobs\":1}", "when using `top_logprobs`, `logprobs` must be set to true." },
         { ",\"max_completion_tokens\":0}", "max_tokens must be at least 1, got 0." },
         { ",\"stream_options\":{\"include_usage\":true}}",
@@ -453,6 +536,10 @@ int main(void)
         TEST(thoughts_are_answered_apart),
         TEST(a_prompt_that_opens_the_thoughts_needs_no_mark),
         TEST(tokens_held_back_have_their_logprobs),
+        TEST(white_space_is_streamed_at_once),
+        TEST(the_last_message_is_echoed),
+        TEST(usage_is_streamed_where_wanted),
+        TEST(shared_parameters_arrive),
         TEST(the_prompt_is_shown_where_wanted),
         TEST(messages_reach_the_template),
         TEST(developers_are_the_system_where_the_template_knows_none),
