@@ -307,6 +307,69 @@ static void shared_parameters_arrive(void **state)
     rig_done(r);
 }
 
+static void further_shared_parameters_arrive(void **state)
+{
+    struct rig *r = *state;
+    struct choice *c;
+
+    expect_taken(r,
+                 ASK ",\"allowed_token_ids\":[5,6],\"bad_words\":[\"dog\"],\"prompt_logprobs\":1,"
+                     "\"truncate_prompt_tokens\":3,\"truncation_side\":\"left\","
+                     "\"stream_interval\":4,\"session_id\":\"s\",\"best_of\":2,"
+                     "\"spaces_between_special_tokens\":false,\"structured_outputs\":{},"
+                     "\"response_format\":{\"type\":\"text\"},\"logits_processors\":[],"
+                     "\"mm_processor_kwargs\":{},\"media_io_kwargs\":null,\"never_heard_of\":1}");
+    c = &r->rq.choices[0];
+    assert_int_equal(c->seq.sampling.n_allowed_tokens, 2);
+    assert_true(c->seq.sampling.n_bad_words > 0);
+    assert_true(c->seq.submit.want_prompt_logprobs);
+    assert_int_equal(r->rq.prompts[0].n_ids, 3);
+    assert_int_equal(r->rq.n_candidates, 2);
+    rig_done(r);
+    expect_taken(r, ASK ",\"use_beam_search\":true,\"n\":2,\"length_penalty\":0.5,"
+                        "\"early_stopping\":true,\"max_tokens\":4}");
+    assert_int_equal(r->rq.beam.width, 2);
+    rig_done(r);
+}
+
+/* Asked for by name and not done: refused by name, so that nobody believes that it was. */
+static void what_is_not_done_is_refused_by_name(void **state)
+{
+    static const struct {
+        const char *name, *value;
+    } cases[] = {
+        { "response_format", "{\"type\":\"json_object\"}" },
+        { "response_format", "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}" },
+        { "response_format", "{\"type\":\"structural_tag\"}" },
+        { "structured_outputs", "{\"regex\":\"a\"}" },
+        { "guided_json", "{}" },
+        { "guided_regex", "\"a\"" },
+        { "guided_choice", "[\"a\"]" },
+        { "guided_grammar", "\"a\"" },
+        { "logprob_token_ids", "[1]" },
+        { "repetition_detection", "{\"min_count\":2}" },
+        { "thinking_token_budget", "5" },
+        { "cache_salt", "\"a\"" },
+        { "kv_transfer_params", "{}" },
+        { "ec_transfer_params", "{}" },
+        { "vllm_xargs", "{}" },
+        { "logits_processors", "[\"a\"]" },
+        { "functions", "[{\"name\":\"f\"}]" },
+        { "function_call", "\"auto\"" },
+        { "mm_processor_kwargs", "{\"a\":1}" },
+        { "media_io_kwargs", "{\"a\":1}" },
+    };
+    struct rig *r = *state;
+    char body[256], want[128];
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(body, sizeof body, "%s,\"%s\":%s}", ASK, cases[i].name, cases[i].value);
+        snprintf(want, sizeof want, "\"type\":\"BadRequestError\",\"param\":\"%s\",\"code\":400}}",
+                 cases[i].name);
+        expect_fault(r, CHAT, body, 400, want);
+    }
+}
+
 static void the_prompt_is_shown_where_wanted(void **state)
 {
     struct rig *r = *state;
@@ -540,6 +603,8 @@ int main(void)
         TEST(the_last_message_is_echoed),
         TEST(usage_is_streamed_where_wanted),
         TEST(shared_parameters_arrive),
+        TEST(further_shared_parameters_arrive),
+        TEST(what_is_not_done_is_refused_by_name),
         TEST(the_prompt_is_shown_where_wanted),
         TEST(messages_reach_the_template),
         TEST(developers_are_the_system_where_the_template_knows_none),

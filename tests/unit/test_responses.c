@@ -114,6 +114,15 @@ static void thoughts_and_calls_are_items(void **state)
     expect_in_whole(r, "\"output_tokens_details\":{\"reasoning_tokens\":17},");
 }
 
+static void calls_nobody_asked_for_are_text(void **state)
+{
+    struct rig *r = *state;
+
+    expect_taken(r, "{\"input\":\"Hi\"," TOOLS ",\"tool_choice\":\"none\"}");
+    says_all(r, CALL_F);
+    expect_in_whole(r, "\"text\":\"<tool_call>{\\\"name\\\":\\\"f\\\",");
+}
+
 #define EVENT(type, n)                                                                             \
     "event: response." type "\ndata: {\"type\":\"response." type "\",\"sequence_number\":" n ","
 #define AT_0 "\"item_id\":\"msg_" ITEM_0 "\",\"output_index\":0,\"content_index\":0,"
@@ -407,6 +416,8 @@ static void nonsense_is_refused(void **state)
         { "{\"input\":\"x\"," TOOLS ",\"tool_choice\":{\"type\":\"function\",\"name\":\"z\"}}",
           "does not match any of the specified `tools`" },
         { "{\"input\":\"x\",\"temperature\":3}", "temperature" },
+        { "{\"input\":\"x\",\"stream_options\":{\"include_obfuscation\":true}}",
+          "Stream options can only be defined when `stream=True`." },
     };
     struct rig *r = *state;
 
@@ -427,6 +438,9 @@ static void harmless_members_are_taken(void **state)
                     "[\"reasoning.encrypted_content\"],\"background\":false,"
                     "\"previous_response_id\":null,\"safety_identifier\":\"x\"}");
     rig_done(r);
+    expect_taken(r, "{\"input\":\"Hi\",\"stream\":true,\"stream_options\":{"
+                    "\"include_obfuscation\":false}}");
+    rig_done(r);
 }
 
 int main(void)
@@ -436,6 +450,7 @@ int main(void)
         TEST(a_text_is_one_message),
         TEST(an_answer_that_is_too_long_is_incomplete),
         TEST(thoughts_and_calls_are_items),
+        TEST(calls_nobody_asked_for_are_text),
         TEST(a_message_is_streamed_in_events),
         TEST(calls_and_thoughts_are_streamed_in_events),
         TEST(text_around_calls_is_messages_of_its_own),
