@@ -37,25 +37,18 @@ void chat_text_take(struct chat_text *t, const char *text, size_t n, bool is_fin
     drop_hidden(&t->rules, out, before);
 }
 
-static bool is_json(const struct text_parts *parts, uint32_t call)
-{
-    struct buf arguments = { 0 };
-    json_t *value;
-
-    text_parts_join(parts, PART_ARGUMENTS, call, &arguments);
-    value = arguments.n ? json_parse(arguments.data, arguments.n, NULL) : NULL;
-    json_decref(value);
-    buf_fini(&arguments);
-    return value != NULL;
-}
-
 static bool has_broken_call(const struct text_parts *parts)
 {
-    uint32_t n = text_parts_calls(parts);
-
-    for (uint32_t i = 0; i < n; i++)
-        if (!is_json(parts, i))
+    for (size_t i = 0; i < parts->n; i++) {
+        struct text_part arguments = text_parts_arguments(parts, i);
+        json_t *value;
+        if (parts->list[i].kind != PART_CALL)
+            continue;
+        value = json_parse(arguments.s, arguments.n, NULL);
+        json_decref(value);
+        if (!value)
             return true;
+    }
     return false;
 }
 
@@ -87,6 +80,13 @@ void text_parts_join(const struct text_parts *parts, enum part_kind kind, uint32
     for (size_t i = 0; i < parts->n; i++)
         if (parts->list[i].kind == kind && parts->list[i].call == call)
             buf_add(out, parts->list[i].s, parts->list[i].n);
+}
+
+struct text_part text_parts_arguments(const struct text_parts *parts, size_t i)
+{
+    if (i + 1 < parts->n && parts->list[i + 1].kind == PART_ARGUMENTS)
+        return parts->list[i + 1];
+    return (struct text_part){ .kind = PART_ARGUMENTS, .s = "" };
 }
 
 uint32_t text_parts_calls(const struct text_parts *parts)

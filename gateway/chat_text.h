@@ -38,6 +38,8 @@ void chat_text_split(const struct chat_rules *rules, const char *text, size_t n,
 /* All slices of a kind (and call), joined behind what is in *out. */
 void text_parts_join(const struct text_parts *parts, enum part_kind kind, uint32_t call,
                      struct buf *out);
+/* The arguments of the call at place i of a whole text's parts: they stand behind it in one piece. */
+struct text_part text_parts_arguments(const struct text_parts *parts, size_t i);
 /* Calls among them. */
 uint32_t text_parts_calls(const struct text_parts *parts);
 

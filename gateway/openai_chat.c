@@ -248,7 +248,6 @@ static void put_content(struct json_writer *w, const struct choice *c,
 
 static void put_calls(struct json_writer *w, const struct choice *c, const struct text_parts *parts)
 {
-    struct buf arguments = { 0 };
     char id[CHAT_CALL_ID_BYTES];
 
     if (text_parts_calls(parts) == 0)
@@ -257,11 +256,10 @@ static void put_calls(struct json_writer *w, const struct choice *c, const struc
     jw_array(w);
     for (size_t i = 0; i < parts->n; i++) {
         const struct text_part *part = &parts->list[i];
+        struct text_part arguments = text_parts_arguments(parts, i);
         if (part->kind != PART_CALL)
             continue;
         chat_call_id(c, part->call, id);
-        buf_clear(&arguments);
-        text_parts_join(parts, PART_ARGUMENTS, part->call, &arguments);
         jw_object(w);
         jw_key(w, "id");
         jw_str(w, id);
@@ -272,12 +270,11 @@ static void put_calls(struct json_writer *w, const struct choice *c, const struc
         jw_key(w, "name");
         jw_strn(w, part->s, part->n);
         jw_key(w, "arguments");
-        jw_strn(w, arguments.data, arguments.n);
+        jw_strn(w, arguments.s, arguments.n);
         jw_object_end(w);
         jw_object_end(w);
     }
     jw_array_end(w);
-    buf_fini(&arguments);
 }
 
 static void put_reasoning(struct json_writer *w, const struct text_parts *parts)

@@ -10,7 +10,7 @@
 
 enum { MESSAGES_MAX = 4096, CLIENT_TEMPLATE_BYTES_MAX = 64 << 10 };
 
-/* Of a template that a client brings: some 50 ms of the thread that serves others too. */
+/* Of a template that a client brings: at most some 100 ms of the thread that serves others too. */
 static const struct chat_cost client_cost = { .steps_max = 1000000, .memory_bytes_max = 32u << 20 };
 
 static bool message_fault(struct fault *f, size_t i, const char *what)

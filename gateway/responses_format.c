@@ -196,21 +196,17 @@ static bool is_cut(const struct choice *c)
 static struct response_item item_at(const struct text_parts *parts, size_t i, uint32_t index)
 {
     const struct text_part *part = &parts->list[i];
-    struct response_item item = { .kind = part->kind, .index = index };
+    struct text_part arguments = text_parts_arguments(parts, i);
 
-    if (part->kind != PART_CALL) {
-        item.s = part->s;
-        item.n = part->n;
-        return item;
-    }
-    item.call = part->call;
-    item.name = part->s;
-    item.name_bytes = part->n;
-    if (i + 1 < parts->n && parts->list[i + 1].kind == PART_ARGUMENTS) {
-        item.s = parts->list[i + 1].s;
-        item.n = parts->list[i + 1].n;
-    }
-    return item;
+    if (part->kind == PART_CALL)
+        return (struct response_item){ .kind = PART_CALL,
+                                       .index = index,
+                                       .call = part->call,
+                                       .name = part->s,
+                                       .name_bytes = part->n,
+                                       .s = arguments.s,
+                                       .n = arguments.n };
+    return (struct response_item){ .kind = part->kind, .index = index, .s = part->s, .n = part->n };
 }
 
 static uint32_t count_items(const struct text_parts *parts)
