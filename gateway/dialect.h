@@ -21,6 +21,8 @@ enum dialect_id {
     DIALECT_OPENAI_COMPLETIONS,
     DIALECT_OPENAI_CHAT,
     DIALECT_OCI,
+    DIALECT_OPENAI_EMBEDDINGS,
+    DIALECT_OPENAI_GENERATE,
     DIALECT_OPENAI_RESPONSES,
 };
 
@@ -53,6 +55,6 @@ struct dialect {
 };
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,
-    dialect_openai_responses, dialect_oci;
+    dialect_openai_embeddings, dialect_openai_responses, dialect_oci;
 
 #endif

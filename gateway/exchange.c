@@ -317,6 +317,8 @@ static void take_failure(struct exchange *x, struct choice *c)
         fail(x, &c->seq.fault);
 }
 
+static void submit_more(struct exchange *x);
+
 static void on_progress(struct sequence *s)
 {
     struct choice *c = s->owner;
@@ -336,6 +338,7 @@ static void on_progress(struct sequence *s)
     if (was_running && c->end != CHOICE_RUNNING) {
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
+        submit_more(x);
     }
     pump(x);
 }
@@ -485,28 +488,39 @@ static bool has_sequences(const struct exchange *x)
     return x->is_restored && x->record->shared->n_sequences == x->rq.n_candidates;
 }
 
+static void submit_choice(struct exchange *x, uint32_t i)
+{
+    struct choice *c = &x->rq.choices[i];
+
+    c->seq.id = x->first_sequence_id + i;
+    c->seq.on_progress = on_progress;
+    c->seq.owner = c;
+    if (has_sequences(x))
+        upstream_adopt(x->thread->upstream, &c->seq, x->record->shared->group[i]);
+    else
+        upstream_submit(x->thread->upstream, &c->seq);
+    if (c->seq.state == SEQUENCE_SUBMITTED)
+        record_group(x->record, i, c->seq.group);
+}
+
+/* A request may have more sequences than are good for others to wait behind: they run some at a time. */
+static void submit_more(struct exchange *x)
+{
+    while (x->n_submitted < x->rq.n_candidates &&
+           x->n_submitted - x->rq.n_ended < CONNECTION_SEQUENCES_MAX)
+        submit_choice(x, x->n_submitted++);
+}
+
 static void submit_all(struct exchange *x)
 {
-    struct upstream *u = x->thread->upstream;
     struct request *rq = &x->rq;
-    bool is_known = has_sequences(x);
-    uint64_t first =
-        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_candidates);
 
-    record_waiting(x->record, rq, first);
+    x->first_sequence_id = has_sequences(x)
+                               ? x->record->shared->first_sequence_id
+                               : upstream_draw_ids(x->thread->upstream, rq->n_candidates);
+    record_waiting(x->record, rq, x->first_sequence_id);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_candidates; i++) {
-        struct choice *c = &rq->choices[i];
-        c->seq.id = first + i;
-        c->seq.on_progress = on_progress;
-        c->seq.owner = c;
-        if (is_known)
-            upstream_adopt(u, &c->seq, x->record->shared->group[i]);
-        else
-            upstream_submit(u, &c->seq);
-        if (c->seq.state == SEQUENCE_SUBMITTED)
-            record_group(x->record, i, c->seq.group);
-    }
+    submit_more(x);
     fault_point("gateway.submit");
     thread_arm_tick(x->thread);
 }

@@ -26,6 +26,8 @@ struct exchange {
     const struct route *route;
     struct request rq;
     struct beam_run *beams; /* NULL: its choices are sequences */
+    uint64_t first_sequence_id;
+    uint32_t n_submitted; /* choices */
     struct loop_timer *deadline;
     struct loop_timer *keep_alive; /* of a stream; NULL: the dialect has none */
     struct record *record;         /* of its connection; NULL: none */

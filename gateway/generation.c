@@ -147,7 +147,10 @@ static void take_bare_end(struct choice *c)
     else if (c->seq.finish == LLMD__FINISH__FINISH_CANCELLED)
         c->end = CHOICE_ABORTED;
     else
-        c->end = c->seq.finish == LLMD__FINISH__FINISH_EOS ? CHOICE_EOS : CHOICE_LENGTH;
+        c->end = c->seq.finish == LLMD__FINISH__FINISH_EOS ||
+                         c->seq.finish == LLMD__FINISH__FINISH_EMBEDDED
+                     ? CHOICE_EOS
+                     : CHOICE_LENGTH;
     detokenizer_flush(&c->detok, &c->text);
 }
 

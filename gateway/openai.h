@@ -75,20 +75,30 @@ static inline struct openai_extra *openai_extra(const struct request *rq)
 
 bool openai_takes(const char *content_type, struct fault *f);
 
+/* A body that is an object.  The caller gives *root back with json_decref(), on failure too. */
+bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f);
 /* Parse the body: an object whose common members are good by themselves.  The caller gives *root
  * back with json_decref(), on failure too. */
 bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
                  struct openai_params *p, struct fault *f);
+/* A common member has this name. */
+bool openai_knows(const char *name);
 /* A table of the dialect's own members, with errors in vLLM's form. */
 bool openai_read_own(const json_t *root, const struct field *table, size_t n, void *out,
                      size_t out_bytes, struct fault *f);
 
-/* Model, sampling, stops, ids, stream options into rq. */
+/* Who asks for which model: ids, priority, the model's name. */
+bool openai_apply_identity(struct request *rq, const struct http_request *http,
+                           const struct openai_params *p, struct fault *f);
+/* These, sampling, stops, stream options into rq. */
 bool openai_apply(struct request *rq, const struct http_request *http,
                   const struct openai_params *p, struct fault *f);
 /* After the prompts: truncation, length, and the tokens to generate.  max_tokens < 0: all that fit. */
 bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int64_t max_tokens,
                           struct fault *f);
+/* truncate_prompt_tokens, to at most `room`. */
+bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
+                             struct fault *f);
 /* logprobs wanted with so many alternatives. */
 bool openai_apply_logprobs(struct request *rq, int64_t n_top, struct fault *f);
 
@@ -96,6 +106,9 @@ bool openai_apply_logprobs(struct request *rq, int64_t n_top, struct fault *f);
 bool openai_invalid(struct fault *f, const char *param, double value, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* The prompts in body member `member`: a string, ids, or a list of either. */
+bool openai_set_prompts(struct request *rq, const char *member, const json_t *v, unsigned flags,
+                        struct fault *f);
 /* Tokens of text i, refusing early what can never fit. */
 bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, unsigned flags,
                      struct fault *f);
@@ -132,6 +145,12 @@ const char *openai_layer_error(int status, const char *text, struct buf *body);
 /* {"error":{...}} of any status. */
 void openai_put_error(struct buf *out, const char *message, const char *type, const char *param,
                       int code, bool with_spaces);
+
+/* ---- openai_pages.c: without HTTP around them ---- */
+void openai_tokenize_page(struct service *s, const char *type, const char *bytes, size_t n,
+                          struct reply *r);
+void openai_detokenize_page(struct service *s, const char *type, const char *bytes, size_t n,
+                            struct reply *r);
 
 /* ---- openai_messages.c: a conversation to a prompt ---- */
 struct openai_chat_options {

@@ -20,73 +20,23 @@ struct completion_own {
 static const struct field own_fields[] = { COMPLETION_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
 
-/* ---- the prompt: text, ids, or a list of either ---- */
+/* ---- the prompt ---- */
 
-static bool bad_prompt(struct fault *f)
+/* The text of a prompt given as ids, which the echo begins with. */
+static void spell_prompts(struct request *rq)
 {
-    return fault_set(f, FAULT_SCHEMA, "body.prompt",
-                     "1 validation error:\n  {'type': 'value_error', 'loc': ('body', 'prompt'), "
-                     "'msg': 'Input should be a string, a list of strings, a list of token ids or "
-                     "a list of lists of token ids'}");
-}
-
-static bool no_prompt(struct fault *f)
-{
-    return fault_set(f, FAULT_INVALID, "prompt",
-                     "Either prompt or prompt_embeds must be provided and non-empty.");
-}
-
-static bool set_ids(struct request *rq, size_t i, const json_t *list, struct fault *f)
-{
-    size_t n = json_array_size(list);
-    struct prompt *p = &rq->prompts[i];
     struct buf text = { 0 };
 
-    p->ids = arena_alloc(&rq->arena, n * sizeof *p->ids);
-    for (size_t k = 0; k < n; k++) {
-        const json_t *v = json_array_get(list, k);
-        if (!json_is_integer(v))
-            return bad_prompt(f);
-        if (json_integer_value(v) < 0 || json_integer_value(v) >= rq->service->model.vocab_size)
-            return fault_set(f, FAULT_INVALID, "prompt", "Token id %lld is out of vocabulary",
-                             (long long)json_integer_value(v));
-        p->ids[k] = (int32_t)json_integer_value(v);
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        struct prompt *p = &rq->prompts[i];
+        if (p->text)
+            continue;
+        buf_clear(&text);
+        detokenize(rq->service->tokenizer, p->ids, p->n_ids, DETOKENIZER_SKIP_SPECIAL, &text);
+        p->text = arena_strndup(&rq->arena, text.data ? text.data : "", text.n);
+        p->text_bytes = text.n;
     }
-    p->n_ids = (uint32_t)n;
-    detokenize(rq->service->tokenizer, p->ids, n, DETOKENIZER_SKIP_SPECIAL, &text);
-    p->text = arena_strndup(&rq->arena, text.data ? text.data : "", text.n);
-    p->text_bytes = text.n;
     buf_fini(&text);
-    return n > 0 || no_prompt(f);
-}
-
-static bool set_prompt(struct request *rq, size_t i, const json_t *v, unsigned flags,
-                       struct fault *f)
-{
-    if (json_is_array(v))
-        return set_ids(rq, i, v, f);
-    if (!json_is_string(v))
-        return bad_prompt(f);
-    if (json_string_length(v) == 0)
-        return no_prompt(f);
-    if (!openai_tokenize(rq, i, json_string_value(v), json_string_length(v), flags, f))
-        return false;
-    return rq->prompts[i].n_ids > 0 || no_prompt(f);
-}
-
-static bool set_prompts(struct request *rq, const json_t *v, unsigned flags, struct fault *f)
-{
-    bool is_list = json_is_array(v) && !json_is_integer(json_array_get(v, 0));
-    size_t n = is_list ? json_array_size(v) : 1;
-
-    if (!v || n == 0 || (json_is_array(v) && json_array_size(v) == 0))
-        return no_prompt(f);
-    if (!request_set_prompts(rq, n, f))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!set_prompt(rq, i, is_list ? json_array_get(v, i) : v, flags, f))
-            return false;
-    return true;
 }
 
 /* ---- parse ---- */
@@ -123,8 +73,10 @@ static bool fill(struct request *rq, const struct http_request *http, const json
     if (!openai_read_own(root, own_fields, sizeof own_fields / sizeof *own_fields, &own, sizeof own,
                          f) ||
         !openai_apply(rq, http, p, f) || !apply_own(rq, &own, f) ||
-        !set_prompts(rq, own.prompt.json, flags, f))
+        !openai_set_prompts(rq, "prompt", own.prompt.json, flags, f))
         return false;
+    if (openai_extra(rq)->echo)
+        spell_prompts(rq);
     if (max_tokens == 0 && openai_extra(rq)->echo) {
         rq->needs_no_generation = true;
         max_tokens = 1;

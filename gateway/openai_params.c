@@ -25,6 +25,14 @@ enum {
 static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
 
+bool openai_knows(const char *name)
+{
+    for (size_t i = 0; i < sizeof common_fields / sizeof *common_fields; i++)
+        if (strcmp(common_fields[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 bool openai_takes(const char *content_type, struct fault *f)
 {
     size_t n = content_type ? strcspn(content_type, "; \t") : 0;
@@ -132,9 +140,9 @@ static bool check_supported(const json_t *root, struct fault *f)
     return true;
 }
 
-bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
-                 struct openai_params *p, struct fault *f)
+bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f)
 {
+    char found[96];
     struct err e;
 
     *root = json_parse(body, n, &e);
@@ -143,14 +151,20 @@ bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
                          "1 validation error:\n  {'type': 'json_invalid', 'loc': ('body',), "
                          "'msg': 'JSON decode error', 'ctx': {'error': '%s'}}",
                          e.msg);
-    if (!json_is_object(*root)) {
-        char found[96];
-        field_describe(*root, found, sizeof found);
-        return fault_set(f, FAULT_SCHEMA, "body",
-                         "1 validation error:\n  {'type': 'model_attributes_type', 'loc': "
-                         "('body',), 'msg': 'Input should be an object', 'input': %s}",
-                         found);
-    }
+    if (json_is_object(*root))
+        return true;
+    field_describe(*root, found, sizeof found);
+    return fault_set(f, FAULT_SCHEMA, "body",
+                     "1 validation error:\n  {'type': 'model_attributes_type', 'loc': ('body',), "
+                     "'msg': 'Input should be an object', 'input': %s}",
+                     found);
+}
+
+bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
+                 struct openai_params *p, struct fault *f)
+{
+    if (!openai_parse(body, n, root, f))
+        return false;
     rq->is_stream = json_is_true(json_object_get(*root, "stream"));
     if (!openai_read_own(*root, common_fields, sizeof common_fields / sizeof *common_fields, p,
                          sizeof *p, f))
@@ -559,24 +573,30 @@ static bool check_model(struct request *rq, const struct openai_params *p, struc
     return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
 }
 
-bool openai_apply(struct request *rq, const struct http_request *http,
-                  const struct openai_params *p, struct fault *f)
+bool openai_apply_identity(struct request *rq, const struct http_request *http,
+                           const struct openai_params *p, struct fault *f)
 {
-    struct openai_extra *extra = openai_extra(rq);
-
     rq->custom_id = clean_id(rq, p->request_id.s);
     if (!rq->custom_id && http)
         rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->priority = (int32_t)p->priority.i;
     take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    return check_model(rq, p, f);
+}
+
+bool openai_apply(struct request *rq, const struct http_request *http,
+                  const struct openai_params *p, struct fault *f)
+{
+    struct openai_extra *extra = openai_extra(rq);
+
     rq->keeps_stop = p->include_stop_str_in_output.b;
     rq->ignore_eos = p->ignore_eos.b;
     rq->shows_special_tokens = p->skip_special_tokens.is_set && !p->skip_special_tokens.b;
     extra->echo = p->echo.b;
     extra->logprob_ids = p->return_tokens_as_token_ids.b;
     extra->token_ids = p->return_token_ids.b;
-    return check_model(rq, p, f) && apply_stream_options(rq, p, f) && apply_sampling(rq, p, f) &&
-           apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
+    return openai_apply_identity(rq, http, p, f) && apply_stream_options(rq, p, f) &&
+           apply_sampling(rq, p, f) && apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
            (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
            (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
            (!p->allowed_token_ids.is_set ||
@@ -611,7 +631,7 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
     return request_tokenize(rq, i, text, n, flags, f);
 }
 
-static bool apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
+bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
                              struct fault *f)
 {
     uint32_t keep = p->truncate_prompt_tokens.i < 0 ? room : (uint32_t)p->truncate_prompt_tokens.i;
@@ -622,6 +642,8 @@ static bool apply_truncation(struct request *rq, const struct openai_params *p, 
         return fault_set(f, FAULT_SCHEMA, "body.truncation_side",
                          "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', "
                          "'truncation_side'), 'msg': \"Input should be 'left' or 'right'\"}");
+    if (!p->truncate_prompt_tokens.is_set)
+        return true;
     if (keep == 0 || keep > room)
         return openai_invalid(f, "truncate_prompt_tokens", keep,
                               "truncate_prompt_tokens must be in [1, %u], got %u.", room, keep);
@@ -639,7 +661,7 @@ bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int
     uint32_t len = rq->max_model_len;
     uint32_t n_out = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 1;
 
-    if (p->truncate_prompt_tokens.is_set && !apply_truncation(rq, p, len - n_out, f))
+    if (!openai_apply_truncation(rq, p, len - n_out, f))
         return false;
     if (max_tokens == 0 || (max_tokens < 0 && p->max_tokens.is_set && p->max_tokens.i < 0))
         return openai_invalid(f, "max_tokens", p->max_tokens.d,

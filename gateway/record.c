@@ -198,6 +198,9 @@ void record_waiting(struct record *r, const struct request *rq, uint64_t first_s
     shared->validated_ns = rq->validated_ns;
     shared->first_sequence_id = first_sequence_id;
     shared->n_sequences = first_sequence_id ? rq->n_candidates : 0;
+    if (rq->n_candidates >
+        CONNECTION_SEQUENCES_MAX) /* too many to find again: they are made anew */
+        shared->n_sequences = 0;
     shared->is_stream = rq->is_stream;
     connection_set_state(shared, CONNECTION_WAITING);
 }

@@ -59,9 +59,9 @@ void request_fini(struct request *rq)
 
 bool request_set_prompts(struct request *rq, size_t n, struct fault *f)
 {
-    if (n == 0 || n > CONNECTION_SEQUENCES_MAX)
+    if (n == 0 || n > REQUEST_SEQUENCES_MAX)
         return fault_set(f, FAULT_INVALID, "prompt", "a request has 1 to %d prompts, not %zu",
-                         CONNECTION_SEQUENCES_MAX, n);
+                         REQUEST_SEQUENCES_MAX, n);
     rq->prompts = arena_alloc(&rq->arena, n * sizeof *rq->prompts);
     rq->n_prompts = (uint32_t)n;
     return true;
@@ -125,8 +125,9 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->prompt = c->prompt->ids;
     submit->n_prompt = c->prompt->n_ids;
     submit->max_tokens = max_tokens && max_tokens < room ? max_tokens : room;
-    if (rq->needs_no_generation)
+    if (rq->needs_no_generation || rq->pooling)
         submit->max_tokens = 0;
+    submit->pooling = rq->pooling;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
     submit->want_prompt_logprobs = rq->want_prompt_logprobs;
@@ -157,11 +158,12 @@ bool request_make_choices(struct request *rq, struct fault *f)
 {
     uint32_t n_of_prompt = candidates_of_prompt(rq);
     uint64_t n = (uint64_t)rq->n_prompts * n_of_prompt;
-    uint64_t n_running = rq->beam.width ? (uint64_t)rq->n_prompts * rq->beam.width : n;
+    uint64_t n_live = rq->beam.width ? (uint64_t)rq->n_prompts * rq->beam.width : n;
+    int max = rq->beam.width ? CONNECTION_SEQUENCES_MAX : REQUEST_SEQUENCES_MAX;
 
-    if (n_running > CONNECTION_SEQUENCES_MAX)
-        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu",
-                         CONNECTION_SEQUENCES_MAX, (unsigned long long)n_running);
+    if (n_live > (uint64_t)max)
+        return fault_set(f, FAULT_INVALID, "n", "prompts times n must be at most %d, got %llu", max,
+                         (unsigned long long)n_live);
     if (n_of_prompt > rq->n)
         rq->sampling.want_logprobs = true;
     rq->choices = arena_alloc(&rq->arena, n * sizeof *rq->choices);

@@ -22,6 +22,9 @@ struct prompt {
     uint64_t seed;
 };
 
+/* Sequences of one request; of these, no more than CONNECTION_SEQUENCES_MAX run at once. */
+enum { REQUEST_SEQUENCES_MAX = 2048 };
+
 enum stop_rule {
     STOP_ANYWHERE, /* OpenAI, vLLM: cut at the match */
     STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
@@ -62,6 +65,7 @@ struct request {
     uint32_t max_tokens; /* per choice; 0 = as many as fit */
     uint32_t min_tokens;
     bool ignore_eos;
+    Llmd__Pooling pooling; /* not POOL_NONE: nothing is generated, the embedding is the answer */
     bool want_prompt_logprobs;
     uint32_t prompt_top_logprobs;
     const int32_t *stop_tokens;

@@ -1,6 +1,8 @@
 /* routes.c - the table of paths. */
 #include "gateway/routes.h"
 
+#include <string.h>
+
 #include "gateway/pages.h"
 #include "gateway/tgi.h"
 
@@ -20,10 +22,13 @@ static const struct route completions = { .dialect = &dialect_openai_completions
                                           .generates = true };
 static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
 static const struct route responses = { .dialect = &dialect_openai_responses, .generates = true };
+static const struct route embeddings = { .dialect = &dialect_openai_embeddings, .generates = true };
 static const struct route predict = { .dialect = &dialect_oci, .generates = true };
+static const struct route model = { .dialect = &dialect_openai_chat, .serve = page_model };
 static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
 static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
-static const struct route tgi_tokenize = { .dialect = &dialect_tgi, .serve = page_tgi_tokenize };
+static const struct route to_tokens = { .dialect = &dialect_tgi, .serve = page_tokenize };
+static const struct route to_text = { .dialect = &dialect_openai_chat, .serve = page_detokenize };
 static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
                                                 .serve = page_tgi_chat_tokenize };
 static const struct route health = { .serve = page_health };
@@ -43,13 +48,16 @@ static const struct http_route table[] = {
     { "/generate_stream", POST, &generate_stream },
     { "/invocations", POST, &invocations },
     { "/vertex", POST, &vertex },
-    { "/tokenize", POST, &tgi_tokenize },
+    { "/tokenize", POST, &to_tokens },
+    { "/detokenize", POST, &to_text },
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
     { "/v1/responses", POST, &responses },
     { "/predict", POST, &predict },
+    { "/v1/embeddings", POST, &embeddings },
     { "/v1/models", GET, &models },
+    { PAGE_MODEL "{id}", GET, &model },
     { "/info", GET, &info },
     { "/health", GET, &health },
     { "/health/live", GET, &live },
@@ -64,8 +72,11 @@ static enum http_route_result find(enum http_method method, const char *path,
                                    const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
     const void *serve = NULL;
-    enum http_route_result result =
-        http_route_find(table, sizeof table / sizeof *table, method, path, &serve, allow);
+    enum http_route_result result;
+
+    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
+        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
+    result = http_route_find(table, sizeof table / sizeof *table, method, path, &serve, allow);
 
     *route = serve;
     return result;

@@ -2,6 +2,7 @@
  *
  * Texts and their order are those of TGI 3.x; 0.9.3 has fewer parameters and other defaults
  * (setting tgi_compat). */
+#include "gateway/openai_generate.h"
 #include "gateway/tgi.h"
 
 #include <math.h>
@@ -273,10 +274,14 @@ bool tgi_parse(struct request *rq, const struct http_request *http, const char *
     struct err e;
     bool ok;
 
-    (void)http;
     root = json_wide_parse(bytes, n, &e);
     if (!root)
         return fault_set(f, FAULT_SYNTAX, "", "%s", e.msg);
+    if (rq->variant == TGI_GENERATE && openai_generate_is_meant(root)) {
+        json_decref(root);
+        rq->dialect = &dialect_openai_generate;
+        return rq->dialect->parse(rq, http, bytes, n, f);
+    }
     ok = tgi_fields_read(root, bytes, n, tgi_is_old(rq->service), &body, &p, f);
     if (ok && rq->variant == TGI_ROOT)
         rq->is_stream = body.stream.b;

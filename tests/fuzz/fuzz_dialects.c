@@ -1,10 +1,12 @@
 /* fuzz_dialects.c - bodies of every dialect through parse, validate, and the answer to what was taken.
  *
- * The first byte chooses the dialect and its route, the rest is the body. */
+ * The first byte chooses the dialect and its route, or a page with a body; the rest is the body. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "gateway/openai.h"
+#include "gateway/openai_generate.h"
 #include "gateway/request.h"
 #include "gateway/tgi.h"
 
@@ -32,9 +34,10 @@ static const struct {
     const struct dialect *dialect;
     int variant;
 } doors[] = {
-    { &dialect_tgi, TGI_GENERATE },   { &dialect_tgi, TGI_GENERATE_STREAM },
-    { &dialect_tgi, TGI_ROOT },       { &dialect_openai_completions, 0 },
-    { &dialect_openai_chat, 0 },      { &dialect_oci, 0 },
+    { &dialect_tgi, TGI_GENERATE },    { &dialect_tgi, TGI_GENERATE_STREAM },
+    { &dialect_tgi, TGI_ROOT },        { &dialect_openai_completions, 0 },
+    { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
+    { &dialect_openai_embeddings, 0 }, { &dialect_openai_generate, 0 },
     { &dialect_openai_responses, 0 },
 };
 
@@ -49,7 +52,9 @@ static void answer(struct request *rq)
         Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
         int32_t id = 300 + (int32_t)i;
         assert(c->prompt->n_ids > 0);
-        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation);
+        assert(c->seq.submit.max_tokens > 0 || rq->needs_no_generation || rq->pooling);
+        if (rq->pooling)
+            sequence_set_embedding(&c->seq, (const float[]){ 3, 4, 0 }, 3);
         m.tokens = &id;
         m.n_tokens = 1;
         sequence_append(&c->seq, &m, 0);
@@ -73,6 +78,20 @@ static void answer(struct request *rq)
     buf_fini(&out);
 }
 
+/* Bodies of the routes that need no worker. */
+static void open_page(struct service *service, bool is_ids, const char *body, size_t n)
+{
+    struct reply r;
+
+    reply_init(&r);
+    if (is_ids)
+        openai_detokenize_page(service, "application/json", body, n, &r);
+    else
+        openai_tokenize_page(service, "application/json", body, n, &r);
+    assert(r.status >= 200 && r.status < 500 && r.body.n > 0);
+    reply_fini(&r);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -84,6 +103,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
     if (n == 0)
         return 0;
+    if (data[0] >= 0xfe) {
+        open_page(service, data[0] == 0xff, (const char *)data + 1, n - 1);
+        return 0;
+    }
     request_init(&rq, service, doors[door].dialect, doors[door].variant);
     if (rq.dialect->parse(&rq, NULL, (const char *)data + 1, n - 1, &f) &&
         request_make_choices(&rq, &f)) {

@@ -169,8 +169,8 @@ static void blank_id(char *digits, struct seen_ids *seen)
 
 static void blank_ids_at(struct buf *in, size_t at, struct seen_ids *seen)
 {
-    static const char *const prefixes[] = { "cmpl-", "-tool-", "resp_", "msg_",
-                                            "rs_",   "fc_",    "call_" };
+    static const char *const prefixes[] = { "cmpl-", "embd-", "-tool-", "resp_",
+                                            "msg_",  "rs_",   "fc_",    "call_" };
 
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         size_t n = strlen(prefixes[i]);

@@ -1,5 +1,6 @@
 /* test_gateway_routes.c - the real gateway on every route: what a client of each dialect reads, and what it
  * reads when it asks for nonsense.  A wrong byte here is a client that no longer works. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -569,7 +570,7 @@ static const struct refusal refusals[] = {
     { "/v1/completions", "", "{\"prompt\":\"a\",\"temperature\":0,\"n\":2}", 400,
       "n must be 1 when using greedy sampling, got 2." },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":0}", 400, "\"param\":\"body.n\"" },
-    { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":1000}", 400, "\"param\":\"n\"" },
+    { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":3000}", 400, "\"param\":\"n\"" },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"stop\":[\"\"]}", 400,
       "stop cannot contain an empty string." },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\"]}", 400,
@@ -701,6 +702,11 @@ static void pages_answer(void **state)
         { "/load", 200, "{\"server_load\":0}" },
         { "/info", 200, "\"max_total_tokens\":512" },
         { "/v1/models", 200, "{\"object\":\"list\",\"data\":[{\"id\":\"stories-demo\"" },
+        { "/v1/models/stories-demo", 200, "{\"id\":\"stories-demo\",\"object\":\"model\"" },
+        { "/v1/models/meta-llama%2FLlama", 404,
+          "{\"error\":{\"message\":\"The model `meta-llama/Llama` does not exist.\",\"type\":"
+          "\"NotFoundError\",\"param\":\"model\",\"code\":404}}" },
+        { "/v1/models/", 404, "{\"detail\":\"Not Found\"}" },
         { "/generate", 405, "" },
         { "/v1/completions", 405, "{\"detail\":\"Method Not Allowed\"}" },
     };
@@ -717,6 +723,93 @@ static void pages_answer(void **state)
             assert_int_equal(a.body.n, 0);
         assert_string_equal(answer_header(&a, "Access-Control-Allow-Origin"), "*");
     }
+    answer_fini(&a);
+}
+
+/* TGI and vLLM have a route of the same name: the body says whose is meant. */
+static void both_dialects_tokenize_on_one_path(void **state)
+{
+    struct answer a = { 0 };
+
+    (void)state;
+    client_request(h.port, "/tokenize", "", "{\"prompt\":\"the dog\"}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_body(&a), "{\"count\":3,\"max_model_len\":512,\"tokens\":"
+                                         "[1,264,533],\"token_strs\":null}");
+    client_request(h.port, "/tokenize", "", "{\"inputs\":\"the\"}", &a);
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(answer_body(&a), "[{\"id\":1,\"text\":"));
+    client_request(h.port, "/tokenize", "", "{}", &a);
+    assert_int_equal(a.status, 422);
+    client_request(h.port, "/detokenize", "", "{\"tokens\":[264,533]}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_body(&a), "{\"prompt\":\"the dog\"}");
+    client_request(h.port, "/detokenize", "Content-Type: text/plain\r\n", "{\"tokens\":[264]}", &a);
+    assert_int_equal(a.status, 400);
+    answer_fini(&a);
+}
+
+static json_t *embedding_of(json_t *root, size_t i)
+{
+    return json_object_get(json_array_get(json_object_get(root, "data"), i), "embedding");
+}
+
+/* More inputs than run at once, and each gets its own. */
+static void embeddings_answer_in_the_order_of_their_inputs(void **state)
+{
+    enum { N_INPUTS = 300 };
+    struct buf body = { 0 };
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    buf_add_str(&body, "{\"input\":[");
+    for (int i = 0; i < N_INPUTS; i++)
+        buf_printf(&body, "%s[1,%d]", i ? "," : "", 300 + i);
+    buf_add_str(&body, "]}");
+    client_request(h.port, "/v1/embeddings", "", body.data, &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    assert_int_equal(json_array_size(json_object_get(root, "data")), N_INPUTS);
+    for (int i = 0; i < N_INPUTS; i++) {
+        uint64_t key = fake_key((int32_t[]){ 1, 300 + i }, 2, 0);
+        const json_t *v = embedding_of(root, (size_t)i);
+        double x = (double)fake_embedding(key, LLMD__POOLING__POOL_LAST, 0), sum = 0;
+        assert_int_equal(json_array_size(v), FAKE_EMBEDDING);
+        for (uint32_t k = 0; k < FAKE_EMBEDDING; k++) {
+            double f = (double)fake_embedding(key, LLMD__POOLING__POOL_LAST, k);
+            sum += f * f;
+        }
+        assert_true(fabs(json_number_value(json_array_get(v, 0)) - x / sqrt(sum)) < 1e-6);
+    }
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(root, "usage"), "prompt_tokens")),
+        2 * N_INPUTS);
+    json_decref(root);
+    buf_fini(&body);
+    answer_fini(&a);
+}
+
+static void more_prompts_than_run_at_once_are_answered(void **state)
+{
+    struct buf body = { 0 }, want = { 0 };
+    struct answer a = { 0 };
+    json_t *root, *last;
+
+    (void)state;
+    expected_text("One day", TOKENIZER_ADD_SPECIAL, 4, &want);
+    buf_add_str(&body, "{\"max_tokens\":4,\"seed\":7,\"prompt\":[");
+    for (int i = 0; i < 199; i++)
+        buf_add_str(&body, "\"dog\",");
+    buf_add_str(&body, "\"One day\"]}");
+    client_request(h.port, "/v1/completions", "", body.data, &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    last = json_array_get(json_object_get(root, "choices"), 199);
+    assert_string_equal(json_string_value(json_object_get(last, "text")), want.data);
+    json_decref(root);
+    buf_fini(&want);
+    buf_fini(&body);
     answer_fini(&a);
 }
 
@@ -795,6 +888,9 @@ int main(void)
         cmocka_unit_test(malformed_requests_get_their_dialects_error),
         cmocka_unit_test(long_prompts_and_bodies_are_refused),
         cmocka_unit_test(pages_answer),
+        cmocka_unit_test(both_dialects_tokenize_on_one_path),
+        cmocka_unit_test(embeddings_answer_in_the_order_of_their_inputs),
+        cmocka_unit_test(more_prompts_than_run_at_once_are_answered),
         cmocka_unit_test(a_browser_may_send_its_key),
         cmocka_unit_test(metrics_count_what_happened),
         cmocka_unit_test(every_request_is_counted_once),

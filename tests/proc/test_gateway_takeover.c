@@ -112,6 +112,15 @@ static void add_whole_answers(void)
               "{\"prompt\":[\"Three\",\"beams\"],\"max_tokens\":14,\"n\":3,\"logprobs\":2,"
               "\"use_beam_search\":true}",
               "close");
+    talk_post(new_talk("logprobs of a prompt"), "/v1/completions", "",
+              "{\"prompt\":\"One day, a little girl saw a dog\",\"max_tokens\":20,\"seed\":4,"
+              "\"echo\":true,\"logprobs\":2}",
+              "close");
+    talk_post(new_talk("embeddings"), "/v1/embeddings", "",
+              "{\"input\":[\"One\",\"two\",\"three\"],\"encoding_format\":\"base64\"}", "close");
+    talk_post(new_talk("more choices than run at once"), "/v1/completions", "",
+              "{\"prompt\":\"Many\",\"max_tokens\":2,\"seed\":4,\"n\":135,\"stream\":true}",
+              "close");
     t = new_talk("slow reader of a whole answer");
     talk_post(t, "/v1/completions", "",
               "{\"prompt\":\"Slow\",\"max_tokens\":300,\"seed\":9,\"logprobs\":20,\"n\":4}",
