@@ -370,6 +370,22 @@ static void what_is_not_done_is_refused_by_name(void **state)
     }
 }
 
+static void the_prompt_is_measured_where_wanted(void **state)
+{
+    struct rig *r = *state;
+    char want[256];
+
+    expect_taken(r, ASK ",\"prompt_logprobs\":1,\"truncate_prompt_tokens\":2}");
+    rig_prompt(r, 0);
+    rig_says(r, 0, "a", LLMD__FINISH__FINISH_LENGTH);
+    snprintf(want, sizeof want,
+             "null},\"prompt_logprobs\":[null,{\"%d\":{\"logprob\":-0.25,\"rank\":2,"
+             "\"decoded_token\":\"]\"},\"101\":{\"logprob\":-0.125,\"rank\":1,\"decoded_token\":"
+             "\"b\"}}],\"prompt_token_ids\":null,",
+             r->rq.prompts[0].ids[1]);
+    expect_in_whole(r, want);
+}
+
 static void the_prompt_is_shown_where_wanted(void **state)
 {
     struct rig *r = *state;
@@ -605,6 +621,7 @@ int main(void)
         TEST(shared_parameters_arrive),
         TEST(further_shared_parameters_arrive),
         TEST(what_is_not_done_is_refused_by_name),
+        TEST(the_prompt_is_measured_where_wanted),
         TEST(the_prompt_is_shown_where_wanted),
         TEST(messages_reach_the_template),
         TEST(developers_are_the_system_where_the_template_knows_none),

@@ -436,7 +436,9 @@ static void harmless_members_are_taken(void **state)
                     "\"service_tier\":\"auto\",\"text\":{\"format\":{\"type\":\"text\"},"
                     "\"verbosity\":\"low\"},\"reasoning\":{\"summary\":\"auto\"},\"include\":"
                     "[\"reasoning.encrypted_content\"],\"background\":false,"
-                    "\"previous_response_id\":null,\"safety_identifier\":\"x\"}");
+                    "\"previous_response_id\":null,\"safety_identifier\":\"x\",\"echo\":true,"
+                    "\"return_token_ids\":true,"
+                    "\"return_prompt_text\":true,\"prompt_logprobs\":0,\"logprobs\":true}");
     rig_done(r);
     expect_taken(r, "{\"input\":\"Hi\",\"stream\":true,\"stream_options\":{"
                     "\"include_obfuscation\":false}}");
