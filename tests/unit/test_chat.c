@@ -129,6 +129,17 @@ static void a_call_cut_off_is_content_when_whole_and_a_call_in_a_stream(void **s
     rig_done(r);
 }
 
+static void an_aborted_answer_with_calls_says_abort(void **state)
+{
+    struct rig *r = *state;
+
+    expect_taken(r, ASK TOOLS "}");
+    rig_says(r, 0, CALL_G, LLMD__FINISH__FINISH_NONE);
+    choice_abort(&r->rq.choices[0]);
+    r->rq.choices[0].seq.state = SEQUENCE_ENDED;
+    expect_in_whole(r, "\"finish_reason\":\"abort\"");
+}
+
 /* Choices are read apart, and their calls have ids of their own. */
 static void every_choice_has_its_own_calls(void **state)
 {
@@ -609,6 +620,7 @@ int main(void)
         TEST(only_the_first_call_where_one_is_wanted),
         TEST(calls_nobody_asked_for_are_text),
         TEST(a_call_cut_off_is_content_when_whole_and_a_call_in_a_stream),
+        TEST(an_aborted_answer_with_calls_says_abort),
         TEST(every_choice_has_its_own_calls),
         TEST(mistral_calls_have_ids_of_nine_letters),
         TEST(marks_are_seen_though_special),

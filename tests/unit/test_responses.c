@@ -326,6 +326,30 @@ static void a_failure_ends_the_stream_with_its_cause(void **state)
     rig_done(r);
 }
 
+static void cut_short(struct rig *r, const char *body)
+{
+    expect_taken(r, body);
+    rig_says(r, 0, "Yo", LLMD__FINISH__FINISH_NONE);
+    choice_abort(&r->rq.choices[0]);
+    r->rq.choices[0].seq.state = SEQUENCE_ENDED;
+}
+
+/* The server ends before the answer does. */
+static void an_aborted_answer_is_incomplete(void **state)
+{
+    struct rig *r = *state;
+    struct buf out = { 0 };
+
+    cut_short(r, "{\"input\":\"Hi\"}");
+    expect_in_whole(r, "\"incomplete_details\":{\"reason\":\"abort\"}");
+    cut_short(r, "{\"input\":\"Hi\",\"stream\":true}");
+    rig_stream(r, &out);
+    assert_non_null(strstr(out.data, "event: response.incomplete\n"));
+    assert_non_null(strstr(out.data, MESSAGE("incomplete", "Yo")));
+    buf_fini(&out);
+    rig_done(r);
+}
+
 /* ---- the way in ---- */
 
 static json_t *rendered(struct rig *r, const char *body)
@@ -460,6 +484,7 @@ int main(void)
         TEST(logprobs_come_where_they_are_included),
         TEST(an_empty_answer_is_an_empty_message),
         TEST(a_failure_ends_the_stream_with_its_cause),
+        TEST(an_aborted_answer_is_incomplete),
         TEST(items_become_the_turns_of_a_chat),
         TEST(nonsense_is_refused),
         TEST(harmless_members_are_taken),
