@@ -19,3 +19,8 @@ llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gate
           LABELS unit)
 llmd_test(NAME test_journal SOURCES unit/test_journal.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core gguf_writer LABELS unit)
+
+# What client libraries talk to (make check-clients).
+add_executable(serve_scripted clients/serve.c)
+target_link_libraries(serve_scripted PRIVATE gateway_harness PkgConfig::cmocka)
+add_dependencies(serve_scripted llm-gateway)
