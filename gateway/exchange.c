@@ -131,6 +131,7 @@ static void refuse(struct exchange *x, const struct fault *f)
         d->fault(f, &r);
     }
     account_fault(x, f->kind);
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     thread_send(x->thread, x->http, &r);
     reply_fini(&r);
 }
@@ -161,6 +162,18 @@ static void fail(struct exchange *x, const struct fault *fault)
     buf_fini(&out);
 }
 
+/* Caches differ from time to time: what an answer tells of them is told once. */
+static void settle_cached(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+
+    if (rq->has_cached)
+        return;
+    rq->cached_tokens = request_cached_tokens(rq);
+    rq->has_cached = true;
+    record_cached(x->record, rq);
+}
+
 /* ---- the plain answer ---- */
 
 static void answer_whole(struct exchange *x)
@@ -170,7 +183,9 @@ static void answer_whole(struct exchange *x)
     stop_timers(x);
     reply_init(&r);
     request_choose(&x->rq);
+    settle_cached(x);
     x->rq.dialect->whole(&x->rq, &r);
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     record_answered(x->record, &x->rq);
     account_finished(x);
     http_set_repeatable(x->http);
@@ -193,6 +208,7 @@ static void start_stream(struct exchange *x)
     reply_init(&r);
     x->rq.dialect->begin(&x->rq, &r);
     reply_header(&r, "Access-Control-Allow-Origin", "*");
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     if (service_is_draining(x->thread->service))
         http_set_close(x->http);
     http_set_repeatable(x->http);
@@ -276,6 +292,7 @@ static void pump_stream(struct exchange *x)
     } else if (!c) {
         stop_timers(x);
         buf_clear(&out);
+        settle_cached(x);
         rq->dialect->end(rq, &out);
         write_piece(x, &out);
         stop_timers(x);

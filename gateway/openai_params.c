@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hash.h"
 #include "common/json.h"
 #include "text/token_list.h"
 #include "text/tokenizer.h"
@@ -116,7 +117,6 @@ static const struct {
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
-    { "cache_salt", NULL },
     { "kv_transfer_params", NULL },
     { "ec_transfer_params", NULL },
     { "vllm_xargs", NULL },
@@ -128,8 +128,22 @@ static const struct {
     { "media_io_kwargs", is_empty },
 };
 
+static bool check_format(const json_t *root, struct fault *f)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    if (type && strcmp(type, "json_schema") == 0 && !json_object_get(format, "json_schema"))
+        return fault_set(f, FAULT_INVALID, "response_format",
+                         "When response_format type is 'json_schema', the 'json_schema' field "
+                         "must be provided.");
+    return true;
+}
+
 static bool check_supported(const json_t *root, struct fault *f)
 {
+    if (!check_format(root, f))
+        return false;
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const char *name = unsupported[i].name;
         const json_t *v = json_object_get(root, name);
@@ -581,6 +595,11 @@ bool openai_apply_identity(struct request *rq, const struct http_request *http,
         rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->priority = (int32_t)p->priority.i;
     take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    if (p->cache_salt.is_set && p->cache_salt.n == 0)
+        return fault_set(f, FAULT_INVALID, "cache_salt",
+                         "Parameter 'cache_salt' must be a non-empty string if provided.");
+    if (p->cache_salt.is_set)
+        rq->cache_salt = hash64(p->cache_salt.s, p->cache_salt.n, 0) | 1; /* never none */
     return check_model(rq, p, f);
 }
 

@@ -180,6 +180,10 @@ bool record_restore(const struct record *r, struct request *rq)
         rq->answered_ns = shared->answered_ns;
         rq->queue_ns = shared->queue_ns;
     }
+    if (shared->cached_tokens) {
+        rq->has_cached = true;
+        rq->cached_tokens = shared->cached_tokens - 1;
+    }
     return true;
 }
 
@@ -242,6 +246,12 @@ void record_answered(struct record *r, const struct request *rq)
         return;
     r->shared->queue_ns = rq->queue_ns;
     r->shared->answered_ns = rq->answered_ns;
+}
+
+void record_cached(struct record *r, const struct request *rq)
+{
+    if (r)
+        r->shared->cached_tokens = rq->cached_tokens + 1;
 }
 
 bool record_keep_alive(struct record *r, uint32_t n_events)

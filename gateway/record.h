@@ -60,6 +60,8 @@ void record_group(struct record *r, uint32_t choice, uint32_t group);
 void record_output(struct record *r, const struct http_mark *mark);
 /* The times that a whole answer tells. */
 void record_answered(struct record *r, const struct request *rq);
+/* What it tells of the prefix cache, before a byte does. */
+void record_cached(struct record *r, const struct request *rq);
 /* A keep-alive comment goes out after n_events pieces.  False: there is no room to remember it, so it must
  * not be sent. */
 bool record_keep_alive(struct record *r, uint32_t n_events);

@@ -71,6 +71,7 @@ struct request {
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;
+    uint64_t cache_salt; /* 0 = none */
     enum stop_rule stop_rule;
     struct stop_set stops;
     bool keeps_stop;                                /* the stop string or token stays in the text */
@@ -86,6 +87,8 @@ struct request {
     uint64_t started_ns, validated_ns, deadline_ns;
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
+    bool has_cached;        /* cached_tokens is what the answer tells, or told already */
+    uint32_t cached_tokens; /* of the prompts, found in the prefix cache */
     uint32_t max_model_len; /* in force when it came */
 
     /* what has come */
@@ -132,5 +135,7 @@ uint64_t request_choice_seed(uint64_t seed, uint32_t k);
 /* Sums over all candidates; a prompt counts once. */
 uint64_t request_prompt_tokens(const struct request *rq);
 uint64_t request_generated_tokens(const struct request *rq);
+/* Of the prompts' tokens, those that each prompt's first candidate found in the prefix cache. */
+uint32_t request_cached_tokens(const struct request *rq);
 
 #endif

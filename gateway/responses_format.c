@@ -260,7 +260,6 @@ static void put_detail(struct json_writer *w, const char *key, const char *detai
     jw_object_end(w);
 }
 
-/* How many prompt tokens were found computed is chance, and not told. */
 static void put_usage(struct json_writer *w, const struct choice *c)
 {
     uint64_t n_prompt = request_prompt_tokens(c->rq);
@@ -269,7 +268,8 @@ static void put_usage(struct json_writer *w, const struct choice *c)
     jw_object(w);
     jw_key(w, "input_tokens");
     jw_uint(w, n_prompt);
-    put_detail(w, "input_tokens_details", "cached_tokens", 0);
+    put_detail(w, "input_tokens_details", "cached_tokens",
+               openai_tells_cached(c->rq) ? c->rq->cached_tokens : 0);
     jw_key(w, "output_tokens");
     jw_uint(w, c->n_done);
     put_detail(w, "output_tokens_details", "reasoning_tokens", thought_tokens(c));

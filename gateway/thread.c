@@ -15,6 +15,21 @@ enum { MOVE_AFTER_MS = 3000, OUT_BYTES_MAX = 64 << 20 };
 
 /* ---- answers of the thread's own ---- */
 
+void thread_add_request_id(const struct gateway_thread *t, const struct http_request *http,
+                           uint64_t bits, struct reply *r)
+{
+    const char *id;
+
+    if (strcmp(t->service->config.request_id_headers, "on") != 0)
+        return;
+    id = http_request_header(http, "X-Request-Id");
+    if (id && *id)
+        reply_header(r, "X-Request-Id", "%s", id);
+    else
+        reply_header(r, "X-Request-Id", "%016llx%016llx", (unsigned long long)bits,
+                     (unsigned long long)request_choice_seed(bits, 1));
+}
+
 void thread_send(struct gateway_thread *t, struct http_request *http, struct reply *r)
 {
     reply_header(r, "Access-Control-Allow-Origin", "*");
@@ -30,6 +45,7 @@ static void send_refusal(struct gateway_thread *t, struct http_request *http, in
 
     reply_init(&r);
     routes_refuse(http_request_path(http), status, allow, &r);
+    thread_add_request_id(t, http, request_random(), &r);
     thread_send(t, http, &r);
     reply_fini(&r);
 }
@@ -94,6 +110,7 @@ static void on_request(struct http_request *http, void *ctx)
     routes_find(http_request_method(http), http_request_path(http), http, &route, allow);
     reply_init(&r);
     route->serve(t->service, http, &r);
+    thread_add_request_id(t, http, request_random(), &r);
     thread_send(t, http, &r);
     reply_fini(&r);
 }

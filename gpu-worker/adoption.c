@@ -72,7 +72,7 @@ static bool chain_agrees(const struct work *w, const struct sequence *q, uint32_
 {
     uint32_t page_tokens = w->pool->hdr->page_tokens;
     const int32_t *ids = q->tokens + (size_t)k * page_tokens;
-    uint64_t before = kvpool_prefix_root(w->pool, w->cache->identity);
+    uint64_t before = kvcache_root(w->cache, q);
 
     if (k > 0 && !is_sealed(w, q->pages[k - 1]))
         return false;
@@ -93,7 +93,7 @@ static uint32_t tokens_of(const struct work *w, const struct sequence *q, uint32
     if (!is_ours(w, page))
         return 0;
     n = atomic_load_explicit(&desc_of(w, page)->n_tokens, memory_order_acquire);
-    if (n > page_tokens || begin + n >= sequence_n_tokens(q) ||
+    if (n > page_tokens || begin + n > sequence_n_findable(q) ||
         memcmp(kvpool_token_ids(w->pool, page), q->tokens + begin, n * sizeof(int32_t)) != 0)
         return 0;
     if (is_sealed(w, page) && (n != page_tokens || !chain_agrees(w, q, k)))

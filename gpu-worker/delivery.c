@@ -19,7 +19,7 @@ enum {
 /* What a message says of one sequence, to be noted when the link has taken it. */
 struct message_part {
     struct sequence *sequence;
-    uint32_t n_sent;
+    uint32_t n_prompt_sent, n_sent;
     bool with_finish;
 };
 
@@ -164,10 +164,21 @@ void delivery_unknown(struct delivery *d, uint32_t peer, const uint64_t *ids, si
     }
 }
 
+/* Tokens follow the log probabilities of the whole prompt, unless these are not to come any more. */
+static bool may_send_tokens(const struct sequence *q, uint32_t n_prompt_sent)
+{
+    uint32_t n = q->state == SEQUENCE_DONE ? q->n_measured : q->n_prompt;
+
+    return !q->request->want_prompt_logprobs || n_prompt_sent >= n;
+}
+
 static bool has_news(const struct sequence *q)
 {
+    bool has_tokens = q->n_sent < q->n_generated || (q->state == SEQUENCE_DONE && !q->finish_sent);
+
     return q->state != SEQUENCE_FREE && !q->resync_due &&
-           (q->n_sent < q->n_generated || (q->state == SEQUENCE_DONE && !q->finish_sent));
+           (q->n_prompt_sent < q->n_measured ||
+            (has_tokens && may_send_tokens(q, q->n_prompt_sent)));
 }
 
 void delivery_notice(struct delivery *d, struct sequence *q)
@@ -203,14 +214,14 @@ static void outbox_compact(struct delivery *d)
     d->n_outbox = n;
 }
 
-static void add_logprobs(struct delivery *d, const struct sequence *q, Llmd__SequenceTokens *out)
+/* Entries of tokens first .. first + n - 1 of the sequence; the first one's place in the list. */
+static Llmd__TokenLogprob **add_entries(struct delivery *d, const struct sequence *q,
+                                        uint32_t first, uint32_t n, uint32_t n_top)
 {
     struct delivery_message *m = d->message;
-    uint32_t n_top = q->entry->n_top;
+    Llmd__TokenLogprob **list = m->logprob_list + m->n_logprobs;
 
-    out->n_logprobs = out->n_tokens;
-    out->logprobs = m->logprob_list + m->n_logprobs;
-    for (uint32_t i = q->n_sent; i < q->n_sent + out->n_tokens; i++) {
+    for (uint32_t i = first; i < first + n; i++) {
         const struct ledger_top *top = ledger_top(d->ledger, q->entry, i);
         Llmd__TokenLogprob *lp = &m->logprobs[m->n_logprobs++];
 
@@ -225,6 +236,20 @@ static void add_logprobs(struct delivery *d, const struct sequence *q, Llmd__Seq
             t->logprob = top[lp->n_top].logprob;
         }
     }
+    return list;
+}
+
+/* As many of the prompt's measures as there is room for. */
+static void add_prompt(struct delivery *d, const struct sequence *q, Llmd__SequenceTokens *out)
+{
+    uint32_t n = q->n_measured - q->n_prompt_sent, room = MESSAGE_LOGPROBS - d->message->n_logprobs;
+
+    if (q->n_prompt_sent >= q->n_measured)
+        return;
+    out->prompt_index = q->n_prompt_sent;
+    out->n_prompt_logprobs = n < room ? n : room;
+    out->prompt_logprobs = add_entries(d, q, q->n_prompt_sent, (uint32_t)out->n_prompt_logprobs,
+                                       q->entry->n_prompt_top);
 }
 
 /* How many of the unsent tokens this message still has room for. */
@@ -237,33 +262,59 @@ static uint32_t room_for(const struct delivery_message *m, const struct sequence
     return n < room ? n : room;
 }
 
+static void add_tokens(struct delivery *d, const struct sequence *q, Llmd__SequenceTokens *out)
+{
+    struct delivery_message *m = d->message;
+
+    out->n_tokens = room_for(m, q);
+    out->tokens = q->tokens + q->n_prompt + q->n_sent;
+    if (q->request->sampling->want_logprobs) {
+        out->n_logprobs = out->n_tokens;
+        out->logprobs =
+            add_entries(d, q, q->n_prompt + q->n_sent, (uint32_t)out->n_tokens, q->entry->n_top);
+    } else {
+        m->n_tokens += (uint32_t)out->n_tokens;
+    }
+}
+
+static void add_finish(const struct delivery *d, const struct sequence *q,
+                       Llmd__SequenceTokens *out)
+{
+    out->finish = (Llmd__Finish)q->entry->finish;
+    out->error = q->entry->error;
+    if (out->finish != LLMD__FINISH__FINISH_EMBEDDED)
+        return;
+    out->embedding = ledger_embedding(d->ledger, q->entry);
+    out->n_embedding = q->entry->n_embedding;
+}
+
 static void add_sequence(struct delivery *d, struct sequence *q)
 {
     struct delivery_message *m = d->message;
     Llmd__SequenceTokens *out = &m->sequences[m->n_sequences];
-    uint32_t n = room_for(m, q);
-    bool all = q->n_sent + n == q->n_generated;
+    struct message_part *part = &m->parts[m->n_sequences++];
 
     llmd__sequence_tokens__init(out);
     out->sequence_id = q->id;
     out->index = q->n_sent;
-    out->n_tokens = n;
-    out->tokens = q->tokens + q->n_prompt + q->n_sent;
-    if (q->request->sampling->want_logprobs)
-        add_logprobs(d, q, out);
-    else
-        m->n_tokens += n;
-    if (q->n_sent == 0 && n > 0 && q->entry->scheduled_ns > q->entry->accepted_ns)
-        out->queue_ns = q->entry->scheduled_ns - q->entry->accepted_ns;
-    if (q->n_sent == 0 && n > 0)
-        out->cached_tokens = q->entry->n_cached;
-    if (q->state == SEQUENCE_DONE && all) {
-        out->finish = (Llmd__Finish)q->entry->finish;
-        out->error = q->entry->error;
-    }
-    m->parts[m->n_sequences++] = (struct message_part){
-        .sequence = q, .n_sent = q->n_sent + n, .with_finish = q->state == SEQUENCE_DONE && all
+    add_prompt(d, q, out);
+    *part = (struct message_part){
+        .sequence = q,
+        .n_prompt_sent = q->n_prompt_sent + (uint32_t)out->n_prompt_logprobs,
+        .n_sent = q->n_sent,
     };
+    if (!may_send_tokens(q, part->n_prompt_sent))
+        return;
+    add_tokens(d, q, out);
+    part->n_sent += (uint32_t)out->n_tokens;
+    part->with_finish = q->state == SEQUENCE_DONE && part->n_sent == q->n_generated;
+    if (part->with_finish)
+        add_finish(d, q, out);
+    if (q->n_sent > 0 || (out->n_tokens == 0 && !part->with_finish))
+        return;
+    out->cached_tokens = q->entry->n_cached;
+    if (q->entry->scheduled_ns > q->entry->accepted_ns)
+        out->queue_ns = q->entry->scheduled_ns - q->entry->accepted_ns;
 }
 
 static bool is_full(const struct delivery_message *m)
@@ -292,6 +343,7 @@ static bool fill_message(struct delivery *d, uint32_t peer)
 static void note_sent(const struct delivery_message *m)
 {
     for (uint32_t i = 0; i < m->n_sequences; i++) {
+        m->parts[i].sequence->n_prompt_sent = m->parts[i].n_prompt_sent;
         m->parts[i].sequence->n_sent = m->parts[i].n_sent;
         m->parts[i].sequence->finish_sent = m->parts[i].with_finish;
     }

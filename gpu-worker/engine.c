@@ -2,6 +2,7 @@
 #include "gpu-worker/engine.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -54,6 +55,8 @@ static void set_limits(struct engine *g)
         (struct submit_limits){ .vocab_size = g->info->vocab_size,
                                 .context_max = min_u32(context, kvcache_tokens_max(&g->cache)),
                                 .top_max = l->top_max,
+                                .embedding_max = l->embedding_max,
+                                .hidden_size = g->info->hidden_size,
                                 .request_bytes_max = l->request_bytes_max };
 }
 
@@ -85,6 +88,7 @@ static void start_step(struct engine *g)
               &(struct step_limits){ .seqs_max = g->scheduler.running_max,
                                      .rows_max = g->scheduler.max_num_batched_tokens,
                                      .top_max = g->limits.top_max,
+                                     .sequences_max = g->table.cap,
                                      .n_threads = (uint32_t)threads });
 }
 
@@ -163,18 +167,17 @@ void engine_add(struct engine *g, struct sequence *q)
 {
     uint64_t deadline =
         q->request->deadline_ns > 0 ? (uint64_t)q->request->deadline_ns : UINT64_MAX;
-    Llmd__Finish finish;
 
     q->order = g->next_order++;
     sequence_table_add(&g->table, q);
     if (q->state == SEQUENCE_DONE) /* recovered */
         return;
+    q->finish_due = sequence_check_finish(q, g->info->eos, g->info->n_eos);
     scheduler_add(&g->scheduler, q);
     if (deadline < g->next_deadline_ns)
         g->next_deadline_ns = deadline;
-    finish = sequence_check_finish(q, g->info->eos, g->info->n_eos);
-    if (finish != LLMD__FINISH__FINISH_NONE)
-        engine_end(g, q, finish, NULL);
+    if (q->finish_due != LLMD__FINISH__FINISH_NONE && !sequence_owes_prompt(q))
+        engine_end(g, q, q->finish_due, NULL);
 }
 
 static enum stat_id counter_of(Llmd__Finish finish)
@@ -183,6 +186,7 @@ static enum stat_id counter_of(Llmd__Finish finish)
     case LLMD__FINISH__FINISH_EOS:
     case LLMD__FINISH__FINISH_STOP_TOKEN:
     case LLMD__FINISH__FINISH_LENGTH:
+    case LLMD__FINISH__FINISH_EMBEDDED:
         return STAT_sequences_finished;
     case LLMD__FINISH__FINISH_CANCELLED:
     case LLMD__FINISH__FINISH_DEADLINE:
@@ -337,6 +341,57 @@ static bool forward(struct engine *g, const struct plan *plan, struct err *e)
     return true;
 }
 
+/* What came out of the model for q is no number. */
+static void end_not_finite(struct engine *g, struct sequence *q)
+{
+    runtime_doubt_output(g->boot.runtime);
+    engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
+               "the model's output is not a finite number at this token");
+    kvcache_distrust(&g->cache);
+}
+
+/* Before the KV of the rows they are of (ledger_layout.h). */
+static void commit_measures(struct engine *g)
+{
+    for (uint32_t i = 0; i < g->step.n_measures; i++) {
+        const struct step_measure *m = &g->step.measures[i];
+        struct sequence *q = m->sequence;
+        if (!sequence_is_live(q))
+            continue;
+        if (m->result != SAMPLER_OK) {
+            end_not_finite(g, q);
+            continue;
+        }
+        sequence_measure(q, g->boot.ledger, &m->out);
+        delivery_notice(&g->delivery, q);
+        fault_point("worker.measure");
+    }
+}
+
+static bool is_finite(const float *values, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
+static void commit_embeddings(struct engine *g, const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        struct sequence *q = plan->items[i].sequence;
+        const float *values;
+        if (!sequence_is_pooled(q))
+            continue;
+        values = step_pool(&g->step, plan, i);
+        if (values && is_finite(values, g->info->hidden_size))
+            sequence_embed(q, g->boot.ledger, values, g->info->hidden_size);
+        else if (values)
+            end_not_finite(g, q);
+        fault_point("worker.embed");
+    }
+}
+
 /* A draw's sequence, whose token is in the ledger: its rows are committed now, so that committed KV never
  * covers all tokens there.  Who takes over after a death in between computes a row or two again and has the
  * logits it needs. */
@@ -345,14 +400,26 @@ static void commit_kv(struct engine *g, struct sequence *q, uint32_t n_rows)
     kvcache_commit(&g->cache, q, q->n_computed + n_rows);
 }
 
-/* Prompts read in part.  And all of them got through a step that others may have died in. */
+/* A prompt read in part, or to its end by a sequence that generates nothing: then less the last row, so that
+ * KV never covers all tokens here either. */
+static void commit_chunk(struct engine *g, const struct plan_item *item)
+{
+    struct sequence *q = item->sequence;
+    bool is_last = q->n_computed + item->n_rows == sequence_n_tokens(q);
+
+    commit_kv(g, q, item->n_rows - is_last);
+    if (q->finish_due != LLMD__FINISH__FINISH_NONE && (is_last || !sequence_owes_prompt(q)))
+        engine_end(g, q, q->finish_due, NULL);
+}
+
+/* And all of them got through a step that others may have died in. */
 static void commit_chunks(struct engine *g, const struct plan *plan)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
-        struct sequence *q = plan->items[i].sequence;
-        if (!plan->items[i].wants_logits)
-            commit_kv(g, q, plan->items[i].n_rows);
-        atomic_store_explicit(&q->entry->running, LEDGER_RESTS, memory_order_relaxed);
+        const struct plan_item *item = &plan->items[i];
+        if (!item->wants_logits && sequence_is_live(item->sequence))
+            commit_chunk(g, item);
+        atomic_store_explicit(&item->sequence->entry->running, LEDGER_RESTS, memory_order_relaxed);
     }
 }
 
@@ -363,10 +430,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
 
     switch (draw->result) {
     case SAMPLER_NOT_FINITE:
-        runtime_doubt_output(g->boot.runtime);
-        engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
-                   "the model's output is not a finite number at this token");
-        kvcache_distrust(&g->cache);
+        end_not_finite(g, q);
         return;
     case SAMPLER_NONE_LEFT:
         engine_end(g, q, LLMD__FINISH__FINISH_ERROR, "no token is allowed here: all are masked");
@@ -475,8 +539,11 @@ static bool run_step(struct engine *g, struct err *e)
     }
     step_sample(&g->step);
     stat_add(engine_stats(g), STAT_prompt_tokens, count_prompt_rows(plan));
+    commit_measures(g);
+    commit_embeddings(g, plan);
     for (uint32_t i = 0; i < g->step.n_draws; i += 1 + g->step.draws[i].n_drafts)
-        commit_draws(g, &g->step.draws[i]);
+        if (sequence_is_live(g->step.draws[i].sequence))
+            commit_draws(g, &g->step.draws[i]);
     commit_chunks(g, plan);
     note_step(g, plan, clock_mono_ns() - start);
     return true;

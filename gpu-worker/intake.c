@@ -31,12 +31,14 @@ static void accept(struct engine *g, const struct sequence *q)
     delivery_reply(&g->delivery, q->peer, MSG_ACCEPTED, &a);
 }
 
-/* The sequence belongs to the peer that speaks of it; go on from what it holds. */
+/* The sequence belongs to the peer that speaks of it; go on from what it holds.  Who has a token has all that is
+ * said of the prompt. */
 static void deliver_from(struct engine *g, struct sequence *q, uint32_t peer, size_t n_held)
 {
     q->peer = peer;
     q->entry->peer = peer;
     q->n_sent = n_held < q->n_generated ? (uint32_t)n_held : q->n_generated;
+    q->n_prompt_sent = n_held > 0 ? q->n_prompt : 0;
     q->finish_sent = false;
     q->resync_due = false;
     delivery_notice(&g->delivery, q);

@@ -73,6 +73,10 @@ struct kvcache_match {
 void kvcache_init(struct kvcache *c, const struct kvcache_setup *setup);
 void kvcache_fini(struct kvcache *c);
 
+/* Where the chain of hashes of a sequence's pages begins: sequences with different salts find nothing of each
+ * other's. */
+uint64_t kvcache_root(const struct kvcache *c, const struct sequence *s);
+
 static inline uint32_t kvcache_pages_for(const struct kvcache *c, uint32_t n_tokens)
 {
     return (n_tokens + c->pool->hdr->page_tokens - 1) / c->pool->hdr->page_tokens;
@@ -96,8 +100,8 @@ uint32_t kvcache_n_exclusive(const struct kvcache *c, const struct sequence *s);
 /* A new step is planned: so much may be copied from other groups again. */
 void kvcache_begin_plan(struct kvcache *c);
 
-/* Look for the pages of a sequence that has none, and remember them.  Never for all its tokens: the last
- * is left to be computed, for its logits. */
+/* Look for the pages of a sequence that has none, and remember them.  Never for all its tokens
+ * (sequence_n_findable()): the last is left to be computed, for its logits. */
 void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out);
 
 /* Give the sequence what the last kvcache_match() found for it, or less, when a page has gone since

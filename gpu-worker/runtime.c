@@ -69,6 +69,7 @@ static void fill_info(struct model *m, const char *dir, const struct weights_pla
     m->info.n_layers = m->c.n_layers;
     m->info.n_kv_heads = m->c.n_kv_heads;
     m->info.head_dim = m->c.head_dim;
+    m->info.hidden_size = m->c.hidden_size;
     m->info.parameters = plan->parameters;
     m->info.n_eos = m->c.n_eos;
     memcpy(m->info.eos, m->c.eos, sizeof m->info.eos);
@@ -157,6 +158,7 @@ struct runtime {
     struct hash128 rope; /* of the frequencies: keys in the pages are turned by them */
     struct hash128 kv_identity;
     uint32_t rows_max, seqs_max;
+    uint32_t n_rows; /* of the last step */
 };
 
 static bool check_pool(const struct kvpool *pool, const struct model *m,
@@ -478,7 +480,14 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logit
         return false;
     if (n > 0)
         memcpy(logits, llama_logits(rt->llama), n * sizeof *logits);
+    rt->n_rows = batch->n_rows;
     return true;
+}
+
+void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out)
+{
+    assert(rt->shard.rank == 0 && first_row + n <= rt->n_rows);
+    llama_hidden(rt->llama, first_row, n, out);
 }
 
 bool runtime_follow(struct runtime *rt, struct err *e)
@@ -637,6 +646,7 @@ static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
     plan->kv_page_tokens = kv->page_tokens;
     plan->kv_page_bytes = kvpool_page_bytes(kv);
     plan->kv_pages = kv->n_pages;
+    plan->hidden_size = info->hidden_size;
     plan->weights_bytes = weights->all;
     plan->parameters = info->parameters;
     plan->weights_dtype = (char *)(uintptr_t)info->weights_dtype;

@@ -26,6 +26,7 @@ struct model_info {
     uint32_t vocab_size;
     uint32_t max_model_len; /* the setting, else what the model was made for */
     uint32_t n_layers, n_kv_heads, head_dim;
+    uint32_t hidden_size; /* width of the residual stream: floats of an embedding */
     uint64_t parameters;
     int32_t eos[MODEL_EOS_MAX]; /* of config.json and generation_config.json */
     uint32_t n_eos;
@@ -56,6 +57,10 @@ struct hash128 runtime_kv_identity(const struct runtime *rt);
 /* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written.  Returns when every rank is
  * done with the step.  ERR_DEVICE or ERR_PROTO (a peer is gone): the worker must exit. */
 bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logits, struct err *e);
+
+/* Rank 0: the last hidden states, behind the model's final norm, of rows first_row .. first_row + n - 1 of the last
+ * step.  out: [n, hidden_size] float, written. */
+void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out);
 
 /* Ranks 1..tp_size-1: run the steps rank 0 announces until runtime_stop() is called there or here. */
 bool runtime_follow(struct runtime *rt, struct err *e);

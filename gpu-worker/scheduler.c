@@ -190,10 +190,12 @@ static void start(struct scheduler *s, struct sequence *q)
 /* How many tokens two sequences have in common at their beginning, of those that q may find. */
 static uint32_t tokens_in_common(const struct sequence *q, const struct sequence *other)
 {
-    uint32_t n = sequence_n_tokens(q) - 1, n_other = sequence_n_tokens(other), i = 0;
+    uint32_t n = sequence_n_findable(q), n_other = sequence_n_tokens(other), i = 0;
 
     if (n_other < n)
         n = n_other;
+    if (q->request->cache_salt != other->request->cache_salt)
+        return 0;
     while (i < n && q->tokens[i] == other->tokens[i])
         i++;
     return i;
@@ -275,11 +277,33 @@ static void admit_waiting(struct scheduler *s)
     }
 }
 
+/* Rows that q may have when they may measure n_measures tokens of its prompt. */
+static uint32_t rows_allowed(const struct sequence *q, uint32_t n_measures)
+{
+    if (sequence_n_unmeasured(q) <= n_measures)
+        return rows_due(q);
+    assert(q->n_computed < q->n_measured);
+    return q->n_measured - 1 - q->n_computed + n_measures;
+}
+
+/* How many tokens of its prompt q's next rows measure. */
+static uint32_t measures_in(const struct sequence *q, uint32_t n_rows)
+{
+    uint32_t n_unmeasured = sequence_n_unmeasured(q), end = q->n_computed + n_rows;
+
+    if (n_unmeasured == 0 || end < q->n_measured)
+        return 0;
+    return least(end - (q->n_measured - 1), n_unmeasured);
+}
+
 static void add_item(struct plan *p, struct sequence *q, uint32_t n_rows)
 {
+    bool generates = q->finish_due == LLMD__FINISH__FINISH_NONE;
+
     p->items[p->n_items++] = (struct plan_item){ .sequence = q,
                                                  .n_rows = n_rows,
-                                                 .wants_logits = n_rows == rows_due(q) };
+                                                 .wants_logits = generates && n_rows == rows_due(q),
+                                                 .n_measures = measures_in(q, n_rows) };
     p->n_rows += n_rows;
 }
 
@@ -299,6 +323,8 @@ static uint32_t draft(struct scheduler *s, struct sequence *q, uint32_t max)
     uint32_t n_tokens = sequence_n_tokens(q), page_tokens = s->cache->pool->hdr->page_tokens;
     uint32_t n = least(speculation_wants(&q->speculation, q->n_generated), max);
 
+    if (q->finish_due != LLMD__FINISH__FINISH_NONE)
+        return 0;
     n = least(n, q->generated_max - q->n_generated - 1);
     if (n == 0)
         return 0;
@@ -336,26 +362,30 @@ static int compare_rest(const void *a, const void *b)
     return sequence_goes_before(x, y) ? -1 : 1;
 }
 
-/* `left` rows for those that are being read; a quarter of them is kept for the first. */
+/* `left` rows for those that are being read; a quarter of them, and what they may measure, is kept for the
+ * first. */
 static void share_prompt_rows(struct scheduler *s, uint32_t left)
 {
     const struct sequence *first;
-    uint32_t n = 0, kept;
+    uint32_t n = 0, kept, n_measures = BATCH_EXTRA_LOGITS;
 
     for (uint32_t i = 0; i < s->n_running; i++)
         if (rows_due(s->running[i]) > 1)
             s->reading[n++] = s->running[i];
     assert(n > 0);
     first = s->reading[0];
-    kept = least(rows_due(first), (left + 3) / 4);
+    kept = least(rows_allowed(first, n_measures), (left + 3) / 4);
     left -= kept;
+    n_measures -= measures_in(first, kept);
     qsort(s->reading, n, sizeof(struct sequence *), compare_rest);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t has = s->reading[i] == first ? kept : 0;
-        uint32_t more = least(rows_due(s->reading[i]) - has, left);
-        left -= more;
-        if (has + more > 0)
-            add_item(&s->plan, s->reading[i], has + more);
+        struct sequence *q = s->reading[i];
+        uint32_t has = q == first ? kept : 0, measured = measures_in(q, has);
+        uint32_t rows = least(rows_allowed(q, n_measures + measured), has + left);
+        left -= rows - has;
+        n_measures -= measures_in(q, rows) - measured;
+        if (rows > 0)
+            add_item(&s->plan, q, rows);
     }
 }
 
@@ -394,7 +424,7 @@ static void plan_alone(struct scheduler *s, struct sequence *q)
             preempt_last(s);
         start(s, q);
     }
-    add_item(&s->plan, q, least(rows_due(q), s->max_num_batched_tokens));
+    add_item(&s->plan, q, least(rows_allowed(q, BATCH_EXTRA_LOGITS), s->max_num_batched_tokens));
     s->plan.n_streams = s->plan.n_rows == 1;
 }
 

@@ -26,6 +26,10 @@
  * evicted, or a sequence behind it uses it and is preempted.  No page is held by another group.  So it always
  * gets on, finishes, and there is another first: no livelock, and within a priority no starvation.
  *
+ * Tokens of a prompt whose log probabilities are wanted are measured by the logits of the rows before them, and a
+ * step has room for few logits (BATCH_EXTRA_LOGITS): such prompts share these in the same order, so they
+ * are read in small chunks.
+ *
  * When nothing is read, rows may be left for drafts (speculation.h), a fair share for each stream; they take a
  * page only when one is free.
  *
@@ -47,8 +51,10 @@ struct scheduler_limits {
 struct plan_item {
     struct sequence *sequence;
     uint32_t n_rows;
-    bool wants_logits; /* its last row is the sequence's last token, or a draft behind that */
-    uint32_t n_drafts; /* so many of its rows; they lie behind the sequence's tokens, uncounted */
+    bool
+        wants_logits; /* its last row is the sequence's last token, or a draft behind that; it generates */
+    uint32_t n_drafts;   /* so many of its rows; they lie behind the sequence's tokens, uncounted */
+    uint32_t n_measures; /* tokens of the prompt that its rows measure, from .n_measured on */
 };
 
 /* What the caller allows for a step. */

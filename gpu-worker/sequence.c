@@ -32,6 +32,24 @@ size_t sequence_request_bytes(const Llmd__Submit *submit)
     return llmd__submit__get_packed_size(&r);
 }
 
+static void store_measure(const struct ledger *l, struct ledger_entry *entry, uint32_t at,
+                          const struct sampler_output *out, uint32_t n_top)
+{
+    ledger_logprobs(l, entry)[at] = out->logprob;
+    ledger_ranks(l, entry)[at] = out->rank;
+    if (n_top > 0)
+        memcpy(ledger_top(l, entry, at), out->top, n_top * sizeof *out->top);
+}
+
+/* Nothing predicts the first token. */
+static void store_first_measure(const struct ledger *l, struct ledger_entry *entry)
+{
+    store_measure(l, entry, 0, &(struct sampler_output){ 0 }, 0);
+    for (uint32_t i = 0; i < entry->n_prompt_top; i++)
+        ledger_top(l, entry, 0)[i] = (struct ledger_top){ .token = -1 };
+    atomic_store_explicit(&entry->n_measured, 1, memory_order_relaxed);
+}
+
 void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Llmd__Submit *submit,
                     uint32_t peer, uint64_t now_ns)
 {
@@ -59,6 +77,11 @@ void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Ll
     entry->stop_token = -1;
     entry->epoch = 0;
     entry->n_top = submit->sampling->want_logprobs ? submit->sampling->top_logprobs : 0;
+    entry->n_prompt_top = submit->want_prompt_logprobs ? submit->prompt_top_logprobs : 0;
+    entry->n_embedding = 0;
+    atomic_store_explicit(&entry->n_measured, 0, memory_order_relaxed);
+    if (submit->want_prompt_logprobs)
+        store_first_measure(l, entry);
     entry->error[0] = '\0';
     atomic_store_explicit(&entry->running, LEDGER_RESTS, memory_order_relaxed);
     atomic_store_explicit(&entry->n_pages, 0, memory_order_relaxed);
@@ -72,7 +95,8 @@ static bool counts_fit(const struct ledger *l, const struct ledger_entry *entry,
     return entry->sequence_id != 0 && entry->n_prompt > 0 &&
            (uint64_t)entry->n_prompt + n_generated <= l->hdr->tokens_max &&
            entry->n_given <= n_generated && entry->request_bytes <= l->hdr->request_bytes_max &&
-           entry->n_top <= l->hdr->top_max;
+           entry->n_top <= l->hdr->top_max && entry->n_prompt_top <= l->hdr->top_max &&
+           entry->n_embedding <= l->hdr->embedding_max;
 }
 
 bool sequence_load(struct sequence *s, const struct ledger *l, uint32_t index, uint32_t context_max,
@@ -81,6 +105,7 @@ bool sequence_load(struct sequence *s, const struct ledger *l, uint32_t index, u
     struct ledger_entry *entry = ledger_entry(l, index);
     uint32_t state = atomic_load_explicit(&entry->state, memory_order_acquire);
     uint32_t n_generated = atomic_load_explicit(&entry->n_generated, memory_order_acquire);
+    uint32_t n_measured = atomic_load_explicit(&entry->n_measured, memory_order_acquire);
     Llmd__Submit *request;
 
     assert(state == LEDGER_LIVE || state == LEDGER_DONE);
@@ -92,6 +117,11 @@ bool sequence_load(struct sequence *s, const struct ledger *l, uint32_t index, u
             llmd__submit__free_unpacked(request, NULL);
         return err_set(e, ERR_PROTO, 0, "ledger entry %u: its request does not unpack", index);
     }
+    if (n_measured > entry->n_prompt || (n_measured > 0) != request->want_prompt_logprobs) {
+        llmd__submit__free_unpacked(request, NULL);
+        return err_set(e, ERR_PROTO, 0, "ledger entry %u: %u tokens of its prompt are measured",
+                       index, n_measured);
+    }
     *s = (struct sequence){
         .state = state == LEDGER_LIVE ? SEQUENCE_WAITING : SEQUENCE_DONE,
         .index = index,
@@ -102,8 +132,10 @@ bool sequence_load(struct sequence *s, const struct ledger *l, uint32_t index, u
         .tokens = ledger_tokens(l, entry),
         .n_prompt = entry->n_prompt,
         .n_generated = n_generated,
+        .n_measured = n_measured,
         .pages = ledger_pages(l, entry),
         .n_sent = entry->n_given,
+        .n_prompt_sent = entry->n_given > 0 ? entry->n_prompt : 0,
     };
     s->generated_max = context_max > s->n_prompt ? context_max - s->n_prompt : 0;
     if (request->max_tokens < s->generated_max)
@@ -122,18 +154,30 @@ void sequence_unload(struct sequence *s)
 void sequence_append(struct sequence *s, const struct ledger *l, const struct sampler_output *out)
 {
     struct ledger_entry *entry = s->entry;
-    uint32_t i = s->n_generated;
+    uint32_t at = sequence_n_tokens(s);
 
-    assert(s->n_prompt + i < l->hdr->tokens_max);
-    s->tokens[s->n_prompt + i] = out->token;
-    if (s->request->sampling->want_logprobs) {
-        ledger_logprobs(l, entry)[i] = out->logprob;
-        ledger_ranks(l, entry)[i] = out->rank;
-        if (entry->n_top > 0)
-            memcpy(ledger_top(l, entry, i), out->top, entry->n_top * sizeof *out->top);
-    }
-    s->n_generated = i + 1;
-    atomic_store_explicit(&entry->n_generated, i + 1, memory_order_release);
+    assert(at < l->hdr->tokens_max);
+    s->tokens[at] = out->token;
+    if (s->request->sampling->want_logprobs)
+        store_measure(l, entry, at, out, entry->n_top);
+    s->n_generated++;
+    atomic_store_explicit(&entry->n_generated, s->n_generated, memory_order_release);
+}
+
+void sequence_measure(struct sequence *s, const struct ledger *l, const struct sampler_output *out)
+{
+    assert(s->n_measured > 0 && s->n_measured < s->n_prompt);
+    assert(out->token == s->tokens[s->n_measured]);
+    store_measure(l, s->entry, s->n_measured, out, s->entry->n_prompt_top);
+    s->n_measured++;
+    atomic_store_explicit(&s->entry->n_measured, s->n_measured, memory_order_release);
+}
+
+void sequence_embed(struct sequence *s, const struct ledger *l, const float *values, uint32_t n)
+{
+    assert(n <= l->hdr->embedding_max);
+    memcpy(ledger_embedding(l, s->entry), values, n * sizeof *values);
+    s->entry->n_embedding = n;
 }
 
 static bool contains(const int32_t *ids, size_t n, int32_t id)
@@ -150,6 +194,8 @@ Llmd__Finish sequence_check_finish(const struct sequence *s, const int32_t *eos,
     bool may_stop = s->n_generated > 0 && s->n_generated >= r->min_tokens;
     int32_t last = s->tokens[sequence_n_tokens(s) - 1];
 
+    if (sequence_is_pooled(s))
+        return LLMD__FINISH__FINISH_EMBEDDED;
     if (may_stop && !r->ignore_eos && contains(eos, n_eos, last))
         return LLMD__FINISH__FINISH_EOS;
     if (may_stop && contains(r->stop_tokens, r->n_stop_tokens, last))

@@ -4,6 +4,9 @@
  *                            |  (scheduler)  |
  *                            +---finish------+--cancel--> FREE
  *
+ * Before it generates, a sequence may owe things of its prompt: log probabilities of its tokens, or an embedding.
+ * Then KV that others computed is of no use for what is still owed, and the end may come with the prompt.
+ *
  * What must survive is in the entry and is written in the order of ledger_layout.h; the rest (how much
  * KV is computed, what was delivered) is rebuilt.  One function makes the struct from an entry, for a
  * sequence just submitted and for one that a dead predecessor left. */
@@ -27,7 +30,9 @@ struct sequence {
     Llmd__Submit *request; /* owned, unpacked from the entry; without prompt and generated */
     int32_t *tokens;       /* in the ledger: prompt, then generated */
     uint32_t n_prompt, n_generated;
-    uint32_t generated_max; /* max_tokens, or what the context leaves of it */
+    uint32_t generated_max;  /* max_tokens, or what the context leaves of it */
+    uint32_t n_measured;     /* tokens of the prompt with log probabilities in the ledger */
+    Llmd__Finish finish_due; /* how it ends with its prompt; NONE = it generates */
 
     /* scheduling */
     uint64_t order;      /* of arrival, unique; after the priority it decides who goes first */
@@ -41,17 +46,44 @@ struct sequence {
     uint32_t held_until;            /* .n_computed of that one */
 
     /* delivery */
-    uint32_t n_sent;    /* generated tokens that were given to the link */
-    bool finish_sent;   /* so was the finish */
-    bool resync_due;    /* say nothing until its gateway said what it holds */
-    bool in_outbox;     /* has something to send (delivery.c) */
-    bool is_listed;     /* scratch of one RESYNC */
-    uint32_t next_hash; /* chain of the sequence table */
+    uint32_t n_sent;        /* generated tokens that were given to the link */
+    uint32_t n_prompt_sent; /* of n_measured, so many were, or are not needed */
+    bool finish_sent;       /* so was the finish */
+    bool resync_due;        /* say nothing until its gateway said what it holds */
+    bool in_outbox;         /* has something to send (delivery.c) */
+    bool is_listed;         /* scratch of one RESYNC */
+    uint32_t next_hash;     /* chain of the sequence table */
 };
 
 static inline uint32_t sequence_n_tokens(const struct sequence *s)
 {
     return s->n_prompt + s->n_generated;
+}
+
+/* Tokens of the prompt that are still to be measured. */
+static inline uint32_t sequence_n_unmeasured(const struct sequence *s)
+{
+    return s->request->want_prompt_logprobs ? s->n_prompt - s->n_measured : 0;
+}
+
+static inline bool sequence_is_pooled(const struct sequence *s)
+{
+    return s->request->pooling != LLMD__POOLING__POOL_NONE;
+}
+
+/* Something of its prompt is still to be computed for the client. */
+static inline bool sequence_owes_prompt(const struct sequence *s)
+{
+    return sequence_is_pooled(s) || sequence_n_unmeasured(s) > 0;
+}
+
+/* How many of its first tokens may come with KV that is there already: not the last, whose logits are wanted, and
+ * none whose own are.  The row of a token gives the measure of the next. */
+static inline uint32_t sequence_n_findable(const struct sequence *s)
+{
+    if (s->request->pooling == LLMD__POOLING__POOL_MEAN)
+        return 0;
+    return sequence_n_unmeasured(s) > 0 ? s->n_measured - 1 : sequence_n_tokens(s) - 1;
 }
 
 static inline int32_t sequence_priority(const struct sequence *s)
@@ -85,7 +117,14 @@ void sequence_unload(struct sequence *s);
 /* Append one generated token, with its measures when log probabilities are wanted. */
 void sequence_append(struct sequence *s, const struct ledger *l, const struct sampler_output *out);
 
-/* Whether the tokens there are end it: EOS, stop token, length; LLMD__FINISH__FINISH_NONE = goes on. */
+/* Append the measure of the next token of the prompt. */
+void sequence_measure(struct sequence *s, const struct ledger *l, const struct sampler_output *out);
+
+/* Store its embedding; n = the ledger's embedding_max at most. */
+void sequence_embed(struct sequence *s, const struct ledger *l, const float *values, uint32_t n);
+
+/* Whether the tokens there are end it: EOS, stop token, length, or that none are wanted; LLMD__FINISH__FINISH_NONE =
+ * goes on. */
 Llmd__Finish sequence_check_finish(const struct sequence *s, const int32_t *eos, uint32_t n_eos);
 
 /* Mark the entry DONE.  error: for FINISH_ERROR, else NULL. */

@@ -18,15 +18,19 @@ void step_init(struct step *s, struct runtime *rt, const struct step_limits *lim
                         .info = info,
                         .seqs_max = limits->seqs_max,
                         .rows_max = limits->rows_max,
-                        .draws_max = (uint32_t)batch_logits_max(limits->seqs_max),
+                        .logits_max = (uint32_t)batch_logits_max(limits->seqs_max),
                         .top_max = limits->top_max,
                         .n_samplers = n_samplers > 0 ? n_samplers : 1 };
     s->seqs = mem_zalloc(s->seqs_max, sizeof *s->seqs);
     s->tokens = mem_zalloc(s->rows_max, sizeof *s->tokens);
-    s->logit_rows = mem_zalloc(s->draws_max, sizeof *s->logit_rows);
-    s->logits = mem_zalloc(s->draws_max, info->vocab_size * sizeof *s->logits);
-    s->tops = mem_zalloc((size_t)s->draws_max * s->top_max, sizeof *s->tops);
-    s->draws = mem_zalloc(s->draws_max, sizeof *s->draws);
+    s->logit_rows = mem_zalloc(s->logits_max, sizeof *s->logit_rows);
+    s->logits = mem_zalloc(s->logits_max, info->vocab_size * sizeof *s->logits);
+    s->tops = mem_zalloc((size_t)s->logits_max * s->top_max, sizeof *s->tops);
+    s->draws = mem_zalloc(s->logits_max, sizeof *s->draws);
+    s->measures = mem_zalloc(BATCH_EXTRA_LOGITS, sizeof *s->measures);
+    s->hidden = mem_zalloc(STEP_HIDDEN_ROWS, info->hidden_size * sizeof *s->hidden);
+    s->sums = mem_zalloc(limits->sequences_max, info->hidden_size * sizeof *s->sums);
+    s->embedding = mem_zalloc(info->hidden_size, sizeof *s->embedding);
     s->samplers = mem_zalloc(s->n_samplers, sizeof(struct sampler *));
     for (uint32_t i = 0; i < s->n_samplers; i++)
         s->samplers[i] = sampler_new(info->vocab_size);
@@ -42,18 +46,44 @@ void step_fini(struct step *s)
     free(s->logits);
     free(s->tops);
     free(s->draws);
+    free(s->measures);
+    free(s->hidden);
+    free(s->sums);
+    free(s->embedding);
     free(s->samplers);
     *s = (struct step){ 0 };
+}
+
+/* The place of a row's logits. */
+static uint32_t add_logits(struct step *s, uint32_t row)
+{
+    s->logit_rows[s->n_logits] = row;
+    return s->n_logits++;
+}
+
+/* Row p measures token p + 1 of the prompt. */
+static void add_measures(struct step *s, const struct plan_item *item, uint32_t first_row)
+{
+    struct sequence *q = item->sequence;
+
+    for (uint32_t k = 0; k < item->n_measures; k++) {
+        uint32_t token = q->n_measured + k;
+        uint32_t i = add_logits(s, first_row + token - 1 - q->n_computed);
+        s->measures[s->n_measures++] = (struct step_measure){
+            .sequence = q,
+            .logits = s->logits + (size_t)i * s->info->vocab_size,
+            .out = { .token = q->tokens[token], .top = s->tops + (size_t)i * s->top_max },
+        };
+    }
 }
 
 /* Describe the draw behind the sequence's tokens and n_before drafts.  Before min_tokens neither EOS nor a stop
  * token may be chosen. */
 static void add_draw(struct step *s, struct sequence *q, uint32_t n_before, uint32_t row)
 {
-    uint32_t i = s->n_draws++;
-    struct step_draw *d = &s->draws[i];
+    uint32_t i = add_logits(s, row);
+    struct step_draw *d = &s->draws[s->n_draws++];
 
-    s->logit_rows[i] = row;
     *d = (struct step_draw){ .sequence = q, .n_rows = 1 };
     d->in.logits = s->logits + (size_t)i * s->info->vocab_size;
     d->in.sampling = q->request->sampling;
@@ -79,12 +109,22 @@ static void add_draws(struct step *s, const struct plan_item *item, uint32_t end
     s->draws[first].n_drafts = item->n_drafts;
 }
 
+static uint32_t plan_n_measures(const struct plan *plan)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < plan->n_items; i++)
+        n += plan->items[i].n_measures;
+    return n;
+}
+
 static struct batch build_batch(struct step *s, const struct plan *plan)
 {
     uint32_t row = 0;
 
     assert(plan->n_items <= s->seqs_max && plan->n_rows <= s->rows_max);
-    s->n_draws = 0;
+    assert(plan_n_measures(plan) <= BATCH_EXTRA_LOGITS);
+    s->n_logits = s->n_draws = s->n_measures = 0;
     for (uint32_t i = 0; i < plan->n_items; i++) {
         const struct plan_item *item = &plan->items[i];
         struct sequence *q = item->sequence;
@@ -94,6 +134,7 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
                                          .n_pages = q->n_pages,
                                          .pages = q->pages };
         memcpy(s->tokens + row, q->tokens + q->n_computed, item->n_rows * sizeof *s->tokens);
+        add_measures(s, item, row);
         row += item->n_rows;
         if (item->wants_logits)
             add_draws(s, item, row);
@@ -103,7 +144,7 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
                            .tokens = s->tokens,
                            .n_seqs = plan->n_items,
                            .seqs = s->seqs,
-                           .n_logits = s->n_draws,
+                           .n_logits = s->n_logits,
                            .logit_rows = s->logit_rows };
 }
 
@@ -114,23 +155,70 @@ bool step_forward(struct step *s, const struct plan *plan, struct err *e)
     return runtime_forward(s->runtime, &batch, s->logits, e);
 }
 
+static void measure(struct sampler *sampler, struct step_measure *m)
+{
+    m->result =
+        sampler_measure(sampler, m->logits, m->sequence->request->prompt_top_logprobs, &m->out);
+}
+
 /* One job a sampler; each takes draws until there are none, so long ones do not hold up the rest. */
 static void sample_job(void *arg, uint32_t job)
 {
     struct step *s = arg;
+    struct sampler *sampler = s->samplers[job];
     uint32_t i;
 
-    while ((i = atomic_fetch_add_explicit(&s->next_draw, 1, memory_order_relaxed)) < s->n_draws)
-        s->draws[i].result = sampler_draw(s->samplers[job], &s->draws[i].in, &s->draws[i].out);
+    while ((i = atomic_fetch_add_explicit(&s->next_job, 1, memory_order_relaxed)) < s->n_logits)
+        if (i < s->n_draws)
+            s->draws[i].result = sampler_draw(sampler, &s->draws[i].in, &s->draws[i].out);
+        else
+            measure(sampler, &s->measures[i - s->n_draws]);
 }
 
 void step_sample(struct step *s)
 {
-    uint32_t n_jobs = s->n_draws < s->n_samplers ? s->n_draws : s->n_samplers;
+    uint32_t n_jobs = s->n_logits < s->n_samplers ? s->n_logits : s->n_samplers;
 
-    atomic_store_explicit(&s->next_draw, 0, memory_order_relaxed);
+    assert(s->n_logits == s->n_draws + s->n_measures);
+    atomic_store_explicit(&s->next_job, 0, memory_order_relaxed);
     if (n_jobs == 1)
         sample_job(s, 0);
     else if (n_jobs > 1)
         runtime_parallel(s->runtime, sample_job, s, n_jobs);
+}
+
+static void add_rows(struct step *s, double *sum, uint32_t row, uint32_t n_rows)
+{
+    uint32_t dim = s->info->hidden_size;
+
+    while (n_rows > 0) {
+        uint32_t n = n_rows < STEP_HIDDEN_ROWS ? n_rows : STEP_HIDDEN_ROWS;
+        runtime_hidden(s->runtime, row, n, s->hidden);
+        for (uint32_t t = 0; t < n; t++)
+            for (uint32_t k = 0; k < dim; k++)
+                sum[k] += (double)s->hidden[(size_t)t * dim + k];
+        row += n;
+        n_rows -= n;
+    }
+}
+
+const float *step_pool(struct step *s, const struct plan *plan, uint32_t i)
+{
+    const struct plan_item *item = &plan->items[i];
+    const struct sequence *q = item->sequence;
+    const struct batch_seq *rows = &s->seqs[i];
+    uint32_t dim = s->info->hidden_size;
+    double *sum = s->sums + (size_t)q->index * dim;
+    bool is_last = q->n_computed + item->n_rows == q->n_prompt;
+
+    if (q->request->pooling == LLMD__POOLING__POOL_MEAN) {
+        if (rows->start == 0)
+            memset(sum, 0, dim * sizeof *sum);
+        add_rows(s, sum, rows->first_row, rows->n_rows);
+        for (uint32_t k = 0; k < dim && is_last; k++)
+            s->embedding[k] = (float)(sum[k] / q->n_prompt);
+    } else if (is_last) {
+        runtime_hidden(s->runtime, rows->first_row + rows->n_rows - 1, 1, s->embedding);
+    }
+    return is_last ? s->embedding : NULL;
 }

@@ -70,19 +70,45 @@ static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *
            check_bias(p, limits, e) && check_bad_words(p, limits, e);
 }
 
+/* What is wanted of the prompt itself. */
+static bool check_prompt(const Llmd__Submit *s, const struct submit_limits *limits, struct err *e)
+{
+    bool is_pooled = s->pooling != LLMD__POOLING__POOL_NONE;
+
+    if (s->want_prompt_logprobs && s->prompt_top_logprobs > limits->top_max)
+        return err_set(e, ERR_INPUT, 0, "prompt_top_logprobs is %u, allowed is 0 to %u",
+                       s->prompt_top_logprobs, limits->top_max);
+    if (is_pooled && s->pooling != LLMD__POOLING__POOL_MEAN &&
+        s->pooling != LLMD__POOLING__POOL_LAST)
+        return err_set(e, ERR_INPUT, 0, "pooling is %d, which is none", (int)s->pooling);
+    if (is_pooled && (s->max_tokens > 0 || s->want_prompt_logprobs))
+        return err_set(
+            e, ERR_INPUT, 0,
+            "pooling gives an embedding alone: max_tokens is %u, it must be 0, and no log "
+            "probabilities can be had",
+            s->max_tokens);
+    if (is_pooled && limits->hidden_size > limits->embedding_max)
+        return err_set(e, ERR_INPUT, 0, "embeddings of %u numbers, at most %u can be kept",
+                       limits->hidden_size, limits->embedding_max);
+    return true;
+}
+
 static bool check_lengths(const Llmd__Submit *s, const struct submit_limits *limits,
                           Llmd__RefuseReason *reason, struct err *e)
 {
+    bool reads_only = s->want_prompt_logprobs || s->pooling != LLMD__POOLING__POOL_NONE;
+    uint32_t room = limits->context_max - (s->max_tokens > 0);
+
     if (s->n_prompt == 0)
         return err_set(e, ERR_INPUT, 0, "the prompt is empty");
-    if (s->n_prompt >= limits->context_max || s->n_generated > limits->context_max - s->n_prompt) {
+    if (s->n_prompt > room || s->n_generated > limits->context_max - s->n_prompt) {
         *reason = LLMD__REFUSE_REASON__REFUSE_TOO_LONG;
         return err_set(e, ERR_INPUT, 0,
                        "the prompt has %zu tokens and %zu were generated; with at least one more "
                        "they do not fit the context of %u",
                        s->n_prompt, s->n_generated, limits->context_max);
     }
-    if (s->max_tokens == 0)
+    if (s->max_tokens == 0 && !reads_only)
         return err_set(e, ERR_INPUT, 0, "max_tokens is 0, it must be at least 1");
     if (s->min_tokens > s->max_tokens)
         return err_set(e, ERR_INPUT, 0, "min_tokens is %u, more than max_tokens %u", s->min_tokens,
@@ -104,7 +130,7 @@ bool submit_check(const Llmd__Submit *s, const struct submit_limits *limits,
         return err_set(e, ERR_INPUT, 0, "sequence_id is 0");
     if (!s->sampling)
         return err_set(e, ERR_INPUT, 0, "sampling is missing");
-    return check_lengths(s, limits, reason, e) &&
+    return check_lengths(s, limits, reason, e) && check_prompt(s, limits, e) &&
            check_ids(s->prompt, s->n_prompt, limits, "prompt", e) &&
            check_ids(s->generated, s->n_generated, limits, "generated", e) &&
            check_ids(s->stop_tokens, s->n_stop_tokens, limits, "stop_tokens", e) &&

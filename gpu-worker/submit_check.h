@@ -15,6 +15,8 @@ struct submit_limits {
     uint32_t context_max; /* tokens of one sequence */
     uint32_t top_max;
     uint32_t request_bytes_max;
+    uint32_t embedding_max; /* floats that can be kept */
+    uint32_t hidden_size;   /* floats of an embedding */
 };
 
 /* False: *reason and *e (ERR_INPUT) say why. */

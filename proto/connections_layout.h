@@ -39,7 +39,7 @@
 
 #include "proto/segment.h"
 
-enum { CONNECTIONS_VERSION = 2, CONNECTIONS_RECORDS_OFFSET = 4096 };
+enum { CONNECTIONS_VERSION = 3, CONNECTIONS_RECORDS_OFFSET = 4096 };
 enum { CONNECTIONS_BLOCK_BYTES = 16 << 10 };
 
 /* Sequences of one request: n choices of each of its prompts.  Keep-alive comments of one stream. */
@@ -123,10 +123,13 @@ struct connection_record {
     uint8_t is_begun;             /* more than that may be out */
     uint8_t reserved2[3];
 
-    /* times that the answer tells */
+    /* times and counts that the answer tells */
     uint64_t validated_ns; /* CLOCK_MONOTONIC */
     uint64_t answered_ns;  /* CLOCK_MONOTONIC; 0 = not yet */
     uint64_t queue_ns;
+    uint32_t
+        cached_tokens; /* 1 + of its prompts' tokens, those found in the prefix cache; 0 = not yet */
+    uint32_t reserved3;
 
     /* how a stream failed: after fault_at pieces, for this reason */
     uint32_t fault_kind; /* enum fault_kind of the gateway; 0 = it did not */
@@ -139,7 +142,7 @@ struct connection_record {
     /* group that each sequence was last submitted to, or CONNECTION_NO_GROUP */
     uint8_t group[CONNECTION_SEQUENCES_MAX];
     char fault_text[CONNECTION_FAULT_BYTES];
-    uint8_t reserved[260];
+    uint8_t reserved[252];
 };
 static_assert(sizeof(struct connection_record) == 1024, "four to a page");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");

@@ -29,6 +29,8 @@ static void lay_out(struct ledger_hdr *h, const struct ledger_shape *shape)
     h->ranks_offset = take(&at, n * sizeof(uint32_t));
     h->pages_offset = take(&at, h->pages_max * sizeof(uint32_t));
     h->top_offset = take(&at, n * shape->top_max * sizeof(struct ledger_top));
+    h->embedding_max = shape->embedding_max;
+    h->embedding_offset = take(&at, h->embedding_max * sizeof(float));
     h->entry_bytes = (at + 4095) / 4096 * 4096;
 }
 
@@ -80,7 +82,8 @@ static bool offsets_fit(const struct ledger_hdr *h, size_t bytes)
            part_fits(h, h->logprobs_offset, n, sizeof(float)) &&
            part_fits(h, h->ranks_offset, n, sizeof(uint32_t)) &&
            part_fits(h, h->pages_offset, h->pages_max, sizeof(uint32_t)) &&
-           part_fits(h, h->top_offset, n * h->top_max, sizeof(struct ledger_top));
+           part_fits(h, h->top_offset, n * h->top_max, sizeof(struct ledger_top)) &&
+           part_fits(h, h->embedding_offset, h->embedding_max, sizeof(float));
 }
 
 bool ledger_attach(struct ledger *l, int fd, bool writable, struct err *e)

@@ -14,6 +14,7 @@ struct ledger_shape {
     uint32_t tokens_max; /* max_model_len */
     uint32_t page_tokens;
     uint32_t top_max;
+    uint32_t embedding_max; /* floats; 0 = no embeddings */
 };
 
 /* Memory that a ledger comes to: every entry with a request of usual size, n_running of them with all their
@@ -66,7 +67,12 @@ static inline uint32_t *ledger_pages(const struct ledger *l, const struct ledger
     return ledger_part(entry, l->hdr->pages_offset);
 }
 
-/* The alternatives of generated token i: top_max of them, n_top valid. */
+static inline float *ledger_embedding(const struct ledger *l, const struct ledger_entry *entry)
+{
+    return ledger_part(entry, l->hdr->embedding_offset);
+}
+
+/* The alternatives of token i, prompt included: top_max of them; n_prompt_top or n_top valid. */
 static inline struct ledger_top *ledger_top(const struct ledger *l,
                                             const struct ledger_entry *entry, uint32_t i)
 {

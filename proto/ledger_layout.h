@@ -5,14 +5,14 @@
  *   | ledger_hdr  | entry 0 | entry 1 | ...        n_entries of entry_bytes each
  *   +-------------+---------+---------+-----
  *   one entry:
- *   +--------------+-------------------+------------+------------+------------+-----------+------------+
- *   | ledger_entry | request           | tokens     | logprobs   | ranks      | pages     | top        |
- *   |   256 bytes  | request_bytes_max | tokens_max | tokens_max | tokens_max | pages_max | tokens_max |
- *   |              |                   |   int32    |   float    |   uint32   |   uint32  |  * top_max |
- *   +--------------+-------------------+------------+------------+------------+-----------+------------+
+ *   +--------------+-------------------+------------+------------+------------+-----------+------------+-----------+
+ *   | ledger_entry | request           | tokens     | logprobs   | ranks      | pages     | top        | embedding |
+ *   |   256 bytes  | request_bytes_max | tokens_max | tokens_max | tokens_max | pages_max | tokens_max | embedding |
+ *   |              |                   |   int32    |   float    |   uint32   |   uint32  |  * top_max |  _max     |
+ *   +--------------+-------------------+------------+------------+------------+-----------+------------+-----------+
  *   request: the packed Submit without its prompt.  tokens: prompt ids, then generated ids.  logprobs[i],
- *   ranks[i] and top[i] belong to generated token i.  The memory is sparse: what a sequence does not use
- *   is never touched.
+ *   ranks[i] and top[i] belong to tokens[i].  embedding: floats.  The memory is sparse: what a sequence does
+ *   not use is never touched.
  *
  * Writers.  llmd fills the first part of ledger_hdr before it starts the group.  Everything else is written
  * by rank 0 of the group alone, on its engine thread; only the handler of its own fatal signal, on whichever
@@ -21,8 +21,10 @@
  *
  * Order.  A new entry: all its fields first, then .state = LEDGER_LIVE with release; only then may
  * ACCEPTED leave.  A token: tokens[n_prompt + i], logprobs, ranks, top first, then .n_generated = i + 1 with
- * release; only then may it leave in TOKENS.  The end: .finish and its reasons first, then .state =
- * LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.  The page table: a page is leased, then
+ * release; only then may it leave in TOKENS.  A token of the prompt that is measured: logprobs, ranks, top first,
+ * then .n_measured with release, and only then is the KV committed of the token before it, so that who goes on
+ * from the KV finds a measure of each token up to it.  The end: .finish and its reasons, or the embedding, first,
+ * then .state = LEDGER_DONE with release.  Freeing is one store of LEDGER_FREE.  The page table: a page is leased, then
  * written to pages[], then counted by .n_pages with release; it is taken out of the count before it is freed.
  * So whatever .n_pages lists is leased to this group and holds tokens of this sequence, in a page that only
  * others with the same tokens list too.
@@ -48,7 +50,7 @@
 
 #include "proto/segment.h"
 
-enum { LEDGER_VERSION = 4, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_VERSION = 5, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
 enum { LEDGER_SUSPECTS = 16, LEDGER_STEP_SIZES = 48, LEDGER_ERROR_BYTES = 128 };
 
 enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
@@ -71,14 +73,15 @@ struct ledger_hdr {
     uint32_t pages_max;         /* KV pages of one sequence */
     uint32_t top_max;           /* alternatives kept per token */
     uint32_t request_bytes_max; /* packed Submit without its prompt */
-    uint32_t reserved;
+    uint32_t embedding_max;     /* floats */
     uint64_t entry_bytes;
     uint64_t request_offset; /* these offsets count from the start of an entry */
     uint64_t tokens_offset;
-    uint64_t logprobs_offset; /* float[tokens_max] */
-    uint64_t ranks_offset;    /* uint32_t[tokens_max] */
-    uint64_t pages_offset;    /* uint32_t[pages_max] */
-    uint64_t top_offset;      /* struct ledger_top[tokens_max][top_max] */
+    uint64_t logprobs_offset;  /* float[tokens_max] */
+    uint64_t ranks_offset;     /* uint32_t[tokens_max] */
+    uint64_t pages_offset;     /* uint32_t[pages_max] */
+    uint64_t top_offset;       /* struct ledger_top[tokens_max][top_max] */
+    uint64_t embedding_offset; /* float[embedding_max] */
     /* from here on rank 0's */
     uint64_t
         kv_identity[2]; /* of the weights, kernels and number format that the listed pages are of */
@@ -112,11 +115,14 @@ struct ledger_entry {
     int32_t stop_token;       /* of FINISH_STOP_TOKEN */
     _Atomic uint32_t n_pages; /* valid entries of pages[] */
     uint32_t epoch;           /* of the worker that wrote pages[] */
-    uint32_t n_top;           /* alternatives really stored per token */
+    uint32_t n_top;           /* alternatives really stored per generated token */
     uint32_t kills;           /* as .crashes, but without a fault: SIGKILL, out of memory, a hang */
     char error[LEDGER_ERROR_BYTES]; /* of FINISH_ERROR */
     uint32_t n_cached;              /* prompt tokens found in the prefix cache when it first ran */
-    uint8_t reserved[44];
+    _Atomic uint32_t n_measured; /* tokens of the prompt whose logprobs there are; 0 = not wanted */
+    uint32_t n_prompt_top;       /* alternatives stored of each of these */
+    uint32_t n_embedding;        /* floats of .embedding, valid when DONE */
+    uint8_t reserved[32];
 };
 static_assert(sizeof(struct ledger_entry) == LEDGER_ENTRY_HDR_BYTES, "fixed entry header");
 

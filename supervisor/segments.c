@@ -30,6 +30,7 @@ static bool create_groups(struct segments *s, const struct config *c, const Llmd
         .tokens_max = plan->max_model_len,
         .page_tokens = plan->kv_page_tokens,
         .top_max = TOP_LOGPROBS_MAX,
+        .embedding_max = plan->hidden_size,
     };
 
     for (uint32_t g = 0; g < s->n_groups; g++)

@@ -137,3 +137,12 @@ const float *llama_logits(const struct llama *m)
 {
     return m->logits;
 }
+
+void llama_hidden(struct llama *m, uint32_t first_row, uint32_t n, float *out)
+{
+    struct norm norm = norm_of(m, m->norm);
+    uint32_t dim = m->c->hidden_size;
+    const char *x = (const char *)m->x + (size_t)first_row * dim * m->ops->act_bytes;
+
+    m->ops->hidden(m->stream, out, x, n, &norm, dim);
+}

@@ -66,4 +66,7 @@ void llama_close(struct llama *m); /* NULL is fine */
 bool llama_forward(struct llama *m, const struct batch *b, struct err *e);
 const float *llama_logits(const struct llama *m); /* [n_logits, vocab_size]; rank 0 may read all */
 
+/* norm(x) of rows of the last step, out: [n, hidden_size].  Any rank, before the next step. */
+void llama_hidden(struct llama *m, uint32_t first_row, uint32_t n, float *out);
+
 #endif

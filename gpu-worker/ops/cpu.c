@@ -116,6 +116,12 @@ void cpu_rmsnorm(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
     threads_run(s->threads, run_rmsnorm, &j, split_count(j.split));
 }
 
+static void cpu_hidden(struct ops_stream *s, float *y, const void *x, uint32_t n_rows,
+                       const struct norm *norm, uint32_t dim)
+{
+    cpu_rmsnorm(s, y, x, n_rows, norm, dim);
+}
+
 struct add_job {
     struct ops_stream *s;
     struct split split; /* of rows */
@@ -178,10 +184,11 @@ static void cpu_close(struct ops_stream *s)
     {                                                                                              \
         .name = "cpu-" tier, .act_bytes = sizeof(float), .alloc = cpu_alloc, .free = cpu_free,     \
         .close = cpu_close, .begin = cpu_begin, .embed = cpu_embed, .rmsnorm = cpu_rmsnorm,        \
-        .add_normed = cpu_add_normed, .linear = cpu_linear, .gated = cpu_gated,                    \
-        .gate_rows = cpu_gate_rows, .route = cpu_route, .experts_gated = cpu_experts_gated,        \
-        .experts_down = cpu_experts_down, .logits = cpu_logits, .rope = cpu_rope,                  \
-        .kv_write = cpu_kv_write, .attention = cpu_attention,                                      \
+        .hidden = cpu_hidden, .add_normed = cpu_add_normed, .linear = cpu_linear,                  \
+        .gated = cpu_gated, .gate_rows = cpu_gate_rows, .route = cpu_route,                        \
+        .experts_gated = cpu_experts_gated, .experts_down = cpu_experts_down,                      \
+        .logits = cpu_logits, .rope = cpu_rope, .kv_write = cpu_kv_write,                          \
+        .attention = cpu_attention,                                                                \
     }
 
 static const struct ops tables[N_CPU_TIERS] = {

@@ -109,6 +109,10 @@ struct ops {
     void (*rmsnorm)(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
                     const struct norm *norm, uint32_t dim);
 
+    /* rmsnorm() into host memory as float: the model's last hidden states, for embeddings. */
+    void (*hidden)(struct ops_stream *s, float *y, const void *x, uint32_t n_rows,
+                   const struct norm *norm, uint32_t dim);
+
     /* x[t,i] += norm(y)[t,i] for the columns i in first .. first + count - 1: what a sub-layer gives,
      * normalised before it joins the residual stream (Gemma 2).
      *   x, y  [n_rows, dim]; norm->rows is NULL */

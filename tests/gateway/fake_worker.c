@@ -289,6 +289,7 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
     struct fake_sequence *s = find(w, m->sequence_id);
 
     w->n_submits++;
+    w->last_priority = m->priority;
     if (!s && is_full(w)) {
         Llmd__Refused refused = LLMD__REFUSED__INIT;
         refused.sequence_id = m->sequence_id;

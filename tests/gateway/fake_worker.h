@@ -61,6 +61,7 @@ struct fake_worker {
     _Atomic uint32_t n_resubmitted_tokens; /* Submit.generated */
     _Atomic uint32_t n_prompt_logprobs;    /* sent, again included */
     _Atomic uint32_t n_live;               /* sequences in the ledger */
+    _Atomic int32_t last_priority;         /* of the newest SUBMIT */
 };
 
 /* A sequence with this seed says this, a byte a token, and ends: thoughts, a text, and two calls of tools as Hermes

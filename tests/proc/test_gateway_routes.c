@@ -726,6 +726,30 @@ static void pages_answer(void **state)
     answer_fini(&a);
 }
 
+/* The header's word counts more than the body's, unless it is no integer. */
+static void priorities_come_in_the_body_or_the_header(void **state)
+{
+    static const struct {
+        const char *headers, *body;
+        int priority;
+    } rows[] = {
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: -3\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", -3 },
+        { "X-Vllm-Priority: 3x\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: 99999999999\r\n", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+    };
+    struct answer a = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        client_request(h.port, "/v1/completions", rows[i].headers, rows[i].body, &a);
+        assert_int_equal(a.status, 200);
+        assert_int_equal(atomic_load(&h.workers[0].last_priority), rows[i].priority);
+    }
+    answer_fini(&a);
+}
+
 /* TGI and vLLM have a route of the same name: the body says whose is meant. */
 static void both_dialects_tokenize_on_one_path(void **state)
 {
@@ -889,6 +913,7 @@ int main(void)
         cmocka_unit_test(long_prompts_and_bodies_are_refused),
         cmocka_unit_test(pages_answer),
         cmocka_unit_test(both_dialects_tokenize_on_one_path),
+        cmocka_unit_test(priorities_come_in_the_body_or_the_header),
         cmocka_unit_test(embeddings_answer_in_the_order_of_their_inputs),
         cmocka_unit_test(more_prompts_than_run_at_once_are_answered),
         cmocka_unit_test(a_browser_may_send_its_key),

@@ -48,7 +48,8 @@ void rig_make_segments(struct rig *r, const struct rig_shape *shape)
     struct ledger_shape ledger = { .n_entries = shape->n_entries,
                                    .tokens_max = shape->tokens_max,
                                    .page_tokens = shape->page_tokens,
-                                   .top_max = 5 };
+                                   .top_max = 5,
+                                   .embedding_max = FAKE_HIDDEN };
     struct kvpool_shape pool = { .n_pages = shape->n_pages,
                                  .page_tokens = shape->page_tokens,
                                  .n_layers = FAKE_LAYERS,
@@ -225,6 +226,75 @@ uint32_t rig_expect(const struct client_request *r, int32_t *tokens, float *logp
     return n;
 }
 
+void rig_expect_prompt(const struct client_request *r, struct client_measure *out)
+{
+    struct sampler *sampler = sampler_new(FAKE_VOCAB);
+    float logits[FAKE_VOCAB];
+
+    memset(out, 0, r->n_prompt * sizeof *out);
+    for (uint32_t i = 1; i < r->n_prompt; i++) {
+        struct ledger_top top[CLIENT_TOP_MAX];
+        struct sampler_output measured = { .token = r->prompt[i], .top = top };
+        fake_logits(r->prompt, i, logits);
+        assert_int_equal(sampler_measure(sampler, logits, r->prompt_top_logprobs, &measured),
+                         SAMPLER_OK);
+        out[i].logprob = measured.logprob;
+        out[i].rank = measured.rank;
+        out[i].n_top = r->prompt_top_logprobs;
+        for (uint32_t k = 0; k < out[i].n_top; k++) {
+            out[i].top[k] = top[k].token;
+            out[i].top_logprob[k] = top[k].logprob;
+        }
+    }
+    sampler_free(sampler);
+}
+
+void rig_expect_embedding(const struct client_request *r, float *out)
+{
+    double sum[FAKE_HIDDEN] = { 0 };
+
+    for (uint32_t i = 1; i <= r->n_prompt; i++) {
+        fake_hidden(r->prompt, i, out);
+        for (int k = 0; k < FAKE_HIDDEN; k++)
+            sum[k] += (double)out[k];
+    }
+    for (int k = 0; k < FAKE_HIDDEN && r->pooling == LLMD__POOLING__POOL_MEAN; k++)
+        out[k] = (float)(sum[k] / r->n_prompt);
+}
+
+struct client_request rig_pooled_request(uint32_t i, int32_t *prompt)
+{
+    struct client_request r;
+
+    for (uint32_t k = 0; k < 64; k++)
+        prompt[k] = (int32_t)(3 + (i * 41 + k * 13) % 290);
+    r = client_request(prompt, 1 + i * 17 % 64, 0);
+    r.pooling = i % 2 ? LLMD__POOLING__POOL_LAST : LLMD__POOLING__POOL_MEAN;
+    return r;
+}
+
+/* Tokens that are allowed, and words that are not: of every load the same. */
+static void restrict_tokens(Llmd__Sampling *p, uint32_t i)
+{
+    static int32_t allowed[150], second[] = { 40, 41 }, first[] = { 77 };
+    static Llmd__BadWord words[2], *list[2];
+
+    for (int k = 0; k < 150; k++)
+        allowed[k] = 2 * k;
+    for (int k = 0; k < 2; k++) {
+        llmd__bad_word__init(&words[k]);
+        words[k].tokens = k ? second : first;
+        words[k].n_tokens = k ? 2 : 1;
+        list[k] = &words[k];
+    }
+    p->allowed_tokens = allowed;
+    p->n_allowed_tokens = i % 4 == 1 ? 150 : 0;
+    p->bad_words = list;
+    p->n_bad_words = i % 3 == 1 ? 2 : 0;
+    p->watermark_gamma = i % 5 == 2 ? 0.25f : 0;
+    p->watermark_delta = 3;
+}
+
 struct client_request rig_mixed_request(uint32_t i, int32_t *prompt, Llmd__LogitBias *bias,
                                         Llmd__LogitBias **list)
 {
@@ -245,6 +315,9 @@ struct client_request rig_mixed_request(uint32_t i, int32_t *prompt, Llmd__Logit
     r.sampling.logprobs_mode = i % 8 == 7;
     r.ignore_eos = i % 2;
     r.min_tokens = i % 9 == 4 ? 4 : 0;
+    r.want_prompt_logprobs = i % 4 == 2;
+    r.prompt_top_logprobs = i % 8 == 2 ? 3 : 0;
+    restrict_tokens(&r.sampling, i);
     if (i % 5 == 4) {
         llmd__logit_bias__init(bias);
         bias->token = (int32_t)(3 + i % 200);
@@ -260,8 +333,23 @@ void rig_assert_expected(const struct client_stream *s, const struct client_requ
 {
     int32_t tokens[CLIENT_TOKENS_MAX];
     float logprobs[CLIENT_TOKENS_MAX] = { 0 };
-    uint32_t n = rig_expect(r, tokens, logprobs);
+    struct client_measure prompt[CLIENT_TOKENS_MAX];
+    float embedding[FAKE_HIDDEN];
+    uint32_t n = 0;
 
+    if (r->pooling != LLMD__POOLING__POOL_NONE) {
+        rig_expect_embedding(r, embedding);
+        assert_int_equal(s->finish, LLMD__FINISH__FINISH_EMBEDDED);
+        assert_int_equal(s->n_embedding, FAKE_HIDDEN);
+        assert_memory_equal(s->embedding, embedding, sizeof embedding);
+    } else if (r->max_tokens > 0) {
+        n = rig_expect(r, tokens, logprobs);
+    }
+    if (r->want_prompt_logprobs) {
+        rig_expect_prompt(r, prompt);
+        assert_int_equal(s->n_prompt, r->n_prompt);
+        assert_memory_equal(s->prompt, prompt, r->n_prompt * sizeof *prompt);
+    }
     assert_int_equal(s->n, n);
     assert_memory_equal(s->tokens, tokens, n * sizeof *tokens);
     if (r->sampling.want_logprobs)

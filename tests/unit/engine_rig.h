@@ -50,10 +50,17 @@ void rig_assert_clean(const struct rig *r);
 /* Tokens an undisturbed run must give; returns how many.  logprobs may be NULL. */
 uint32_t rig_expect(const struct client_request *r, int32_t *tokens, float *logprobs);
 
+/* What must be said of each token of the prompt: out[n_prompt]. */
+void rig_expect_prompt(const struct client_request *r, struct client_measure *out);
+/* [FAKE_HIDDEN] of a pooled request. */
+void rig_expect_embedding(const struct client_request *r, float *out);
+
 /* A request number i of a mixed load: its prompt is written to prompt[64]. */
 struct client_request rig_mixed_request(uint32_t i, int32_t *prompt, Llmd__LogitBias *bias,
                                         Llmd__LogitBias **list);
-/* The stream ended by itself with exactly the expected tokens. */
+/* An embedding of a prompt of such a load. */
+struct client_request rig_pooled_request(uint32_t i, int32_t *prompt);
+/* The stream ended by itself with exactly the expected tokens, log probabilities and embedding. */
 void rig_assert_expected(const struct client_stream *s, const struct client_request *r);
 
 #endif

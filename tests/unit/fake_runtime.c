@@ -5,11 +5,12 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/mem.h"
 
-enum { THREADS = 3 };
+enum { THREADS = 3, FAKE_ROWS_MAX = 1024 };
 
 struct fake_settings fake_settings = { .max_model_len = 512 };
 uint32_t fake_n_doubts, fake_n_forwards, fake_last_rows, fake_last_seqs;
@@ -19,6 +20,8 @@ struct runtime {
     struct model_info info;
     struct kvpool *pool;
     _Atomic uint32_t doubt;
+    float hidden[FAKE_ROWS_MAX][FAKE_HIDDEN]; /* of the last step */
+    uint32_t n_rows;
 };
 
 struct runtime *fake_runtime_new(struct kvpool *pool)
@@ -32,6 +35,7 @@ struct runtime *fake_runtime_new(struct kvpool *pool)
                                     .n_layers = FAKE_LAYERS,
                                     .n_kv_heads = FAKE_HEADS,
                                     .head_dim = FAKE_HEAD_DIM,
+                                    .hidden_size = FAKE_HIDDEN,
                                     .eos = { FAKE_EOS },
                                     .n_eos = fake_settings.no_eos ? 0 : 1 };
     return rt;
@@ -72,6 +76,11 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
+static uint64_t hash_on(uint64_t hash, int32_t token)
+{
+    return mix(hash ^ (uint64_t)(uint32_t)token);
+}
+
 /* echo: the token it may say again, or -1. */
 static void logits_of_hash(uint64_t hash, int32_t last, int32_t echo, float *logits)
 {
@@ -89,8 +98,26 @@ void fake_logits(const int32_t *tokens, uint32_t n, float *logits)
     uint64_t hash = 1;
 
     for (uint32_t i = 0; i < n; i++)
-        hash = mix(hash ^ (uint64_t)(uint32_t)tokens[i]);
+        hash = hash_on(hash, tokens[i]);
     logits_of_hash(hash, tokens[n - 1], n >= FAKE_ECHO_FROM ? tokens[n - FAKE_ECHO] : -1, logits);
+}
+
+/* Values that are not the same sum in another order. */
+static void hidden_of_hash(uint64_t hash, int32_t last, float *hidden)
+{
+    for (uint32_t i = 0; i < FAKE_HIDDEN; i++)
+        hidden[i] = (float)(int32_t)(mix(hash + i) >> 40) * (i % 2 ? 1e-9f : 1e3f) - 7;
+    if (last == FAKE_NAN)
+        hidden[1] = INFINITY;
+}
+
+void fake_hidden(const int32_t *tokens, uint32_t n, float *hidden)
+{
+    uint64_t hash = 1;
+
+    for (uint32_t i = 0; i < n; i++)
+        hash = hash_on(hash, tokens[i]);
+    hidden_of_hash(hash, tokens[n - 1], hidden);
 }
 
 static int32_t *slot(const struct runtime *rt, const struct batch_seq *q, uint32_t position)
@@ -124,9 +151,28 @@ static void read_logits(const struct runtime *rt, const struct batch_seq *q, uin
 
     for (uint32_t i = 0; i < n; i++) {
         last = *slot(rt, q, i);
-        hash = mix(hash ^ (uint64_t)(uint32_t)last);
+        hash = hash_on(hash, last);
     }
     logits_of_hash(hash, last, n >= FAKE_ECHO_FROM ? *slot(rt, q, n - FAKE_ECHO) : -1, logits);
+}
+
+/* Read back through the page table, as an attention would. */
+static void fill_hidden(struct runtime *rt, const struct batch_seq *q)
+{
+    uint64_t hash = 1;
+
+    for (uint32_t p = 0; p < q->start + q->n_rows; p++) {
+        int32_t token = *slot(rt, q, p);
+        hash = hash_on(hash, token);
+        if (p >= q->start)
+            hidden_of_hash(hash, token, rt->hidden[q->first_row + p - q->start]);
+    }
+}
+
+void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out)
+{
+    assert(n > 0 && first_row + n <= rt->n_rows);
+    memcpy(out, rt->hidden[first_row], n * sizeof *rt->hidden);
 }
 
 bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, struct err *e)
@@ -146,8 +192,10 @@ bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, s
             if (n_logits < b->n_logits && b->logit_rows[n_logits] == row)
                 read_logits(rt, q, row, logits + (size_t)n_logits++ * FAKE_VOCAB);
         }
+        fill_hidden(rt, q);
     }
     assert(row == b->n_rows && n_logits == b->n_logits);
+    rt->n_rows = row;
     fake_n_forwards++;
     fake_last_rows = b->n_rows;
     fake_n_rows += b->n_rows;

@@ -14,6 +14,7 @@ enum {
     FAKE_LAYERS = 1,
     FAKE_HEADS = 1,
     FAKE_HEAD_DIM = 1,
+    FAKE_HIDDEN = 12,
     FAKE_POISON = 299,  /* see fake_poison */
     FAKE_NAN = 298,     /* a row whose token is this has logits that are no numbers */
     FAKE_ECHO = 13,     /* what it said so many tokens ago it mostly says again, */
@@ -41,5 +42,7 @@ struct runtime *fake_runtime_new(struct kvpool *pool);
 
 /* The logits after these tokens: what a correct batch must produce. */
 void fake_logits(const int32_t *tokens, uint32_t n, float *logits);
+/* And the hidden state, [FAKE_HIDDEN]. */
+void fake_hidden(const int32_t *tokens, uint32_t n, float *hidden);
 
 #endif

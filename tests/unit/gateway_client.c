@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -76,6 +77,9 @@ static void send_submit(struct client *c, struct client_stream *s)
     m.n_stop_tokens = stop != 0;
     m.deadline_ns = r->deadline_ns;
     m.priority = r->priority;
+    m.want_prompt_logprobs = r->want_prompt_logprobs;
+    m.prompt_top_logprobs = r->prompt_top_logprobs;
+    m.pooling = r->pooling;
     s->is_unsent = !link_send(c->link, 0, MSG_SUBMIT, &m);
 }
 
@@ -137,6 +141,42 @@ void client_resync(struct client *c)
     free(list);
 }
 
+static struct client_measure measure_of(const Llmd__TokenLogprob *lp)
+{
+    struct client_measure m;
+
+    assert_true(lp->n_top <= CLIENT_TOP_MAX);
+    memset(&m, 0, sizeof m);
+    m.logprob = lp->logprob;
+    m.rank = lp->rank;
+    m.n_top = (uint32_t)lp->n_top;
+    for (size_t i = 0; i < lp->n_top; i++) {
+        m.top[i] = lp->top[i]->token;
+        m.top_logprob[i] = lp->top[i]->logprob;
+    }
+    return m;
+}
+
+static void take_prompt(struct client *c, struct client_stream *s, const Llmd__SequenceTokens *t)
+{
+    if (t->n_prompt_logprobs == 0)
+        return;
+    assert_true(t->prompt_index <= s->n_prompt);
+    assert_true(t->prompt_index + t->n_prompt_logprobs <= s->request.n_prompt);
+    for (uint32_t i = 0; i < t->n_prompt_logprobs; i++) {
+        uint32_t at = t->prompt_index + i;
+        struct client_measure m = measure_of(t->prompt_logprobs[i]);
+        if (at < s->n_prompt) {
+            c->n_prompt_duplicates++;
+            assert_memory_equal(&m, &s->prompt[at], sizeof m);
+            continue;
+        }
+        assert_int_equal(s->n, s->request.n_generated);
+        s->prompt[at] = m;
+        s->n_prompt = at + 1;
+    }
+}
+
 static void take_sequence(struct client *c, const Llmd__SequenceTokens *t)
 {
     struct client_stream *s = client_find(c, t->sequence_id);
@@ -151,6 +191,13 @@ static void take_sequence(struct client *c, const Llmd__SequenceTokens *t)
     }
     if (t->cached_tokens > 0)
         s->n_cached = t->cached_tokens;
+    take_prompt(c, s, t);
+    if (t->n_tokens > 0 && s->request.want_prompt_logprobs && s->request.n_prompt > 0 &&
+        s->request.n_generated == 0)
+        assert_int_equal(s->n_prompt, s->request.n_prompt);
+    assert_true(t->n_embedding <= CLIENT_EMBEDDING_MAX);
+    for (s->n_embedding = 0; s->n_embedding < t->n_embedding; s->n_embedding++)
+        s->embedding[s->n_embedding] = t->embedding[s->n_embedding];
     assert_true(t->index <= s->n); /* a gap would be lost text */
     assert_true(t->n_logprobs == 0 || t->n_logprobs == t->n_tokens);
     for (uint32_t i = 0; i < t->n_tokens; i++) {

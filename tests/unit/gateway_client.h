@@ -1,5 +1,6 @@
 /* gateway_client.h - the gateway's end of the link, as a test sees it: it keeps every stream's tokens,
- * drops what comes twice and fails the test when an index leaves a gap.  As a gateway does, it answers
+ * drops what comes twice and fails the test when an index leaves a gap, or when a token comes before all log
+ * probabilities of its prompt.  As a gateway does, it answers
  * HELLO with RESYNC, and submits again, with the tokens it holds, what the worker does not know. */
 #ifndef LLMD_TESTS_GATEWAY_CLIENT_H
 #define LLMD_TESTS_GATEWAY_CLIENT_H
@@ -7,6 +8,7 @@
 #include "proto/link.h"
 
 enum { CLIENT_STREAMS_MAX = 2048, CLIENT_TOKENS_MAX = 600 };
+enum { CLIENT_TOP_MAX = 5, CLIENT_EMBEDDING_MAX = 256 };
 
 /* What a stream asks for. */
 struct client_request {
@@ -19,7 +21,18 @@ struct client_request {
     int32_t stop_token; /* 0 = none */
     int64_t deadline_ns;
     int32_t priority;
+    bool want_prompt_logprobs;
+    uint32_t prompt_top_logprobs;
+    Llmd__Pooling pooling;
     Llmd__Sampling sampling;
+};
+
+/* What is said of a token of a prompt; unused top entries are zero. */
+struct client_measure {
+    float logprob;
+    uint32_t rank, n_top;
+    int32_t top[CLIENT_TOP_MAX];
+    float top_logprob[CLIENT_TOP_MAX];
 };
 
 struct client_stream {
@@ -27,6 +40,10 @@ struct client_stream {
     uint32_t n;
     int32_t tokens[CLIENT_TOKENS_MAX];
     float logprobs[CLIENT_TOKENS_MAX];
+    struct client_measure prompt[CLIENT_TOKENS_MAX];
+    uint32_t n_prompt; /* of these */
+    float embedding[CLIENT_EMBEDDING_MAX];
+    uint32_t n_embedding;
     uint32_t n_accepted, n_unknown;
     uint32_t n_cached; /* prompt tokens the worker found computed */
     bool refused;
@@ -44,7 +61,8 @@ struct client {
     struct client_stream *streams; /* [CLIENT_STREAMS_MAX] */
     uint32_t n_streams;
     uint32_t n_hello, n_duplicates, n_messages;
-    bool is_draining; /* the last HELLO said so */
+    uint32_t n_prompt_duplicates; /* of what is said of prompts */
+    bool is_draining;             /* the last HELLO said so */
     uint32_t epoch;
     bool is_greeted; /* HELLO came on this connection; tokens before it are the last one's */
     bool no_resync;  /* do not answer HELLO */

@@ -323,19 +323,20 @@ static void further_shared_parameters_arrive(void **state)
     struct rig *r = *state;
     struct choice *c;
 
-    expect_taken(r,
-                 ASK ",\"allowed_token_ids\":[5,6],\"bad_words\":[\"dog\"],\"prompt_logprobs\":1,"
-                     "\"truncate_prompt_tokens\":3,\"truncation_side\":\"left\","
-                     "\"stream_interval\":4,\"session_id\":\"s\",\"best_of\":2,"
-                     "\"spaces_between_special_tokens\":false,\"structured_outputs\":{},"
-                     "\"response_format\":{\"type\":\"text\"},\"logits_processors\":[],"
-                     "\"mm_processor_kwargs\":{},\"media_io_kwargs\":null,\"never_heard_of\":1}");
+    expect_taken(r, ASK
+                 ",\"allowed_token_ids\":[5,6],\"bad_words\":[\"dog\"],\"prompt_logprobs\":1,"
+                 "\"truncate_prompt_tokens\":3,\"truncation_side\":\"left\","
+                 "\"stream_interval\":4,\"cache_salt\":\"x\",\"session_id\":\"s\",\"best_of\":2,"
+                 "\"spaces_between_special_tokens\":false,\"structured_outputs\":{},"
+                 "\"response_format\":{\"type\":\"text\"},\"logits_processors\":[],"
+                 "\"mm_processor_kwargs\":{},\"media_io_kwargs\":null,\"never_heard_of\":1}");
     c = &r->rq.choices[0];
     assert_int_equal(c->seq.sampling.n_allowed_tokens, 2);
     assert_true(c->seq.sampling.n_bad_words > 0);
     assert_true(c->seq.submit.want_prompt_logprobs);
     assert_int_equal(r->rq.prompts[0].n_ids, 3);
     assert_int_equal(r->rq.n_candidates, 2);
+    assert_true(c->seq.submit.cache_salt != 0);
     rig_done(r);
     expect_taken(r, ASK ",\"use_beam_search\":true,\"n\":2,\"length_penalty\":0.5,"
                         "\"early_stopping\":true,\"max_tokens\":4}");
@@ -360,7 +361,6 @@ static void what_is_not_done_is_refused_by_name(void **state)
         { "logprob_token_ids", "[1]" },
         { "repetition_detection", "{\"min_count\":2}" },
         { "thinking_token_budget", "5" },
-        { "cache_salt", "\"a\"" },
         { "kv_transfer_params", "{}" },
         { "ec_transfer_params", "{}" },
         { "vllm_xargs", "{}" },

@@ -15,6 +15,7 @@
 #include "engine_rig.h"
 #include "gpu-worker/philox.h"
 
+enum { SYSTEM = 200, PAGE = 8 };
 enum { SLOW_US = 300 }; /* a step, where a test must meet a stream before its end */
 
 static const int32_t story[] = { 1, 40, 41, 42, 43, 44, 45 };
@@ -87,6 +88,44 @@ static void check_mixed_load(const struct rig_shape *shape, uint32_t n)
     if (shape == &rig_tight)
         assert_true(stat_get(rig_stats(&f.rig), STAT_sequences_preempted) > 0);
     fixture_fini(&f);
+}
+
+/* Every second one is an embedding, the others generate. */
+static void check_embeddings(const struct rig_shape *shape)
+{
+    enum { N = 36 };
+    struct fixture f;
+    int32_t prompts[N][64];
+    Llmd__LogitBias bias[N], *lists[N];
+    struct client_request r[N];
+
+    fixture_init(&f, shape);
+    for (uint32_t i = 0; i < N; i++) {
+        r[i] = i % 2 ? rig_mixed_request(i, prompts[i], &bias[i], &lists[i])
+                     : rig_pooled_request(i / 2, prompts[i]);
+        if (i % 8 >= 4 && i >= 8) /* begins as one before it */
+            memcpy(prompts[i], prompts[i - 8], 40 * sizeof(int32_t));
+        client_submit(&f.client, 100 + i, &r[i]);
+        if (i % 5 == 0)
+            rig_turn(&f.rig, &f.client);
+    }
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t i = 0; i < N; i++)
+        rig_assert_expected(&f.client.streams[i], &r[i]);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_finished), N);
+    if (shape == &rig_tight)
+        assert_true(stat_get(rig_stats(&f.rig), STAT_sequences_preempted) > 0);
+    fixture_fini(&f);
+}
+
+/* The same bits in any company and any chunks. */
+static void embeddings_are_those_of_the_prompt_alone(void **state)
+{
+    (void)state;
+    check_embeddings(&rig_roomy);
+    check_embeddings(&rig_tight);
 }
 
 static void every_stream_equals_its_solo_run(void **state)
@@ -197,9 +236,219 @@ static void a_row_that_is_not_finite_ends_one_stream_only(void **state)
     fixture_fini(&f);
 }
 
-/* ---- what is computed once ---- */
+static void an_embedding_that_is_not_finite_is_an_error(void **state)
+{
+    const int32_t broken[] = { 1, FAKE_NAN, 5 };
+    struct fixture f;
+    struct client_request r = client_request(broken, 3, 0);
 
-enum { SYSTEM = 200, PAGE = 8 };
+    (void)state;
+    fixture_init(&f, &rig_roomy);
+    for (r.pooling = LLMD__POOLING__POOL_MEAN; r.pooling <= LLMD__POOLING__POOL_LAST; r.pooling++)
+        client_submit(&f.client, 1 + r.pooling, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(f.client.streams[0].finish, LLMD__FINISH__FINISH_ERROR);
+    assert_int_equal(f.client.streams[1].finish, LLMD__FINISH__FINISH_EMBEDDED);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* ---- what is said of a prompt ---- */
+
+enum { LONG = 500 };
+
+static void fill_long(int32_t *prompt)
+{
+    for (int32_t k = 0; k < LONG; k++)
+        prompt[k] = 3 + k * k % 251;
+}
+
+static struct client_request measured(const int32_t *prompt, uint32_t n_prompt, uint32_t max_tokens)
+{
+    struct client_request r = client_request(prompt, n_prompt, max_tokens);
+
+    r.ignore_eos = true;
+    r.want_prompt_logprobs = true;
+    r.prompt_top_logprobs = 4;
+    return r;
+}
+
+/* What others computed of it has no logits: it is computed again, for these; and found by those who want none. */
+static void prompt_logprobs_are_whole_although_the_prompt_is_cached(void **state)
+{
+    int32_t prompt[LONG];
+    struct fixture f;
+    struct client_request plain, r;
+
+    (void)state;
+    fill_long(prompt);
+    fixture_init(&f, &rig_roomy);
+    plain = client_request(prompt, LONG, 5);
+    plain.ignore_eos = true;
+    r = measured(prompt, LONG, 5);
+    client_submit(&f.client, 1, &plain);
+    rig_until_all_over(&f.rig, &f.client);
+    client_submit(&f.client, 2, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    client_submit(&f.client, 3, &plain);
+    rig_until_all_over(&f.rig, &f.client);
+    for (int i = 0; i < 3; i++)
+        rig_assert_expected(&f.client.streams[i], i == 1 ? &r : &plain);
+    assert_int_equal(f.client.streams[1].n_cached, 0);
+    assert_true(f.client.streams[2].n_cached > LONG - PAGE);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* Two of them, and streams that go on beside: they share the few logits of a step. */
+static void measured_prompts_let_streams_go_on(void **state)
+{
+    int32_t prompt[LONG], other[LONG];
+    struct fixture f;
+    struct client_request stream = endless(100), a, b;
+
+    (void)state;
+    fill_long(prompt);
+    fill_long(other);
+    other[0] = 9;
+    fixture_init(&f, &rig_roomy);
+    client_submit(&f.client, 1, &stream);
+    a = measured(prompt, LONG, 3);
+    b = measured(other, LONG, 3);
+    client_submit(&f.client, 2, &a);
+    client_submit(&f.client, 3, &b);
+    rig_until_all_over(&f.rig, &f.client);
+    rig_assert_expected(&f.client.streams[0], &stream);
+    rig_assert_expected(&f.client.streams[1], &a);
+    rig_assert_expected(&f.client.streams[2], &b);
+    fixture_fini(&f);
+}
+
+static void a_prompt_alone_can_be_measured(void **state)
+{
+    int32_t prompt[512];
+    struct fixture f;
+    struct client_request r, whole;
+    uint64_t n_rows = fake_n_rows;
+
+    (void)state;
+    fill_long(prompt);
+    for (int k = LONG; k < 512; k++)
+        prompt[k] = 8;
+    fixture_init(&f, &rig_roomy);
+    for (uint32_t n = 1; n < 100; n += 14) {
+        r = measured(prompt, n, 0);
+        client_submit(&f.client, n, &r);
+    }
+    whole = measured(prompt, 512, 0); /* as long as the context: nothing comes behind it */
+    client_submit(&f.client, 1000, &whole);
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t i = 0; i < f.client.n_streams; i++) {
+        const struct client_stream *s = &f.client.streams[i];
+        assert_int_equal(s->finish, LLMD__FINISH__FINISH_LENGTH);
+        assert_int_equal(s->n, 0);
+        rig_assert_expected(s, &s->request);
+    }
+    assert_true(fake_n_rows > n_rows);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_generated_tokens), 0);
+    fixture_fini(&f);
+}
+
+/* A gateway that has nothing gets everything again, one that has a token only what follows. */
+static void what_is_said_of_a_prompt_comes_again_to_who_has_nothing(void **state)
+{
+    int32_t prompt[LONG];
+    struct fixture f;
+    struct client_request r, pooled;
+    uint32_t n_before;
+
+    (void)state;
+    fill_long(prompt);
+    fixture_init(&f, &rig_roomy);
+    f.client.no_ack = true;
+    r = measured(prompt, LONG, 5);
+    pooled = client_request(prompt, LONG, 0);
+    pooled.pooling = LLMD__POOLING__POOL_MEAN;
+    client_submit(&f.client, 1, &r);
+    client_submit(&f.client, 2, &pooled);
+    rig_until_all_over(&f.rig, &f.client);
+    n_before = f.client.n_hello;
+    client_reconnect(&f.client, f.rig.instance);
+    while (f.client.n_hello == n_before || !f.client.is_greeted)
+        rig_turn(&f.rig, &f.client);
+    for (int i = 0; i < 20; i++)
+        rig_turn(&f.rig, &f.client);
+    assert_int_equal(f.client.n_prompt_duplicates, 0);
+    client_close(&f.client); /* its successor */
+    client_open(&f.client, f.rig.instance, 1);
+    f.client.no_resync = true; /* it submits again what it finds in its records */
+    rig_until(&f.rig, &f.client, said_hello, &f.client);
+    client_submit(&f.client, 1, &r);
+    client_submit(&f.client, 2, &pooled);
+    rig_until_all_over(&f.rig, &f.client);
+    rig_assert_expected(&f.client.streams[0], &r);
+    rig_assert_expected(&f.client.streams[1], &pooled);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* Moved here with some of its tokens, or all of them: its prompt is measured again. */
+static void a_measured_sequence_can_be_moved(void **state)
+{
+    int32_t prompt[LONG], tokens[CLIENT_TOKENS_MAX];
+    struct fixture f;
+    struct client_request r, rest;
+
+    (void)state;
+    fill_long(prompt);
+    r = measured(prompt, 100, 30);
+    rig_expect(&r, tokens, NULL);
+    fixture_init(&f, &rig_roomy);
+    rest = r;
+    rest.generated = tokens;
+    for (uint32_t k = 0; k < 3; k++) {
+        rest.n_generated = 15 * k;
+        client_submit(&f.client, 1 + k, &rest);
+    }
+    rig_until_all_over(&f.rig, &f.client);
+    for (uint32_t k = 0; k < 3; k++) {
+        assert_int_equal(f.client.streams[k].finish, LLMD__FINISH__FINISH_LENGTH);
+        assert_int_equal(f.client.streams[k].n, 30);
+        assert_memory_equal(f.client.streams[k].tokens, tokens, 30 * sizeof *tokens);
+    }
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+static void a_prompt_that_is_not_finite_ends_with_an_error(void **state)
+{
+    int32_t prompt[LONG];
+    struct fixture f;
+    struct client_request r, good = endless(20);
+
+    (void)state;
+    fill_long(prompt);
+    prompt[90] = FAKE_NAN;
+    fixture_init(&f, &rig_roomy);
+    r = measured(prompt, 200, 5);
+    client_submit(&f.client, 1, &good);
+    client_submit(&f.client, 2, &r);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(f.client.streams[1].finish, LLMD__FINISH__FINISH_ERROR);
+    assert_int_equal(f.client.streams[1].n_prompt, 91);
+    rig_assert_expected(&f.client.streams[0], &good);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
+/* ---- what is computed once ---- */
 
 /* A long beginning that all share, and a short end of their own. */
 static void fill_chat(int32_t *prompt, uint32_t i, uint32_t n_end)
@@ -300,6 +549,38 @@ static void sequences_of_one_request_share_their_prompt(void **state)
         rig_assert_expected(&f.client.streams[i], &f.client.streams[i].request);
     assert_true(fake_n_rows - n_rows <= SYSTEM + N * (PROMPT % PAGE + ANSWER - 1));
     fixture_fini(&f);
+}
+
+/* n = 4, all at once: rows of one prompt, and for the other three those of its last page that cannot be shared; the
+ * last token's row everybody has, for the logits. */
+static void four_choices_cost_one_prompt(void **state)
+{
+    static const uint32_t lengths[] = { SYSTEM, SYSTEM + 1, SYSTEM + 3, SYSTEM + 7 };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        int32_t prompt[SYSTEM + PAGE];
+        struct client_request r;
+        struct fixture f;
+        uint64_t n_rows = fake_n_rows;
+        fill_chat(prompt, 0, PAGE);
+        fixture_init(&f, &rig_roomy);
+        switch_off_drafts(&f);
+        fake_settings.step_us = 20000; /* all are there before the first step is through */
+        r = client_request(prompt, lengths[k], 1);
+        r.sampling.temperature = 1;
+        for (uint32_t i = 0; i < 4; i++, r.sampling.seed++)
+            client_submit(&f.client, 1 + i, &r);
+        rig_until_all_over(&f.rig, &f.client);
+        for (uint32_t i = 0; i < 4; i++)
+            rig_assert_expected(&f.client.streams[i], &f.client.streams[i].request);
+        n_rows = fake_n_rows - n_rows;
+        print_message("prompt of %u tokens: %u rows for four\n", lengths[k], (unsigned)n_rows);
+        assert_true(n_rows <= lengths[k] + 3 * PAGE);
+        rig_until_empty(&f.rig, &f.client);
+        rig_assert_clean(&f.rig);
+        fixture_fini(&f);
+    }
 }
 
 /* The next turn of a talk: what was asked and what was answered, and a new question. */
@@ -589,6 +870,22 @@ static void spoil(struct client_request *r, int what)
         r->sampling.bad_words = words; /* without a token */
         r->sampling.n_bad_words = 1;
         break;
+    case 23:
+        r->want_prompt_logprobs = true;
+        r->prompt_top_logprobs = 6;
+        break;
+    case 24:
+        r->pooling = LLMD__POOLING__POOL_MEAN; /* and tokens */
+        break;
+    case 25:
+        r->pooling = (Llmd__Pooling)3;
+        r->max_tokens = 0;
+        break;
+    case 26:
+        r->pooling = LLMD__POOLING__POOL_LAST;
+        r->want_prompt_logprobs = true;
+        r->max_tokens = 0;
+        break;
     case 22:
         word.tokens = (int32_t *)(uintptr_t)negative;
         word.n_tokens = 2;
@@ -605,7 +902,7 @@ static void spoil(struct client_request *r, int what)
 
 static void requests_out_of_range_are_refused(void **state)
 {
-    enum { N = 24 };
+    enum { N = 28 };
     struct fixture f;
 
     (void)state;
@@ -1029,6 +1326,15 @@ int main(void)
         cmocka_unit_test(a_prompt_that_many_begin_with_is_computed_once),
         cmocka_unit_test(a_prompt_is_found_to_its_last_common_token),
         cmocka_unit_test(sequences_of_one_request_share_their_prompt),
+        cmocka_unit_test(four_choices_cost_one_prompt),
+        cmocka_unit_test(embeddings_are_those_of_the_prompt_alone),
+        cmocka_unit_test(an_embedding_that_is_not_finite_is_an_error),
+        cmocka_unit_test(prompt_logprobs_are_whole_although_the_prompt_is_cached),
+        cmocka_unit_test(measured_prompts_let_streams_go_on),
+        cmocka_unit_test(a_prompt_alone_can_be_measured),
+        cmocka_unit_test(what_is_said_of_a_prompt_comes_again_to_who_has_nothing),
+        cmocka_unit_test(a_measured_sequence_can_be_moved),
+        cmocka_unit_test(a_prompt_that_is_not_finite_ends_with_an_error),
         cmocka_unit_test(an_answer_is_found_when_the_talk_goes_on),
         cmocka_unit_test(another_group_computes_nothing_again),
         cmocka_unit_test(a_preempted_sequence_finds_its_own_pages),

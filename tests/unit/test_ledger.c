@@ -9,7 +9,7 @@
 #include "tests/check.h"
 
 static const struct ledger_shape shape = {
-    .n_entries = 7, .tokens_max = 1000, .page_tokens = 16, .top_max = 5
+    .n_entries = 7, .tokens_max = 1000, .page_tokens = 16, .top_max = 5, .embedding_max = 77
 };
 
 static struct ledger make(const struct ledger_shape *s)
@@ -46,9 +46,10 @@ static void ledger_parts_do_not_overlap(void **state)
                 { ledger_ranks(from, entry), shape.tokens_max * sizeof(uint32_t) },
                 { ledger_pages(from, entry), 63 * sizeof(uint32_t) },
                 { ledger_top(from, entry, 0), shape.tokens_max * 5 * sizeof(struct ledger_top) },
+                { ledger_embedding(from, entry), shape.embedding_max * sizeof(float) },
             };
-            for (int k = 0; k < 7; k++) {
-                int mark = (int)(i * 7) + k + 1;
+            for (int k = 0; k < 8; k++) {
+                int mark = (int)(i * 8) + k + 1;
                 assert_int_equal((uintptr_t)parts[k].at % 64, 0);
                 if (pass == 0)
                     memset(parts[k].at, mark, parts[k].bytes);
@@ -95,7 +96,8 @@ static void ledger_attach_refuses_offsets_that_do_not_fit(void **state)
     const struct ledger_hdr good = *l.hdr;
     uint64_t *const offsets[] = { &l.hdr->request_offset,  &l.hdr->tokens_offset,
                                   &l.hdr->logprobs_offset, &l.hdr->ranks_offset,
-                                  &l.hdr->pages_offset,    &l.hdr->top_offset };
+                                  &l.hdr->pages_offset,    &l.hdr->top_offset,
+                                  &l.hdr->embedding_offset };
     const uint64_t bad[] = {
         good.entry_bytes,      good.entry_bytes - 4, UINT64_MAX, UINT64_MAX - 3999, 0, 64,
         good.tokens_offset + 2

@@ -833,6 +833,65 @@ static void death_at_any_named_place_changes_no_token(void **state)
         check_fault(points[i]);
 }
 
+/* In the middle of what is said of prompts, and of embeddings: nothing is lost, and nothing differs. */
+static void check_reading_fault(const char *points)
+{
+    enum { N = 12 };
+    struct fixture f;
+    int32_t prompts[N][64];
+    Llmd__LogitBias bias[N], *lists[N];
+    struct client_request r[N];
+    int n_deaths;
+
+    f = (struct fixture){ .shape = &rig_tight, .step_us = 200, .fault_points = points };
+    rig_make_segments(&f.rig, f.shape);
+    client_open(&f.client, f.rig.instance, 1);
+    start_worker(&f);
+    for (uint32_t i = 0; i < N; i++) {
+        r[i] = i % 2 ? rig_mixed_request(i, prompts[i], &bias[i], &lists[i])
+                     : rig_pooled_request(i / 2, prompts[i]);
+        if (i % 2) {
+            r[i].n_prompt = 30 + i;
+            r[i].want_prompt_logprobs = true;
+            r[i].prompt_top_logprobs = i % 4;
+            r[i].max_tokens = i % 3 ? 20 : 0;
+            r[i].min_tokens = 0;
+        } else {
+            r[i].n_prompt = 40 + i;
+        }
+        client_submit(&f.client, 1 + i, &r[i]);
+    }
+    n_deaths = serve_through_crashes(&f);
+    if (n_deaths != (strchr(points, ',') ? 2 : 1))
+        fail_msg("%s: %d deaths", points, n_deaths);
+    for (uint32_t i = 0; i < N; i++)
+        rig_assert_expected(&f.client.streams[i], &r[i]);
+    assert_int_equal(stat_get(rig_stats(&f.rig), STAT_sequences_failed), 0);
+    end_well(&f);
+    fixture_fini(&f);
+}
+
+static void death_while_a_prompt_is_read_changes_nothing_said_of_it(void **state)
+{
+    static const char *const points[] = {
+        "worker.measure=kill:2@1",
+        "worker.measure=kill:40@1",
+        "worker.measure=segv:77@1",
+        "worker.measure=kill:30@1, worker.measure=kill:9@2",
+        "worker.embed=kill:1@1",
+        "worker.embed=kill:9@1",
+        "worker.embed=kill:9@1, worker.embed=kill:2@2",
+        "worker.publish=kill:4@1",
+        "worker.publish=kill:9@1, worker.recover=kill:3@2",
+        "worker.seal=kill:6@1",
+        "worker.release=kill@1",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        check_reading_fault(points[i]);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -856,6 +915,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_flipped_bit_in_a_shared_page_costs_all_that_list_it),
         cmocka_unit_test(cached_pages_outlive_the_worker),
         cmocka_unit_test(death_at_any_named_place_changes_no_token),
+        cmocka_unit_test(death_while_a_prompt_is_read_changes_nothing_said_of_it),
     };
 
     if (argc == 9 && strcmp(argv[1], "--worker") == 0)

@@ -279,6 +279,20 @@ static void events_are_the_same_however_tokens_arrive(void **state)
     rig_done(r);
 }
 
+/* Chance, so told only where the operator wants it. */
+static void cached_tokens_are_told_where_wanted(void **state)
+{
+    struct rig *r = *state;
+
+    for (int wanted = 0; wanted < 2; wanted++) {
+        rig_set(r, "prompt_tokens_details", wanted ? "on" : "off");
+        expect_taken(r, "{\"input\":\"Hi\"}");
+        r->rq.cached_tokens = 4;
+        rig_says(r, 0, "a", LENGTH);
+        expect_in_whole(r, wanted ? "{\"cached_tokens\":4}" : "{\"cached_tokens\":0}");
+    }
+}
+
 static void logprobs_come_where_they_are_included(void **state)
 {
     struct rig *r = *state;
@@ -481,6 +495,7 @@ int main(void)
         TEST(calls_and_thoughts_are_streamed_in_events),
         TEST(text_around_calls_is_messages_of_its_own),
         TEST(events_are_the_same_however_tokens_arrive),
+        TEST(cached_tokens_are_told_where_wanted),
         TEST(logprobs_come_where_they_are_included),
         TEST(an_empty_answer_is_an_empty_message),
         TEST(a_failure_ends_the_stream_with_its_cause),
