@@ -31,7 +31,7 @@ void openai_put_head(struct json_writer *w, const struct request *rq, bool is_ch
 }
 
 /* vLLM tells of the cache when it is told to, and found something there. */
-static bool tells_cached(const struct request *rq)
+bool openai_tells_cached(const struct request *rq)
 {
     return rq->cached_tokens > 0 && strcmp(rq->service->config.prompt_tokens_details, "on") == 0;
 }
@@ -39,7 +39,7 @@ static bool tells_cached(const struct request *rq)
 static void put_details(struct json_writer *w, const struct request *rq)
 {
     jw_key(w, "prompt_tokens_details");
-    if (!tells_cached(rq)) {
+    if (!openai_tells_cached(rq)) {
         jw_null(w);
         return;
     }
@@ -89,7 +89,7 @@ static void put_final_usage(struct json_writer *w, const struct request *rq)
     for (uint32_t i = 0; i < rq->n_choices; i++)
         n_new += rq->choices[i].n_shown;
     usage_begin(w, rq, n_new);
-    if (tells_cached(rq))
+    if (openai_tells_cached(rq))
         put_details(w, rq);
     jw_object_end(w);
 }

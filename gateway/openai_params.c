@@ -104,18 +104,6 @@ static bool is_text_format(const json_t *root, const json_t *v)
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_none(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
-}
-
-/* Tools that may not be called are no more than a part of the prompt. */
-static bool are_shown_only(const json_t *root, const json_t *v)
-{
-    return json_array_size(v) > 0 && is_none(root, json_object_get(root, "tool_choice"));
-}
-
 /* Known, and not done.  What `harmless` accepts asks for nothing. */
 static const struct {
     const char *name;
@@ -135,8 +123,6 @@ static const struct {
     { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "tools", are_shown_only },
-    { "tool_choice", is_none },
     { "functions", NULL },
     { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },

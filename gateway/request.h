@@ -30,6 +30,8 @@ enum stop_rule {
     STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
 };
 
+enum { REQUEST_SHOWN_TOKENS_MAX = 8 };
+
 /* By what the best candidates of a prompt are chosen. */
 enum best_rule {
     BEST_BY_SUM,  /* of the log probabilities of their tokens: OpenAI, vLLM */
@@ -72,9 +74,11 @@ struct request {
     uint64_t cache_salt; /* 0 = none */
     enum stop_rule stop_rule;
     struct stop_set stops;
-    bool keeps_stop;           /* the stop string or token stays in the text */
-    bool shows_special_tokens; /* in the text */
-    bool needs_no_generation;  /* the prompt is the answer, alone or with its log probabilities */
+    bool keeps_stop;                                /* the stop string or token stays in the text */
+    bool shows_special_tokens;                      /* in the text */
+    int32_t shown_tokens[REQUEST_SHOWN_TOKENS_MAX]; /* these in any case: marks for a parser */
+    uint32_t n_shown_tokens;
+    bool needs_no_generation; /* the prompt is the answer, alone or with its log probabilities */
 
     /* who asks, when */
     uint64_t answer_id;

@@ -35,6 +35,12 @@ static const struct route chat = { .dialect = &dialect_openai_chat,
                                    .generates = true,
                                    .summary = "Answer a conversation.",
                                    .fields = { &openai_chat_fields, &openai_common_fields } };
+static const struct route responses = {
+    .dialect = &dialect_openai_responses,
+    .generates = true,
+    .summary = "Answer a text or a conversation; nothing is stored.",
+    .fields = { &openai_response_fields, &openai_common_fields }
+};
 static const struct route invocations = {
     .dialect = &dialect_tgi_invocations,
     .generates = true,
@@ -119,6 +125,7 @@ static const struct http_route table[] = {
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
+    { "/v1/responses", POST, &responses },
     { "/predict", POST, &predict },
     { "/predictWithResponseStream", POST, &predict },
     { "/v1/embeddings", POST, &embeddings },
