@@ -3,13 +3,17 @@
  *   bench-scheduling MODEL_DIR [ROUNDS [STREAMS [PROMPT [CLIENTS [SYSTEM]]]]]
  *
  * The program is the llmd and the gateway of one real llm-worker, so the way through HTTP is not in the
- * figures.  Two questions, ROUNDS (5) times in turn:
+ * figures.  Three questions, ROUNDS (5) times in turn:
  *
  *   long     STREAMS (8) streams run.  The times between their tokens while nobody else comes, and while a
  *            prompt of PROMPT (4000) tokens is read.
  *   system   CLIENTS (32) come at once with a prompt of 20 tokens; then one with a prompt of SYSTEM
  *            (1000) tokens and 20 of its own, and when it has its first token CLIENTS - 1 more at once whose
  *            prompts begin with the same SYSTEM tokens.  The times to the first token.
+ *
+ *   choices  A prompt of SYSTEM tokens and answers of 16: once, as four sequences that come at once (n = 4 of a
+ *            request), and four different prompts of that length at once.  The processor time that the worker takes
+ *            for each, so a busy machine does not spoil the ratio.
  *
  * Every round uses tokens of its own, so nothing is left in the prefix cache from the one before.  Prints
  * what,n,p50,p99,max in milliseconds, and the ratios. */
@@ -21,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -59,6 +64,7 @@ struct bench {
     uint32_t round;
     struct stream streams[STREAMS_MAX];
     struct samples calm, beside, prompt, small, first, shared;
+    struct samples one, choices, requests;
 };
 
 static void add_sample(struct samples *s, uint64_t ns)
@@ -206,6 +212,43 @@ static void measure_system(struct bench *b)
     measure_clients(b, b->n_clients - 1, b->n_system, &b->shared);
 }
 
+/* ---- choices of one request ---- */
+
+enum { CHOICES = 4, CHOICE_TOKENS = 16 };
+
+static uint64_t worker_cpu_ns(const struct bench *b)
+{
+    struct timespec t = { 0 };
+    clockid_t clock;
+
+    if (clock_getcpuclockid(b->rig.ranks[0].pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        return 0;
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* n sequences at once of one prompt, or of n. */
+static void measure_sequences(struct bench *b, uint32_t n, bool is_same, struct samples *into)
+{
+    static int32_t prompts[CHOICES][PROMPT_MAX];
+    uint64_t kind = b->next_id << 20, start = worker_cpu_ns(b);
+
+    for (uint32_t i = 0; i < n; i++) {
+        fill(prompts[i], b->n_system, is_same ? kind : kind + i);
+        submit(b, prompts[i], b->n_system, CHOICE_TOKENS);
+    }
+    while (!client_all_over(&b->client) ||
+           stat_get(worker_rig_stats(&b->rig), STAT_ledger_entries_used) > 0)
+        receive(b);
+    add_sample(into, worker_cpu_ns(b) - start);
+}
+
+static void measure_choices(struct bench *b)
+{
+    measure_sequences(b, 1, true, &b->one);
+    measure_sequences(b, CHOICES, true, &b->choices);
+    measure_sequences(b, CHOICES, false, &b->requests);
+}
+
 /* ---- the report ---- */
 
 static int by_value(const void *a, const void *b)
@@ -229,8 +272,8 @@ static void report(struct samples *s)
 
 static void report_all(struct bench *b)
 {
-    struct samples *const all[] = { &b->calm,  &b->beside, &b->prompt,
-                                    &b->small, &b->first,  &b->shared };
+    struct samples *const all[] = { &b->calm,   &b->beside, &b->prompt,  &b->small,   &b->first,
+                                    &b->shared, &b->one,    &b->choices, &b->requests };
     const struct stats *stats = worker_rig_stats(&b->rig);
 
     printf("ms,n,p50,p99,max\n");
@@ -241,6 +284,9 @@ static void report_all(struct bench *b)
     printf("ratio system prompt / 20 tokens,,%.2f,%.2f,\n",
            quantile(&b->shared, 50) / quantile(&b->small, 50),
            quantile(&b->shared, 99) / quantile(&b->small, 99));
+    printf("ratio four choices / one; four requests / one,,%.2f,%.2f,\n",
+           quantile(&b->choices, 50) / quantile(&b->one, 50),
+           quantile(&b->requests, 50) / quantile(&b->one, 50));
     printf("prefix cache: %llu tokens looked up; %llu found; %llu prompt tokens computed,,,,\n",
            (unsigned long long)stat_get(stats, STAT_prefix_cache_queries),
            (unsigned long long)stat_get(stats, STAT_prefix_cache_hits),
@@ -282,12 +328,16 @@ int main(int argc, char **argv)
     name_samples(&b.small, "first token of prompts of 20");
     name_samples(&b.first, "first token of the first with a system prompt");
     name_samples(&b.shared, "first token of the others with it");
+    name_samples(&b.one, "processor time of one request");
+    name_samples(&b.choices, "processor time of four choices of one");
+    name_samples(&b.requests, "processor time of four requests");
     worker_rig_init(&b.rig, 1, settings);
     worker_rig_start(&b.rig);
     client_open(&b.client, b.rig.instance, 7);
     for (b.round = 0; b.round < b.rounds; b.round++) {
         measure_long(&b);
         measure_system(&b);
+        measure_choices(&b);
     }
     report_all(&b);
     client_close(&b.client);

@@ -239,6 +239,21 @@ static const char *look_up(char *const *environment, const char *name)
     return NULL;
 }
 
+/* The first of the names in "A|B" that is set; *name is then it. */
+static const char *look_up_any(char *const *environment, const char *names, char name[64])
+{
+    while (*names) {
+        size_t n = strcspn(names, "|");
+        const char *value;
+        snprintf(name, 64, "%.*s", (int)n, names);
+        value = look_up(environment, name);
+        if (value)
+            return value;
+        names += n + (names[n] == '|');
+    }
+    return NULL;
+}
+
 static void own_name(const struct setting *s, char out[64])
 {
     int n = snprintf(out, 64, "LLMD_%s", s->name);
@@ -251,12 +266,12 @@ bool config_read_environment(struct config *c, char *const *environment, struct 
 {
     for (int i = 0; i < N_CONFIG; i++) {
         const struct setting *s = &settings[i];
-        char own[64], source[96];
-        const char *name = own, *value;
-        own_name(s, own);
-        value = look_up(environment, own);
-        if (!value && s->alias[0])
-            value = look_up(environment, name = s->alias);
+        char name[64], source[96];
+        const char *value;
+        own_name(s, name);
+        value = look_up(environment, name);
+        if (!value)
+            value = look_up_any(environment, s->alias, name);
         if (!value)
             continue;
         snprintf(source, sizeof source, "environment %s", name);
@@ -291,6 +306,13 @@ void config_value(const struct config *c, enum config_id id, char *out, size_t n
         snprintf(out, n, "%.15g", *(const double *)(const void *)from);
     else
         snprintf(out, n, "%s", from);
+}
+
+void config_shown_value(const struct config *c, enum config_id id, char *out, size_t n)
+{
+    config_value(c, id, out, n);
+    if (id == CONFIG_api_key && out[0])
+        snprintf(out, n, "(secret)");
 }
 
 void config_range(enum config_id id, char *out, size_t n)

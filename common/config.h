@@ -65,6 +65,8 @@ const char *config_help(enum config_id id);
 bool config_is_live(enum config_id id);
 /* The value as text, as config_set() would take it. */
 void config_value(const struct config *c, enum config_id id, char *out, size_t n);
+/* The same for people and logs: a secret is "(secret)". */
+void config_shown_value(const struct config *c, enum config_id id, char *out, size_t n);
 /* Built-in value and allowed range or words, for --help: "8080 (0..65535)". */
 void config_range(enum config_id id, char *out, size_t n);
 

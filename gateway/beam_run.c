@@ -163,6 +163,7 @@ static void fill_slot(struct search *s, struct slot *slot, const struct beam *be
     slot->seq.submit.max_tokens = 1;
     slot->seq.submit.ignore_eos = true; /* what an end is, is decided here */
     slot->seq.submit.priority = rq->priority;
+    slot->seq.submit.cache_salt = rq->cache_salt;
     slot->seq.sampling.seed = rq->sampling.seed;
     slot->seq.sampling.want_logprobs = true;
     slot->seq.sampling.top_logprobs = beam_search_n_top(rq->beam.width);

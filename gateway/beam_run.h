@@ -1,8 +1,9 @@
 /* beam_run.h - the beam searches of a request, one for each prompt, step by step over the groups.
  *
  * In each step every live beam is a sequence of its own: prompt and tokens so far as its prompt, one token
- * to generate, and the likeliest tokens in its place as the answer.  Its pages are those of its parent,
- * which the worker's prefix cache holds, so that a step computes little more than one row for a beam.
+ * to generate, and the likeliest tokens in its place as the answer.  Its full pages are its parent's, and the
+ * worker's prefix cache has them: a step computes of a beam what its last page holds, with pages of 16
+ * tokens eight and a half rows in the mean, however long prompt and text are.
  *
  * Crash.  A worker's death is what it is to any sequence.  A gateway's successor begins the search
  * again: it finds the same beams, for nothing but log probabilities decides, and finds them quickly, for their

@@ -39,9 +39,11 @@ struct oci_parameters {
 #define FIELD_OWNER struct oci_body
 static const struct field body_fields[] = { OCI_BODY(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(oci_body_fields, "", body_fields);
 #define FIELD_OWNER struct oci_parameters
 static const struct field parameter_fields[] = { OCI_PARAMETERS(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(oci_parameter_fields, "parameters", parameter_fields);
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -245,7 +247,7 @@ static void oci_fault(const struct fault *f, struct reply *r)
 {
     reply_set(r, errors[f->kind].status, REPLY_JSON);
     if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
     put_error(&r->body, f->text, errors[f->kind].type);
 }
 

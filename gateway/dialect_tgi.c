@@ -403,8 +403,8 @@ static void tgi_fault(const struct fault *f, struct reply *r)
         reply_set(r, error->status, REPLY_TEXT);
         buf_printf(&r->body, "%s%s", error->prefix, f->text);
     }
-    if (f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+    if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
 }
 
 static void tgi_stream_fault(struct request *rq, const struct fault *f, struct buf *out)

@@ -54,13 +54,25 @@ static enum choice_end end_of_token(const struct choice *c, uint32_t i)
     }
 }
 
+/* Special tokens leave no text, but for those that the request wants to see. */
+static void push_token(struct choice *c, int32_t token)
+{
+    unsigned flags = c->detok.flags;
+
+    for (uint32_t k = 0; k < c->rq->n_shown_tokens; k++)
+        if (c->rq->shown_tokens[k] == token)
+            c->detok.flags &= ~(unsigned)DETOKENIZER_SKIP_SPECIAL;
+    detokenizer_push(&c->detok, token, &c->text);
+    c->detok.flags = flags;
+}
+
 /* The token that ends a choice leaves no text, unless the client asked for it. */
 static void add_text(struct choice *c, uint32_t i, enum choice_end end)
 {
     bool is_mark = end == CHOICE_EOS || end == CHOICE_STOP_TOKEN;
 
     if (!is_mark || c->rq->keeps_stop)
-        detokenizer_push(&c->detok, c->seq.tokens[i], &c->text);
+        push_token(c, c->seq.tokens[i]);
     if (end != CHOICE_RUNNING)
         detokenizer_flush(&c->detok, &c->text);
 }

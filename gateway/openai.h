@@ -36,6 +36,7 @@
     X(stream, FIELD_BOOL, FIELD_NULL, 0, 0)                                                        \
     X(stream_options, FIELD_OBJECT, FIELD_NULL, 0, 0)                                              \
     X(priority, FIELD_INT, 0, INT32_MIN, INT32_MAX)                                                \
+    X(cache_salt, FIELD_STRING, FIELD_NULL, 0, 0)                                                  \
     X(request_id, FIELD_STRING, 0, 0, 0)                                                           \
     X(echo, FIELD_BOOL, FIELD_NULL, 0, 0)                                                          \
     X(add_special_tokens, FIELD_BOOL, 0, 0, 0)                                                     \
@@ -117,6 +118,8 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
 void openai_put_id(struct json_writer *w, const struct request *rq);
 /* id, object, created, model: the head of every answer and chunk. */
 void openai_put_head(struct json_writer *w, const struct request *rq, bool is_chunk);
+/* Is the number of prompt tokens that were found computed part of the answer? */
+bool openai_tells_cached(const struct request *rq);
 void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_chunk);
 void openai_put_finish(struct json_writer *w, const struct choice *c); /* finish_reason's value */
 void openai_put_stop_reason(struct json_writer *w, const struct choice *c); /* its value */
@@ -156,9 +159,11 @@ void openai_detokenize_page(struct service *s, const char *type, const char *byt
 struct openai_chat_options {
     bool add_generation_prompt;
     bool continue_final_message;
-    const json_t *documents; /* or NULL */
-    const json_t *tools;     /* or NULL: shown to the model */
-    const json_t *kwargs;    /* or NULL: further variables */
+    const json_t *documents;      /* or NULL */
+    const json_t *tools;          /* or NULL: shown to the model */
+    const json_t *kwargs;         /* or NULL: further variables */
+    const char *reasoning_effort; /* or NULL */
+    const char *chat_template;    /* or NULL: the model's */
 };
 
 /* Render the messages with the model's template into *text.  *last is the final message's content, for

@@ -19,6 +19,7 @@ struct completion_own {
 #define FIELD_OWNER struct completion_own
 static const struct field own_fields[] = { COMPLETION_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_completion_fields, "", own_fields);
 
 /* ---- the prompt ---- */
 

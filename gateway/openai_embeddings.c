@@ -20,6 +20,7 @@ struct embedding_own {
 #define FIELD_OWNER struct embedding_own
 static const struct field own_fields[] = { EMBEDDING_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_embedding_fields, "", own_fields);
 
 struct embedding_extra {
     struct openai_extra openai; /* first: openai_extra() */

@@ -30,15 +30,30 @@ void openai_put_head(struct json_writer *w, const struct request *rq, bool is_ch
     jw_str(w, rq->service->model_name);
 }
 
-void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_chunk)
+/* vLLM tells of the cache when it is told to, and found something there. */
+bool openai_tells_cached(const struct request *rq)
+{
+    return rq->cached_tokens > 0 && strcmp(rq->service->config.prompt_tokens_details, "on") == 0;
+}
+
+static void put_details(struct json_writer *w, const struct request *rq)
+{
+    jw_key(w, "prompt_tokens_details");
+    if (!openai_tells_cached(rq)) {
+        jw_null(w);
+        return;
+    }
+    jw_object(w);
+    jw_key(w, "cached_tokens");
+    jw_uint(w, rq->cached_tokens);
+    jw_object_end(w);
+}
+
+/* "usage" up to its counts. */
+static void usage_begin(struct json_writer *w, const struct request *rq, uint64_t n_new)
 {
     uint64_t n_prompt = request_prompt_tokens(rq);
-    uint64_t n_new = 0;
 
-    /* A chunk counts what has been shown: that is what it is a function of.  Candidates that were not
-     * chosen do not count, as with vLLM. */
-    for (uint32_t i = 0; i < rq->n_choices; i++)
-        n_new += is_chunk ? request_choice(rq, i)->n_shown : request_choice(rq, i)->n_done;
     jw_key(w, "usage");
     jw_object(w);
     jw_key(w, "prompt_tokens");
@@ -47,12 +62,35 @@ void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_c
     jw_uint(w, n_prompt + n_new);
     jw_key(w, "completion_tokens");
     jw_uint(w, n_new);
+}
+
+void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_chunk)
+{
+    uint64_t n_new = 0;
+
+    /* A chunk counts what has been shown: that is what it is a function of.  Candidates that were not
+     * chosen do not count, as with vLLM. */
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        n_new += is_chunk ? request_choice(rq, i)->n_shown : request_choice(rq, i)->n_done;
+    usage_begin(w, rq, n_new);
     if (!is_chunk) {
-        jw_key(w, "prompt_tokens_details");
-        jw_null(w);
+        put_details(w, rq);
         jw_key(w, "completion_tokens_details");
         jw_null(w);
     }
+    jw_object_end(w);
+}
+
+/* A stream's last: what is null is left out. */
+static void put_final_usage(struct json_writer *w, const struct request *rq)
+{
+    uint64_t n_new = 0;
+
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        n_new += rq->choices[i].n_shown;
+    usage_begin(w, rq, n_new);
+    if (openai_tells_cached(rq))
+        put_details(w, rq);
     jw_object_end(w);
 }
 
@@ -241,7 +279,7 @@ void openai_end(struct request *rq, struct buf *out)
         jw_key(&w, "choices");
         jw_array(&w);
         jw_array_end(&w);
-        openai_put_usage(&w, rq, true);
+        put_final_usage(&w, rq);
         jw_key(&w, "system_fingerprint");
         jw_str(&w, rq->service->fingerprint);
         openai_chunk_end(&w, out);
@@ -286,7 +324,7 @@ void openai_fault(const struct fault *f, struct reply *r)
 {
     reply_set(r, errors[f->kind].status, REPLY_JSON);
     if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
     openai_put_error(&r->body, f->text, errors[f->kind].type, f->param, errors[f->kind].status,
                      false);
 }

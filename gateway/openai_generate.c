@@ -25,6 +25,7 @@ struct generate_own {
 #define FIELD_OWNER struct generate_own
 static const struct field own_fields[] = { GENERATE_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_generate_fields, "", own_fields);
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

@@ -36,9 +36,11 @@ struct detokenize_body {
 #define FIELD_OWNER struct tokenize_body
 static const struct field tokenize_fields[] = { TOKENIZE_BODY(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_tokenize_fields, "", tokenize_fields);
 #define FIELD_OWNER struct detokenize_body
 static const struct field detokenize_fields[] = { DETOKENIZE_BODY(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_detokenize_fields, "", detokenize_fields);
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

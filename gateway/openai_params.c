@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hash.h"
 #include "common/json.h"
 #include "text/token_list.h"
 #include "text/tokenizer.h"
@@ -24,6 +25,7 @@ enum {
 #define FIELD_OWNER struct openai_params
 static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_common_fields, "", common_fields);
 
 bool openai_knows(const char *name)
 {
@@ -102,18 +104,6 @@ static bool is_text_format(const json_t *root, const json_t *v)
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_none(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
-}
-
-/* Tools that may not be called are no more than a part of the prompt. */
-static bool are_shown_only(const json_t *root, const json_t *v)
-{
-    return json_array_size(v) > 0 && is_none(root, json_object_get(root, "tool_choice"));
-}
-
 /* Known, and not done.  What `harmless` accepts asks for nothing. */
 static const struct {
     const char *name;
@@ -128,22 +118,33 @@ static const struct {
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
-    { "cache_salt", NULL },
     { "kv_transfer_params", NULL },
     { "ec_transfer_params", NULL },
     { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "tools", are_shown_only },
-    { "tool_choice", is_none },
     { "functions", NULL },
     { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },
     { "media_io_kwargs", is_empty },
 };
 
+static bool check_format(const json_t *root, struct fault *f)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    if (type && strcmp(type, "json_schema") == 0 && !json_object_get(format, "json_schema"))
+        return fault_set(f, FAULT_INVALID, "response_format",
+                         "When response_format type is 'json_schema', the 'json_schema' field "
+                         "must be provided.");
+    return true;
+}
+
 static bool check_supported(const json_t *root, struct fault *f)
 {
+    if (!check_format(root, f))
+        return false;
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const char *name = unsupported[i].name;
         const json_t *v = json_object_get(root, name);
@@ -595,6 +596,11 @@ bool openai_apply_identity(struct request *rq, const struct http_request *http,
         rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->priority = (int32_t)p->priority.i;
     take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    if (p->cache_salt.is_set && p->cache_salt.n == 0)
+        return fault_set(f, FAULT_INVALID, "cache_salt",
+                         "Parameter 'cache_salt' must be a non-empty string if provided.");
+    if (p->cache_salt.is_set)
+        rq->cache_salt = hash64(p->cache_salt.s, p->cache_salt.n, 0) | 1; /* never none */
     return check_model(rq, p, f);
 }
 

@@ -24,6 +24,9 @@ void page_detokenize(struct service *s, const struct http_request *http, struct 
 void page_info(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_chat_tokenize(struct service *s, const struct http_request *http, struct reply *r);
+/* openapi.c */
+void page_openapi(struct service *s, const struct http_request *http, struct reply *r);
+void page_docs(struct service *s, const struct http_request *http, struct reply *r);
 /* metrics.c */
 void page_metrics(struct service *s, const struct http_request *http, struct reply *r);
 

@@ -143,6 +143,7 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
     submit->n_stop_tokens = rq->n_stop_tokens;
     submit->priority = rq->priority;
+    submit->cache_salt = rq->cache_salt;
     c->seq.sampling = rq->sampling;
     c->seq.sampling.seed = request_choice_seed(seed, k);
     c->seq.deadline_ns = request_worker_deadline_ns(rq);
@@ -238,6 +239,15 @@ uint64_t request_prompt_tokens(const struct request *rq)
 
     for (uint32_t i = 0; i < rq->n_prompts; i++)
         sum += rq->prompts[i].n_ids;
+    return sum;
+}
+
+uint32_t request_cached_tokens(const struct request *rq)
+{
+    uint32_t sum = 0;
+
+    for (uint32_t p = 0; p < rq->n_prompts; p++)
+        sum += rq->choices[p * candidates_of_prompt(rq)].seq.cached_tokens;
     return sum;
 }
 

@@ -30,6 +30,8 @@ enum stop_rule {
     STOP_AT_END,   /* TGI: looked for at each token's end, kept in the text */
 };
 
+enum { REQUEST_SHOWN_TOKENS_MAX = 8 };
+
 /* By what the best candidates of a prompt are chosen. */
 enum best_rule {
     BEST_BY_SUM,  /* of the log probabilities of their tokens: OpenAI, vLLM */
@@ -69,11 +71,14 @@ struct request {
     const int32_t *stop_tokens;
     uint32_t n_stop_tokens;
     int32_t priority;
+    uint64_t cache_salt; /* 0 = none */
     enum stop_rule stop_rule;
     struct stop_set stops;
-    bool keeps_stop;           /* the stop string or token stays in the text */
-    bool shows_special_tokens; /* in the text */
-    bool needs_no_generation;  /* the prompt is the answer, alone or with its log probabilities */
+    bool keeps_stop;                                /* the stop string or token stays in the text */
+    bool shows_special_tokens;                      /* in the text */
+    int32_t shown_tokens[REQUEST_SHOWN_TOKENS_MAX]; /* these in any case: marks for a parser */
+    uint32_t n_shown_tokens;
+    bool needs_no_generation; /* the prompt is the answer, alone or with its log probabilities */
 
     /* who asks, when */
     uint64_t answer_id;
@@ -84,6 +89,8 @@ struct request {
     bool is_cut;            /* it was: the answer cannot be made again */
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
+    bool has_cached;        /* cached_tokens is what the answer tells, or told already */
+    uint32_t cached_tokens; /* of the prompts, found in the prefix cache */
     uint32_t max_model_len; /* in force when it came */
 
     /* what has come */
@@ -133,5 +140,7 @@ uint64_t request_choice_seed(uint64_t seed, uint32_t k);
 /* Sums over all candidates; a prompt counts once. */
 uint64_t request_prompt_tokens(const struct request *rq);
 uint64_t request_generated_tokens(const struct request *rq);
+/* Of the prompts' tokens, those that each prompt's first candidate found in the prefix cache. */
+uint32_t request_cached_tokens(const struct request *rq);
 
 #endif

@@ -6,36 +6,109 @@
 #include "gateway/pages.h"
 #include "gateway/tgi.h"
 
+#define TGI_FIELDS .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
+
 static const struct route generate = { .dialect = &dialect_tgi,
                                        .variant = TGI_GENERATE,
-                                       .generates = true };
+                                       .generates = true,
+                                       .summary = "Continue a text.",
+                                       TGI_FIELDS,
+                                       .or_fields = { &openai_generate_fields,
+                                                      &openai_common_fields } };
 static const struct route generate_stream = { .dialect = &dialect_tgi,
                                               .variant = TGI_GENERATE_STREAM,
                                               .generates = true,
-                                              .always_streams = true };
+                                              .always_streams = true,
+                                              .summary = "Continue a text, token by token.",
+                                              TGI_FIELDS };
 static const struct route root = { .dialect = &dialect_tgi,
                                    .variant = TGI_ROOT,
-                                   .generates = true };
-static const struct route invocations = { .dialect = &dialect_tgi_invocations, .generates = true };
-static const struct route vertex = { .dialect = &dialect_tgi_vertex, .generates = true };
+                                   .generates = true,
+                                   .summary = "Continue a text, streaming if asked.",
+                                   TGI_FIELDS };
 static const struct route completions = { .dialect = &dialect_openai_completions,
-                                          .generates = true };
-static const struct route chat = { .dialect = &dialect_openai_chat, .generates = true };
-static const struct route embeddings = { .dialect = &dialect_openai_embeddings, .generates = true };
-static const struct route predict = { .dialect = &dialect_oci, .generates = true };
-static const struct route model = { .dialect = &dialect_openai_chat, .serve = page_model };
-static const struct route models = { .dialect = &dialect_openai_chat, .serve = page_models };
-static const struct route info = { .dialect = &dialect_tgi, .serve = page_info };
-static const struct route to_tokens = { .dialect = &dialect_tgi, .serve = page_tokenize };
-static const struct route to_text = { .dialect = &dialect_openai_chat, .serve = page_detokenize };
+                                          .generates = true,
+                                          .summary = "Continue a text, or several.",
+                                          .fields = { &openai_completion_fields,
+                                                      &openai_common_fields } };
+static const struct route chat = { .dialect = &dialect_openai_chat,
+                                   .generates = true,
+                                   .summary = "Answer a conversation.",
+                                   .fields = { &openai_chat_fields, &openai_common_fields } };
+static const struct route responses = {
+    .dialect = &dialect_openai_responses,
+    .generates = true,
+    .summary = "Answer a text or a conversation; nothing is stored.",
+    .fields = { &openai_response_fields, &openai_common_fields }
+};
+static const struct route invocations = {
+    .dialect = &dialect_tgi_invocations,
+    .generates = true,
+    .summary = "SageMaker's path: the body decides between /, chat and completions.",
+    .like = { &root, &chat, &completions }
+};
+static const struct route vertex = { .dialect = &dialect_tgi_vertex,
+                                     .generates = true,
+                                     .summary = "Vertex AI's path: continue several texts.",
+                                     .fields = { &tgi_vertex_fields, &tgi_vertex_chat_fields } };
+static const struct route predict = {
+    .dialect = &dialect_oci,
+    .generates = true,
+    .summary = "OCI's path: continue a text; the `route` header names another route's form.",
+    .fields = { &oci_body_fields, &oci_parameter_fields },
+    .like = { &chat, &completions }
+};
+static const struct route embeddings = { .dialect = &dialect_openai_embeddings,
+                                         .generates = true,
+                                         .summary = "The embedding of a text, or of several.",
+                                         .fields = { &openai_embedding_fields,
+                                                     &openai_common_fields } };
+static const struct route model = { .dialect = &dialect_openai_chat,
+                                    .serve = page_model,
+                                    .summary = "A model that is served." };
+static const struct route models = { .dialect = &dialect_openai_chat,
+                                     .serve = page_models,
+                                     .summary = "The models that are served." };
+static const struct route info = { .dialect = &dialect_tgi,
+                                   .serve = page_info,
+                                   .summary = "The model and the limits of requests." };
+static const struct route to_tokens = { .dialect = &dialect_tgi,
+                                        .serve = page_tokenize,
+                                        .summary = "The tokens of a text.",
+                                        .fields = { &openai_tokenize_fields },
+                                        .like = { &generate } };
+static const struct route to_text = { .dialect = &dialect_openai_chat,
+                                      .serve = page_detokenize,
+                                      .summary = "The text of tokens.",
+                                      .fields = { &openai_detokenize_fields } };
 static const struct route tgi_chat_tokenize = { .dialect = &dialect_tgi,
-                                                .serve = page_tgi_chat_tokenize };
-static const struct route health = { .serve = page_health };
-static const struct route live = { .serve = page_live };
-static const struct route ready = { .serve = page_ready };
-static const struct route version = { .serve = page_version };
-static const struct route load = { .serve = page_load };
-static const struct route metrics = { .serve = page_metrics };
+                                                .serve = page_tgi_chat_tokenize,
+                                                .summary = "The tokens of a conversation.",
+                                                .like = { &chat } };
+static const struct route health = { .serve = page_health,
+                                     .access = ROUTE_IS_OPEN,
+                                     .summary = "200 while the server is alive." };
+static const struct route live = { .serve = page_live,
+                                   .access = ROUTE_IS_OPEN,
+                                   .summary = "200 while this process answers." };
+static const struct route ready = { .serve = page_ready,
+                                    .access = ROUTE_IS_OPEN,
+                                    .summary =
+                                        "200 while new work should come here; says why not." };
+static const struct route version = { .serve = page_version, .summary = "The server's version." };
+static const struct route load = { .serve = page_load,
+                                   .summary = "Generation requests in the house." };
+static const struct route metrics = { .serve = page_metrics,
+                                      .access = ROUTE_IS_METRICS,
+                                      .summary = "Numbers for Prometheus.",
+                                      .content_type = "text/plain; version=0.0.4; charset=utf-8" };
+static const struct route openapi = { .serve = page_openapi,
+                                      .access = ROUTE_IS_OPEN,
+                                      .summary = "This description." };
+static const struct route docs = { .serve = page_docs,
+                                   .access = ROUTE_IS_OPEN,
+                                   .summary = "This description as a page.",
+                                   .content_type = "text/html; charset=utf-8" };
 
 #define GET  HTTP_METHOD_BIT(HTTP_GET)
 #define POST HTTP_METHOD_BIT(HTTP_POST)
@@ -52,6 +125,7 @@ static const struct http_route table[] = {
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
+    { "/v1/responses", POST, &responses },
     { "/predict", POST, &predict },
     { "/predictWithResponseStream", POST, &predict },
     { "/v1/embeddings", POST, &embeddings },
@@ -65,6 +139,9 @@ static const struct http_route table[] = {
     { "/version", GET, &version },
     { "/load", GET, &load },
     { "/metrics", GET, &metrics },
+    { "/openapi.json", GET, &openapi },
+    { "/api-doc/openapi.json", GET, &openapi },
+    { "/docs", GET, &docs },
 };
 
 #define N_ROUTES (sizeof table / sizeof *table)
@@ -162,6 +239,12 @@ const struct route *routes_of_path(const struct service *s, const char *path)
     if (find_path(s, HTTP_POST, path, &route, allow) != HTTP_ROUTE_FOUND)
         find_path(s, HTTP_GET, path, &route, allow);
     return route;
+}
+
+const struct http_route *routes_all(size_t *n)
+{
+    *n = N_ROUTES;
+    return table;
 }
 
 void routes_refuse(const struct service *s, const char *path, int status, const char *allow,

@@ -59,6 +59,7 @@ struct service {
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
     /* LIVE settings */
+    _Atomic bool metrics_are_open;
     _Atomic uint64_t max_body_bytes, request_timeout_s, predict_timeout_s, unavailable_wait_s;
 
     /* who is in service */
@@ -77,6 +78,8 @@ void service_close_model(struct service *s);
 
 /* Copy the LIVE settings from s->config to where the threads see them. */
 void service_apply_settings(struct service *s);
+/* Take the API keys that the settings name.  ERR_SYS, ERR_CONFIG: the file's keys stay what they were. */
+bool service_load_keys(struct service *s, struct err *e);
 
 /* A group said HELLO (any thread). */
 void service_note_hello(struct service *s, const Llmd__Hello *hello);

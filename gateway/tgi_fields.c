@@ -15,6 +15,9 @@ static const struct field body_fields[] = { TGI_BODY(FIELD_ROW) };
 static const struct field parameter_fields[] = { TGI_PARAMETERS(FIELD_ROW) };
 static const struct field old_parameter_fields[] = { TGI_PARAMETERS_0_9_3(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(tgi_body_fields, "", body_fields);
+FIELD_TABLE(tgi_parameter_fields, "parameters", parameter_fields);
+FIELD_TABLE(tgi_old_parameter_fields, "parameters", old_parameter_fields);
 
 /* What a Rust type is called where a value is not one. */
 static const char *rust_type(const char *name, const char *otherwise)

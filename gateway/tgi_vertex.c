@@ -23,6 +23,7 @@ struct instance_parameters {
 #define FIELD_OWNER struct instance_parameters
 static const struct field parameter_fields[] = { INSTANCE_PARAMETERS(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(tgi_vertex_fields, "instances[].parameters", parameter_fields);
 
 /* A conversation spells its settings like OpenAI. */
 #define CHAT_PARAMETERS(X)                                                                         \
@@ -37,6 +38,7 @@ struct chat_parameters {
 #define FIELD_OWNER struct chat_parameters
 static const struct field chat_fields[] = { CHAT_PARAMETERS(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(tgi_vertex_chat_fields, "instances[]", chat_fields);
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

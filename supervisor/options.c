@@ -151,8 +151,8 @@ void options_parse(struct options *o, int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, o);
 }
 
-/* The model's folder, wherever it is shown or read: "." would be no name to serve it under.  Links are
- * kept, since their names are what people chose. */
+/* A path of the operator's, wherever it is shown or read: "." would be no name to serve a model under.  Links
+ * are kept, since their names are what people chose. */
 static bool make_absolute(char path[CONFIG_TEXT_BYTES], struct err *e)
 {
     char out[CONFIG_TEXT_BYTES], here[CONFIG_TEXT_BYTES];
@@ -166,7 +166,7 @@ static bool make_absolute(char path[CONFIG_TEXT_BYTES], struct err *e)
         if (strcmp(path, ".") == 0)
             path[0] = '\0';
         if ((size_t)snprintf(out, sizeof out, "%s/%s", here, path) >= sizeof out)
-            return err_set(e, ERR_CONFIG, 0, "setting 'model': the path is too long");
+            return err_set(e, ERR_CONFIG, 0, "the path '%.64s...' is too long", out);
         strcpy(path, out);
     }
     for (n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
@@ -216,5 +216,6 @@ bool options_apply(const struct options *o, struct config *c, struct err *e)
     if (!c->model[0])
         return err_set(e, ERR_CONFIG, 0,
                        "no model: give its directory as argument, as --model or in MODEL");
-    return make_absolute(c->model, e) && settle_runtime_dir(c, e);
+    return make_absolute(c->model, e) &&
+           (!c->api_keys_file[0] || make_absolute(c->api_keys_file, e)) && settle_runtime_dir(c, e);
 }

@@ -22,6 +22,8 @@ static struct service *open_service(void)
     service = calloc(1, sizeof *service);
     config_init(&service->config);
     if (!config_set(&service->config, "model", TEST_SOURCE_DIR "/models/stories-demo", "t", &e) ||
+        !config_set(&service->config, "tool_call_parser", "hermes", "t", &e) ||
+        !config_set(&service->config, "reasoning_parser", "qwen3", "t", &e) ||
         !service_open_model(service, &e))
         abort();
     service->n_groups = 1;
@@ -38,6 +40,7 @@ static const struct {
     { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
     { &dialect_openai_embeddings, 0 }, { &dialect_openai_generate, 0 },
     { &dialect_tgi_vertex, 0 },        { &dialect_tgi_invocations, 0 },
+    { &dialect_openai_responses, 0 },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */

@@ -20,6 +20,9 @@ add_dependencies(test_gateway_takeover llm-gateway)
 llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
           TIMEOUT 200 LABELS proc threads)
 add_dependencies(test_gateway_handover llm-gateway)
+llmd_test(NAME test_gateway_keys SOURCES proc/test_gateway_keys.c LIBS gateway_core gateway_harness
+          TIMEOUT 90 LABELS proc threads)
+add_dependencies(test_gateway_keys llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 
@@ -78,6 +81,14 @@ llmd_test(NAME test_gguf_system
   LIBS gguf_model gguf_tokenizer proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
+llmd_test(NAME test_metrics_requests SOURCES proc/test_metrics_requests.c LIBS gateway_harness
+          TIMEOUT 60 LABELS proc)
+add_dependencies(test_metrics_requests llm-gateway)
+llmd_test(NAME test_metrics_system
+  SOURCES proc/test_metrics_system.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_metrics_system llm-init llmd llm-gateway llm-worker)
 llmd_test(NAME test_tgi_system
   SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
   LIBS engine proto

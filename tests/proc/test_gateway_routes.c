@@ -22,6 +22,12 @@ static struct tokenizer *tokenizer;
 
 enum { SEED = 7 };
 
+static const struct harness_setting settings[] = {
+    { "tool_call_parser", "hermes" },
+    { "reasoning_parser", "qwen3" },
+    { NULL, NULL },
+};
+
 static int start(void **state)
 {
     struct err e;
@@ -29,7 +35,7 @@ static int start(void **state)
     (void)state;
     tokenizer = tokenizer_open(TEST_SOURCE_DIR "/models/stories-demo", &e);
     assert_non_null(tokenizer);
-    harness_start(&h, 1, NULL);
+    harness_start(&h, 1, settings);
     harness_start_worker(&h, 0);
     return 0;
 }
@@ -274,6 +280,123 @@ static void streams_join_to_the_plain_text(void **state)
     answer_fini(&a);
 }
 
+/* ---- tools, thoughts, /v1/responses ---- */
+
+#define SCRIPTED "\"seed\":20240726,\"max_tokens\":300,"
+#define TOOLS    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"weather\"}}],"
+
+static const json_t *at_path(const json_t *v, const char *const *path)
+{
+    for (; *path; path++)
+        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(*path)) : json_object_get(v, *path);
+    return v;
+}
+
+static void expect_text(const json_t *root, const char *const *path, const char *want)
+{
+    const char *got = json_string_value(at_path(root, path));
+
+    assert_non_null(got);
+    assert_string_equal(got, want);
+}
+
+#define PATH(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static void chat_answers_with_thoughts_and_calls(void **state)
+{
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    client_request(h.port, "/v1/chat/completions", "",
+                   "{" SCRIPTED TOOLS "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}", &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    expect_text(root, PATH("choices", "0", "finish_reason"), "tool_calls");
+    expect_text(root, PATH("choices", "0", "message", "reasoning"), "\nI need to look.\n");
+    expect_text(root, PATH("choices", "0", "message", "content"), "Let me see.\n");
+    expect_text(root, PATH("choices", "0", "message", "tool_calls", "0", "function", "arguments"),
+                "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}");
+    expect_text(root, PATH("choices", "0", "message", "tool_calls", "1", "function", "name"),
+                "clock");
+    json_decref(root);
+    answer_fini(&a);
+}
+
+static void chat_streams_thoughts_and_calls(void **state)
+{
+    static const struct {
+        const char *const path[8], *want;
+    } joined[] = {
+        { { "choices", "0", "delta", "reasoning" }, "\nI need to look.\n" },
+        { { "choices", "0", "delta", "content" }, "Let me see.\n" },
+        { { "choices", "0", "delta", "tool_calls", "0", "function", "name" }, "weatherclock" },
+        { { "choices", "0", "delta", "tool_calls", "0", "function", "arguments" },
+          "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}{}" },
+        { { "choices", "0", "finish_reason" }, "tool_calls" },
+    };
+    struct answer a = { 0 };
+    struct buf got = { 0 };
+
+    (void)state;
+    client_request(h.port, "/v1/chat/completions", "",
+                   "{" SCRIPTED TOOLS "\"stream\":true,"
+                   "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}",
+                   &a);
+    assert_int_equal(a.status, 200);
+    for (size_t i = 0; i < sizeof joined / sizeof *joined; i++) {
+        join_events(answer_body(&a), joined[i].path, &got);
+        assert_string_equal(got.data, joined[i].want);
+    }
+    buf_fini(&got);
+    answer_fini(&a);
+}
+
+static void responses_answer_with_items(void **state)
+{
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    client_request(h.port, "/v1/responses", "",
+                   "{\"seed\":20240726,\"input\":\"Hi\",\"tools\":[{\"type\":\"function\","
+                   "\"name\":\"weather\"}]}",
+                   &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    expect_text(root, PATH("status"), "completed");
+    expect_text(root, PATH("output", "0", "content", "0", "text"), "\nI need to look.\n");
+    expect_text(root, PATH("output", "1", "content", "0", "text"), "Let me see.\n");
+    expect_text(root, PATH("output", "2", "arguments"),
+                "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}");
+    expect_text(root, PATH("output", "3", "name"), "clock");
+    json_decref(root);
+    answer_fini(&a);
+}
+
+static void responses_stream_the_workers_text(void **state)
+{
+    struct buf want = { 0 }, got = { 0 };
+    struct answer a = { 0 };
+
+    (void)state;
+    expected_text("<s>[INST] Hi [/INST]", TOKENIZER_PARSE_SPECIAL, 40, &want);
+    client_request(h.port, "/v1/responses", "",
+                   "{\"input\":\"Hi\",\"seed\":7,\"max_output_tokens\":40,\"stream\":true}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_header(&a, "Content-Type"), "text/event-stream; charset=utf-8");
+    join_events(answer_body(&a), PATH("delta"), &got);
+    assert_string_equal(got.data, want.data);
+    join_events(answer_body(&a), PATH("response", "output", "0", "content", "0", "text"), &got);
+    assert_string_equal(got.data, want.data);
+    assert_non_null(strstr(answer_body(&a), "event: response.incomplete\n"));
+    client_get(h.port, "/v1/responses/resp_1", &a);
+    assert_int_equal(a.status, 404);
+    buf_fini(&want);
+    buf_fini(&got);
+    answer_fini(&a);
+}
+
 static void predict_streams_nul_delimited_and_as_events(void **state)
 {
     const char *body = "{\"inputs\":\"One day\",\"stream\":true,\"n\":4,\"use_beam_search\":true,"
@@ -486,10 +609,15 @@ static const struct refusal refusals[] = {
       "when using `top_logprobs`, `logprobs` must be set to true." },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}", 400,
-      "tools is not supported by this server" },
+      "body.tools.0" },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"chat_template\":\"{{1}}\"}", 400,
       "Refused request with untrusted chat template." },
+    { "/v1/responses", "Content-Type: text/plain\r\n", "{}", 400,
+      "Unsupported Media Type: Only 'application/json' is allowed" },
+    { "/v1/responses", "", "{}", 400, "body.input" },
+    { "/v1/responses", "", "{\"input\":\"a\",\"previous_response_id\":\"resp_1\"}", 400,
+      "responses are not stored" },
     { "/predict", "", "not json", 400, "\"error_type\":\"validation\"" },
     { "/predict", "", "{}", 422, "`inputs` is missing" },
     { "/predict", "", "{\"inputs\":\"a\",\"parameters\":{\"temperature\":-1}}", 422,
@@ -594,6 +722,30 @@ static void pages_answer(void **state)
         else
             assert_int_equal(a.body.n, 0);
         assert_string_equal(answer_header(&a, "Access-Control-Allow-Origin"), "*");
+    }
+    answer_fini(&a);
+}
+
+/* The header's word counts more than the body's, unless it is no integer. */
+static void priorities_come_in_the_body_or_the_header(void **state)
+{
+    static const struct {
+        const char *headers, *body;
+        int priority;
+    } rows[] = {
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: -3\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", -3 },
+        { "X-Vllm-Priority: 3x\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: 99999999999\r\n", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+    };
+    struct answer a = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        client_request(h.port, "/v1/completions", rows[i].headers, rows[i].body, &a);
+        assert_int_equal(a.status, 200);
+        assert_int_equal(atomic_load(&h.workers[0].last_priority), rows[i].priority);
     }
     answer_fini(&a);
 }
@@ -737,7 +889,9 @@ static void every_request_is_counted_once(void **state)
             harness_stat(&h, STAT_requests_finished_error) +
             harness_stat(&h, STAT_requests_cancelled) +
             harness_stat(&h, STAT_requests_refused_invalid) +
+            harness_stat(&h, STAT_requests_refused_template) +
             harness_stat(&h, STAT_requests_refused_overload) +
+            harness_stat(&h, STAT_requests_refused_limited) +
             harness_stat(&h, STAT_requests_refused_unavailable);
     assert_int_equal(ended, harness_stat(&h, STAT_requests_generate));
     assert_true(ended > 70);
@@ -751,12 +905,17 @@ int main(void)
         cmocka_unit_test(completions_and_chat_answer_the_workers_text),
         cmocka_unit_test(eos_ends_the_text_and_is_not_in_it),
         cmocka_unit_test(streams_join_to_the_plain_text),
+        cmocka_unit_test(chat_answers_with_thoughts_and_calls),
+        cmocka_unit_test(chat_streams_thoughts_and_calls),
+        cmocka_unit_test(responses_answer_with_items),
+        cmocka_unit_test(responses_stream_the_workers_text),
         cmocka_unit_test(predict_streams_nul_delimited_and_as_events),
         cmocka_unit_test(stop_strings_end_the_answer_and_cancel),
         cmocka_unit_test(malformed_requests_get_their_dialects_error),
         cmocka_unit_test(long_prompts_and_bodies_are_refused),
         cmocka_unit_test(pages_answer),
         cmocka_unit_test(both_dialects_tokenize_on_one_path),
+        cmocka_unit_test(priorities_come_in_the_body_or_the_header),
         cmocka_unit_test(embeddings_answer_in_the_order_of_their_inputs),
         cmocka_unit_test(more_prompts_than_run_at_once_are_answered),
         cmocka_unit_test(a_browser_may_send_its_key),

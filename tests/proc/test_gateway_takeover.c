@@ -75,6 +75,26 @@ static void add_streams(void)
                 "{\"prompt\":\"Old times\",\"max_tokens\":30,\"seed\":1,\"stream\":true}  ");
 }
 
+#define TOOLS      "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"clock\"}}],"
+#define FLAT_TOOLS "\"tools\":[{\"type\":\"function\",\"name\":\"clock\"}],"
+
+/* Thoughts and calls: their places in the text, and the ids of calls, are made again by a successor. */
+static void add_scripted(void)
+{
+    talk_post(new_talk("chat stream with calls"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"Where\"}],\"seed\":20240726," TOOLS
+              "\"stream\":true,\"logprobs\":true}",
+              "close");
+    talk_post(new_talk("responses stream with calls"), "/v1/responses", "",
+              "{\"input\":\"Where\",\"seed\":20240726," FLAT_TOOLS "\"stream\":true}", "close");
+    talk_post(new_talk("responses stream"), "/v1/responses", "",
+              "{\"input\":\"A dog\",\"seed\":4,\"max_output_tokens\":60,\"stream\":true}", "close");
+    talk_post(new_talk("chat with calls"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"Where\"}],\"seed\":20240726," TOOLS
+              "\"max_tokens\":300}",
+              "close");
+}
+
 static void add_whole_answers(void)
 {
     struct talk *t;
@@ -234,6 +254,12 @@ static void run_calm(void)
     }
 }
 
+static const struct harness_setting settings[] = {
+    { "tool_call_parser", "hermes" },
+    { "reasoning_parser", "qwen3" },
+    { NULL, NULL },
+};
+
 static void open_house(void)
 {
     n_talks = 0;
@@ -241,10 +267,11 @@ static void open_house(void)
     for (int i = 0; i < LONG_TEXT; i += 5)
         long_text[i] = ' ';
     add_streams();
+    add_scripted();
     add_whole_answers();
     add_uploads();
     add_pipelines();
-    harness_start(&h, 1, NULL);
+    harness_start(&h, 1, settings);
     harness_start_worker(&h, 0);
     atomic_store(&h.workers[0].step_us, 500);
     run_calm();

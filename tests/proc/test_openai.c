@@ -25,7 +25,15 @@ enum { EOS = 2, TOKENS_MAX = 64, WIDTH_MAX = 4 };
 
 static int set_up(void **state)
 {
-    static const char *const args[] = { "--model", MODEL, "--log-level", "warning", NULL };
+    static const char *const args[] = { "--model",
+                                        MODEL,
+                                        "--log-level",
+                                        "warning",
+                                        "--prompt-tokens-details",
+                                        "on",
+                                        "--request-id-headers",
+                                        "on",
+                                        NULL };
     static struct system s;
 
     system_start(&s, args);
@@ -206,6 +214,150 @@ static void beams_are_those_a_client_finds_step_by_step(void **state)
     }
 }
 
+/* ---- the prompt's log probabilities ---- */
+
+static void expect_same_top(const json_t *want, const json_t *got)
+{
+    const char *name;
+    json_t *v;
+
+    json_object_foreach ((json_t *)(uintptr_t)want, name, v) {
+        const json_t *g = json_object_get(got, name);
+        if (!g || json_number_value(g) != json_number_value(v))
+            fail_msg("%s: %.9g, wanted %.9g", name, g ? json_number_value(g) : 0,
+                     json_number_value(v));
+    }
+}
+
+/* What the model says of token i of a prompt is what it says behind the i tokens before it. */
+static void a_prompt_is_measured_as_it_would_be_generated(void **state)
+{
+    static const struct text prompt = { .ids = { 1, 264, 533, 607, 1985, 264, 533 }, .n = 7 };
+    const struct system *s = *state;
+    struct buf body = { 0 };
+    json_t *answer, *tops, *listed;
+
+    buf_add_str(&body, "{");
+    put_ids(&body, &prompt);
+    buf_add_str(&body, ",\"max_tokens\":0,\"echo\":true,\"logprobs\":3,"
+                       "\"return_tokens_as_token_ids\":true}");
+    answer = ask(s, "/v1/completions", 200, body.data);
+    tops = json_object_get(json_object_get(choice_of(answer, 0), "logprobs"), "top_logprobs");
+    listed = json_object_get(choice_of(answer, 0), "prompt_logprobs");
+    assert_int_equal(json_array_size(tops), prompt.n);
+    assert_int_equal(json_array_size(listed), prompt.n);
+    assert_true(json_is_null(json_array_get(tops, 0)));
+    assert_string_equal(text_of(answer, 0), "the dog ran. the dog");
+    assert_int_equal(json_integer_value(usage_of(answer, "completion_tokens")), 0);
+    for (uint32_t i = 1; i < prompt.n; i++) {
+        struct text before = prompt;
+        char id[16];
+        json_t *one;
+
+        before.n = i;
+        buf_clear(&body);
+        buf_add_str(&body, "{");
+        put_ids(&body, &before);
+        buf_add_str(&body, ",\"max_tokens\":1,\"temperature\":0,\"logprobs\":3,"
+                           "\"return_tokens_as_token_ids\":true}");
+        one = ask(s, "/v1/completions", 200, body.data);
+        expect_same_top(
+            json_array_get(
+                json_object_get(json_object_get(choice_of(one, 0), "logprobs"), "top_logprobs"), 0),
+            json_array_get(tops, i));
+        snprintf(id, sizeof id, "%d", prompt.ids[i]);
+        assert_non_null(json_object_get(json_array_get(listed, i), id));
+        json_decref(one);
+    }
+    json_decref(answer);
+    buf_fini(&body);
+}
+
+/* ---- tokens that may and may not come ---- */
+
+static void tokens_are_restricted(void **state)
+{
+    const struct system *s = *state;
+    json_t *free_text, *answer;
+    const json_t *ids;
+
+    answer = ask(s, "/v1/completions", 200,
+                 "{\"prompt\":\"One day\",\"max_tokens\":12,\"allowed_token_ids\":[264,533],"
+                 "\"return_token_ids\":true,\"seed\":3}");
+    ids = json_object_get(choice_of(answer, 0), "token_ids");
+    assert_int_equal(json_array_size(ids), 12);
+    for (size_t i = 0; i < 12; i++) {
+        int64_t id = json_integer_value(json_array_get(ids, i));
+        assert_true(id == 264 || id == 533);
+    }
+    json_decref(answer);
+    free_text = ask(s, "/v1/completions", 200,
+                    "{\"prompt\":\"Once upon\",\"max_tokens\":6,\"temperature\":0}");
+    assert_non_null(strstr(text_of(free_text, 0), "a time")); /* what the demo model has learned */
+    answer = ask(s, "/v1/completions", 200,
+                 "{\"prompt\":\"Once upon\",\"max_tokens\":6,\"temperature\":0,"
+                 "\"bad_words\":[\"a time\"]}");
+    assert_null(strstr(text_of(answer, 0), "a time"));
+    assert_memory_equal(text_of(answer, 0), " a ", 3); /* only the whole run is forbidden */
+    json_decref(answer);
+    json_decref(free_text);
+}
+
+/* ---- embeddings ---- */
+
+static double dot(const json_t *a, const json_t *b)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < json_array_size(a); i++)
+        sum += json_number_value(json_array_get(a, i)) * json_number_value(json_array_get(b, i));
+    return sum;
+}
+
+static json_t *embedding_of(const json_t *answer, size_t i)
+{
+    return json_object_get(json_array_get(json_object_get(answer, "data"), i), "embedding");
+}
+
+static void embeddings_are_of_their_text_alone(void **state)
+{
+    const struct system *s = *state;
+    json_t *all = ask(s, "/v1/embeddings", 200,
+                      "{\"input\":[\"a red ball\",\"the dog ran\",\"a red ball\"]}");
+    json_t *one = ask(s, "/v1/embeddings", 200, "{\"input\":\"the dog ran\"}");
+
+    assert_int_equal(json_array_size(json_object_get(all, "data")), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(fabs(dot(embedding_of(all, i), embedding_of(all, i)) - 1) < 1e-5);
+    assert_true(json_equal(embedding_of(all, 0), embedding_of(all, 2)));
+    assert_true(json_equal(embedding_of(all, 1), embedding_of(one, 0)));
+    assert_true(dot(embedding_of(all, 0), embedding_of(all, 1)) < 0.999);
+    assert_int_equal(json_integer_value(usage_of(all, "completion_tokens")), 0);
+    json_decref(all);
+    json_decref(one);
+}
+
+/* What a step computes of a beam is what its page is not full of. */
+static void beams_find_the_pages_of_their_parents(void **state)
+{
+    enum { STEPS = 60, WIDTH = 4 };
+    const struct system *s = *state;
+    double queries = system_metric(s, "llmd_prefix_cache_queries_total", "");
+    double hits = system_metric(s, "llmd_prefix_cache_hits_total", "");
+    double computed;
+
+    json_decref(
+        ask(s, "/v1/completions", 200,
+            "{\"prompt\":\"Once upon a time a small boy lived near the sea with his mom and his "
+            "dad and a big brown dog that was old\",\"max_tokens\":60,\"n\":4,"
+            "\"ignore_eos\":true,\"use_beam_search\":true}"));
+    queries = system_metric(s, "llmd_prefix_cache_queries_total", "") - queries;
+    computed = queries - (system_metric(s, "llmd_prefix_cache_hits_total", "") - hits);
+    print_message("a search of %d beams over %d tokens: %.0f tokens were computed of %.0f\n", WIDTH,
+                  STEPS, computed, queries);
+    assert_true(computed < 16.0 * STEPS * WIDTH);
+}
+
 /* An answer without what the time and chance of its request put into it. */
 static char *choices_text(const json_t *answer)
 {
@@ -308,17 +460,117 @@ static void choices_share_the_pages_of_their_prompt(void **state)
     assert_true(queries >= 4 * (double)n_prompt);
     /* three of the four find all but the last page and what no page is full of */
     assert_true(found >= 3 * ((double)n_prompt - 32));
+    print_message("four choices of a prompt of %lld tokens: %.0f tokens were computed of %.0f\n",
+                  (long long)n_prompt, queries - found, queries);
     json_decref(answer);
     buf_fini(&body);
+}
+
+/* The same prompt again: its whole pages are there. */
+static void usage_tells_what_was_found_in_the_cache(void **state)
+{
+    static const char body[] = "{\"prompt\":\"Tom and Lily went to the park with the big red ball "
+                               "and they were very happy to "
+                               "see the dog\",\"max_tokens\":2,\"temperature\":0}";
+    const struct system *s = *state;
+    json_t *answer = ask(s, "/v1/completions", 200, body);
+    struct buf out = { 0 }, stream = { 0 };
+
+    json_decref(answer);
+    answer = ask(s, "/v1/completions", 200, body);
+    assert_true(json_integer_value(json_object_get(usage_of(answer, "prompt_tokens_details"),
+                                                   "cached_tokens")) >= 16);
+    json_decref(answer);
+    buf_printf(&stream, "%.*s,\"stream\":true,\"stream_options\":{\"include_usage\":true}}",
+               (int)sizeof body - 2, body);
+    assert_int_equal(http_ask(s->port, "/v1/completions", stream.data, &out), 200);
+    assert_non_null(strstr(out.data, "\"prompt_tokens_details\":{\"cached_tokens\":"));
+    buf_fini(&stream);
+    buf_fini(&out);
+}
+
+static int64_t cached_with(const struct system *s, const char *salt)
+{
+    struct buf body = { 0 };
+    json_t *answer;
+    int64_t n;
+
+    buf_add_str(&body,
+                "{\"prompt\":\"A salted text about a boy and a girl and the big dog that they "
+                "saw in the park when it was sunny\",\"max_tokens\":2,\"temperature\":0");
+    if (salt)
+        buf_printf(&body, ",\"cache_salt\":\"%s\"", salt);
+    buf_add_str(&body, "}");
+    answer = ask(s, "/v1/completions", 200, body.data);
+    n = json_integer_value(
+        json_object_get(usage_of(answer, "prompt_tokens_details"), "cached_tokens"));
+    json_decref(answer);
+    buf_fini(&body);
+    return n;
+}
+
+/* Who has another salt cannot find out by the time it takes what others have asked. */
+static void salted_prompts_are_found_by_their_salt_alone(void **state)
+{
+    struct system *s = *state;
+
+    assert_int_equal(cached_with(s, "alice"), 0);
+    assert_true(cached_with(s, "alice") >= 16);
+    assert_int_equal(cached_with(s, "bob"), 0);
+    assert_int_equal(cached_with(s, NULL), 0);
+    assert_true(cached_with(s, NULL) >= 16);
+    kill(system_pid_of(s, "worker 0.0"), SIGKILL); /* its successor's cache is the same */
+    assert_true(cached_with(s, "alice") >= 16);
+    assert_int_equal(cached_with(s, "carol"), 0);
+}
+
+static void expect_request_id(const struct system *s, const char *path, const char *headers,
+                              const char *body, const char *want)
+{
+    struct exchange x = { 0 };
+
+    exchange_start(&x, s->port, path, headers, body);
+    assert_true(exchanges_run(&x, 1, 20000));
+    assert_true(exchange_finish(&x));
+    if (!strstr(x.raw.data, want))
+        fail_msg("%s: no '%s' in %s", path, want, x.raw.data);
+    exchange_close(&x);
+}
+
+static void answers_carry_the_id_of_their_request(void **state)
+{
+    const struct system *s = *state;
+    const char *mine = "X-Request-Id: abc-7\r\n", *theirs = "X-Request-Id: abc-7\r\n";
+
+    expect_request_id(s, "/v1/completions", mine, "{\"prompt\":\"a\",\"max_tokens\":1}", theirs);
+    expect_request_id(s, "/v1/completions", mine, "{\"prompt\":\"a\",\"max_tokens\":1}",
+                      "\"id\":\"cmpl-abc-7\"");
+    expect_request_id(s, "/v1/completions", mine,
+                      "{\"prompt\":\"a\",\"max_tokens\":1,\"stream\":true}", theirs);
+    expect_request_id(s, "/v1/completions", mine, "{", theirs);
+    expect_request_id(s, "/v1/models", mine, NULL, theirs);
+    expect_request_id(s, "/nowhere", mine, NULL, theirs);
+    expect_request_id(s, "/v1/models", "", NULL, "X-Request-Id: ");
+    /* the body's counts more in the answer's own id */
+    expect_request_id(s, "/v1/completions", mine,
+                      "{\"prompt\":\"a\",\"max_tokens\":1,\"request_id\":\"r9\"}",
+                      "\"id\":\"cmpl-r9\"");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(beams_are_those_a_client_finds_step_by_step),
+        cmocka_unit_test(beams_find_the_pages_of_their_parents),
         cmocka_unit_test(beams_survive_the_death_of_every_process),
+        cmocka_unit_test(a_prompt_is_measured_as_it_would_be_generated),
+        cmocka_unit_test(tokens_are_restricted),
+        cmocka_unit_test(embeddings_are_of_their_text_alone),
         cmocka_unit_test(best_of_shows_the_likeliest),
         cmocka_unit_test(choices_share_the_pages_of_their_prompt),
+        cmocka_unit_test(salted_prompts_are_found_by_their_salt_alone),
+        cmocka_unit_test(usage_tells_what_was_found_in_the_cache),
+        cmocka_unit_test(answers_carry_the_id_of_their_request),
     };
 
     return cmocka_run_group_tests_name("openai", tests, set_up, tear_down);

@@ -28,7 +28,7 @@ static inline struct rig *rig_new(void)
     r->service.n_threads = 1;
     r->service.stats = &r->stats;
     pthread_mutex_init(&r->service.causes_lock, NULL);
-    admission_init(&r->service.admission, 512, &r->stats);
+    admission_init(&r->service.admission, 512, NULL, &r->stats);
     assert_ok(service_open_model(&r->service, &e), e);
     snprintf(r->service.fingerprint, sizeof r->service.fingerprint, "fp");
     return r;
@@ -36,6 +36,7 @@ static inline struct rig *rig_new(void)
 
 static inline void rig_free(struct rig *r)
 {
+    admission_fini(&r->service.admission);
     service_close_model(&r->service);
     free(r);
 }

@@ -198,6 +198,27 @@ static void config_environment_empty_own_name_leaves_the_alias(void **state)
     assert_string_equal(c.source[CONFIG_port], "environment PORT");
 }
 
+static void config_environment_knows_several_aliases(void **state)
+{
+    char *env[] = { "VLLM_API_KEY=second", NULL };
+    char *both[] = { "VLLM_API_KEY=second", "API_KEY=first", NULL };
+    char shown[CONFIG_TEXT_BYTES];
+    struct config c;
+    struct err e;
+
+    (void)state;
+    config_init(&c);
+    config_shown_value(&c, CONFIG_api_key, shown, sizeof shown);
+    assert_string_equal(shown, "");
+    assert_ok(config_read_environment(&c, env, &e), e);
+    assert_string_equal(c.api_key, "second");
+    assert_string_equal(c.source[CONFIG_api_key], "environment VLLM_API_KEY");
+    assert_ok(config_read_environment(&c, both, &e), e);
+    assert_string_equal(c.api_key, "first");
+    config_shown_value(&c, CONFIG_api_key, shown, sizeof shown);
+    assert_string_equal(shown, "(secret)");
+}
+
 static void config_environment_error_names_the_variable(void **state)
 {
     char *const env[] = { "PORT=http", NULL };
@@ -264,6 +285,7 @@ int main(void)
         cmocka_unit_test(config_text_has_a_longest_length),
         cmocka_unit_test(config_environment_own_name_wins_over_alias),
         cmocka_unit_test(config_environment_empty_own_name_leaves_the_alias),
+        cmocka_unit_test(config_environment_knows_several_aliases),
         cmocka_unit_test(config_environment_error_names_the_variable),
         cmocka_unit_test(config_served_name_is_the_last_component),
         cmocka_unit_test(config_log_words_become_levels),

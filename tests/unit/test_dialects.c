@@ -535,6 +535,114 @@ static void completions_measure_a_prompt_alone(void **state)
     rig_done(r);
 }
 
+/* Known, and not done: the parameter is named. */
+static void what_is_not_done_is_refused_by_name(void **state)
+{
+    static const char *const bodies[][2] = {
+        { "response_format", "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}" },
+        { "structured_outputs", "{\"prompt\":\"a\",\"structured_outputs\":{\"regex\":\"a\"}}" },
+        { "guided_json", "{\"prompt\":\"a\",\"guided_json\":{}}" },
+        { "guided_regex", "{\"prompt\":\"a\",\"guided_regex\":\"a\"}" },
+        { "guided_choice", "{\"prompt\":\"a\",\"guided_choice\":[\"a\"]}" },
+        { "guided_grammar", "{\"prompt\":\"a\",\"guided_grammar\":\"a\"}" },
+        { "logprob_token_ids", "{\"prompt\":\"a\",\"logprobs\":1,\"logprob_token_ids\":[5]}" },
+        { "repetition_detection", "{\"prompt\":\"a\",\"repetition_detection\":{\"min_count\":2}}" },
+        { "thinking_token_budget", "{\"prompt\":\"a\",\"thinking_token_budget\":9}" },
+        { "kv_transfer_params", "{\"prompt\":\"a\",\"kv_transfer_params\":{}}" },
+        { "ec_transfer_params", "{\"prompt\":\"a\",\"ec_transfer_params\":{}}" },
+        { "vllm_xargs", "{\"prompt\":\"a\",\"vllm_xargs\":{\"a\":1}}" },
+        { "logits_processors", "{\"prompt\":\"a\",\"logits_processors\":[\"x\"]}" },
+        { "prompt_embeds", "{\"prompt_embeds\":\"AA==\"}" },
+    };
+    struct rig *r = *state;
+    char want[128];
+
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        assert_false(rig_parse(r, &dialect_openai_completions, 0, bodies[i][1]));
+        snprintf(want, sizeof want, "%s is not supported by this server", bodies[i][0]);
+        assert_int_equal(r->fault.kind, FAULT_UNSUPPORTED);
+        assert_string_equal(r->fault.text, want);
+        assert_string_equal(r->fault.param, bodies[i][0]);
+        rig_done(r);
+    }
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\"}}", 400,
+                 "{\"error\":{\"message\":\"When response_format type is 'json_schema', the "
+                 "'json_schema' field must be provided.\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"response_format\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"suffix\":\"b\"}", 400,
+                 "{\"error\":{\"message\":\"suffix is not currently supported\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"suffix\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"cache_salt\":\"\"}", 400,
+        "{\"error\":{\"message\":\"Parameter 'cache_salt' must be a non-empty string if "
+        "provided.\",\"type\":\"BadRequestError\",\"param\":\"cache_salt\",\"code\":400}}");
+}
+
+/* Each value out of its range, in the words of vLLM's checks. */
+static void sampling_parameters_have_their_ranges(void **state)
+{
+    static const char *const rows[][2] = {
+        { "\"temperature\":-1", "temperature must be non-negative, got -1. (parameter=temperature, "
+                                "value=-1)" },
+        { "\"temperature\":2.5", "temperature must be in [0, 2], got 2.5. (parameter=temperature, "
+                                 "value=2.5)" },
+        { "\"top_p\":0", "top_p must be in (0, 1], got 0. (parameter=top_p, value=0)" },
+        { "\"top_k\":-2",
+          "top_k must be 0 (disable), or at least 1, got -2. (parameter=top_k, value=-2)" },
+        { "\"min_p\":1.5", "min_p must be in [0, 1], got 1.5. (parameter=min_p, value=1.5)" },
+        { "\"presence_penalty\":3", "presence_penalty must be in [-2, 2], got 3. "
+                                    "(parameter=presence_penalty, value=3)" },
+        { "\"frequency_penalty\":-3", "frequency_penalty must be in [-2, 2], got -3. "
+                                      "(parameter=frequency_penalty, value=-3)" },
+        { "\"repetition_penalty\":0", "repetition_penalty must be greater than zero, got 0. "
+                                      "(parameter=repetition_penalty, value=0)" },
+        { "\"min_tokens\":-1", "min_tokens must be greater than or equal to 0, got -1. "
+                               "(parameter=min_tokens, value=-1)" },
+        { "\"min_tokens\":17", "min_tokens must be less than or equal to max_tokens=16, got 17. "
+                               "(parameter=min_tokens, value=17)" },
+        { "\"truncate_prompt_tokens\":0", "truncate_prompt_tokens must be in [1, 496], got 0. "
+                                          "(parameter=truncate_prompt_tokens, value=0)" },
+    };
+    struct rig *r = *state;
+    char body[160];
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",%s}", rows[i][0]);
+        assert_false(rig_parse(r, &dialect_openai_completions, 0, body));
+        assert_int_equal(r->fault.kind, FAULT_INVALID);
+        assert_string_equal(r->fault.text, rows[i][1]);
+        rig_done(r);
+    }
+}
+
+static void sampling_parameters_reach_the_sampler(void **state)
+{
+    struct rig *r = *state;
+    const Llmd__Sampling *s;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0,
+                  "{\"prompt\":\"a\",\"temperature\":0.001,\"top_p\":0.5,\"top_k\":-1,"
+                  "\"min_p\":0.25,\"presence_penalty\":1,\"frequency_penalty\":-1,"
+                  "\"repetition_penalty\":1.5,\"seed\":-5,\"ignore_eos\":true,"
+                  "\"min_tokens\":2,\"max_tokens\":9,\"priority\":4,"
+                  "\"skip_special_tokens\":false,\"spaces_between_special_tokens\":false,"
+                  "\"include_stop_str_in_output\":true,\"stream_interval\":8,\"user\":\"u\","
+                  "\"session_id\":\"s\",\"cache_salt\":\"x\"}"));
+    s = &r->rq.choices[0].seq.sampling;
+    assert_true(s->temperature == 0.01f && s->top_p == 0.5f && s->top_k == 0 && s->min_p == 0.25f);
+    assert_true(s->presence_penalty == 1 && s->frequency_penalty == -1);
+    assert_true(s->repetition_penalty == 1.5f && s->seed == (uint64_t)-5);
+    assert_true(r->rq.choices[0].seq.submit.ignore_eos);
+    assert_int_equal(r->rq.choices[0].seq.submit.min_tokens, 2);
+    assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 9);
+    assert_int_equal(r->rq.choices[0].seq.submit.priority, 4);
+    assert_true(r->rq.choices[0].seq.submit.cache_salt != 0);
+    assert_true(r->rq.shows_special_tokens && r->rq.keeps_stop);
+    rig_done(r);
+}
+
 static void prompt_logprobs_have_their_rules(void **state)
 {
     struct rig *r = *state;
@@ -739,6 +847,16 @@ static void texts_are_tokenized_as_completions_read_them(void **state)
     expect_page(r, openai_tokenize_page, "{\"prompt\":\"a\",\"model\":\"gpt\"}", 404,
                 "{\"error\":{\"message\":\"The model `gpt` does not exist.\",\"type\":"
                 "\"NotFoundError\",\"param\":\"model\",\"code\":404}}");
+}
+
+static void a_template_of_the_client_is_not_trusted(void **state)
+{
+    expect_page(
+        *state, openai_tokenize_page,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"chat_template\":\"{{1}}\"}", 400,
+        "{\"error\":{\"message\":\"Chat template is passed with request, but "
+        "--trust-request-chat-template is not set. Refused request with untrusted chat "
+        "template.\",\"type\":\"BadRequestError\",\"param\":\"chat_template\",\"code\":400}}");
 }
 
 /* As many as the chat route has for them, whose template writes <s>. */
@@ -994,6 +1112,9 @@ int main(void)
         cmocka_unit_test(completions_echo_with_logprobs_of_the_prompt),
         cmocka_unit_test(completions_stream_the_echoed_logprobs_once),
         cmocka_unit_test(completions_measure_a_prompt_alone),
+        cmocka_unit_test(what_is_not_done_is_refused_by_name),
+        cmocka_unit_test(sampling_parameters_have_their_ranges),
+        cmocka_unit_test(sampling_parameters_reach_the_sampler),
         cmocka_unit_test(prompt_logprobs_have_their_rules),
         cmocka_unit_test(bad_words_are_spelled_with_and_without_a_space),
         cmocka_unit_test(prompts_are_cut_on_the_side_that_is_named),
@@ -1002,6 +1123,7 @@ int main(void)
         cmocka_unit_test(embeddings_come_as_base64),
         cmocka_unit_test(embeddings_have_their_rules),
         cmocka_unit_test(texts_are_tokenized_as_completions_read_them),
+        cmocka_unit_test(a_template_of_the_client_is_not_trusted),
         cmocka_unit_test(chats_are_tokenized_as_the_template_renders_them),
         cmocka_unit_test(ids_are_spelled_with_their_special_tokens),
         cmocka_unit_test(the_first_server_answers_with_the_prompt),

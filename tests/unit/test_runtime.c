@@ -4,6 +4,7 @@
  * What would break in production: an answer that changes with the load of the server (design rule 4), a
  * segment made too small by --inspect, a group that cannot be started again. */
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,12 +19,15 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "gpu-worker/load/tensor_type.h"
+#include "gpu-worker/load/tensors.h"
 #include "proto/weights_layout.h"
 #include "tests/unit/checkpoint.h"
 #include "tests/unit/model_rig.h"
 
 #define DEMO TEST_SOURCE_DIR "/models/stories-demo"
 
+enum { DEMO_HIDDEN = 256 };
 enum { PROMPT = 83, DECODE = 6, COMPANY = 32 };
 
 static void make_tokens(int32_t *tokens, uint32_t n, uint32_t salt)
@@ -127,6 +131,58 @@ static void chunks_threads_and_ranks_do_not_change_bits(void **state)
     (void)state;
     for (int i = 0; i < N_QUANTIZATIONS; i++)
         chunks_threads_and_ranks(quantizations[i]);
+}
+
+/* ---- hidden states ---- */
+
+static void read_hidden(const char *const *settings, uint32_t chunk, float *hidden, float *logits)
+{
+    uint32_t n_last = (PROMPT - 1) % chunk + 1;
+    struct rig_seq s = { 0 };
+    int32_t tokens[PROMPT];
+    struct rig r;
+
+    rig_open(&r, DEMO, settings);
+    make_tokens(tokens, PROMPT, 1);
+    rig_prefill(&r, &s, tokens, PROMPT, chunk);
+    runtime_hidden(r.ranks[0], 0, n_last, hidden);
+    memcpy(logits, r.logits, r.info.vocab_size * sizeof *logits);
+    rig_release(&r, &s);
+    rig_close(&r);
+}
+
+/* The head's rows times the state of the last row, in double: the logits. */
+static void check_against_head(const float *hidden, const float *logits, uint32_t vocab)
+{
+    struct err e;
+    struct tensors *ts = tensors_open(DEMO, &e);
+    const struct tensor *head;
+
+    assert_non_null(ts);
+    head = tensors_find(ts, "model.embed_tokens.weight"); /* tied */
+    assert_int_equal(head->dims[1], DEMO_HIDDEN);
+    for (uint32_t t = 0; t < vocab; t++) {
+        float row[DEMO_HIDDEN];
+        double sum = 0;
+        tensor_type_to_float(head->type, row, tensor_row(head, t), DEMO_HIDDEN);
+        for (uint32_t i = 0; i < DEMO_HIDDEN; i++)
+            sum += (double)row[i] * (double)hidden[i];
+        assert_true(fabs(sum - (double)logits[t]) < 1e-3);
+    }
+    tensors_close(ts);
+}
+
+static void hidden_states_are_what_logits_are_made_of(void **state)
+{
+    static float whole[PROMPT][DEMO_HIDDEN], some[PROMPT][DEMO_HIDDEN], logits[1 << 16];
+
+    (void)state;
+    read_hidden((const char *[]){ NULL }, 512, whole[0], logits);
+    check_against_head(whole[PROMPT - 1], logits, 2048);
+    read_hidden((const char *[]){ "threads=1", NULL }, 7, some[0], logits);
+    assert_memory_equal(some, whole[PROMPT - 6], 6 * sizeof *some);
+    read_hidden((const char *[]){ "tp_size=2", "threads=1", NULL }, 512, some[0], logits);
+    assert_memory_equal(some, whole, sizeof whole);
 }
 
 /* Sequence 0 decodes while COMPANY others decode, prefill and end around it. */
@@ -555,6 +611,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chunks_threads_and_ranks_do_not_change_bits),
+        cmocka_unit_test(hidden_states_are_what_logits_are_made_of),
         cmocka_unit_test(company_does_not_change_bits),
         cmocka_unit_test(restart_maps_weights_and_keeps_pages),
         cmocka_unit_test(corrupt_weights_are_loaded_again_before_service),

@@ -6,9 +6,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
+#include "gpu-worker/batch.h"
 #include "gpu-worker/philox.h"
 #include "gpu-worker/scheduler.h"
 #include "sequence_fixture.h"
@@ -62,7 +64,7 @@ static uint32_t rows_of(const struct plan *p, const struct sequence *q)
 static void check_plan(const struct fixture *f, const struct plan *p)
 {
     const struct scheduler *s = &f->scheduler;
-    uint32_t n_rows = 0, n_pages = 0, n_decode_due = 0, n_decode = 0;
+    uint32_t n_rows = 0, n_pages = 0, n_decode_due = 0, n_decode = 0, n_measures = 0;
 
     assert_true(p->n_items <= s->running_max && p->n_rows <= s->max_num_batched_tokens);
     for (uint32_t i = 0; i < p->n_items; i++) {
@@ -71,7 +73,9 @@ static void check_plan(const struct fixture *f, const struct plan *p)
         uint32_t due = sequence_n_tokens(q) - q->n_computed;
         assert_int_equal(q->state, SEQUENCE_RUNNING);
         assert_true(item->n_rows > 0 && item->n_rows <= due);
-        assert_int_equal(item->wants_logits, item->n_rows == due);
+        assert_int_equal(item->wants_logits,
+                         item->n_rows == due && q->finish_due == LLMD__FINISH__FINISH_NONE);
+        n_measures += item->n_measures;
         assert_true(q->n_pages >= kvcache_pages_for(&f->s.cache, q->n_computed + item->n_rows));
         for (uint32_t k = 0; k < i; k++)
             assert_true(p->items[k].sequence != q);
@@ -79,6 +83,7 @@ static void check_plan(const struct fixture *f, const struct plan *p)
         n_decode += due == 1;
     }
     assert_int_equal(n_rows, p->n_rows);
+    assert_true(n_measures <= BATCH_EXTRA_LOGITS);
     for (uint32_t i = 0; i < s->n_running; i++) {
         n_pages += s->running[i]->n_pages;
         n_decode_due += sequence_n_tokens(s->running[i]) - s->running[i]->n_computed == 1;
@@ -646,6 +651,101 @@ static void shared_pages_count_once(void **state)
     fixture_fini(&f);
 }
 
+/* ---- what is said of prompts ---- */
+
+static struct sequence *add_measured(struct fixture *f, uint32_t n_prompt)
+{
+    struct sequence *q = sequence_fixture_add(&f->s, n_prompt, 3, 0);
+
+    q->request->want_prompt_logprobs = true;
+    q->n_measured = 1;
+    atomic_store(&q->entry->n_measured, 1);
+    scheduler_add(&f->scheduler, q);
+    return q;
+}
+
+static void measure_all(struct fixture *f, const struct plan *p)
+{
+    for (uint32_t i = 0; i < p->n_items; i++) {
+        struct sequence *q = p->items[i].sequence;
+        for (uint32_t k = 0; k < p->items[i].n_measures; k++)
+            sequence_measure(q, &f->s.ledger,
+                             &(struct sampler_output){ .token = q->tokens[q->n_measured] });
+    }
+}
+
+/* A step has few logits: measured prompts are read in small chunks, one behind the other, and prompts that are not
+ * measured get the rows that are left. */
+static void measured_prompts_share_the_logits_of_a_step(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b, *plain;
+    const struct plan *p;
+    uint32_t n_steps = 0;
+
+    (void)state;
+    fixture_init(&f, 8, 200, 200);
+    a = add_measured(&f, 100);
+    b = add_measured(&f, 120);
+    plain = add(&f, 90, 3, 0);
+    p = step(&f);
+    assert_int_equal(rows_of(p, a), BATCH_EXTRA_LOGITS);
+    assert_int_equal(rows_of(p, b), 0);
+    assert_int_equal(rows_of(p, plain), 90);
+    while (a->n_generated == 0 || b->n_generated == 0) {
+        measure_all(&f, p);
+        run_plan(&f, p);
+        assert_true(a->n_generated == 0 || a->n_measured == 100);
+        assert_true(b->n_generated == 0 || b->n_measured == 120);
+        p = step(&f);
+        assert_true(++n_steps < 12);
+    }
+    fixture_fini(&f);
+}
+
+/* Only KV whose tokens are measured already is of use to it. */
+static void a_measured_prompt_finds_what_was_measured_before(void **state)
+{
+    struct fixture f;
+    struct sequence *a, *b;
+
+    (void)state;
+    fixture_init(&f, 8, 200, 200);
+    a = add(&f, 80, 3, 0);
+    run_plan(&f, step(&f));
+    b = sequence_fixture_add(&f.s, 80, 3, 0);
+    memcpy(b->tokens, a->tokens, 80 * sizeof *b->tokens);
+    b->request->want_prompt_logprobs = true;
+    b->n_measured = 1;
+    assert_int_equal(sequence_n_findable(b), 0);
+    b->n_measured = 42; /* preempted there */
+    atomic_store(&b->entry->n_measured, 42);
+    scheduler_add(&f.scheduler, b);
+    step(&f);
+    assert_int_equal(b->n_computed, 40);
+    fixture_fini(&f);
+}
+
+/* An embedding's last row is no draw, and no draft lies behind it. */
+static void a_sequence_that_ends_with_its_prompt_draws_nothing(void **state)
+{
+    struct fixture f;
+    struct sequence *q;
+    const struct plan *p;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 40);
+    q = sequence_fixture_add(&f.s, 1, 0, 0);
+    q->request->pooling = LLMD__POOLING__POOL_LAST;
+    q->finish_due = LLMD__FINISH__FINISH_EMBEDDED;
+    scheduler_add(&f.scheduler, q);
+    p = step(&f);
+    assert_int_equal(rows_of(p, q), 1);
+    assert_false(item_of(p, q)->wants_logits);
+    assert_int_equal(p->n_drafts, 0);
+    fixture_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -668,6 +768,9 @@ int main(void)
         cmocka_unit_test(one_computes_what_many_begin_with),
         cmocka_unit_test(a_held_sequence_waits_no_longer_than_its_holder_runs),
         cmocka_unit_test(shared_pages_count_once),
+        cmocka_unit_test(measured_prompts_share_the_logits_of_a_step),
+        cmocka_unit_test(a_measured_prompt_finds_what_was_measured_before),
+        cmocka_unit_test(a_sequence_that_ends_with_its_prompt_draws_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

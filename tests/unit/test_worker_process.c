@@ -70,6 +70,7 @@ static void inspect_describes_the_model(void **state)
     assert_string_equal(plan->name, "stories-demo");
     assert_string_equal(plan->architecture, "LlamaForCausalLM");
     assert_int_equal(plan->vocab_size, 2048);
+    assert_int_equal(plan->hidden_size, 256);
     assert_int_equal(plan->max_model_len, 512);
     assert_int_equal(plan->parameters, 3476224);
     assert_true(plan->kv_pages >= 512 / 16);
@@ -381,6 +382,151 @@ static void death_of_either_rank_changes_no_byte(void **state)
 
     (void)state;
     check_deaths(2, two, deaths);
+}
+
+/* ---- what is said of a prompt ---- */
+
+enum { READ = 440 };
+
+/* A prompt, and what one has to say to have it measured or embedded. */
+struct readings {
+    int32_t prompt[READ];
+    struct client_request measured, mean, last;
+};
+
+static void readings_init(struct readings *x)
+{
+    for (uint32_t i = 0; i < READ; i++)
+        x->prompt[i] = i == 0 ? 1 : (int32_t)(300 + i * i * 7 % 1600);
+    x->measured = client_request(x->prompt, READ, 12);
+    x->measured.ignore_eos = true;
+    x->measured.want_prompt_logprobs = true;
+    x->measured.prompt_top_logprobs = 4;
+    x->mean = client_request(x->prompt, READ, 0);
+    x->mean.pooling = LLMD__POOLING__POOL_MEAN;
+    x->last = x->mean;
+    x->last.pooling = LLMD__POOLING__POOL_LAST;
+}
+
+static void submit_readings(struct client *c, uint64_t first_id, const struct readings *x)
+{
+    client_submit(c, first_id, &x->measured);
+    client_submit(c, first_id + 1, &x->mean);
+    client_submit(c, first_id + 2, &x->last);
+}
+
+static void compare_readings(const struct client *a, const struct client *b, uint32_t at)
+{
+    compare(&a->streams[0], &b->streams[at]);
+    assert_int_equal(b->streams[at].n_prompt, READ);
+    assert_memory_equal(a->streams[0].prompt, b->streams[at].prompt, sizeof a->streams[0].prompt);
+    for (uint32_t i = 1; i < 3; i++) {
+        assert_int_equal(b->streams[at + i].finish, LLMD__FINISH__FINISH_EMBEDDED);
+        assert_int_equal(b->streams[at + i].n_embedding, 256);
+        assert_memory_equal(a->streams[i].embedding, b->streams[at + i].embedding,
+                            sizeof a->streams[i].embedding);
+    }
+}
+
+/* What a sampled token was given when it was drawn, it is given when it is part of a prompt: the same bits. */
+static void a_prompt_is_measured_as_it_was_generated(void **state)
+{
+    enum { N = 90 };
+    int32_t all[5 + N];
+    struct client_request r = endless(N), again;
+    const struct client_stream *drawn, *read;
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    r.sampling.temperature = 1;
+    r.sampling.seed = 4;
+    r.sampling.want_logprobs = true;
+    drawn = client_submit(&f.client, 1, &r);
+    worker_until_all_over(&f.client);
+    memcpy(all, story, sizeof story);
+    memcpy(all + 5, drawn->tokens, N * sizeof *all);
+    again = client_request(all, 5 + N, 0);
+    again.want_prompt_logprobs = true;
+    again.prompt_top_logprobs = 2;
+    read = client_submit(&f.client, 2, &again);
+    worker_until_all_over(&f.client);
+    assert_int_equal(read->finish, LLMD__FINISH__FINISH_LENGTH);
+    assert_int_equal(read->n_prompt, 5 + N);
+    for (uint32_t i = 0; i < N; i++) {
+        const struct client_measure *m = &read->prompt[5 + i];
+        assert_true(m->logprob == drawn->logprobs[i]);
+        assert_true(m->rank > 0 && m->top_logprob[0] >= m->logprob);
+        if (m->rank == 1)
+            assert_int_equal(m->top[0], drawn->tokens[i]);
+    }
+    fixture_fini(&f);
+}
+
+/* In small chunks, in company, by two ranks: the same bits. */
+static void what_is_said_of_a_prompt_does_not_depend_on_company(void **state)
+{
+    const char *const two[] = { "model",
+                                DEMO,
+                                "tp_size",
+                                "2",
+                                "threads",
+                                "1",
+                                "max_num_seqs",
+                                "8",
+                                "log_level",
+                                "error",
+                                "max_num_batched_tokens",
+                                "24",
+                                NULL };
+    struct client_request stream = endless(300);
+    struct readings x;
+    struct fixture f, g;
+
+    (void)state;
+    readings_init(&x);
+    fixture_init(&f, 1, settings);
+    submit_readings(&f.client, 1, &x);
+    worker_until_all_over(&f.client);
+    fixture_init(&g, 2, two);
+    client_submit(&g.client, 1, &stream);
+    worker_until_n_tokens(&g.client, &g.client.streams[0], 3);
+    submit_readings(&g.client, 10, &x);
+    worker_until_all_over(&g.client);
+    compare_readings(&f.client, &g.client, 1);
+    fixture_fini(&g);
+    fixture_fini(&f);
+}
+
+/* In the middle of both: what was delivered is delivered again, the rest is computed. */
+static void death_while_a_prompt_is_read_changes_no_byte(void **state)
+{
+    const char *const small[] = { "model",     DEMO,      "max_num_seqs",
+                                  "64",        "threads", "2",
+                                  "log_level", "warning", "max_num_batched_tokens",
+                                  "64",        NULL };
+    const char *const deaths[] = { "worker.measure=kill:150", "worker.embed=kill:5",
+                                   "worker.measure=segv:400", "worker.publish=kill:6" };
+    struct readings x;
+    struct fixture f;
+
+    (void)state;
+    readings_init(&x);
+    fixture_init(&f, 1, small);
+    submit_readings(&f.client, 1, &x);
+    worker_until_all_over(&f.client);
+    for (uint32_t i = 0; i < 4; i++) {
+        reload(&f.rig.ranks[0], "fault_points", deaths[i]);
+        submit_readings(&f.client, 10 * (i + 1), &x);
+        worker_until_dead(&f.rig.ranks[0], &f.client);
+        worker_rig_bury(&f.rig);
+        worker_rig_start(&f.rig);
+        worker_until_all_over(&f.client);
+        compare_readings(&f.client, &f.client, 3 * (i + 1));
+    }
+    assert_true(f.client.n_prompt_duplicates > 0);
+    wait_until_clean(&f);
+    fixture_fini(&f);
 }
 
 /* Killed while it loads, and while it takes over. */
@@ -696,6 +842,9 @@ int main(void)
         cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
         cmocka_unit_test(death_at_any_place_changes_no_byte),
         cmocka_unit_test(death_of_either_rank_changes_no_byte),
+        cmocka_unit_test(a_prompt_is_measured_as_it_was_generated),
+        cmocka_unit_test(what_is_said_of_a_prompt_does_not_depend_on_company),
+        cmocka_unit_test(death_while_a_prompt_is_read_changes_no_byte),
         cmocka_unit_test(death_before_service_is_made_up_for),
         cmocka_unit_test(flipped_bits_are_found_by_the_successor),
         cmocka_unit_test(drain_finishes_and_exits_with_zero),

@@ -150,7 +150,8 @@ void worker_rig_init(struct worker_rig *r, uint32_t tp_size, const char *const *
                               &(struct ledger_shape){ .n_entries = N_ENTRIES,
                                                       .tokens_max = plan->max_model_len,
                                                       .page_tokens = plan->kv_page_tokens,
-                                                      .top_max = TOP_MAX },
+                                                      .top_max = TOP_MAX,
+                                                      .embedding_max = plan->hidden_size },
                               0, 1, &e));
     assert_true(kvpool_create(&r->pool,
                               &(struct kvpool_shape){ .n_pages = plan->kv_pages,
