@@ -5,6 +5,7 @@
 #   make build | clean | format          release build; remove builds; clang-format
 #   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
+#   make check-clients                   OpenAI's, Hugging Face's and other client libraries against the gateway
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
@@ -16,7 +17,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b clean format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients clean format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -33,6 +34,9 @@ chaos:
 
 chaos-1b:
 	@exec scripts/chaos-1b.sh 5 '$(SEED)'
+
+check-clients:
+	@exec scripts/check-clients.sh
 
 clean:
 	rm -rf build

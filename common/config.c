@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum kind { KIND_NUM, KIND_TEXT, KIND_CHOICE };
+enum kind { KIND_NUM, KIND_REAL, KIND_TEXT, KIND_CHOICE };
 enum when { LIVE, RESTART };
 
 struct setting {
@@ -18,6 +18,7 @@ struct setting {
     size_t offset;
     const char *builtin;
     uint64_t min, max;
+    double least, most; /* KIND_REAL */
     const char *choices;
     enum when when;
     const char *alias, *help;
@@ -31,6 +32,16 @@ static const struct setting settings[N_CONFIG] = {
                      .builtin = #builtin_,                                                         \
                      .min = min_,                                                                  \
                      .max = max_,                                                                  \
+                     .when = when_,                                                                \
+                     .alias = alias_,                                                              \
+                     .help = help_ },
+#define REAL(n, builtin_, min_, max_, when_, alias_, help_)                                        \
+    [CONFIG_##n] = { .name = #n,                                                                   \
+                     .kind = KIND_REAL,                                                            \
+                     .offset = offsetof(struct config, n),                                         \
+                     .builtin = #builtin_,                                                         \
+                     .least = min_,                                                                \
+                     .most = max_,                                                                 \
                      .when = when_,                                                                \
                      .alias = alias_,                                                              \
                      .help = help_ },
@@ -53,6 +64,7 @@ static const struct setting settings[N_CONFIG] = {
                      .help = help_ },
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
 };
@@ -107,6 +119,22 @@ static bool set_number(const struct setting *s, uint64_t *to, const char *value,
     return true;
 }
 
+/* "0.5", "2", "-1e-3": no words and no hexadecimal; the point is a point, since the locale of a process that reads settings is "C". */
+static bool set_real(const struct setting *s, double *to, const char *value, struct err *e)
+{
+    char *end;
+    double v;
+
+    errno = 0;
+    v = strtod(value, &end);
+    if (!value[0] || value[strspn(value, "+-.0123456789eE")] || *end || errno || v < s->least ||
+        v > s->most)
+        return err_set(e, ERR_CONFIG, 0, "setting '%s': '%s' is not a number from %g to %g",
+                       s->name, value, s->least, s->most);
+    *to = v;
+    return true;
+}
+
 static bool is_choice(const char *choices, const char *value)
 {
     size_t n = strlen(value);
@@ -121,6 +149,36 @@ static bool is_choice(const char *choices, const char *value)
     return false;
 }
 
+struct word {
+    enum config_id setting;
+    const char *theirs, *ours;
+    bool is_near; /* and not the same */
+};
+
+static const struct word words[] = {
+#define SAME(setting_, theirs_, ours_)                                                             \
+    { .setting = CONFIG_##setting_, .theirs = theirs_, .ours = ours_ },
+#define NEAR(setting_, theirs_, ours_)                                                             \
+    { .setting = CONFIG_##setting_, .theirs = theirs_, .ours = ours_, .is_near = true },
+#include "common/config_words.def"
+#undef SAME
+#undef NEAR
+};
+
+/* Our word for a value that is spelled as another server has it. */
+static const char *own_word(const struct setting *s, const char *value)
+{
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (&settings[words[i].setting] != s || strcasecmp(words[i].theirs, value) != 0)
+            continue;
+        if (words[i].is_near)
+            log_warning("setting=%s value=%s is not known here, taking %s", s->name, value,
+                        words[i].ours);
+        return words[i].ours;
+    }
+    return value;
+}
+
 static bool set_value(struct config *c, const struct setting *s, const char *value, struct err *e)
 {
     char *to = (char *)c + s->offset;
@@ -128,6 +186,8 @@ static bool set_value(struct config *c, const struct setting *s, const char *val
     switch (s->kind) {
     case KIND_NUM:
         return set_number(s, (uint64_t *)(void *)to, value, e);
+    case KIND_REAL:
+        return set_real(s, (double *)(void *)to, value, e);
     case KIND_TEXT:
         if (strlen(value) >= CONFIG_TEXT_BYTES)
             return err_set(e, ERR_CONFIG, 0, "setting '%s' is longer than %d bytes", s->name,
@@ -135,6 +195,7 @@ static bool set_value(struct config *c, const struct setting *s, const char *val
         strcpy(to, value);
         return true;
     case KIND_CHOICE:
+        value = own_word(s, value);
         if (!is_choice(s->choices, value))
             return err_set(e, ERR_CONFIG, 0, "setting '%s': '%s' is none of %s", s->name, value,
                            s->choices);
@@ -178,6 +239,21 @@ static const char *look_up(char *const *environment, const char *name)
     return NULL;
 }
 
+/* The first of the names in "A|B" that is set; *name is then it. */
+static const char *look_up_any(char *const *environment, const char *names, char name[64])
+{
+    while (*names) {
+        size_t n = strcspn(names, "|");
+        const char *value;
+        snprintf(name, 64, "%.*s", (int)n, names);
+        value = look_up(environment, name);
+        if (value)
+            return value;
+        names += n + (names[n] == '|');
+    }
+    return NULL;
+}
+
 static void own_name(const struct setting *s, char out[64])
 {
     int n = snprintf(out, 64, "LLMD_%s", s->name);
@@ -190,12 +266,12 @@ bool config_read_environment(struct config *c, char *const *environment, struct 
 {
     for (int i = 0; i < N_CONFIG; i++) {
         const struct setting *s = &settings[i];
-        char own[64], source[96];
-        const char *name = own, *value;
-        own_name(s, own);
-        value = look_up(environment, own);
-        if (!value && s->alias[0])
-            value = look_up(environment, name = s->alias);
+        char name[64], source[96];
+        const char *value;
+        own_name(s, name);
+        value = look_up(environment, name);
+        if (!value)
+            value = look_up_any(environment, s->alias, name);
         if (!value)
             continue;
         snprintf(source, sizeof source, "environment %s", name);
@@ -226,8 +302,17 @@ void config_value(const struct config *c, enum config_id id, char *out, size_t n
 
     if (settings[id].kind == KIND_NUM)
         snprintf(out, n, "%llu", (unsigned long long)*(const uint64_t *)(const void *)from);
+    else if (settings[id].kind == KIND_REAL)
+        snprintf(out, n, "%.15g", *(const double *)(const void *)from);
     else
         snprintf(out, n, "%s", from);
+}
+
+void config_shown_value(const struct config *c, enum config_id id, char *out, size_t n)
+{
+    config_value(c, id, out, n);
+    if (id == CONFIG_api_key && out[0])
+        snprintf(out, n, "(secret)");
 }
 
 void config_range(enum config_id id, char *out, size_t n)
@@ -237,6 +322,8 @@ void config_range(enum config_id id, char *out, size_t n)
     if (s->kind == KIND_NUM)
         snprintf(out, n, "%s (%llu..%llu)", s->builtin, (unsigned long long)s->min,
                  (unsigned long long)s->max);
+    else if (s->kind == KIND_REAL)
+        snprintf(out, n, "%s (%g..%g)", s->builtin, s->least, s->most);
     else if (s->kind == KIND_CHOICE)
         snprintf(out, n, "%s (%s)", s->builtin, s->choices);
     else

@@ -14,14 +14,16 @@
 #include "common/err.h"
 #include "common/log.h"
 
-enum { CONFIG_TEXT_BYTES = 1024 };
+enum { CONFIG_TEXT_BYTES = 2048 }; /* an environment of the OCI service has no more in all */
 
 enum config_id {
 #define NUM(name, ...)    CONFIG_##name,
+#define REAL(name, ...)   CONFIG_##name,
 #define TEXT(name, ...)   CONFIG_##name,
 #define CHOICE(name, ...) CONFIG_##name,
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
     N_CONFIG
@@ -29,10 +31,12 @@ enum config_id {
 
 struct config {
 #define NUM(name, ...)    uint64_t name;
+#define REAL(name, ...)   double name;
 #define TEXT(name, ...)   char name[CONFIG_TEXT_BYTES];
 #define CHOICE(name, ...) char name[16];
 #include "common/config.def"
 #undef NUM
+#undef REAL
 #undef TEXT
 #undef CHOICE
     char source[N_CONFIG][64]; /* where each value came from, for people */
@@ -61,6 +65,8 @@ const char *config_help(enum config_id id);
 bool config_is_live(enum config_id id);
 /* The value as text, as config_set() would take it. */
 void config_value(const struct config *c, enum config_id id, char *out, size_t n);
+/* The same for people and logs: a secret is "(secret)". */
+void config_shown_value(const struct config *c, enum config_id id, char *out, size_t n);
 /* Built-in value and allowed range or words, for --help: "8080 (0..65535)". */
 void config_range(enum config_id id, char *out, size_t n);
 

@@ -68,6 +68,17 @@ static bool take_listeners(struct boot *b, struct control_msg *msg, struct err *
     return b->n_listen > 0 || err_set(e, ERR_PROTO, 0, "BOOT brings no listening socket");
 }
 
+/* A file that its operator is just writing must not keep a dead gateway's successor from service. */
+static bool load_keys(struct service *s, struct err *e)
+{
+    if (service_load_keys(s, e))
+        return true;
+    if (!key_table_has_file_keys(&s->admission.keys))
+        return false;
+    log_error("%s, going on with the keys of the gateway before", e->msg);
+    return true;
+}
+
 static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b, struct err *e)
 {
     const Llmd__Boot *m = msg->body;
@@ -88,9 +99,10 @@ static bool take_boot(struct control_msg *msg, struct service *s, struct boot *b
     snprintf(s->instance, sizeof s->instance, "%s", m->instance);
     for (uint32_t g = 0; g < s->n_groups; g++)
         atomic_store(&s->group_up[g], 1); /* until llmd says otherwise */
-    admission_init(&s->admission, s->config.max_concurrent_requests, s->stats);
+    admission_init(&s->admission, s->config.max_concurrent_requests,
+                   s->has_connections ? connections_keys(&s->connections) : NULL, s->stats);
     service_apply_settings(s);
-    return true;
+    return load_keys(s, e);
 }
 
 /* ---- connections of a dead gateway ---- */
@@ -174,6 +186,7 @@ void boot_fini(struct boot *b, struct service *s)
         control_msg_fini(&b->early[--b->n_early]);
     takeover_fini(&b->takeover);
     log_set_tap(NULL, NULL); /* it writes to the board */
+    admission_fini(&s->admission);
     if (s->has_connections)
         connections_close(&s->connections);
     board_close(&s->board);
@@ -204,5 +217,7 @@ void boot_reload(struct service *s, const Llmd__Reload *reload)
     if (!fault_points_set(s->config.fault_points, s->gateway_epoch, &e))
         log_warning("reload: %s, none is armed", e.msg);
     service_apply_settings(s);
+    if (!service_load_keys(s, &e))
+        log_error("reload: %s, keeping the old keys", e.msg);
     log_info("reload settings=%zu", reload->n_settings);
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "gateway/fault.h"
+#include "gateway/fields.h"
 #include "gateway/reply.h"
 
 struct request;
@@ -21,6 +22,9 @@ enum dialect_id {
     DIALECT_OPENAI_COMPLETIONS,
     DIALECT_OPENAI_CHAT,
     DIALECT_OCI,
+    DIALECT_OPENAI_EMBEDDINGS,
+    DIALECT_OPENAI_GENERATE,
+    DIALECT_OPENAI_RESPONSES,
 };
 
 struct dialect {
@@ -52,6 +56,12 @@ struct dialect {
 };
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,
-    dialect_oci;
+    dialect_openai_embeddings, dialect_openai_responses, dialect_oci;
+
+/* What their bodies hold. */
+extern const struct field_table tgi_body_fields, tgi_parameter_fields, tgi_old_parameter_fields,
+    tgi_vertex_fields, tgi_vertex_chat_fields, openai_common_fields, openai_completion_fields,
+    openai_chat_fields, openai_generate_fields, openai_tokenize_fields, openai_detokenize_fields,
+    openai_embedding_fields, openai_response_fields, oci_body_fields, oci_parameter_fields;
 
 #endif

@@ -1,4 +1,4 @@
-/* dialect_tgi.c - answers as text-generation-inference 3.x gives them. */
+/* dialect_tgi.c - answers as text-generation-inference gives them: 3.x, or 0.9.3 (setting tgi_compat). */
 #include <string.h>
 #include <strings.h>
 
@@ -108,6 +108,37 @@ static void put_generated_text(struct json_writer *w, const struct choice *c)
     buf_fini(&text);
 }
 
+/* A token of the prompt, as it is decoded alone: where words begin with a mark for the space before them,
+ * that space is not shown.  Nothing predicts the first one. */
+static void put_prefill_token(struct json_writer *w, const struct choice *c, uint32_t i)
+{
+    int32_t id = c->prompt->ids[i];
+    struct buf text = { 0 };
+
+    detokenize(c->rq->service->tokenizer, &id, 1, 0, &text);
+    jw_object(w);
+    jw_key(w, "id");
+    jw_int(w, id);
+    jw_key(w, "text");
+    jw_strn(w, text.data ? text.data : "", text.n);
+    jw_key(w, "logprob");
+    if (c->seq.prompt_logprobs[i].rank > 0)
+        jw_float(w, c->seq.prompt_logprobs[i].logprob);
+    else
+        jw_null(w);
+    jw_object_end(w);
+    buf_fini(&text);
+}
+
+static void put_prefill(struct json_writer *w, const struct choice *c)
+{
+    jw_key(w, "prefill");
+    jw_array(w);
+    for (uint32_t i = 0; tgi_extra(c->rq)->prefill && i < c->seq.n_prompt_logprobs; i++)
+        put_prefill_token(w, c, i);
+    jw_array_end(w);
+}
+
 /* finish_reason .. tokens, top_tokens: shared by `details` and each of `best_of_sequences`. */
 static void put_sequence_details(struct json_writer *w, const struct choice *c)
 {
@@ -116,9 +147,7 @@ static void put_sequence_details(struct json_writer *w, const struct choice *c)
     jw_key(w, "generated_tokens");
     jw_uint(w, c->n_done);
     put_seed(w, c);
-    jw_key(w, "prefill");
-    jw_array(w);
-    jw_array_end(w);
+    put_prefill(w, c);
     jw_key(w, "tokens");
     jw_array(w);
     for (uint32_t i = 0; i < c->n_done; i++)
@@ -139,23 +168,22 @@ static void put_all_top_tokens(struct json_writer *w, const struct choice *c)
 
 /* ---- the plain answer ---- */
 
-static double mean_logprob(const struct choice *c)
+static void put_other_sequences(struct json_writer *w, const struct request *rq,
+                                const struct choice *best)
 {
-    double sum = 0;
-
-    for (uint32_t i = 0; i < c->n_done; i++)
-        sum += (double)c->seq.logprobs[i].logprob;
-    return c->n_done ? sum / c->n_done : 0;
-}
-
-static const struct choice *best_choice(const struct request *rq)
-{
-    const struct choice *best = &rq->choices[0];
-
-    for (uint32_t i = 1; i < rq->n_choices; i++)
-        if (mean_logprob(&rq->choices[i]) > mean_logprob(best))
-            best = &rq->choices[i];
-    return best;
+    jw_key(w, "best_of_sequences");
+    jw_array(w);
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
+        const struct choice *c = &rq->choices[i];
+        if (c == best)
+            continue;
+        jw_object(w);
+        put_generated_text(w, c);
+        put_sequence_details(w, c);
+        put_all_top_tokens(w, c);
+        jw_object_end(w);
+    }
+    jw_array_end(w);
 }
 
 static void put_details(struct json_writer *w, const struct request *rq, const struct choice *best)
@@ -163,21 +191,8 @@ static void put_details(struct json_writer *w, const struct request *rq, const s
     jw_key(w, "details");
     jw_object(w);
     put_sequence_details(w, best);
-    if (rq->n_choices > 1) {
-        jw_key(w, "best_of_sequences");
-        jw_array(w);
-        for (uint32_t i = 0; i < rq->n_choices; i++) {
-            const struct choice *c = &rq->choices[i];
-            if (c == best)
-                continue;
-            jw_object(w);
-            put_generated_text(w, c);
-            put_sequence_details(w, c);
-            put_all_top_tokens(w, c);
-            jw_object_end(w);
-        }
-        jw_array_end(w);
-    }
+    if (rq->n_candidates > 1)
+        put_other_sequences(w, rq, best);
     put_all_top_tokens(w, best);
     jw_object_end(w);
 }
@@ -187,6 +202,11 @@ static unsigned long long ms(uint64_t ns)
     return (unsigned long long)(ns / NS_PER_MS);
 }
 
+static const char *compute_type(const struct request *rq)
+{
+    return tgi_is_old(rq->service) ? "gpu+optimized" : rq->service->config.compute_type;
+}
+
 static void put_time_headers(struct reply *r, const struct request *rq, const struct choice *c)
 {
     uint64_t total = rq->answered_ns - rq->started_ns;
@@ -194,21 +214,26 @@ static void put_time_headers(struct reply *r, const struct request *rq, const st
     uint64_t queue = rq->queue_ns;
     uint64_t inference = total > validation + queue ? total - validation - queue : 0;
 
-    reply_header(r, "x-compute-type", "gpu+optimized");
-    reply_header(r, "x-compute-time", "%.9g", (double)total / 1e9);
+    reply_header(r, "x-compute-type", "%s", compute_type(rq));
+    if (tgi_extra(rq)->is_old)
+        reply_header(r, "x-compute-time", "%llu", ms(total));
+    else
+        reply_header(r, "x-compute-time", "%.9g", (double)total / 1e9);
     reply_header(r, "x-compute-characters", "%zu", tgi_extra(rq)->inputs_chars);
     reply_header(r, "x-total-time", "%llu", ms(total));
     reply_header(r, "x-validation-time", "%llu", ms(validation));
     reply_header(r, "x-queue-time", "%llu", ms(queue));
     reply_header(r, "x-inference-time", "%llu", ms(inference));
     reply_header(r, "x-time-per-token", "%llu", ms(c->n_done ? inference / c->n_done : 0));
+    if (tgi_extra(rq)->is_old)
+        return;
     reply_header(r, "x-prompt-tokens", "%u", c->prompt->n_ids);
     reply_header(r, "x-generated-tokens", "%u", c->n_done); /* of the answer, not of what lost */
 }
 
 static void tgi_whole(struct request *rq, struct reply *r)
 {
-    const struct choice *best = best_choice(rq);
+    const struct choice *best = request_choice(rq, 0);
     struct json_writer w = { .out = &r->body };
 
     reply_set(r, 200, REPLY_JSON);
@@ -240,7 +265,7 @@ static void begin_fields(struct reply *r)
 static void tgi_begin(struct request *rq, struct reply *r)
 {
     begin_fields(r);
-    reply_header(r, "x-compute-type", "gpu+optimized");
+    reply_header(r, "x-compute-type", "%s", compute_type(rq));
     if (tgi_extra(rq)) /* not yet there when the request is refused */
         reply_header(r, "x-compute-characters", "%zu", tgi_extra(rq)->inputs_chars);
 }
@@ -258,27 +283,55 @@ static void put_stream_details(struct json_writer *w, const struct choice *c)
     jw_key(w, "generated_tokens");
     jw_uint(w, c->n_done);
     put_seed(w, c);
-    jw_key(w, "input_length");
-    jw_uint(w, c->prompt->n_ids);
+    if (!tgi_extra(c->rq)->is_old) {
+        jw_key(w, "input_length");
+        jw_uint(w, c->prompt->n_ids);
+    }
     jw_object_end(w);
 }
 
-static void tgi_stream_fault(struct request *rq, const struct fault *f, struct buf *out);
+static void begin_event(const struct request *rq, struct buf *out)
+{
+    buf_add_str(out, tgi_is_old(rq->service) ? "data:" : "data: ");
+}
+
+static void put_error(struct buf *out, const char *text, const char *type)
+{
+    struct json_writer w = { .out = out };
+
+    jw_object(&w);
+    jw_key(&w, "error");
+    jw_str(&w, text);
+    jw_key(&w, "error_type");
+    jw_str(&w, type);
+    jw_object_end(&w);
+}
+
+/* It ended, and there is no token to say so with. */
+static void put_incomplete(const struct request *rq, struct buf *out)
+{
+    begin_event(rq, out);
+    if (tgi_is_old(rq->service))
+        put_error(out, "Incomplete generation", "incomplete_generation");
+    else
+        put_error(out, "Incomplete generation stream", "incomplete_generation_stream");
+    buf_add_str(out, "\n\n");
+}
 
 static void tgi_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)
 {
     struct json_writer w = { .out = out };
 
-    if (i >= c->n_done) { /* ended, and no token to say so with */
-        struct fault f;
-        fault_set(&f, FAULT_GENERATION, "", "Incomplete generation stream");
-        tgi_stream_fault(rq, &f, out);
+    if (i >= c->n_done) {
+        put_incomplete(rq, out);
         return;
     }
-    buf_add_str(out, "data: ");
+    begin_event(rq, out);
     jw_object(&w);
-    jw_key(&w, "index");
-    jw_uint(&w, i + 1);
+    if (!tgi_extra(rq)->is_old) {
+        jw_key(&w, "index");
+        jw_uint(&w, i + 1);
+    }
     jw_key(&w, "token");
     put_choice_token(&w, c, i);
     if (tgi_extra(rq)->top_n_tokens > 0 && c->seq.logprobs[i].n_top > 0) {
@@ -326,22 +379,16 @@ static const struct tgi_error errors[N_FAULTS] = {
     [FAULT_GENERATION] = { 424, "generation", "Request failed during generation: " },
 };
 
-static void put_error_object(struct buf *out, const struct fault *f)
+static void put_fault(struct buf *out, const struct fault *f)
 {
     const struct tgi_error *error = &errors[f->kind];
-    struct json_writer w = { .out = out };
     struct buf text = { 0 };
 
     if (error->prefix)
         buf_printf(&text, "%s%s", error->prefix, f->text);
     else
         buf_add_str(&text, "Model is overloaded");
-    jw_object(&w);
-    jw_key(&w, "error");
-    jw_strn(&w, text.data, text.n);
-    jw_key(&w, "error_type");
-    jw_str(&w, error->type ? error->type : "validation");
-    jw_object_end(&w);
+    put_error(out, text.data, error->type ? error->type : "validation");
     buf_fini(&text);
 }
 
@@ -351,37 +398,29 @@ static void tgi_fault(const struct fault *f, struct reply *r)
 
     if (error->type) {
         reply_set(r, error->status, REPLY_JSON);
-        put_error_object(&r->body, f);
+        put_fault(&r->body, f);
     } else {
         reply_set(r, error->status, REPLY_TEXT);
         buf_printf(&r->body, "%s%s", error->prefix, f->text);
     }
-    if (f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+    if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
 }
 
 static void tgi_stream_fault(struct request *rq, const struct fault *f, struct buf *out)
 {
-    (void)rq;
-    buf_add_str(out, "data: ");
-    put_error_object(out, f);
+    begin_event(rq, out);
+    put_fault(out, f);
     buf_add_str(out, "\n\n");
 }
 
 static const char *tgi_layer_error(int status, const char *text, struct buf *body)
 {
-    struct json_writer w = { .out = body };
-
     if (status == 413) {
         buf_add_str(body, "Failed to buffer the request body: length limit exceeded");
         return REPLY_TEXT;
     }
-    jw_object(&w);
-    jw_key(&w, "error");
-    jw_str(&w, text);
-    jw_key(&w, "error_type");
-    jw_str(&w, status >= 500 ? "unavailable" : "validation");
-    jw_object_end(&w);
+    put_error(body, text, status >= 500 ? "unavailable" : "validation");
     return REPLY_JSON;
 }
 

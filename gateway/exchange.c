@@ -8,6 +8,7 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "gateway/account.h"
 #include "gateway/thread.h"
 
 #define KEEP_ALIVE ":\n\n"
@@ -19,7 +20,20 @@ static struct stats *stats_of(const struct exchange *x)
     return x->thread->service->stats;
 }
 
+static struct admission *admission_of(const struct exchange *x)
+{
+    return &x->thread->service->admission;
+}
+
 /* ---- the end, counted once ---- */
+
+/* Before the answer's last byte: its client may ask again as soon as it has that. */
+static void leave_key(struct exchange *x)
+{
+    if (x->is_of_key)
+        admission_answered(admission_of(x), x->key);
+    x->is_of_key = false;
+}
 
 static void account(struct exchange *x, enum stat_id cause, const char *outcome)
 {
@@ -29,6 +43,7 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
     if (x->is_accounted)
         return;
     x->is_accounted = true;
+    leave_key(x);
     if (!record_counts(x->record, CONNECTION_COUNTED_END))
         return;
     stat_add(stats_of(x), cause, 1);
@@ -37,6 +52,8 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
         hist_observe(stats_of(x), HIST_request_generated_tokens,
                      (double)request_generated_tokens(rq));
     }
+    if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
+        account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
     log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
              "ms=%.1f id=%016llx",
              rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
@@ -54,6 +71,9 @@ static void account_fault(struct exchange *x, enum fault_kind kind)
     case FAULT_UNAVAILABLE:
         account(x, STAT_requests_refused_unavailable, fault_name(kind));
         break;
+    case FAULT_TEMPLATE:
+        account(x, STAT_requests_refused_template, fault_name(kind));
+        break;
     case FAULT_TIMEOUT:
     case FAULT_GENERATION:
         account(x, STAT_requests_finished_error, fault_name(kind));
@@ -69,20 +89,25 @@ static void account_finished(struct exchange *x)
     bool any_length = false, any_abort = false;
 
     for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        any_length |= x->rq.choices[i].end == CHOICE_LENGTH;
-        any_abort |= x->rq.choices[i].end == CHOICE_ABORTED;
+        const struct choice *c = request_choice(&x->rq, i);
+        any_length |= c->end == CHOICE_LENGTH || c->end == CHOICE_TIME;
+        any_abort |= c->end == CHOICE_ABORTED;
     }
     if (any_abort)
         account(x, STAT_requests_finished_error, "aborted");
     else if (any_length)
-        account(x, STAT_requests_finished_length, "length");
+        account(x, STAT_requests_finished_length, x->rq.is_cut ? "deadline" : "length");
     else
         account(x, STAT_requests_finished_stop, "stop");
 }
 
+/* Nothing of it is computed any more. */
 static void cancel_all(struct exchange *x)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    admission_leave(admission_of(x), &x->turn);
+    if (x->beams)
+        beam_run_cancel(x->beams);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
 }
 
@@ -124,10 +149,13 @@ static void refuse(struct exchange *x, const struct fault *f)
     if (in_stream) {
         d->begin(&x->rq, &r);
         d->stream_fault(&x->rq, f, &r.body);
+        if (f->kind == FAULT_OVERLOADED)
+            reply_header(&r, "Retry-After", "%u", f->retry_after_s);
     } else {
         d->fault(f, &r);
     }
     account_fault(x, f->kind);
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     thread_send(x->thread, x->http, &r);
     reply_fini(&r);
 }
@@ -158,6 +186,18 @@ static void fail(struct exchange *x, const struct fault *fault)
     buf_fini(&out);
 }
 
+/* Caches differ from time to time: what an answer tells of them is told once. */
+static void settle_cached(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+
+    if (rq->has_cached)
+        return;
+    rq->cached_tokens = request_cached_tokens(rq);
+    rq->has_cached = true;
+    record_cached(x->record, rq);
+}
+
 /* ---- the plain answer ---- */
 
 static void answer_whole(struct exchange *x)
@@ -166,10 +206,14 @@ static void answer_whole(struct exchange *x)
 
     stop_timers(x);
     reply_init(&r);
+    request_choose(&x->rq);
+    settle_cached(x);
     x->rq.dialect->whole(&x->rq, &r);
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     record_answered(x->record, &x->rq);
     account_finished(x);
-    http_set_repeatable(x->http);
+    if (!x->rq.is_cut)
+        http_set_repeatable(x->http);
     thread_send(x->thread, x->http, &r);
     reply_fini(&r);
 }
@@ -189,6 +233,7 @@ static void start_stream(struct exchange *x)
     reply_init(&r);
     x->rq.dialect->begin(&x->rq, &r);
     reply_header(&r, "Access-Control-Allow-Origin", "*");
+    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     if (service_is_draining(x->thread->service))
         http_set_close(x->http);
     http_set_repeatable(x->http);
@@ -272,6 +317,7 @@ static void pump_stream(struct exchange *x)
     } else if (!c) {
         stop_timers(x);
         buf_clear(&out);
+        settle_cached(x);
         rq->dialect->end(rq, &out);
         write_piece(x, &out);
         stop_timers(x);
@@ -285,11 +331,36 @@ static void pump(struct exchange *x)
 {
     if (x->rq.is_stream)
         pump_stream(x);
-    else if (x->rq.n_ended == x->rq.n_choices)
+    else if (x->rq.n_ended == x->rq.n_candidates)
         answer_whole(x);
 }
 
 /* ---- what happens to it ---- */
+
+/* What a successor is told again it does not charge again.  Of a beam search the answers are charged. */
+static void charge_generated(struct exchange *x)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        n += x->rq.choices[i].seq.n_tokens;
+    if (n <= x->n_charged)
+        return;
+    admission_charge_generated(admission_of(x), x->key, n - x->n_charged, clock_mono_ns());
+    x->n_charged = n;
+    record_charged(x->record, n);
+}
+
+static void note_first_token(struct exchange *x, uint64_t came_ns)
+{
+    if (!came_ns || x->first_token_ns)
+        return;
+    x->first_token_ns = came_ns;
+    record_first_token(x->record, &x->first_token_ns);
+    if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
+        hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
+                     (double)(came_ns - x->rq.started_ns) / 1e9);
+}
 
 /* The tokens that came with it, or before it, are shown first. */
 static void take_failure(struct exchange *x, struct choice *c)
@@ -303,6 +374,8 @@ static void take_failure(struct exchange *x, struct choice *c)
         fail(x, &c->seq.fault);
 }
 
+static void submit_more(struct exchange *x);
+
 static void on_progress(struct sequence *s)
 {
     struct choice *c = s->owner;
@@ -312,14 +385,10 @@ static void on_progress(struct sequence *s)
     if (http_is_ended(x->http))
         return;
     fault_point("gateway.tokens");
-    record_group(x->record, c->index, s->group);
+    record_group(x->record, (uint32_t)(c - x->rq.choices), s->group);
     choice_take(c);
-    if (s->first_token_ns && !x->has_first_token) {
-        x->has_first_token = true;
-        if (record_counts(x->record, CONNECTION_COUNTED_FIRST_TOKEN))
-            hist_observe(stats_of(x), HIST_time_to_first_token_seconds,
-                         (double)(s->first_token_ns - x->rq.started_ns) / 1e9);
-    }
+    charge_generated(x);
+    note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
         take_failure(x, c);
         return;
@@ -327,7 +396,53 @@ static void on_progress(struct sequence *s)
     if (was_running && c->end != CHOICE_RUNNING) {
         x->rq.n_ended++;
         upstream_cancel(x->thread->upstream, s); /* a stop string: the worker does not know */
+        submit_more(x);
+        if (x->rq.n_ended == x->rq.n_candidates) /* its client may read slowly */
+            admission_leave(admission_of(x), &x->turn);
     }
+    pump(x);
+}
+
+/* An answer that a dead gateway has begun must be what it was, or nothing. */
+static bool can_be_cut(const struct exchange *x)
+{
+    if (!x->rq.cuts_at_deadline || http_is_behind(x->http))
+        return false;
+    if (x->beams)
+        return beam_run_first_token_ns(x->beams) != 0;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        if (x->rq.choices[i].n_done > 0)
+            return true;
+    return false;
+}
+
+/* Out of time: what there is, is the answer. */
+static void cut(struct exchange *x)
+{
+    if (x->beams)
+        beam_run_abort(x->beams);
+    cancel_all(x);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        choice_cut(&x->rq.choices[i]);
+    x->rq.n_ended = x->rq.n_candidates;
+    x->rq.is_cut = true;
+    pump(x);
+}
+
+static void on_beams(void *owner, const struct fault *f)
+{
+    struct exchange *x = owner;
+
+    if (http_is_ended(x->http))
+        return;
+    note_first_token(x, beam_run_first_token_ns(x->beams));
+    if (f) {
+        fail(x, f);
+        return;
+    }
+    charge_generated(x);
+    x->rq.n_ended = x->rq.n_candidates;
+    admission_leave(admission_of(x), &x->turn);
     pump(x);
 }
 
@@ -336,8 +451,12 @@ static void on_deadline(void *arg)
     struct exchange *x = arg;
     struct fault f;
 
-    fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than request_timeout_s, %llu s",
-              (unsigned long long)atomic_load(&x->thread->service->request_timeout_s));
+    if (can_be_cut(x)) {
+        cut(x);
+        return;
+    }
+    fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than %llu s",
+              (unsigned long long)((x->rq.deadline_ns - x->rq.started_ns) / NS_PER_S));
     fail(x, &f);
 }
 
@@ -362,36 +481,70 @@ void exchange_abort(struct exchange *x)
         fail(x, &f);
         return;
     }
+    if (x->beams)
+        beam_run_abort(x->beams);
     cancel_all(x);
-    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        x->rq.n_ended += x->rq.choices[i].end == CHOICE_RUNNING;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
-    }
+    x->rq.n_ended = x->rq.n_candidates;
     pump(x);
 }
 
 /* ---- from head to sequences ---- */
 
+static uint32_t in_whole_seconds(uint64_t ns)
+{
+    uint64_t s = (ns + NS_PER_S - 1) / NS_PER_S;
+
+    return s < FAULT_RETRY_AFTER_S ? FAULT_RETRY_AFTER_S
+           : s < UINT32_MAX        ? (uint32_t)s
+                                   : UINT32_MAX;
+}
+
+static bool refuse_permit(struct exchange *x, const struct admission_answer *a, struct fault *f)
+{
+    static const char *const texts[] = {
+        [ADMISSION_FULL] = "the server has no room for another request",
+        [ADMISSION_SHARE] = "the server is busy, and this API key has its share of it",
+        [ADMISSION_CONCURRENCY] = "API key '%s' may have %llu requests at once",
+        [ADMISSION_REQUESTS] = "API key '%s' may make %llu requests per minute",
+        [ADMISSION_TOKENS] = "API key '%s' may use %llu tokens per minute",
+    };
+    char name[KEY_NAME_BYTES];
+
+    if (a->why < ADMISSION_CONCURRENCY)
+        return fault_set(f, FAULT_OVERLOADED, "", "%s", texts[a->why]);
+    key_table_name(&admission_of(x)->keys, x->key, name);
+    fault_set(f, FAULT_OVERLOADED, "", texts[a->why], name, (unsigned long long)a->limit);
+    f->retry_after_s = in_whole_seconds(a->wait_ns);
+    account(x, STAT_requests_refused_limited, "limited");
+    return false;
+}
+
 static bool admit(struct exchange *x, struct fault *f)
 {
-    struct service *s = x->thread->service;
+    struct admission *a = admission_of(x);
+    struct admission_answer answer;
 
     if (!x->rq.dialect->takes(http_request_header(x->http, "Content-Type"), f))
         return false;
-    if (x->is_resumed) { /* it had one */
-        admission_take_over(&s->admission);
-        x->has_permit = true;
+    if (record_was_admitted(x->record, &x->key)) {
+        admission_take_over(a, x->key);
+        x->has_permit = x->is_of_key = true;
         return true;
     }
-    if (service_is_draining(s))
+    if (service_is_draining(x->thread->service))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
-    x->has_permit = admission_take(&s->admission);
+    answer = admission_take(a, x->key, clock_mono_ns());
+    x->has_permit = x->is_of_key = answer.why == ADMISSION_OK;
     if (!x->has_permit)
-        return fault_set(f, FAULT_OVERLOADED, "", "the server has no room for another request");
+        return refuse_permit(x, &answer, f);
+    record_admit(x->record, x->key);
     return true;
 }
 
-void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route)
+void exchange_begin(struct gateway_thread *t, struct http_request *http, const struct route *route,
+                    uint32_t key)
 {
     struct exchange *x = mem_zalloc(1, sizeof *x);
     struct fault f;
@@ -400,6 +553,7 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     x->thread = t;
     x->http = http;
     x->route = route;
+    x->key = key;
     x->next = t->exchanges;
     if (x->next)
         x->next->prev = x;
@@ -410,7 +564,6 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     x->record = http_conn_user(http_request_conn(http));
     record_reading(x->record, route->dialect->id);
     is_new = record_counts(x->record, CONNECTION_COUNTED_GENERATE);
-    x->is_resumed = !is_new;
     record_started(x->record, &x->rq);
     http_request_set_user(http, x);
     http_request_set_body_max(http, atomic_load(&t->service->max_body_bytes));
@@ -418,6 +571,26 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
         stat_add(stats_of(x), STAT_requests_generate, 1);
     if (!admit(x, &f))
         refuse(x, &f);
+}
+
+/* OCI's edge gives up on an answer after 60 s: before that, what there is beats its error.  On /predict
+ * always, and on every route where the edge may send to any.  0: no such limit. */
+static uint64_t predict_timeout_s(const struct exchange *x)
+{
+    const struct service *s = x->thread->service;
+
+    if (x->route->dialect != &dialect_oci && !s->config.deployment_ocid[0])
+        return 0;
+    return atomic_load(&s->predict_timeout_s);
+}
+
+static uint64_t timeout_s(const struct exchange *x)
+{
+    uint64_t limit_s = atomic_load(&x->thread->service->request_timeout_s);
+
+    if (x->rq.cuts_at_deadline && predict_timeout_s(x) < limit_s)
+        limit_s = predict_timeout_s(x);
+    return limit_s;
 }
 
 static bool parse(struct exchange *x, struct fault *f)
@@ -430,8 +603,9 @@ static bool parse(struct exchange *x, struct fault *f)
     body = http_request_body(x->http, &n);
     x->is_restored = record_restore(x->record, rq);
     ok = rq->dialect->parse(rq, x->http, body, n, f);
+    rq->cuts_at_deadline = !rq->is_stream && predict_timeout_s(x) > 0;
     if (!x->is_restored)
-        rq->deadline_ns = rq->started_ns + atomic_load(&rq->service->request_timeout_s) * NS_PER_S;
+        rq->deadline_ns = rq->started_ns + timeout_s(x) * NS_PER_S;
     ok = ok && request_make_choices(rq, f);
     if (!x->is_restored) {
         rq->validated_ns = clock_mono_ns();
@@ -449,50 +623,138 @@ static void count_prompt(struct exchange *x)
 
     if (!record_counts(x->record, CONNECTION_COUNTED_PROMPT))
         return;
+    admission_charge_prompt(admission_of(x), x->key, request_prompt_tokens(rq), clock_mono_ns());
     stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_max_tokens, rq->choices[0].seq.submit.max_tokens);
+    hist_observe(stats_of(x), HIST_request_answers, rq->n);
 }
 
 /* The dead gateway had drawn ids for it: its sequences are asked for where they were last sent. */
 static bool has_sequences(const struct exchange *x)
 {
-    return x->is_restored && x->record->shared->n_sequences == x->rq.n_choices;
+    return x->is_restored && x->record->shared->n_sequences == x->rq.n_candidates;
+}
+
+/* Between keys it is the operator who decides; a client's own wish orders what its key waits for. */
+static int32_t priority_in_group(const struct exchange *x)
+{
+    const struct key_table *keys = &admission_of(x)->keys;
+
+    if (!atomic_load(&keys->asks))
+        return x->rq.priority;
+    return atomic_load(&key_table_record(keys, x->key)->priority);
+}
+
+/* A successor begins a beam search again, so nothing of it is recorded. */
+static void prepare_sequences(struct exchange *x)
+{
+    struct request *rq = &x->rq;
+
+    x->n_charged = record_old_charged(x->record);
+    if (has_sequences(x))
+        x->first_sequence_id = x->record->shared->first_sequence_id;
+    else if (!rq->beam.width)
+        x->first_sequence_id = upstream_draw_ids(x->thread->upstream, rq->n_candidates);
+    record_waiting(x->record, rq, x->first_sequence_id);
+    count_prompt(x);
+    for (uint32_t i = 0; i < rq->n_candidates; i++)
+        rq->choices[i].seq.submit.priority = priority_in_group(x);
+}
+
+/* The dead gateway had sent it. */
+static bool has_gone(const struct exchange *x)
+{
+    if (!has_sequences(x))
+        return false;
+    for (uint32_t i = 0; i < x->rq.n_candidates && i < CONNECTION_SEQUENCES_MAX; i++)
+        if (x->record->shared->group[i] != CONNECTION_NO_GROUP)
+            return true;
+    return false;
+}
+
+/* That run at a time. */
+static uint32_t sequences_at_once(const struct request *rq)
+{
+    uint32_t n = rq->beam.width ? rq->beam.width * rq->n_prompts : rq->n_candidates;
+
+    return n < CONNECTION_SEQUENCES_MAX ? n : CONNECTION_SEQUENCES_MAX;
+}
+
+/* False: it has to wait for its turn. */
+static bool take_turn(struct exchange *x)
+{
+    struct turn *t = &x->turn;
+
+    t->gate = &x->thread->gate;
+    t->owner = x;
+    t->waiter.key = x->key;
+    t->waiter.priority = x->rq.priority;
+    t->waiter.n_sequences = sequences_at_once(&x->rq);
+    t->waiter.prompt_tokens = request_prompt_tokens(&x->rq);
+    if (!has_gone(x))
+        return admission_wait(admission_of(x), t, clock_mono_ns());
+    admission_go_on(admission_of(x), t);
+    return true;
+}
+
+static void submit_choice(struct exchange *x, uint32_t i)
+{
+    struct choice *c = &x->rq.choices[i];
+
+    c->seq.id = x->first_sequence_id + i;
+    c->seq.on_progress = on_progress;
+    c->seq.owner = c;
+    if (has_sequences(x))
+        upstream_adopt(x->thread->upstream, &c->seq, x->record->shared->group[i]);
+    else
+        upstream_submit(x->thread->upstream, &c->seq);
+    if (c->seq.state == SEQUENCE_SUBMITTED)
+        record_group(x->record, i, c->seq.group);
+}
+
+/* A request may have more sequences than are good for others to wait behind: they run some at a time. */
+static void submit_more(struct exchange *x)
+{
+    while (x->n_submitted < x->rq.n_candidates &&
+           x->n_submitted - x->rq.n_ended < CONNECTION_SEQUENCES_MAX)
+        submit_choice(x, x->n_submitted++);
+}
+
+static void search_beams(struct exchange *x)
+{
+    x->beams = beam_run_new(&x->rq, x->thread->upstream, on_beams, x);
+    beam_run_start(x->beams);
 }
 
 static void submit_all(struct exchange *x)
 {
-    struct upstream *u = x->thread->upstream;
-    struct request *rq = &x->rq;
-    bool is_known = has_sequences(x);
-    uint64_t first =
-        is_known ? x->record->shared->first_sequence_id : upstream_draw_ids(u, rq->n_choices);
-
-    record_waiting(x->record, rq, first);
-    count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_choices; i++) {
-        struct choice *c = &rq->choices[i];
-        c->seq.id = first + i;
-        c->seq.on_progress = on_progress;
-        c->seq.owner = c;
-        if (is_known)
-            upstream_adopt(u, &c->seq, x->record->shared->group[i]);
-        else
-            upstream_submit(u, &c->seq);
-        if (c->seq.state == SEQUENCE_SUBMITTED)
-            record_group(x->record, i, c->seq.group);
-    }
+    if (x->rq.beam.width)
+        search_beams(x);
+    else
+        submit_more(x);
     fault_point("gateway.submit");
     thread_arm_tick(x->thread);
+}
+
+void exchange_go(struct exchange *x)
+{
+    x->went_ns = clock_mono_ns();
+    if (x->turn.since_ns)
+        hist_observe(stats_of(x), HIST_request_turn_seconds,
+                     (double)(x->went_ns - x->turn.since_ns) / 1e9);
+    record_went(x->record, &x->went_ns);
+    if (!http_is_ended(x->http))
+        submit_all(x);
 }
 
 static void answer_without_generation(struct exchange *x)
 {
     struct request *rq = &x->rq;
 
-    for (uint32_t i = 0; i < rq->n_choices; i++)
+    for (uint32_t i = 0; i < rq->n_candidates; i++)
         rq->choices[i].end = CHOICE_LENGTH;
-    rq->n_ended = rq->n_choices;
+    rq->n_ended = rq->n_candidates;
     record_waiting(x->record, rq, 0);
     pump(x);
 }
@@ -521,14 +783,16 @@ void exchange_run(struct exchange *x)
         x->n_old_comments = x->record->shared->n_keep_alives;
         record_old_fault(x->record, &x->old_fault, &x->old_fault_at);
     }
-    if (rq->needs_no_generation) {
+    if (rq->needs_no_generation && !rq->want_prompt_logprobs) {
         answer_without_generation(x);
         return;
     }
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
         x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
-    submit_all(x);
+    prepare_sequences(x);
+    if (take_turn(x))
+        exchange_go(x);
 }
 
 void exchange_resume(struct exchange *x)
@@ -549,14 +813,16 @@ static void unlink_exchange(struct exchange *x)
 
 void exchange_end(struct exchange *x, enum http_outcome outcome)
 {
-    for (uint32_t i = 0; i < x->rq.n_choices; i++)
+    beam_run_free(x->beams);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
         account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
     else
         account(x, STAT_requests_cancelled, http_outcome_name(outcome));
+    admission_leave(admission_of(x), &x->turn);
     if (x->has_permit)
-        admission_give(&x->thread->service->admission);
+        admission_give(admission_of(x));
     loop_timer_free(x->deadline);
     loop_timer_free(x->keep_alive);
     thread_arm_tick(x->thread);

@@ -9,6 +9,7 @@ bool fault_set(struct fault *f, enum fault_kind kind, const char *param, const c
     va_list ap;
 
     f->kind = kind;
+    f->retry_after_s = FAULT_RETRY_AFTER_S;
     snprintf(f->param, sizeof f->param, "%s", param ? param : "");
     va_start(ap, fmt);
     vsnprintf(f->text, sizeof f->text, fmt, ap);

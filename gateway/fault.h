@@ -6,6 +6,7 @@
 #define LLMD_GATEWAY_FAULT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum fault_kind {
     FAULT_NONE,
@@ -29,6 +30,7 @@ struct fault {
     enum fault_kind kind;
     char param[FAULT_PARAM_BYTES]; /* the parameter in question, or "" */
     char text[FAULT_TEXT_BYTES];
+    uint32_t retry_after_s; /* OVERLOADED, UNAVAILABLE: when it is worth asking again */
 };
 
 /* Always false: return fault_set(f, ...).  param may be NULL. */

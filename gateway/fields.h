@@ -42,6 +42,19 @@ struct field {
     int64_t min, max; /* FIELD_INT */
 };
 
+/* A table by name, for who describes what a route takes (openapi.h): in the table's file,
+ *     FIELD_TABLE(chat_fields, "", own_fields);
+ * in dialect.h its declaration, in routes.c its route.  `inside`: where in the body its members are, "" for the body
+ * itself, "parameters", "instances[].parameters". */
+struct field_table {
+    const char *inside;
+    const struct field *rows;
+    size_t n;
+};
+
+#define FIELD_TABLE(name, where, table)                                                            \
+    const struct field_table name = { where, table, sizeof(table) / sizeof *(table) }
+
 /* What was read.  s and json are borrowed from the JSON value. */
 struct field_value {
     bool is_set;

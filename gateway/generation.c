@@ -22,6 +22,7 @@ void choice_fini(struct choice *c)
 {
     sequence_fini(&c->seq);
     buf_fini(&c->text);
+    buf_fini(&c->marked);
     free(c->token_text);
     c->token_text = NULL;
 }
@@ -53,15 +54,44 @@ static enum choice_end end_of_token(const struct choice *c, uint32_t i)
     }
 }
 
+/* Special tokens leave no text, but for those that the request wants to see. */
+static void push_token(struct choice *c, int32_t token)
+{
+    unsigned flags = c->detok.flags;
+
+    for (uint32_t k = 0; k < c->rq->n_shown_tokens; k++)
+        if (c->rq->shown_tokens[k] == token)
+            c->detok.flags &= ~(unsigned)DETOKENIZER_SKIP_SPECIAL;
+    detokenizer_push(&c->detok, token, &c->text);
+    c->detok.flags = flags;
+}
+
 /* The token that ends a choice leaves no text, unless the client asked for it. */
 static void add_text(struct choice *c, uint32_t i, enum choice_end end)
 {
     bool is_mark = end == CHOICE_EOS || end == CHOICE_STOP_TOKEN;
 
     if (!is_mark || c->rq->keeps_stop)
-        detokenizer_push(&c->detok, c->seq.tokens[i], &c->text);
+        push_token(c, c->seq.tokens[i]);
     if (end != CHOICE_RUNNING)
         detokenizer_flush(&c->detok, &c->text);
+}
+
+/* TGI looks for stop strings where special tokens can be seen: "<|im_end|>" is one that clients send. */
+static void add_marked(struct choice *c, uint32_t i, size_t n_before)
+{
+    const struct tokenizer *t = c->rq->service->tokenizer;
+    size_t n = 0;
+    const char *mark;
+
+    if (c->rq->stop_rule != STOP_AT_END || c->rq->stops.n == 0)
+        return;
+    if (c->text.n > n_before)
+        buf_add(&c->marked, c->text.data + n_before, c->text.n - n_before);
+    if (!tokenizer_is_special(t, c->seq.tokens[i]))
+        return;
+    mark = tokenizer_token_str(t, c->seq.tokens[i], &n);
+    buf_add(&c->marked, mark, n);
 }
 
 /* A stop string is complete; text past it, and for OpenAI the string itself, is not part of the answer. */
@@ -70,10 +100,13 @@ static bool meets_stop_string(struct choice *c, size_t n_before)
     const struct request *rq = c->rq;
     struct stop_hit hit;
 
-    if (rq->stops.n == 0 || c->text.n == 0 || c->n_done < rq->min_tokens)
+    if (rq->stops.n == 0 || c->n_done < rq->min_tokens)
         return false;
     if (rq->stop_rule == STOP_AT_END)
-        return stop_ends(&rq->stops, c->text.data, c->text.n, &c->stop_which);
+        return stop_ends(&rq->stops, c->marked.data ? c->marked.data : "", c->marked.n,
+                         &c->stop_which);
+    if (c->text.n == 0)
+        return false;
     if (!stop_find(&rq->stops, c->text.data, c->text.n, n_before, &hit))
         return false;
     c->stop_which = hit.which;
@@ -89,6 +122,7 @@ static void take_token(struct choice *c)
 
     reserve(c, c->n_done);
     add_text(c, i, end);
+    add_marked(c, i, n_before);
     if (c->rq->stop_rule == STOP_AT_END) { /* TGI: length, then EOS, then stop strings */
         if (c->n_done >= c->seq.submit.max_tokens && end != CHOICE_RUNNING)
             end = CHOICE_LENGTH;
@@ -113,7 +147,10 @@ static void take_bare_end(struct choice *c)
     else if (c->seq.finish == LLMD__FINISH__FINISH_CANCELLED)
         c->end = CHOICE_ABORTED;
     else
-        c->end = c->seq.finish == LLMD__FINISH__FINISH_EOS ? CHOICE_EOS : CHOICE_LENGTH;
+        c->end = c->seq.finish == LLMD__FINISH__FINISH_EOS ||
+                         c->seq.finish == LLMD__FINISH__FINISH_EMBEDDED
+                     ? CHOICE_EOS
+                     : CHOICE_LENGTH;
     detokenizer_flush(&c->detok, &c->text);
 }
 
@@ -125,12 +162,22 @@ void choice_take(struct choice *c)
         take_bare_end(c);
 }
 
-void choice_abort(struct choice *c)
+static void end_here(struct choice *c, enum choice_end end)
 {
     if (c->end != CHOICE_RUNNING)
         return;
     detokenizer_flush(&c->detok, &c->text);
-    c->end = CHOICE_ABORTED;
+    c->end = end;
+}
+
+void choice_abort(struct choice *c)
+{
+    end_here(c, CHOICE_ABORTED);
+}
+
+void choice_cut(struct choice *c)
+{
+    end_here(c, CHOICE_TIME);
 }
 
 const char *choice_delta(const struct choice *c, uint32_t i, size_t *n)

@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "gateway/pages.h"
+#include "gateway/service.h"
 
 enum stat_owner metrics_stat_owner(enum stat_id s)
 {
@@ -220,11 +221,123 @@ void metrics_own(struct buf *out, const struct board *b)
     put_restarts(out, b);
 }
 
+const struct stats *metrics_of_gateway(const struct service *s)
+{
+    return &board_slot(&s->board, BOARD_SLOT_GATEWAY)->stats;
+}
+
+const struct stats *metrics_of_group(const struct service *s, uint32_t group)
+{
+    return &board_slot(&s->board, board_rank_slot(&s->board, group, 0))->stats;
+}
+
+/* ---- the service ---- */
+
+static void put_groups(struct buf *out, const struct service *s, const char *name, const char *help,
+                       double (*value)(const struct service *s, uint32_t group))
+{
+    metrics_family(out, "llmd_", name, "", "gauge", help);
+    for (uint32_t g = 0; g < s->n_groups; g++)
+        buf_printf(out, "llmd_%s{group=\"%u\"} %.9g\n", name, g, value(s, g));
+}
+
+static double group_is_up(const struct service *s, uint32_t group)
+{
+    return atomic_load(&s->group_up[group]) && atomic_load(&s->group_hello[group]);
+}
+
+static double group_kv_pages(const struct service *s, uint32_t group)
+{
+    return atomic_load(&s->group_kv_pages[group]);
+}
+
+static double group_kv_usage(const struct service *s, uint32_t group)
+{
+    uint32_t pages = atomic_load(&s->group_kv_pages[group]);
+
+    return pages ? (double)stat_get(metrics_of_group(s, group), STAT_kv_pages_leased) / pages : 0;
+}
+
+void metrics_service(struct buf *out, const struct service *s)
+{
+    metrics_family(out, "llmd_", "build_info", "", "gauge", "1; what is served, and by what.");
+    buf_add_str(out, "llmd_build_info{version=\"" LLMD_VERSION "\",");
+    metrics_label(out, "model", s->model_name);
+    buf_add_str(out, "} 1\n");
+    metrics_family(out, "llmd_", "draining", "", "gauge",
+                   "1 while the server finishes what runs and takes nothing new.");
+    buf_printf(out, "llmd_draining %d\n", service_is_draining(s));
+    put_groups(out, s, "group_up", "1 while the group takes work.", group_is_up);
+    put_groups(out, s, "kv_pages", "KV pages that the group may lease.", group_kv_pages);
+    put_groups(out, s, "kv_usage_ratio", "Share of them that its sequences use.", group_kv_usage);
+}
+
+/* ---- by API key ---- */
+
+static uint64_t key_requests(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_requests, memory_order_relaxed);
+}
+
+static uint64_t key_limited(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_limited, memory_order_relaxed);
+}
+
+static uint64_t key_prompt_tokens(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_prompt_tokens, memory_order_relaxed);
+}
+
+static uint64_t key_generated_tokens(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->records[key].n_generated_tokens, memory_order_relaxed);
+}
+
+static uint64_t key_active(const struct key_table *t, uint32_t key)
+{
+    return atomic_load_explicit(&t->n_requests[key], memory_order_relaxed);
+}
+
+/* Of the keys in force; the samples of one that was removed end. */
+void metrics_keys(struct buf *out, struct key_table *t)
+{
+    static const struct {
+        const char *name, *suffix, *help;
+        uint64_t (*value)(const struct key_table *t, uint32_t key);
+    } families[] = {
+        { "key_requests", "_total", "Generation requests admitted, by API key.", key_requests },
+        { "key_requests_limited", "_total",
+          "Generation requests refused for one of their API key's limits.", key_limited },
+        { "key_prompt_tokens", "_total", "Prompt tokens, by API key.", key_prompt_tokens },
+        { "key_generated_tokens", "_total", "Generated tokens, by API key.", key_generated_tokens },
+        { "key_requests_active", "", "Generation requests holding a permit now, by API key.",
+          key_active },
+    };
+    char name[KEY_NAME_BYTES];
+
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
+        metrics_family(out, "llmd_", families[f].name, families[f].suffix,
+                       *families[f].suffix ? "counter" : "gauge", families[f].help);
+        for (uint32_t key = KEY_SETTING; key < KEYS_MAX; key++) {
+            if (!key_is_live(key_table_record(t, key)))
+                continue;
+            key_table_name(t, key, name);
+            buf_printf(out, "llmd_%s%s{", families[f].name, families[f].suffix);
+            metrics_label(out, "key", name);
+            buf_printf(out, "} %" PRIu64 "\n", families[f].value(t, key));
+        }
+    }
+}
+
 void page_metrics(struct service *s, const struct http_request *http, struct reply *r)
 {
     (void)http;
     reply_set(r, 200, "text/plain; version=0.0.4; charset=utf-8");
     metrics_own(&r->body, &s->board);
+    metrics_service(&r->body, s);
+    metrics_keys(&r->body, &s->admission.keys);
+    metrics_process(&r->body, s);
     metrics_vllm(&r->body, s);
     metrics_tgi(&r->body, s);
 }

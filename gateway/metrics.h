@@ -5,6 +5,7 @@
 #include "common/buf.h"
 #include "proto/board.h"
 
+struct key_table;
 struct service;
 
 /* A family: # HELP and # TYPE, once, before its samples. */
@@ -23,8 +24,18 @@ enum stat_owner metrics_hist_owner(enum hist_id h);
 
 /* llmd_*: everything on the board. */
 void metrics_own(struct buf *out, const struct board *b);
-/* vllm:* and tgi_*: those of their names that our numbers fill truthfully (metrics_compat.c). */
+/* llmd_key_*: what each API key has used. */
+void metrics_keys(struct buf *out, struct key_table *t);
+/* llmd_*: what the gateway knows besides. */
+void metrics_service(struct buf *out, const struct service *s);
+/* process_*: this gateway's memory and descriptors. */
+void metrics_process(struct buf *out, const struct service *s);
+/* vllm:* and tgi_*: those of their names that our numbers fill truthfully. */
 void metrics_vllm(struct buf *out, struct service *s);
 void metrics_tgi(struct buf *out, struct service *s);
+
+/* The numbers of this gateway, and of rank 0 of a group. */
+const struct stats *metrics_of_gateway(const struct service *s);
+const struct stats *metrics_of_group(const struct service *s, uint32_t group);
 
 #endif

@@ -1,10 +1,11 @@
-/* models.c - what is served here: /v1/models for OpenAI's clients, /info for TGI's. */
+/* models.c - what is served here: /v1/models for OpenAI's clients. */
 #include <inttypes.h>
+#include <string.h>
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "gateway/openai.h"
 #include "gateway/pages.h"
-#include "gateway/request.h"
 
 static void put_permission(struct json_writer *w, uint64_t now_s)
 {
@@ -37,10 +38,35 @@ static void put_permission(struct json_writer *w, uint64_t now_s)
     jw_object_end(w);
 }
 
+static void put_model(struct json_writer *w, const struct service *s)
+{
+    uint64_t now_s = clock_wall_ns() / NS_PER_S;
+
+    jw_object(w);
+    jw_key(w, "id");
+    jw_str(w, s->model_name);
+    jw_key(w, "object");
+    jw_str(w, "model");
+    jw_key(w, "created");
+    jw_uint(w, now_s);
+    jw_key(w, "owned_by");
+    jw_str(w, "vllm"); /* as its clients expect */
+    jw_key(w, "root");
+    jw_str(w, s->config.model);
+    jw_key(w, "parent");
+    jw_null(w);
+    jw_key(w, "max_model_len");
+    jw_uint(w, service_max_model_len(s));
+    jw_key(w, "permission");
+    jw_array(w);
+    put_permission(w, now_s);
+    jw_array_end(w);
+    jw_object_end(w);
+}
+
 void page_models(struct service *s, const struct http_request *http, struct reply *r)
 {
     struct json_writer w = { .out = &r->body };
-    uint64_t now_s = clock_wall_ns() / NS_PER_S;
 
     (void)http;
     reply_set(r, 200, REPLY_JSON);
@@ -49,63 +75,23 @@ void page_models(struct service *s, const struct http_request *http, struct repl
     jw_str(&w, "list");
     jw_key(&w, "data");
     jw_array(&w);
-    jw_object(&w);
-    jw_key(&w, "id");
-    jw_str(&w, s->model_name);
-    jw_key(&w, "object");
-    jw_str(&w, "model");
-    jw_key(&w, "created");
-    jw_uint(&w, now_s);
-    jw_key(&w, "owned_by");
-    jw_str(&w, "llmd");
-    jw_key(&w, "root");
-    jw_str(&w, s->config.model);
-    jw_key(&w, "parent");
-    jw_null(&w);
-    jw_key(&w, "max_model_len");
-    jw_uint(&w, service_max_model_len(s));
-    jw_key(&w, "permission");
-    jw_array(&w);
-    put_permission(&w, now_s);
-    jw_array_end(&w);
-    jw_object_end(&w);
+    put_model(&w, s);
     jw_array_end(&w);
     jw_object_end(&w);
 }
 
-static void put_number(struct json_writer *w, const char *key, uint64_t v)
+/* OpenAI's; vLLM has no such route. */
+void page_model(struct service *s, const struct http_request *http, struct reply *r)
 {
-    jw_key(w, key);
-    jw_uint(w, v);
-}
-
-static void put_string(struct json_writer *w, const char *key, const char *v)
-{
-    jw_key(w, key);
-    jw_str(w, v);
-}
-
-void page_info(struct service *s, const struct http_request *http, struct reply *r)
-{
+    const char *name = http_request_path(http) + strlen(PAGE_MODEL);
     struct json_writer w = { .out = &r->body };
-    uint32_t len = service_max_model_len(s);
+    struct fault f;
 
-    (void)http;
-    reply_set(r, 200, REPLY_JSON);
-    jw_object(&w);
-    put_string(&w, "model_id", s->config.model);
-    put_string(&w, "model_sha", NULL);
-    put_string(&w, "model_pipeline_tag", NULL);
-    put_number(&w, "max_concurrent_requests", atomic_load(&s->admission.permits_max));
-    put_number(&w, "max_best_of", SERVICE_BEST_OF_MAX);
-    put_number(&w, "max_stop_sequences", SERVICE_STOPS_MAX);
-    put_number(&w, "max_input_tokens", len - 1);
-    put_number(&w, "max_total_tokens", len);
-    put_number(&w, "validation_workers", s->n_threads);
-    put_number(&w, "max_client_batch_size", 1);
-    put_string(&w, "router", "llm-gateway");
-    put_string(&w, "version", LLMD_VERSION);
-    put_string(&w, "sha", NULL);
-    put_string(&w, "docker_label", NULL);
-    jw_object_end(&w);
+    if (strcmp(name, s->model_name) == 0) {
+        reply_set(r, 200, REPLY_JSON);
+        put_model(&w, s);
+        return;
+    }
+    fault_set(&f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", name);
+    openai_fault(&f, r);
 }

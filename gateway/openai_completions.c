@@ -19,74 +19,25 @@ struct completion_own {
 #define FIELD_OWNER struct completion_own
 static const struct field own_fields[] = { COMPLETION_OWN(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_completion_fields, "", own_fields);
 
-/* ---- the prompt: text, ids, or a list of either ---- */
+/* ---- the prompt ---- */
 
-static bool bad_prompt(struct fault *f)
+/* The text of a prompt given as ids, which the echo begins with. */
+static void spell_prompts(struct request *rq)
 {
-    return fault_set(f, FAULT_SCHEMA, "body.prompt",
-                     "1 validation error:\n  {'type': 'value_error', 'loc': ('body', 'prompt'), "
-                     "'msg': 'Input should be a string, a list of strings, a list of token ids or "
-                     "a list of lists of token ids'}");
-}
-
-static bool no_prompt(struct fault *f)
-{
-    return fault_set(f, FAULT_INVALID, "prompt",
-                     "Either prompt or prompt_embeds must be provided and non-empty.");
-}
-
-static bool set_ids(struct request *rq, size_t i, const json_t *list, struct fault *f)
-{
-    size_t n = json_array_size(list);
-    struct prompt *p = &rq->prompts[i];
     struct buf text = { 0 };
 
-    p->ids = arena_alloc(&rq->arena, n * sizeof *p->ids);
-    for (size_t k = 0; k < n; k++) {
-        const json_t *v = json_array_get(list, k);
-        if (!json_is_integer(v))
-            return bad_prompt(f);
-        if (json_integer_value(v) < 0 || json_integer_value(v) >= rq->service->model.vocab_size)
-            return fault_set(f, FAULT_INVALID, "prompt", "Token id %lld is out of vocabulary",
-                             (long long)json_integer_value(v));
-        p->ids[k] = (int32_t)json_integer_value(v);
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        struct prompt *p = &rq->prompts[i];
+        if (p->text)
+            continue;
+        buf_clear(&text);
+        detokenize(rq->service->tokenizer, p->ids, p->n_ids, DETOKENIZER_SKIP_SPECIAL, &text);
+        p->text = arena_strndup(&rq->arena, text.data ? text.data : "", text.n);
+        p->text_bytes = text.n;
     }
-    p->n_ids = (uint32_t)n;
-    detokenize(rq->service->tokenizer, p->ids, n, DETOKENIZER_SKIP_SPECIAL, &text);
-    p->text = arena_strndup(&rq->arena, text.data ? text.data : "", text.n);
-    p->text_bytes = text.n;
     buf_fini(&text);
-    return n > 0 || no_prompt(f);
-}
-
-static bool set_prompt(struct request *rq, size_t i, const json_t *v, unsigned flags,
-                       struct fault *f)
-{
-    if (json_is_array(v))
-        return set_ids(rq, i, v, f);
-    if (!json_is_string(v))
-        return bad_prompt(f);
-    if (json_string_length(v) == 0)
-        return no_prompt(f);
-    if (!openai_tokenize(rq, i, json_string_value(v), json_string_length(v), flags, f))
-        return false;
-    return rq->prompts[i].n_ids > 0 || no_prompt(f);
-}
-
-static bool set_prompts(struct request *rq, const json_t *v, unsigned flags, struct fault *f)
-{
-    bool is_list = json_is_array(v) && !json_is_integer(json_array_get(v, 0));
-    size_t n = is_list ? json_array_size(v) : 1;
-
-    if (!v || n == 0 || (json_is_array(v) && json_array_size(v) == 0))
-        return no_prompt(f);
-    if (!request_set_prompts(rq, n, f))
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!set_prompt(rq, i, is_list ? json_array_get(v, i) : v, flags, f))
-            return false;
-    return true;
 }
 
 /* ---- parse ---- */
@@ -99,10 +50,17 @@ static bool apply_own(struct request *rq, const struct completion_own *own, stru
         return true;
     if (own->logprobs.i < 0)
         return fault_set(f, FAULT_INVALID, "logprobs", "`logprobs` must be a positive value.");
-    if (openai_extra(rq)->echo)
+    if (!openai_apply_logprobs(rq, own->logprobs.i, f))
+        return false;
+    if (!openai_extra(rq)->echo)
+        return true;
+    if (rq->beam.width)
         return fault_set(f, FAULT_UNSUPPORTED, "logprobs",
-                         "logprobs together with echo are not supported by this server");
-    return openai_apply_logprobs(rq, own->logprobs.i, f);
+                         "logprobs of an echoed prompt are not supported with beam search");
+    if (!rq->want_prompt_logprobs)
+        rq->prompt_top_logprobs = (uint32_t)own->logprobs.i;
+    rq->want_prompt_logprobs = true;
+    return true;
 }
 
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
@@ -116,8 +74,10 @@ static bool fill(struct request *rq, const struct http_request *http, const json
     if (!openai_read_own(root, own_fields, sizeof own_fields / sizeof *own_fields, &own, sizeof own,
                          f) ||
         !openai_apply(rq, http, p, f) || !apply_own(rq, &own, f) ||
-        !set_prompts(rq, own.prompt.json, flags, f))
+        !openai_set_prompts(rq, "prompt", own.prompt.json, flags, f))
         return false;
+    if (openai_extra(rq)->echo)
+        spell_prompts(rq);
     if (max_tokens == 0 && openai_extra(rq)->echo) {
         rq->needs_no_generation = true;
         max_tokens = 1;
@@ -153,81 +113,131 @@ static uint64_t count_chars(const struct buf *text)
     return count;
 }
 
-/* Where the name of token i begins, in characters of all names: lists are written in order, so the sum
- * is carried on from token to token. */
-static uint64_t *text_offset(const struct choice *c, uint32_t i)
+/* Where the name of the next token begins, in characters of all names: lists are written in order, so the
+ * sum is carried on from token to token. */
+static uint64_t *text_offset(const struct choice *c, bool is_first)
 {
     struct openai_extra *extra = openai_extra(c->rq);
 
     if (!extra->name_chars)
         extra->name_chars =
             arena_alloc(&c->rq->arena, c->rq->n_choices * sizeof *extra->name_chars);
-    if (i == 0)
+    if (is_first)
         extra->name_chars[c->index] = 0;
     return &extra->name_chars[c->index];
 }
 
-/* The sampled token first, then the likeliest that are not it. */
-static void put_top(struct json_writer *w, const struct choice *c, uint32_t i)
+/* A token of the prompt, or behind it, as the lists show it. */
+struct shown_token {
+    int32_t id;
+    const struct token_logprob *logprob; /* NULL: nothing is known */
+    const struct token_top *top;
+};
+
+/* Token i of prompt and answer together. */
+static struct shown_token token_at(const struct choice *c, uint32_t i)
 {
-    const struct token_top *top = sequence_top(&c->seq, i);
+    const struct sequence *s = &c->seq;
+    uint32_t n_prompt = c->prompt->n_ids, k = i - n_prompt;
+
+    if (i >= n_prompt)
+        return (struct shown_token){ s->tokens[k], &s->logprobs[k], sequence_top(s, k) };
+    if (i >= s->n_prompt_logprobs || s->prompt_logprobs[i].rank == 0)
+        return (struct shown_token){ .id = c->prompt->ids[i] };
+    return (struct shown_token){ c->prompt->ids[i], &s->prompt_logprobs[i],
+                                 sequence_prompt_top(s, i) };
+}
+
+/* The token itself first, then the likeliest that are not it: one more than were asked for. */
+static void put_top(struct json_writer *w, const struct choice *c, const struct shown_token *t)
+{
+    uint32_t left = openai_extra(c->rq)->top_logprobs;
     struct buf name = { 0 };
 
+    if (!t->logprob) {
+        jw_null(w);
+        return;
+    }
     jw_object(w);
-    openai_token_name(c->rq, c->seq.tokens[i], &name);
+    openai_token_name(c->rq, t->id, &name);
     jw_key(w, name.data ? name.data : "");
-    jw_float(w, openai_clamp(c->seq.logprobs[i].logprob));
-    for (uint32_t k = 0; k < c->seq.logprobs[i].n_top; k++) {
-        if (top[k].token == c->seq.tokens[i])
+    jw_float(w, openai_clamp(t->logprob->logprob));
+    for (uint32_t k = 0; k < t->logprob->n_top && left > 0; k++) {
+        if (t->top[k].token == t->id)
             continue;
-        openai_token_name(c->rq, top[k].token, &name);
+        openai_token_name(c->rq, t->top[k].token, &name);
         jw_key(w, name.data ? name.data : "");
-        jw_float(w, openai_clamp(top[k].logprob));
+        jw_float(w, openai_clamp(t->top[k].logprob));
+        left--;
     }
     jw_object_end(w);
     buf_fini(&name);
 }
 
-/* Of tokens [from, to). */
-static void put_logprobs(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to)
+static void put_name(struct json_writer *w, const struct choice *c, int32_t id)
 {
     struct buf name = { 0 };
-    uint64_t *offset;
+
+    openai_token_name(c->rq, id, &name);
+    jw_strn(w, name.data ? name.data : "", name.n);
+    buf_fini(&name);
+}
+
+static void put_offsets(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to,
+                        bool is_first)
+{
+    uint64_t *offset = text_offset(c, is_first);
+    struct buf name = { 0 };
+
+    jw_key(w, "text_offset");
+    jw_array(w);
+    for (uint32_t i = from; i < to; i++) {
+        jw_uint(w, *offset);
+        openai_token_name(c->rq, token_at(c, i).id, &name);
+        *offset += count_chars(&name);
+    }
+    jw_array_end(w);
+    buf_fini(&name);
+}
+
+/* Of the answer's tokens [from, to), behind all of the prompt's with `with_prompt`. */
+static void put_logprobs(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to,
+                         bool with_prompt)
+{
+    bool is_first = from == 0;
 
     jw_key(w, "logprobs");
     if (!openai_extra(c->rq)->want_logprobs) {
         jw_null(w);
         return;
     }
-    offset = text_offset(c, from);
+    from = with_prompt ? 0 : c->prompt->n_ids + from;
+    to += c->prompt->n_ids;
     jw_object(w);
-    jw_key(w, "text_offset");
-    jw_array(w);
-    for (uint32_t i = from; i < to; i++) {
-        jw_uint(w, *offset);
-        openai_token_name(c->rq, c->seq.tokens[i], &name);
-        *offset += count_chars(&name);
-    }
-    jw_array_end(w);
+    put_offsets(w, c, from, to, is_first);
     jw_key(w, "token_logprobs");
     jw_array(w);
-    for (uint32_t i = from; i < to; i++)
-        jw_float(w, openai_clamp(c->seq.logprobs[i].logprob));
+    for (uint32_t i = from; i < to; i++) {
+        const struct token_logprob *logprob = token_at(c, i).logprob;
+        if (logprob)
+            jw_float(w, openai_clamp(logprob->logprob));
+        else
+            jw_null(w);
+    }
     jw_array_end(w);
     jw_key(w, "tokens");
     jw_array(w);
-    for (uint32_t i = from; i < to; i++) {
-        openai_token_name(c->rq, c->seq.tokens[i], &name);
-        jw_strn(w, name.data ? name.data : "", name.n);
-    }
+    for (uint32_t i = from; i < to; i++)
+        put_name(w, c, token_at(c, i).id);
     jw_array_end(w);
     jw_key(w, "top_logprobs");
     jw_array(w);
-    for (uint32_t i = from; i < to; i++)
-        put_top(w, c, i);
+    for (uint32_t i = from; i < to; i++) {
+        struct shown_token t = token_at(c, i);
+        put_top(w, c, &t);
+    }
     jw_array_end(w);
     jw_object_end(w);
-    buf_fini(&name);
 }
 
 /* ---- answers ---- */
@@ -253,7 +263,7 @@ static void put_choice(struct json_writer *w, const struct choice *c)
     jw_key(w, "index");
     jw_uint(w, c->index);
     put_text(w, c, c->text.data ? c->text.data : "", c->text.n, extra->echo);
-    put_logprobs(w, c, 0, c->n_done);
+    put_logprobs(w, c, 0, c->n_done, extra->echo);
     jw_key(w, "finish_reason");
     openai_put_finish(w, c);
     jw_key(w, "stop_reason");
@@ -263,8 +273,7 @@ static void put_choice(struct json_writer *w, const struct choice *c)
         openai_put_ids(w, c->seq.tokens, c->n_done);
     else
         jw_null(w);
-    jw_key(w, "prompt_logprobs");
-    jw_null(w);
+    openai_put_prompt_logprobs(w, c);
     openai_put_prompt_ids(w, c->rq, c->prompt);
     jw_key(w, "routed_experts");
     jw_null(w);
@@ -299,7 +308,7 @@ static void completions_token(struct request *rq, struct choice *c, uint32_t i, 
     jw_key(&w, "index");
     jw_uint(&w, c->index);
     put_text(&w, c, delta, n, echoes);
-    put_logprobs(&w, c, i, is_bare ? i : i + 1);
+    put_logprobs(&w, c, i, is_bare ? i : i + 1, echoes);
     jw_key(&w, "finish_reason");
     if (is_end)
         openai_put_finish(&w, c);

@@ -30,14 +30,30 @@ void openai_put_head(struct json_writer *w, const struct request *rq, bool is_ch
     jw_str(w, rq->service->model_name);
 }
 
-void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_chunk)
+/* vLLM tells of the cache when it is told to, and found something there. */
+bool openai_tells_cached(const struct request *rq)
+{
+    return rq->cached_tokens > 0 && strcmp(rq->service->config.prompt_tokens_details, "on") == 0;
+}
+
+static void put_details(struct json_writer *w, const struct request *rq)
+{
+    jw_key(w, "prompt_tokens_details");
+    if (!openai_tells_cached(rq)) {
+        jw_null(w);
+        return;
+    }
+    jw_object(w);
+    jw_key(w, "cached_tokens");
+    jw_uint(w, rq->cached_tokens);
+    jw_object_end(w);
+}
+
+/* "usage" up to its counts. */
+static void usage_begin(struct json_writer *w, const struct request *rq, uint64_t n_new)
 {
     uint64_t n_prompt = request_prompt_tokens(rq);
-    uint64_t n_new = 0;
 
-    /* A chunk counts what has been shown: that is what it is a function of. */
-    for (uint32_t i = 0; i < rq->n_choices; i++)
-        n_new += is_chunk ? rq->choices[i].n_shown : rq->choices[i].n_done;
     jw_key(w, "usage");
     jw_object(w);
     jw_key(w, "prompt_tokens");
@@ -46,12 +62,35 @@ void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_c
     jw_uint(w, n_prompt + n_new);
     jw_key(w, "completion_tokens");
     jw_uint(w, n_new);
+}
+
+void openai_put_usage(struct json_writer *w, const struct request *rq, bool is_chunk)
+{
+    uint64_t n_new = 0;
+
+    /* A chunk counts what has been shown: that is what it is a function of.  Candidates that were not
+     * chosen do not count, as with vLLM. */
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        n_new += is_chunk ? request_choice(rq, i)->n_shown : request_choice(rq, i)->n_done;
+    usage_begin(w, rq, n_new);
     if (!is_chunk) {
-        jw_key(w, "prompt_tokens_details");
-        jw_null(w);
+        put_details(w, rq);
         jw_key(w, "completion_tokens_details");
         jw_null(w);
     }
+    jw_object_end(w);
+}
+
+/* A stream's last: what is null is left out. */
+static void put_final_usage(struct json_writer *w, const struct request *rq)
+{
+    uint64_t n_new = 0;
+
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        n_new += rq->choices[i].n_shown;
+    usage_begin(w, rq, n_new);
+    if (openai_tells_cached(rq))
+        put_details(w, rq);
     jw_object_end(w);
 }
 
@@ -67,6 +106,7 @@ void openai_put_finish(struct json_writer *w, const struct choice *c)
         jw_str(w, "stop");
         break;
     case CHOICE_LENGTH:
+    case CHOICE_TIME:
         jw_str(w, "length");
         break;
     case CHOICE_ABORTED:
@@ -76,7 +116,8 @@ void openai_put_finish(struct json_writer *w, const struct choice *c)
     }
 }
 
-/* The stop string, or the id of a stop token; null for the model's first EOS, and for all else. */
+/* The stop string, or the id of a stop token; null for the model's first EOS, unless it ends a beam, and for
+ * all else. */
 void openai_put_stop_reason(struct json_writer *w, const struct choice *c)
 {
     const struct request *rq = c->rq;
@@ -85,7 +126,8 @@ void openai_put_stop_reason(struct json_writer *w, const struct choice *c)
     if (c->end == CHOICE_STOP_STRING)
         jw_strn(w, rq->stops.strings[c->stop_which].s, rq->stops.strings[c->stop_which].n);
     else if (c->end == CHOICE_STOP_TOKEN ||
-             (c->end == CHOICE_EOS && last != tokenizer_eos_id(rq->service->tokenizer)))
+             (c->end == CHOICE_EOS &&
+              (rq->beam.width || last != tokenizer_eos_id(rq->service->tokenizer))))
         jw_int(w, last);
     else
         jw_null(w);
@@ -99,20 +141,67 @@ void openai_put_ids(struct json_writer *w, const int32_t *ids, size_t n)
     jw_array_end(w);
 }
 
-void openai_token_name(const struct request *rq, int32_t token, struct buf *out)
+static void add_token_text(const struct tokenizer *t, int32_t token, struct buf *out)
 {
-    const struct tokenizer *t = rq->service->tokenizer;
     const char *bytes;
     size_t n = 0;
 
-    buf_clear(out);
-    if (openai_extra(rq)->logprob_ids) {
-        buf_printf(out, "token_id:%d", token);
-        return;
-    }
     bytes = tokenizer_is_special(t, token) ? tokenizer_token_str(t, token, &n)
                                            : tokenizer_token_bytes(t, token, &n);
     buf_add(out, bytes ? bytes : "", n);
+}
+
+void openai_token_name(const struct request *rq, int32_t token, struct buf *out)
+{
+    buf_clear(out);
+    if (openai_extra(rq)->logprob_ids)
+        buf_printf(out, "token_id:%d", token);
+    else
+        add_token_text(rq->service->tokenizer, token, out);
+}
+
+static void put_prompt_token(struct json_writer *w, const struct choice *c, int32_t token,
+                             float logprob, uint32_t rank)
+{
+    char key[16];
+    struct buf text = { 0 };
+
+    add_token_text(c->rq->service->tokenizer, token, &text);
+    snprintf(key, sizeof key, "%d", token);
+    jw_key(w, key);
+    jw_object(w);
+    jw_key(w, "logprob");
+    jw_float(w, openai_clamp(logprob));
+    jw_key(w, "rank");
+    jw_uint(w, rank);
+    jw_key(w, "decoded_token");
+    jw_strn(w, text.data ? text.data : "", text.n);
+    jw_object_end(w);
+    buf_fini(&text);
+}
+
+void openai_put_prompt_logprobs(struct json_writer *w, const struct choice *c)
+{
+    const struct sequence *s = &c->seq;
+
+    jw_key(w, "prompt_logprobs");
+    if (!c->rq->want_prompt_logprobs || s->n_prompt_logprobs == 0) {
+        jw_null(w);
+        return;
+    }
+    jw_array(w);
+    jw_null(w); /* nothing predicts the first */
+    for (uint32_t i = 1; i < s->n_prompt_logprobs; i++) {
+        const struct token_top *top = sequence_prompt_top(s, i);
+        int32_t token = c->prompt->ids[i];
+        jw_object(w);
+        put_prompt_token(w, c, token, s->prompt_logprobs[i].logprob, s->prompt_logprobs[i].rank);
+        for (uint32_t k = 0; k < s->prompt_logprobs[i].n_top; k++)
+            if (top[k].token != token)
+                put_prompt_token(w, c, top[k].token, top[k].logprob, k + 1);
+        jw_object_end(w);
+    }
+    jw_array_end(w);
 }
 
 float openai_clamp(float logprob)
@@ -130,7 +219,7 @@ void openai_whole_begin(struct json_writer *w, struct request *rq, struct reply 
     jw_key(w, "choices");
     jw_array(w);
     for (uint32_t i = 0; i < rq->n_choices; i++)
-        put_choice(w, &rq->choices[i]);
+        put_choice(w, request_choice(rq, i));
     jw_array_end(w);
     jw_key(w, "service_tier");
     jw_null(w);
@@ -190,7 +279,7 @@ void openai_end(struct request *rq, struct buf *out)
         jw_key(&w, "choices");
         jw_array(&w);
         jw_array_end(&w);
-        openai_put_usage(&w, rq, true);
+        put_final_usage(&w, rq);
         jw_key(&w, "system_fingerprint");
         jw_str(&w, rq->service->fingerprint);
         openai_chunk_end(&w, out);
@@ -235,7 +324,7 @@ void openai_fault(const struct fault *f, struct reply *r)
 {
     reply_set(r, errors[f->kind].status, REPLY_JSON);
     if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
-        reply_header(r, "Retry-After", "%d", FAULT_RETRY_AFTER_S);
+        reply_header(r, "Retry-After", "%u", f->retry_after_s);
     openai_put_error(&r->body, f->text, errors[f->kind].type, f->param, errors[f->kind].status,
                      false);
 }

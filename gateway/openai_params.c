@@ -1,6 +1,7 @@
 /* openai_params.c - the parameters that completions and chat share. */
 #include "gateway/openai.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,15 +9,31 @@
 #include <string.h>
 #include <strings.h>
 
+#include "common/hash.h"
 #include "common/json.h"
+#include "text/token_list.h"
 #include "text/tokenizer.h"
 
-enum { STOP_TOKENS_MAX = 128, LOGIT_BIAS_MAX = 1024, REQUEST_ID_BYTES_MAX = 128 };
+enum {
+    STOP_TOKENS_MAX = 128,
+    LOGIT_BIAS_MAX = 1024,
+    BAD_WORDS_MAX = 128, /* runs of ids, as vLLM counts them */
+    REQUEST_ID_BYTES_MAX = 128,
+};
 #define GREEDY_BELOW 1e-5
 
 #define FIELD_OWNER struct openai_params
 static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
 #undef FIELD_OWNER
+FIELD_TABLE(openai_common_fields, "", common_fields);
+
+bool openai_knows(const char *name)
+{
+    for (size_t i = 0; i < sizeof common_fields / sizeof *common_fields; i++)
+        if (strcmp(common_fields[i].name, name) == 0)
+            return true;
+    return false;
+}
 
 bool openai_takes(const char *content_type, struct fault *f)
 {
@@ -87,74 +104,47 @@ static bool is_text_format(const json_t *root, const json_t *v)
     return type && strcmp(type, "text") == 0;
 }
 
-static bool is_one(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_integer(v) && json_integer_value(v) == 1;
-}
-
-static bool is_no_beam(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_false(v) || (json_is_integer(v) && json_integer_value(v) == 0);
-}
-
-static bool is_none(const json_t *root, const json_t *v)
-{
-    (void)root;
-    return json_is_string(v) && strcmp(json_string_value(v), "none") == 0;
-}
-
-/* The best n of n are all of them. */
-static bool is_all(const json_t *root, const json_t *v)
-{
-    const json_t *n = json_object_get(root, "n");
-
-    return is_one(root, v) || (json_is_integer(v) && json_equal(n, v));
-}
-
-/* Tools that may not be called are no more than a part of the prompt. */
-static bool are_shown_only(const json_t *root, const json_t *v)
-{
-    return json_array_size(v) > 0 && is_none(root, json_object_get(root, "tool_choice"));
-}
-
 /* Known, and not done.  What `harmless` accepts asks for nothing. */
 static const struct {
     const char *name;
     bool (*harmless)(const json_t *root, const json_t *v);
 } unsupported[] = {
-    { "use_beam_search", is_no_beam },
     { "response_format", is_text_format },
     { "structured_outputs", is_empty },
     { "guided_json", NULL },
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "allowed_token_ids", NULL },
-    { "bad_words", is_empty },
-    { "prompt_logprobs", NULL },
     { "logprob_token_ids", is_empty },
     { "repetition_detection", NULL },
     { "thinking_token_budget", NULL },
-    { "stream_interval", is_one },
-    { "cache_salt", NULL },
     { "kv_transfer_params", NULL },
     { "ec_transfer_params", NULL },
     { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "best_of", is_all },
-    { "tools", are_shown_only },
-    { "tool_choice", is_none },
     { "functions", NULL },
     { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },
     { "media_io_kwargs", is_empty },
 };
 
+static bool check_format(const json_t *root, struct fault *f)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    if (type && strcmp(type, "json_schema") == 0 && !json_object_get(format, "json_schema"))
+        return fault_set(f, FAULT_INVALID, "response_format",
+                         "When response_format type is 'json_schema', the 'json_schema' field "
+                         "must be provided.");
+    return true;
+}
+
 static bool check_supported(const json_t *root, struct fault *f)
 {
+    if (!check_format(root, f))
+        return false;
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         const char *name = unsupported[i].name;
         const json_t *v = json_object_get(root, name);
@@ -165,9 +155,9 @@ static bool check_supported(const json_t *root, struct fault *f)
     return true;
 }
 
-bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
-                 struct openai_params *p, struct fault *f)
+bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f)
 {
+    char found[96];
     struct err e;
 
     *root = json_parse(body, n, &e);
@@ -176,14 +166,20 @@ bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
                          "1 validation error:\n  {'type': 'json_invalid', 'loc': ('body',), "
                          "'msg': 'JSON decode error', 'ctx': {'error': '%s'}}",
                          e.msg);
-    if (!json_is_object(*root)) {
-        char found[96];
-        field_describe(*root, found, sizeof found);
-        return fault_set(f, FAULT_SCHEMA, "body",
-                         "1 validation error:\n  {'type': 'model_attributes_type', 'loc': "
-                         "('body',), 'msg': 'Input should be an object', 'input': %s}",
-                         found);
-    }
+    if (json_is_object(*root))
+        return true;
+    field_describe(*root, found, sizeof found);
+    return fault_set(f, FAULT_SCHEMA, "body",
+                     "1 validation error:\n  {'type': 'model_attributes_type', 'loc': ('body',), "
+                     "'msg': 'Input should be an object', 'input': %s}",
+                     found);
+}
+
+bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
+                 struct openai_params *p, struct fault *f)
+{
+    if (!openai_parse(body, n, root, f))
+        return false;
     rq->is_stream = json_is_true(json_object_get(*root, "stream"));
     if (!openai_read_own(*root, common_fields, sizeof common_fields / sizeof *common_fields, p,
                          sizeof *p, f))
@@ -233,6 +229,88 @@ static bool check_ranges(const struct openai_params *p, struct fault *f)
            in_range(f, "frequency_penalty", &p->frequency_penalty, -2, 2);
 }
 
+/* Of best_of sequences the n likeliest: a parameter of vLLM up to 0.8 and of OpenAI's completions. */
+static bool apply_counts(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    rq->n = p->n.is_set ? (uint32_t)p->n.i : 1;
+    rq->best_of = p->best_of.is_set ? (uint32_t)p->best_of.i : rq->n;
+    rq->best_rule = BEST_BY_SUM;
+    if (rq->best_of < rq->n)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be greater than or equal to n, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    if (rq->best_of > rq->n && rq->is_stream)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be equal to n when streaming, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    return true;
+}
+
+/* The width is n; vLLM up to 0.6 had best_of for it. */
+static bool apply_beam_search(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    const json_t *early = p->early_stopping.json;
+    bool is_never = json_is_string(early) && strcmp(json_string_value(early), "never") == 0;
+
+    if (rq->is_stream)
+        return fault_set(f, FAULT_INVALID, "stream",
+                         "Streaming is not currently supported with beam search");
+    if (early && !json_is_boolean(early) && !is_never)
+        return fault_set(f, FAULT_INVALID, "early_stopping",
+                         "early_stopping must be True, False, or 'never'.");
+    rq->beam = (struct beam_options){
+        .width = rq->best_of,
+        .length_penalty = p->length_penalty.is_set ? p->length_penalty.d : 1,
+        .stops_early = json_is_true(early),
+    };
+    rq->best_of = rq->n;
+    if (2 * rq->beam.width > max)
+        return openai_invalid(f, "n", rq->beam.width,
+                              "Requested sample logprobs of %u, which is greater than max "
+                              "allowed: %u",
+                              2 * rq->beam.width, max);
+    return true;
+}
+
+static bool apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
+                                  struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    int64_t n = p->prompt_logprobs.i;
+
+    if (!p->prompt_logprobs.is_set)
+        return true;
+    if (rq->is_stream && (n > 0 || n == -1))
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` are not available when `stream=True`.");
+    if (n < -1)
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` must be a positive value or -1.");
+    if (n == -1) /* of the whole vocabulary */
+        n = rq->service->model.vocab_size;
+    if (n > max)
+        return openai_invalid(f, "prompt_logprobs", (double)n,
+                              "Requested prompt logprobs of %lld, which is greater than max "
+                              "allowed: %u",
+                              (long long)n, max);
+    rq->want_prompt_logprobs = true;
+    rq->prompt_top_logprobs = (uint32_t)n;
+    return true;
+}
+
+static bool check_greedy(const struct request *rq, struct fault *f)
+{
+    if (rq->n > 1)
+        return openai_invalid(f, "n", rq->n, "n must be 1 when using greedy sampling, got %u.",
+                              rq->n);
+    return rq->best_of == 1 ||
+           openai_invalid(f, "best_of", rq->best_of,
+                          "best_of must be 1 when using greedy sampling, got %u.", rq->best_of);
+}
+
 static bool apply_sampling(struct request *rq, const struct openai_params *p, struct fault *f)
 {
     const struct model_info *m = &rq->service->model;
@@ -240,20 +318,18 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
     double temperature = choose(&p->temperature, &m->temperature, 1);
     double top_k = choose(&p->top_k, &m->top_k, 0);
 
-    if (!check_ranges(p, f))
+    if (!check_ranges(p, f) || !apply_counts(rq, p, f))
         return false;
-    rq->n = p->n.is_set ? (uint32_t)p->n.i : 1;
     s->repetition_penalty = (float)choose(&p->repetition_penalty, &m->repetition_penalty, 1);
     s->presence_penalty = (float)p->presence_penalty.d;
     s->frequency_penalty = (float)p->frequency_penalty.d;
     if (p->seed.is_set && p->seed.i != -1)
         s->seed = (uint64_t)p->seed.i;
+    if (p->use_beam_search.b)
+        return apply_beam_search(rq, p, f);
     if (temperature < GREEDY_BELOW) {
         s->temperature = 0;
-        if (rq->n > 1)
-            return openai_invalid(f, "n", rq->n, "n must be 1 when using greedy sampling, got %u.",
-                                  rq->n);
-        return true;
+        return check_greedy(rq, f);
     }
     s->temperature = (float)(temperature < 0.01 ? 0.01 : temperature);
     s->top_p = (float)choose(&p->top_p, &m->top_p, 1);
@@ -301,6 +377,107 @@ static bool apply_logit_bias(struct request *rq, const json_t *bias, struct faul
     return true;
 }
 
+static bool apply_allowed_tokens(struct request *rq, const json_t *list, struct fault *f)
+{
+    size_t n = json_array_size(list);
+    int32_t *ids = arena_alloc(&rq->arena, n * sizeof *ids);
+
+    if (n == 0)
+        return fault_set(f, FAULT_INVALID, "allowed_token_ids",
+                         "allowed_token_ids is not None and empty!");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || !token_in_vocabulary(rq, json_integer_value(v)))
+            return fault_set(f, FAULT_INVALID, "allowed_token_ids",
+                             "allowed_token_ids contains out-of-vocab token id!");
+        ids[i] = (int32_t)json_integer_value(v);
+    }
+    rq->sampling.allowed_tokens = ids;
+    rq->sampling.n_allowed_tokens = n;
+    return true;
+}
+
+/* ---- bad words ---- */
+
+struct bad_words {
+    struct request *rq;
+    Llmd__BadWord *runs; /* [BAD_WORDS_MAX] */
+    Llmd__BadWord **list;
+    size_t n;
+};
+
+static bool encode_word(const struct bad_words *b, const char *word, bool with_space,
+                        struct token_list *ids, struct fault *f)
+{
+    struct buf text = { 0 };
+    struct err e;
+    bool ok;
+
+    buf_printf(&text, "%s%s", with_space ? " " : "", word);
+    ids->n = 0;
+    ok = tokenizer_encode(b->rq->service->tokenizer, text.data, text.n, 0, ids, &e) ||
+         fault_set(f, FAULT_INVALID, "bad_words", "tokenizer error %s", e.msg);
+    buf_fini(&text);
+    return ok;
+}
+
+static bool add_run(struct bad_words *b, const struct token_list *ids, struct fault *f)
+{
+    Llmd__BadWord *run = &b->runs[b->n];
+
+    if (b->n == BAD_WORDS_MAX)
+        return openai_invalid(f, "bad_words", (double)b->n + 1,
+                              "bad_words may make at most %d runs of tokens", BAD_WORDS_MAX);
+    llmd__bad_word__init(run);
+    run->n_tokens = ids->n;
+    run->tokens = arena_alloc(&b->rq->arena, ids->n * sizeof *run->tokens);
+    memcpy(run->tokens, ids->ids, ids->n * sizeof *run->tokens);
+    b->list[b->n++] = run;
+    return true;
+}
+
+/* A word is forbidden at the beginning of a text and behind a space: the second spelling counts when it
+ * is a word of its own, with another first token and of the same length. */
+static bool add_word(struct bad_words *b, const char *word, struct fault *f)
+{
+    struct token_list plain = { 0 }, spaced = { 0 };
+    bool ok;
+
+    word += strspn(word, " \t\n\v\f\r");
+    ok = encode_word(b, word, false, &plain, f) && encode_word(b, word, true, &spaced, f);
+    if (ok && plain.n > 0)
+        ok = add_run(b, &plain, f);
+    if (ok && plain.n > 0 && spaced.n == plain.n && spaced.ids[0] != plain.ids[0])
+        ok = add_run(b, &spaced, f);
+    token_list_fini(&plain);
+    token_list_fini(&spaced);
+    return ok;
+}
+
+static bool apply_bad_words(struct request *rq, const json_t *words, struct fault *f)
+{
+    struct bad_words b = { .rq = rq };
+
+    b.runs = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.runs);
+    b.list = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.list);
+    for (size_t i = 0; i < json_array_size(words); i++) {
+        const json_t *v = json_array_get(words, i);
+        if (!json_is_string(v))
+            return fault_set(f, FAULT_SCHEMA, "body.bad_words",
+                             "1 validation error:\n  {'type': 'string_type', 'loc': ('body', "
+                             "'bad_words', %zu), 'msg': 'Input should be a valid string'}",
+                             i);
+        if (json_string_length(v) == 0)
+            return fault_set(f, FAULT_INVALID, "bad_words",
+                             "bad_words cannot contain an empty string.");
+        if (!add_word(&b, json_string_value(v), f))
+            return false;
+    }
+    rq->sampling.bad_words = b.list;
+    rq->sampling.n_bad_words = b.n;
+    return true;
+}
+
 /* ---- stops ---- */
 
 static bool apply_stops(struct request *rq, const struct openai_params *p, struct fault *f)
@@ -337,15 +514,17 @@ static bool apply_stop_tokens(struct request *rq, const struct openai_params *p,
         return openai_invalid(f, "stop_token_ids", (double)n,
                               "stop_token_ids may have at most %d entries, got %zu.",
                               STOP_TOKENS_MAX, n);
+    rq->stop_tokens = ids;
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(p->stop_token_ids.json, i);
-        if (!json_is_integer(v) || !token_in_vocabulary(rq, json_integer_value(v)))
-            return fault_set(f, FAULT_INVALID, "stop_token_ids",
-                             "stop_token_ids must be token ids of the vocabulary");
-        ids[i] = (int32_t)json_integer_value(v);
+        if (!json_is_integer(v))
+            return fault_set(f, FAULT_SCHEMA, "body.stop_token_ids",
+                             "1 validation error:\n  {'type': 'int_type', 'loc': ('body', "
+                             "'stop_token_ids', %zu), 'msg': 'Input should be a valid integer'}",
+                             i);
+        if (token_in_vocabulary(rq, json_integer_value(v))) /* else it never comes */
+            ids[rq->n_stop_tokens++] = (int32_t)json_integer_value(v);
     }
-    rq->stop_tokens = ids;
-    rq->n_stop_tokens = (uint32_t)n;
     return true;
 }
 
@@ -362,6 +541,20 @@ static const char *clean_id(struct request *rq, const char *id)
         if (id[i] < 0x21 || id[i] > 0x7e)
             return NULL;
     return arena_strdup(&rq->arena, id);
+}
+
+/* The header's word counts more than the body's, unless it is no integer. */
+static void take_priority(struct request *rq, const char *header)
+{
+    char *end;
+    long v;
+
+    if (!header)
+        return;
+    errno = 0;
+    v = strtol(header, &end, 10);
+    if (errno == 0 && end != header && *end == '\0' && v >= INT32_MIN && v <= INT32_MAX)
+        rq->priority = (int32_t)v;
 }
 
 static bool apply_stream_options(struct request *rq, const struct openai_params *p, struct fault *f)
@@ -395,24 +588,40 @@ static bool check_model(struct request *rq, const struct openai_params *p, struc
     return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
 }
 
+bool openai_apply_identity(struct request *rq, const struct http_request *http,
+                           const struct openai_params *p, struct fault *f)
+{
+    rq->custom_id = clean_id(rq, p->request_id.s);
+    if (!rq->custom_id && http)
+        rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
+    rq->priority = (int32_t)p->priority.i;
+    take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    if (p->cache_salt.is_set && p->cache_salt.n == 0)
+        return fault_set(f, FAULT_INVALID, "cache_salt",
+                         "Parameter 'cache_salt' must be a non-empty string if provided.");
+    if (p->cache_salt.is_set)
+        rq->cache_salt = hash64(p->cache_salt.s, p->cache_salt.n, 0) | 1; /* never none */
+    return check_model(rq, p, f);
+}
+
 bool openai_apply(struct request *rq, const struct http_request *http,
                   const struct openai_params *p, struct fault *f)
 {
     struct openai_extra *extra = openai_extra(rq);
 
-    rq->custom_id = clean_id(rq, p->request_id.s);
-    if (!rq->custom_id && http)
-        rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
     rq->keeps_stop = p->include_stop_str_in_output.b;
     rq->ignore_eos = p->ignore_eos.b;
     rq->shows_special_tokens = p->skip_special_tokens.is_set && !p->skip_special_tokens.b;
-    rq->priority = (int32_t)p->priority.i;
     extra->echo = p->echo.b;
     extra->logprob_ids = p->return_tokens_as_token_ids.b;
     extra->token_ids = p->return_token_ids.b;
-    return check_model(rq, p, f) && apply_stream_options(rq, p, f) && apply_sampling(rq, p, f) &&
-           apply_stops(rq, p, f) && (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
-           (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f));
+    return openai_apply_identity(rq, http, p, f) && apply_stream_options(rq, p, f) &&
+           apply_sampling(rq, p, f) && apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
+           (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
+           (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
+           (!p->allowed_token_ids.is_set ||
+            apply_allowed_tokens(rq, p->allowed_token_ids.json, f)) &&
+           (json_array_size(p->bad_words.json) == 0 || apply_bad_words(rq, p->bad_words.json, f));
 }
 
 /* ---- lengths ---- */
@@ -442,20 +651,27 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
     return request_tokenize(rq, i, text, n, flags, f);
 }
 
-static bool apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
+bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
                              struct fault *f)
 {
     uint32_t keep = p->truncate_prompt_tokens.i < 0 ? room : (uint32_t)p->truncate_prompt_tokens.i;
 
-    if (p->truncation_side.is_set && strcmp(p->truncation_side.s, "left") != 0)
-        return fault_set(f, FAULT_UNSUPPORTED, "truncation_side",
-                         "truncation_side '%.20s' is not supported by this server",
-                         p->truncation_side.s);
+    bool keeps_first = p->truncation_side.is_set && strcmp(p->truncation_side.s, "right") == 0;
+
+    if (p->truncation_side.is_set && !keeps_first && strcmp(p->truncation_side.s, "left") != 0)
+        return fault_set(f, FAULT_SCHEMA, "body.truncation_side",
+                         "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', "
+                         "'truncation_side'), 'msg': \"Input should be 'left' or 'right'\"}");
+    if (!p->truncate_prompt_tokens.is_set)
+        return true;
     if (keep == 0 || keep > room)
         return openai_invalid(f, "truncate_prompt_tokens", keep,
                               "truncate_prompt_tokens must be in [1, %u], got %u.", room, keep);
-    for (uint32_t i = 0; i < rq->n_prompts; i++)
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        if (keeps_first && keep < rq->prompts[i].n_ids)
+            rq->prompts[i].n_ids = keep;
         request_truncate(rq, i, keep);
+    }
     return true;
 }
 
@@ -465,7 +681,7 @@ bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int
     uint32_t len = rq->max_model_len;
     uint32_t n_out = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 1;
 
-    if (p->truncate_prompt_tokens.is_set && !apply_truncation(rq, p, len - n_out, f))
+    if (!openai_apply_truncation(rq, p, len - n_out, f))
         return false;
     if (max_tokens == 0 || (max_tokens < 0 && p->max_tokens.is_set && p->max_tokens.i < 0))
         return openai_invalid(f, "max_tokens", p->max_tokens.d,

@@ -146,6 +146,53 @@ bool record_counts(struct record *r, uint8_t what)
     return true;
 }
 
+void record_admit(struct record *r, uint32_t key)
+{
+    if (!r)
+        return;
+    r->shared->key = key;
+    r->shared->counted |= CONNECTION_COUNTED_ADMITTED;
+}
+
+bool record_was_admitted(const struct record *r, uint32_t *key)
+{
+    if (!r || !r->is_resumed || !(r->shared->counted & CONNECTION_COUNTED_ADMITTED) ||
+        r->shared->key >= KEYS_MAX)
+        return false;
+    *key = r->shared->key;
+    return true;
+}
+
+void record_charged(struct record *r, uint64_t n_tokens)
+{
+    if (r)
+        r->shared->charged_tokens = (uint32_t)n_tokens;
+}
+
+uint64_t record_old_charged(const struct record *r)
+{
+    return r && r->is_resumed ? r->shared->charged_tokens : 0;
+}
+
+static void note_time(struct record *r, uint64_t *shared, uint64_t *ns)
+{
+    if (r->is_resumed && *shared)
+        *ns = *shared;
+    *shared = *ns;
+}
+
+void record_went(struct record *r, uint64_t *ns)
+{
+    if (r)
+        note_time(r, &r->shared->went_ns, ns);
+}
+
+void record_first_token(struct record *r, uint64_t *ns)
+{
+    if (r)
+        note_time(r, &r->shared->first_token_ns, ns);
+}
+
 void record_started(struct record *r, struct request *rq)
 {
     if (!r)
@@ -180,6 +227,10 @@ bool record_restore(const struct record *r, struct request *rq)
         rq->answered_ns = shared->answered_ns;
         rq->queue_ns = shared->queue_ns;
     }
+    if (shared->cached_tokens) {
+        rq->has_cached = true;
+        rq->cached_tokens = shared->cached_tokens - 1;
+    }
     return true;
 }
 
@@ -197,7 +248,10 @@ void record_waiting(struct record *r, const struct request *rq, uint64_t first_s
     shared->max_model_len = rq->max_model_len;
     shared->validated_ns = rq->validated_ns;
     shared->first_sequence_id = first_sequence_id;
-    shared->n_sequences = first_sequence_id ? rq->n_choices : 0;
+    shared->n_sequences = first_sequence_id ? rq->n_candidates : 0;
+    if (rq->n_candidates >
+        CONNECTION_SEQUENCES_MAX) /* too many to find again: they are made anew */
+        shared->n_sequences = 0;
     shared->is_stream = rq->is_stream;
     connection_set_state(shared, CONNECTION_WAITING);
 }
@@ -239,6 +293,12 @@ void record_answered(struct record *r, const struct request *rq)
         return;
     r->shared->queue_ns = rq->queue_ns;
     r->shared->answered_ns = rq->answered_ns;
+}
+
+void record_cached(struct record *r, const struct request *rq)
+{
+    if (r)
+        r->shared->cached_tokens = rq->cached_tokens + 1;
 }
 
 bool record_keep_alive(struct record *r, uint32_t n_events)

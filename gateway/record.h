@@ -49,6 +49,15 @@ void record_used(struct record *r, uint64_t n);
 void record_reading(struct record *r, enum dialect_id dialect);
 /* Before a statistic CONNECTION_COUNTED_... : has it still to be told of this request? */
 bool record_counts(struct record *r, uint8_t what);
+/* It was let in under a key, by us; by a dead gateway, and under which. */
+void record_admit(struct record *r, uint32_t key);
+bool record_was_admitted(const struct record *r, uint32_t *key);
+/* Generated tokens that the key has been charged for. */
+void record_charged(struct record *r, uint64_t n_tokens);
+uint64_t record_old_charged(const struct record *r);
+/* Times for the statistics: notes *ns, or sets it to what a dead gateway has noted of this request. */
+void record_went(struct record *r, uint64_t *ns);
+void record_first_token(struct record *r, uint64_t *ns);
 void record_started(struct record *r, struct request *rq); /* sets or restores rq->started_ns */
 /* Before the body is parsed: give rq the id, times and seed that it had.  False: it had none. */
 bool record_restore(const struct record *r, struct request *rq);
@@ -60,6 +69,8 @@ void record_group(struct record *r, uint32_t choice, uint32_t group);
 void record_output(struct record *r, const struct http_mark *mark);
 /* The times that a whole answer tells. */
 void record_answered(struct record *r, const struct request *rq);
+/* What it tells of the prefix cache, before a byte does. */
+void record_cached(struct record *r, const struct request *rq);
 /* A keep-alive comment goes out after n_events pieces.  False: there is no room to remember it, so it must
  * not be sent. */
 bool record_keep_alive(struct record *r, uint32_t n_events);

@@ -65,6 +65,7 @@ bool service_open_model(struct service *s, struct err *e)
     atomic_store(&s->logprobs_max, SERVICE_LOGPROBS_MAX);
     s->started_s = clock_wall_ns() / NS_PER_S;
     make_fingerprint(s);
+    oci_paths_read(&s->paths, &s->config);
     return true;
 }
 
@@ -75,12 +76,36 @@ void service_close_model(struct service *s)
     s->tokenizer = NULL;
 }
 
+/* What the groups compute at once, and some that they can begin with as soon as one ends: the others are
+ * given their turns here. */
+static uint32_t sequences_under_way(const struct service *s)
+{
+    const struct config *c = &s->config;
+    uint64_t ahead = c->max_num_seqs / 4 + 1;
+
+    if (ahead > c->max_waiting_seqs)
+        ahead = c->max_waiting_seqs;
+    return (uint32_t)((c->max_num_seqs + ahead) * s->n_groups);
+}
+
 void service_apply_settings(struct service *s)
 {
     atomic_store(&s->max_body_bytes, s->config.max_body_bytes);
     atomic_store(&s->request_timeout_s, s->config.request_timeout_s);
+    atomic_store(&s->predict_timeout_s, s->config.predict_timeout_s);
     atomic_store(&s->unavailable_wait_s, s->config.unavailable_wait_s);
+    atomic_store(&s->metrics_are_open, strcmp(s->config.metrics_access, "open") == 0);
     admission_set_max(&s->admission, s->config.max_concurrent_requests);
+    admission_set_room(&s->admission, sequences_under_way(s));
+}
+
+bool service_load_keys(struct service *s, struct err *e)
+{
+    bool ok = key_table_load(&s->admission.keys, s->config.api_key, s->config.api_keys_file, e);
+
+    log_info("keys asked=%d live=%u", atomic_load(&s->admission.keys.asks),
+             atomic_load(&s->admission.keys.n_live));
+    return ok;
 }
 
 static void lower_to(_Atomic uint32_t *value, uint32_t limit)
@@ -93,6 +118,7 @@ static void lower_to(_Atomic uint32_t *value, uint32_t limit)
 
 static void note_served(struct service *s, bool was_served)
 {
+    admission_set_served(&s->admission, service_groups_ready(s) > 0);
     if (service_groups_ready(s) > 0)
         atomic_store(&s->unserved_since_ns, 0);
     else if (was_served)

@@ -13,17 +13,16 @@
 #include "common/config.h"
 #include "gateway/admission.h"
 #include "gateway/model_info.h"
+#include "gateway/oci_paths.h"
 #include "gateway/upstream.h"
 #include "proto/board.h"
 #include "proto/connections.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-/* Limits of the TGI dialect, and of vLLM's, that are no settings yet. */
+/* Limits of vLLM's dialect that are no settings yet. */
 enum {
-    SERVICE_BEST_OF_MAX = 2,
     SERVICE_STOPS_MAX = 4,
-    SERVICE_TGI_TOP_MAX = 5,
     SERVICE_LOGPROBS_MAX = 20,
     SERVICE_CAUSE_BYTES = 240,
     SERVICE_LOOPS_MAX = 65,
@@ -47,6 +46,7 @@ struct service {
     _Atomic uint32_t logprobs_max;  /* what the groups can give */
     uint64_t started_s;             /* wall clock */
     char fingerprint[64];
+    struct oci_paths paths; /* further ones, of the settings */
 
     struct board board;
     struct board_slot *slot; /* this gateway's */
@@ -59,7 +59,8 @@ struct service {
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
     /* LIVE settings */
-    _Atomic uint64_t max_body_bytes, request_timeout_s, unavailable_wait_s;
+    _Atomic bool metrics_are_open;
+    _Atomic uint64_t max_body_bytes, request_timeout_s, predict_timeout_s, unavailable_wait_s;
 
     /* who is in service */
     _Atomic uint32_t is_draining;
@@ -77,6 +78,8 @@ void service_close_model(struct service *s);
 
 /* Copy the LIVE settings from s->config to where the threads see them. */
 void service_apply_settings(struct service *s);
+/* Take the API keys that the settings name.  ERR_SYS, ERR_CONFIG: the file's keys stay what they were. */
+bool service_load_keys(struct service *s, struct err *e);
 
 /* A group said HELLO (any thread). */
 void service_note_hello(struct service *s, const Llmd__Hello *hello);

@@ -8,12 +8,28 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "gateway/access.h"
 
 /* A stream's pieces are written until http_is_congested(), so what waits is at most that and one piece:
  * this bound is for a piece with a whole long text in it (the OCI dialect's). */
 enum { MOVE_AFTER_MS = 3000, OUT_BYTES_MAX = 64 << 20 };
 
 /* ---- answers of the thread's own ---- */
+
+void thread_add_request_id(const struct gateway_thread *t, const struct http_request *http,
+                           uint64_t bits, struct reply *r)
+{
+    const char *id;
+
+    if (strcmp(t->service->config.request_id_headers, "on") != 0)
+        return;
+    id = http_request_header(http, "X-Request-Id");
+    if (id && *id)
+        reply_header(r, "X-Request-Id", "%s", id);
+    else
+        reply_header(r, "X-Request-Id", "%016llx%016llx", (unsigned long long)bits,
+                     (unsigned long long)request_choice_seed(bits, 1));
+}
 
 void thread_send(struct gateway_thread *t, struct http_request *http, struct reply *r)
 {
@@ -29,7 +45,8 @@ static void send_refusal(struct gateway_thread *t, struct http_request *http, in
     struct reply r;
 
     reply_init(&r);
-    routes_refuse(http_request_path(http), status, allow, &r);
+    routes_refuse(t->service, http_request_path(http), status, allow, &r);
+    thread_add_request_id(t, http, request_random(), &r);
     thread_send(t, http, &r);
     reply_fini(&r);
 }
@@ -49,6 +66,28 @@ static void send_preflight(struct gateway_thread *t, struct http_request *http)
     reply_fini(&r);
 }
 
+/* False: it was refused for want of a key. */
+static bool has_access(struct gateway_thread *t, struct http_request *http, struct record *record,
+                       const struct route *route, uint32_t *key)
+{
+    enum access_result access;
+    struct reply r;
+
+    if (record_was_admitted(record, key))
+        return true;
+    access = access_check(t->service, route, http, key);
+    if (access == ACCESS_GIVEN)
+        return true;
+    if (record_counts(record, CONNECTION_COUNTED_END))
+        stat_add(t->service->stats, STAT_requests_refused_unauthorized, 1);
+    reply_init(&r);
+    access_refuse(route, access, &r);
+    thread_add_request_id(t, http, request_random(), &r);
+    thread_send(t, http, &r);
+    reply_fini(&r);
+    return false;
+}
+
 /* ---- the HTTP server's callbacks ---- */
 
 static void on_head(struct http_request *http, void *ctx)
@@ -57,6 +96,7 @@ static void on_head(struct http_request *http, void *ctx)
     struct gateway_thread *t = ctx;
     const struct route *route = NULL;
     char allow[HTTP_ALLOW_BYTES];
+    uint32_t key;
 
     record_reading(record, DIALECT_NONE);
     if (record_counts(record, CONNECTION_COUNTED_RECEIVED))
@@ -65,7 +105,8 @@ static void on_head(struct http_request *http, void *ctx)
         send_preflight(t, http);
         return;
     }
-    switch (routes_find(http_request_method(http), http_request_path(http), http, &route, allow)) {
+    switch (routes_find(t->service, http_request_method(http), http_request_path(http), http,
+                        &route, allow)) {
     case HTTP_ROUTE_NO_PATH:
         send_refusal(t, http, 404, NULL);
         return;
@@ -75,8 +116,8 @@ static void on_head(struct http_request *http, void *ctx)
     case HTTP_ROUTE_FOUND:
         break;
     }
-    if (route->generates)
-        exchange_begin(t, http, route);
+    if (has_access(t, http, record, route, &key) && route->generates)
+        exchange_begin(t, http, route, key);
 }
 
 static void on_request(struct http_request *http, void *ctx)
@@ -91,9 +132,11 @@ static void on_request(struct http_request *http, void *ctx)
         exchange_run(x);
         return;
     }
-    routes_find(http_request_method(http), http_request_path(http), http, &route, allow);
+    routes_find(t->service, http_request_method(http), http_request_path(http), http, &route,
+                allow);
     reply_init(&r);
     route->serve(t->service, http, &r);
+    thread_add_request_id(t, http, request_random(), &r);
     thread_send(t, http, &r);
     reply_fini(&r);
 }
@@ -118,9 +161,9 @@ static void on_done(struct http_request *http, enum http_outcome outcome, void *
 
 static const char *on_error(const struct http_error *error, struct buf *body, void *ctx)
 {
-    const struct route *route = error->path ? routes_of_path(error->path) : NULL;
+    struct gateway_thread *t = ctx;
+    const struct route *route = error->path ? routes_of_path(t->service, error->path) : NULL;
 
-    (void)ctx;
     if (route && route->dialect)
         return route->dialect->layer_error(error->status, error->text, body);
     return dialect_openai_completions.layer_error(error->status, error->text, body);
@@ -266,6 +309,25 @@ static void describe(char *out, size_t n, void *ctx)
     service_describe(t->service, out, n);
 }
 
+/* ---- turns ---- */
+
+static void take_turns(void *arg)
+{
+    struct gateway_thread *t = arg;
+    struct turn *turn;
+
+    while ((turn = admission_called(&t->service->admission, &t->gate)))
+        exchange_go(turn->owner);
+}
+
+/* Any thread. */
+static void wake(void *ctx)
+{
+    struct gateway_thread *t = ctx;
+
+    loop_post(t->loop, take_turns, t);
+}
+
 /* ---- life ---- */
 
 static bool open_upstream(struct gateway_thread *t, struct err *e)
@@ -308,6 +370,7 @@ bool thread_init(struct gateway_thread *t, struct service *service, uint32_t ind
     struct http_config config = http_config_default;
 
     *t = (struct gateway_thread){ .service = service, .index = index, .takeover = takeover };
+    turn_gate_init(&t->gate, wake, t);
     config.body_bytes_max = service->config.max_body_bytes;
     config.conns_max = (uint32_t)(service->config.max_connections / service->n_threads + 1);
     config.idle_ms = (uint32_t)(service->config.idle_timeout_s * 1000);

@@ -28,6 +28,7 @@ struct gateway_thread {
     struct thread_watch *watches; /* [n_groups] */
     struct loop_timer *tick, *beat;
     struct handover handover;
+    struct turn_gate gate;     /* turns of its exchanges that have come */
     struct takeover *takeover; /* what a dead gateway has left; borrowed */
     uint32_t n_accepted;
     struct exchange *exchanges; /* list */
@@ -59,6 +60,10 @@ void thread_drain(struct gateway_thread *t);
 /* After upstream was given something to wait for: see to it that time passes for it. */
 void thread_arm_tick(struct gateway_thread *t);
 
+/* The field X-Request-Id, where the setting asks for it: the client's, or one made of `bits`, so that an
+ * answer that is made again has the same. */
+void thread_add_request_id(const struct gateway_thread *t, const struct http_request *http,
+                           uint64_t bits, struct reply *r);
 /* Send a whole answer; the thread's own fields are added. */
 void thread_send(struct gateway_thread *t, struct http_request *http, struct reply *r);
 

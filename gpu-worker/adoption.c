@@ -72,7 +72,7 @@ static bool chain_agrees(const struct work *w, const struct sequence *q, uint32_
 {
     uint32_t page_tokens = w->pool->hdr->page_tokens;
     const int32_t *ids = q->tokens + (size_t)k * page_tokens;
-    uint64_t before = kvpool_prefix_root(w->pool, w->cache->identity);
+    uint64_t before = kvcache_root(w->cache, q);
 
     if (k > 0 && !is_sealed(w, q->pages[k - 1]))
         return false;

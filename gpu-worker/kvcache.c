@@ -266,11 +266,19 @@ static void find_tail(struct kvcache *c, const struct sequence *s, uint64_t hash
     }
 }
 
+uint64_t kvcache_root(const struct kvcache *c, const struct sequence *s)
+{
+    struct hash128 identity = c->identity;
+
+    identity.low ^= s->request->cache_salt;
+    return kvpool_prefix_root(c->pool, identity);
+}
+
 void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens, n_walks = 0;
     uint32_t n_max = sequence_n_findable(s) / page_tokens;
-    uint64_t hash = kvpool_prefix_root(c->pool, c->identity), next;
+    uint64_t hash = kvcache_root(c, s), next;
 
     if (n_max > c->pages_max)
         n_max = c->pages_max;
@@ -297,7 +305,7 @@ void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_m
 
 static uint64_t parent_hash(const struct kvcache *c, const struct sequence *s, uint32_t k)
 {
-    return k > 0 ? hash_of(c, s->pages[k - 1]) : kvpool_prefix_root(c->pool, c->identity);
+    return k > 0 ? hash_of(c, s->pages[k - 1]) : kvcache_root(c, s);
 }
 
 static uint32_t parent_of(const struct sequence *s, uint32_t k)

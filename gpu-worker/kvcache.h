@@ -73,6 +73,10 @@ struct kvcache_match {
 void kvcache_init(struct kvcache *c, const struct kvcache_setup *setup);
 void kvcache_fini(struct kvcache *c);
 
+/* Where the chain of hashes of a sequence's pages begins: sequences with different salts find nothing of each
+ * other's. */
+uint64_t kvcache_root(const struct kvcache *c, const struct sequence *s);
+
 static inline uint32_t kvcache_pages_for(const struct kvcache *c, uint32_t n_tokens)
 {
     return (n_tokens + c->pool->hdr->page_tokens - 1) / c->pool->hdr->page_tokens;

@@ -194,6 +194,8 @@ static uint32_t tokens_in_common(const struct sequence *q, const struct sequence
 
     if (n_other < n)
         n = n_other;
+    if (q->request->cache_salt != other->request->cache_salt)
+        return 0;
     while (i < n && q->tokens[i] == other->tokens[i])
         i++;
     return i;

@@ -207,6 +207,7 @@ int answer_stream(struct answer *a, const char *url, const struct buf *body, int
     struct http_post post = { .url = url,
                               .body = body->data,
                               .n = body->n,
+                              .api_key = getenv("LLMD_API_KEY"),
                               .stop_fd = stop_fd,
                               .on_body = on_body,
                               .arg = a };

@@ -31,7 +31,7 @@ typedef int command_fn(int argc, char **argv, struct globals g);
 
 command_fn status_command, requests_command, logs_command, config_command, drain_command,
     restart_command, reload_command, upgrade_command, wait_command, generate_command, chat_command,
-    version_command, doctor_command;
+    version_command, doctor_command, key_command;
 
 /* Input of a command that has --json and no other option of its own, and its parser. */
 struct json_options {

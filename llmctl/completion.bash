@@ -29,10 +29,11 @@ _llmctl()
         ;;
     esac
     case $command in
-    '') options='status requests logs generate chat wait config doctor drain restart reload upgrade version --help' ;;
+    '') options='status requests logs generate chat wait config doctor key drain restart reload upgrade version --help' ;;
     status) options='--json --watch' ;;
     config | doctor | requests) options='--json' ;;
     logs) options='--json --lines llmd gateway worker' ;;
+    key) options='--stdin rpm= tpm= concurrency= weight= priority=' ;;
     reload) options='--model' ;;
     wait) options='--timeout --pid --quiet' ;;
     restart)

@@ -33,6 +33,24 @@ static size_t on_write(char *bytes, size_t size, size_t n, void *arg)
     return n + 1; /* not what came: curl ends the transfer */
 }
 
+/* NULL: out of memory. */
+static struct curl_slist *make_headers(const struct http_post *p)
+{
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    struct buf line = { 0 };
+    bool ok = headers && curl_slist_append(headers, "Expect:");
+
+    if (ok && p->api_key) {
+        buf_printf(&line, "Authorization: Bearer %s", p->api_key);
+        ok = curl_slist_append(headers, line.data);
+    }
+    buf_fini(&line);
+    if (ok)
+        return headers;
+    curl_slist_free_all(headers);
+    return NULL;
+}
+
 static bool set_up(struct transfer *t, struct curl_slist *headers, char error[CURL_ERROR_SIZE])
 {
     CURL *c = t->easy;
@@ -91,14 +109,14 @@ enum http_result http_post(const struct http_post *p, struct buf *refusal, long 
                            struct err *e)
 {
     struct transfer t = { .post = p, .easy = curl_easy_init(), .refusal = refusal };
-    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    struct curl_slist *headers = make_headers(p);
     enum http_result result = HTTP_FAILED;
     CURLM *multi = curl_multi_init();
     char error[CURL_ERROR_SIZE] = "";
     CURLcode code = CURLE_OK;
 
-    if (!t.easy || !multi || !headers || !curl_slist_append(headers, "Expect:") ||
-        !set_up(&t, headers, error) || curl_multi_add_handle(multi, t.easy) != CURLM_OK)
+    if (!t.easy || !multi || !headers || !set_up(&t, headers, error) ||
+        curl_multi_add_handle(multi, t.easy) != CURLM_OK)
         err_set(e, ERR_PROTO, 0, "libcurl cannot start a transfer: %s", error);
     else if (!perform(multi, p->stop_fd, &code))
         result = HTTP_STOPPED;

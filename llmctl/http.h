@@ -19,7 +19,8 @@ struct http_post {
     const char *url;
     const char *body;
     size_t n;
-    int stop_fd; /* readable: stop now; -1 = none */
+    const char *api_key; /* NULL: none */
+    int stop_fd;         /* readable: stop now; -1 = none */
     http_body_fn *on_body;
     void *arg;
 };

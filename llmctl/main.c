@@ -18,6 +18,7 @@ static const struct {
     { "wait", "[--timeout S]", "until the server is ready", wait_command },
     { "config", "[--json]", "every setting and where it came from", config_command },
     { "doctor", "[--json]", "what this host should have set", doctor_command },
+    { "key", "NAME [LIMIT...]", "make an API key and its line for api_keys_file", key_command },
     { "drain", "", "finish what runs, take nothing new, exit", drain_command },
     { "restart", "gateway | group N | llmd", "end one part and start it again", restart_command },
     { "reload", "[--model DIR]", "read the configuration again, or serve another model",

@@ -4,9 +4,14 @@
 #include <assert.h>
 #include <string.h>
 
-static uint64_t owners_offset(uint32_t n_slots)
+static uint64_t keys_offset(uint32_t n_slots)
 {
     return CONNECTIONS_RECORDS_OFFSET + (uint64_t)n_slots * sizeof(struct connection_record);
+}
+
+static uint64_t owners_offset(uint32_t n_slots)
+{
+    return keys_offset(n_slots) + KEYS_MAX * sizeof(struct key_record);
 }
 
 static uint64_t blocks_offset(uint32_t n_slots, uint32_t n_blocks)
@@ -36,6 +41,7 @@ bool connections_create(struct connections *c, uint32_t n_slots, uint64_t journa
     c->hdr->record_bytes = sizeof(struct connection_record);
     c->hdr->n_blocks = n_blocks;
     c->hdr->block_bytes = CONNECTIONS_BLOCK_BYTES;
+    c->hdr->keys_offset = keys_offset(n_slots);
     c->hdr->owners_offset = owners_offset(n_slots);
     c->hdr->blocks_offset = blocks_offset(n_slots, n_blocks);
     return true;
@@ -47,7 +53,7 @@ static bool header_fits(const struct connections *c)
 
     return c->segment.bytes >= CONNECTIONS_RECORDS_OFFSET && h->n_slots > 0 &&
            h->record_bytes == sizeof(struct connection_record) &&
-           h->block_bytes == CONNECTIONS_BLOCK_BYTES &&
+           h->block_bytes == CONNECTIONS_BLOCK_BYTES && h->keys_offset == keys_offset(h->n_slots) &&
            h->owners_offset == owners_offset(h->n_slots) &&
            h->blocks_offset == blocks_offset(h->n_slots, h->n_blocks) &&
            segment_bytes(h->n_slots, h->n_blocks) <= c->segment.bytes;
@@ -77,6 +83,11 @@ struct connection_record *connections_record(const struct connections *c, uint32
     assert(slot < c->hdr->n_slots);
     return (struct connection_record *)segment_at(
         &c->segment, CONNECTIONS_RECORDS_OFFSET + (uint64_t)slot * c->hdr->record_bytes);
+}
+
+struct key_record *connections_keys(const struct connections *c)
+{
+    return (struct key_record *)segment_at(&c->segment, c->hdr->keys_offset);
 }
 
 /* All but state and generation, which others may look at meanwhile. */

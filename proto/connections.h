@@ -18,6 +18,9 @@ void connections_close(struct connections *c);
 
 struct connection_record *connections_record(const struct connections *c, uint32_t slot);
 
+/* [KEYS_MAX] */
+struct key_record *connections_keys(const struct connections *c);
+
 #define CONNECTIONS_NO_SLOT UINT32_MAX
 
 /* Claim a free slot, looking from `hint` on; any gateway thread.  CONNECTIONS_NO_SLOT when none is

@@ -1,10 +1,11 @@
 /* connections_layout.h - every open client connection: what it has sent and what it is being told, byte
  * for byte.
  *
- *   0                  4096                        owners_offset       blocks_offset (page aligned)
- *   +------------------+---------------------------+-------------------+----------------------------+
- *   | connections_hdr  | connection_record[n_slots]| owner[n_blocks]   | block 0 | block 1 | ...      |
- *   +------------------+---------------------------+-------------------+----------------------------+
+ *   0                  4096               keys_offset            owners_offset     blocks_offset (page aligned)
+ *   +------------------+------------------+----------------------+-----------------+-----------------------+
+ *   | connections_hdr  | connection_record| key_record[KEYS_MAX] | owner[n_blocks] | block 0 | block 1 ... |
+ *   |                  | [n_slots]        | (keys_layout.h)      |                 |                       |
+ *   +------------------+------------------+----------------------+-----------------+-----------------------+
  *   the input of one connection, counted from its first byte; block k of it holds bytes [k*B, (k+1)*B):
  *     0 ........ answered requests ........ in_start [ the request, what is pipelined behind it ) read
  *   its output, as the kernel counts it:
@@ -37,9 +38,10 @@
 
 #include <stdatomic.h>
 
+#include "proto/keys_layout.h"
 #include "proto/segment.h"
 
-enum { CONNECTIONS_VERSION = 2, CONNECTIONS_RECORDS_OFFSET = 4096 };
+enum { CONNECTIONS_VERSION = 3, CONNECTIONS_RECORDS_OFFSET = 4096 };
 enum { CONNECTIONS_BLOCK_BYTES = 16 << 10 };
 
 /* Sequences of one request: n choices of each of its prompts.  Keep-alive comments of one stream. */
@@ -66,6 +68,7 @@ enum {
     CONNECTION_COUNTED_PROMPT = 4,
     CONNECTION_COUNTED_FIRST_TOKEN = 8,
     CONNECTION_COUNTED_END = 16,
+    CONNECTION_COUNTED_ADMITTED = 32, /* by .key, and it has a permit */
 };
 
 struct connections_hdr {
@@ -74,6 +77,7 @@ struct connections_hdr {
     uint32_t record_bytes;
     uint32_t n_blocks;
     uint32_t block_bytes;
+    uint64_t keys_offset;
     uint64_t owners_offset;
     uint64_t blocks_offset;
 };
@@ -102,7 +106,7 @@ struct connection_record {
     /* the request */
     uint8_t counted; /* CONNECTION_COUNTED_... */
     uint8_t is_stream;
-    uint8_t reserved1[4];
+    uint32_t key;                /* of the key it was admitted by, keys_layout.h */
     uint64_t request_started_ns; /* CLOCK_MONOTONIC, first byte seen */
     uint64_t deadline_ns;        /* CLOCK_MONOTONIC */
     uint64_t seed;               /* of its first sequence, drawn or given */
@@ -123,10 +127,13 @@ struct connection_record {
     uint8_t is_begun;             /* more than that may be out */
     uint8_t reserved2[3];
 
-    /* times that the answer tells */
+    /* times and counts that the answer tells */
     uint64_t validated_ns; /* CLOCK_MONOTONIC */
     uint64_t answered_ns;  /* CLOCK_MONOTONIC; 0 = not yet */
     uint64_t queue_ns;
+    uint32_t
+        cached_tokens; /* 1 + of its prompts' tokens, those found in the prefix cache; 0 = not yet */
+    uint32_t reserved3;
 
     /* how a stream failed: after fault_at pieces, for this reason */
     uint32_t fault_kind; /* enum fault_kind of the gateway; 0 = it did not */
@@ -139,7 +146,12 @@ struct connection_record {
     /* group that each sequence was last submitted to, or CONNECTION_NO_GROUP */
     uint8_t group[CONNECTION_SEQUENCES_MAX];
     char fault_text[CONNECTION_FAULT_BYTES];
-    uint8_t reserved[260];
+    uint32_t charged_tokens; /* generated tokens that its key has been charged for */
+
+    /* times for the statistics */
+    uint64_t went_ns;        /* CLOCK_MONOTONIC, its turn came; 0 = not yet */
+    uint64_t first_token_ns; /* CLOCK_MONOTONIC; 0 = not yet */
+    uint8_t reserved[232];
 };
 static_assert(sizeof(struct connection_record) == 1024, "four to a page");
 static_assert(sizeof(struct connections_hdr) <= CONNECTIONS_RECORDS_OFFSET, "header fits its page");

@@ -17,6 +17,10 @@ static const double BOUNDS_STEP[] = { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.
                                       0.05,   0.1,     0.25,   0.5,   1,      2.5,   5,    10 };
 static const double BOUNDS_TOKENS[] = { 1,   2,    5,    10,   20,    50,    100,   200,
                                         500, 1000, 2000, 5000, 10000, 20000, 50000, 100000 };
+static const double BOUNDS_ROWS[] = {
+    1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384
+};
+static const double BOUNDS_ANSWERS[] = { 1, 2, 5, 10, 20 };
 
 /* Parts of a unit that sums are kept in: nanoseconds, whole tokens. */
 enum {
@@ -25,6 +29,8 @@ enum {
     BOUNDS_REQUEST_PARTS = 1000000000,
     BOUNDS_STEP_PARTS = 1000000000,
     BOUNDS_TOKENS_PARTS = 1,
+    BOUNDS_ROWS_PARTS = 1,
+    BOUNDS_ANSWERS_PARTS = 1,
 };
 
 static const struct {

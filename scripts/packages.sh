@@ -8,11 +8,11 @@ set -euo pipefail
 
 build=(
     gcc libc6-dev cmake ninja-build pkg-config curl
-    libcurl4-openssl-dev libevent-dev libjansson-dev libpcre2-dev libprotobuf-c-dev libssl-dev
-    libsystemd-dev libutf8proc-dev libxxhash-dev libyaml-dev libzmq3-dev
+    libcurl4-openssl-dev libevent-dev libjansson-dev libpcre2-dev libprotobuf-c-dev libsodium-dev
+    libssl-dev libsystemd-dev libutf8proc-dev libxxhash-dev libyaml-dev libzmq3-dev
     protobuf-c-compiler protobuf-compiler systemtap-sdt-dev util-linux
 )
-tests=(libcmocka-dev)
+tests=(libcmocka-dev prometheus)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in

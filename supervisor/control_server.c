@@ -35,7 +35,7 @@ static void add_config(const struct llmd *l, Llmd__CtlReply *reply, struct arena
         Llmd__ConfigLine *line = arena_alloc(a, sizeof *line);
         char value[CONFIG_TEXT_BYTES];
         llmd__config_line__init(line);
-        config_value(&l->config, (enum config_id)i, value, sizeof value);
+        config_shown_value(&l->config, (enum config_id)i, value, sizeof value);
         line->name = arena_strdup(a, config_name((enum config_id)i));
         line->value = arena_strdup(a, value);
         line->source = arena_strdup(a, l->config.source[i]);

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/api_keys.h"
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/fault_point.h"
@@ -289,23 +290,26 @@ static void take_live(struct llmd *l, const struct config *fresh, struct boot_se
                         config_name(id), old_value, new_value);
             continue;
         }
+        config_shown_value(&l->config, id, old_value, sizeof old_value);
+        config_set(&l->config, config_name(id), new_value, fresh->source[i], NULL);
+        config_shown_value(&l->config, id, new_value, sizeof new_value);
         log_info("setting=%s from=\"%s\" to=\"%s\" source=\"%s\"", config_name(id), old_value,
                  new_value, fresh->source[i]);
-        config_set(&l->config, config_name(id), new_value, fresh->source[i], NULL);
         boot_add_setting(changed, &l->config, id);
     }
 }
 
+/* The gateway is told even when no setting has changed: it reads its file of keys again. */
 static void send_reload(struct llmd *l, struct boot_settings *changed)
 {
     Llmd__Reload reload = LLMD__RELOAD__INIT;
 
-    if (changed->n == 0)
+    if (changed->n == 0 && !l->config.api_keys_file[0])
         return;
     reload.n_settings = changed->n;
     reload.settings = changed->pointer;
     runner_send(&l->gateway, MSG_RELOAD, &reload);
-    for (uint32_t g = 0; g < l->n_groups; g++)
+    for (uint32_t g = 0; changed->n > 0 && g < l->n_groups; g++)
         runner_send(&l->groups[g], MSG_RELOAD, &reload);
 }
 
@@ -345,6 +349,19 @@ void llmd_take_settings(struct llmd *l, const struct config *fresh)
     free(changed);
 }
 
+/* The gateway would keep the old keys, and only its log would say why. */
+static bool keys_can_be_read(const struct config *c, struct err *e)
+{
+    struct api_keys keys;
+
+    if (!c->api_keys_file[0])
+        return true;
+    if (!api_keys_read(&keys, c->api_keys_file, e))
+        return false;
+    api_keys_fini(&keys);
+    return true;
+}
+
 bool llmd_reload(struct llmd *l, struct err *e)
 {
     struct config *fresh = mem_zalloc(1, sizeof *fresh);
@@ -352,7 +369,7 @@ bool llmd_reload(struct llmd *l, struct err *e)
 
     if (l->was_ready)
         notify_reloading(&l->notify);
-    ok = options_apply(&l->options, fresh, e);
+    ok = options_apply(&l->options, fresh, e) && keys_can_be_read(fresh, e);
     if (ok)
         llmd_take_settings(l, fresh);
     else

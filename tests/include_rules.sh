@@ -56,6 +56,7 @@ includes gpu-worker/ops | grep -F '"gpu-worker/' | grep -vE '"gpu-worker/(ops/|b
 door jansson common/json.h
 door yaml common/config_file.c
 door xxhash common/hash.c
+door sodium common/secret.c
 door zmq proto/link.c
 door protobuf-c proto/frame.h
 door systemd/ supervisor

@@ -10,6 +10,9 @@
 
 enum { SCAN_PASSES_MAX = 16 }; /* templates in use need two */
 
+static const struct chat_cost cost_of_models = { .steps_max = 20000000,
+                                                 .memory_bytes_max = 256u << 20 };
+
 struct chat_template {
     struct jprog prog;
     char *source;
@@ -143,10 +146,15 @@ void chat_template_free(struct chat_template *t)
     free(t);
 }
 
-bool chat_template_render(const struct chat_template *t, const json_t *vars, const struct tm *now,
-                          struct buf *out, struct err *e)
+bool chat_template_render_within(const struct chat_template *t, const struct chat_cost *cost,
+                                 const json_t *vars, const struct tm *now, struct buf *out,
+                                 struct err *e)
 {
-    struct jrun r = { .prog = &t->prog, .now = now, .e = e };
+    struct jrun r = { .prog = &t->prog,
+                      .now = now,
+                      .e = e,
+                      .steps_max = cost->steps_max,
+                      .mem_max = cost->memory_bytes_max };
     struct jbuf text = { .run = &r };
     struct jval whole;
     bool ok;
@@ -158,6 +166,12 @@ bool chat_template_render(const struct chat_template *t, const json_t *vars, con
         buf_add(out, whole.s, whole.n);
     arena_fini(&r.mem);
     return ok;
+}
+
+bool chat_template_render(const struct chat_template *t, const json_t *vars, const struct tm *now,
+                          struct buf *out, struct err *e)
+{
+    return chat_template_render_within(t, &cost_of_models, vars, now, out, e);
 }
 
 bool chat_template_uses(const struct chat_template *t, const char *name)

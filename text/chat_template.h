@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "common/buf.h"
@@ -25,6 +26,12 @@ struct gguf;
 struct chat_template *chat_template_new(const char *source, size_t n, struct err *e);
 void chat_template_free(struct chat_template *t);
 
+/* What one rendering may take. */
+struct chat_cost {
+    uint64_t steps_max; /* nodes of the template visited, plus a share of the bytes looked at */
+    size_t memory_bytes_max; /* text included */
+};
+
 /* Append the rendered conversation to *out, which is left as it was on failure.
  *   vars  an object: messages, tools, documents, add_generation_prompt, bos_token, eos_token and
  *         whatever else the template may ask for; borrowed, only read
@@ -34,6 +41,10 @@ void chat_template_free(struct chat_template *t);
  * memory, calls nested too deep).  Any thread. */
 bool chat_template_render(const struct chat_template *t, const json_t *vars, const struct tm *now,
                           struct buf *out, struct err *e);
+/* The same for a template that one need not trust: it may take no more than `cost`. */
+bool chat_template_render_within(const struct chat_template *t, const struct chat_cost *cost,
+                                 const json_t *vars, const struct tm *now, struct buf *out,
+                                 struct err *e);
 
 /* Does the template read a variable of this name?  Others need not be given. */
 bool chat_template_uses(const struct chat_template *t, const char *name);

@@ -55,7 +55,8 @@ static int64_t generate_requests_ended(const struct server *s)
         STAT_requests_finished_stop,       STAT_requests_finished_length,
         STAT_requests_finished_error,      STAT_requests_cancelled,
         STAT_requests_refused_invalid,     STAT_requests_refused_overload,
-        STAT_requests_refused_unavailable,
+        STAT_requests_refused_unavailable, STAT_requests_refused_template,
+        STAT_requests_refused_limited,
     };
     int64_t sum = 0;
 

@@ -10,6 +10,12 @@
 #include "common/clock.h"
 #include "common/mem.h"
 
+const char fake_script[] = "<think>\nI need to look.\n</think>Let me see.\n<tool_call>\n{\"name\": "
+                           "\"weather\", \"arguments\": "
+                           "{\"city\": \"Z\u00fcrich\", \"days\": [1, "
+                           "2]}}\n</tool_call>\n<tool_call>\n{\"name\": \"clock\", "
+                           "\"arguments\": {}}\n</tool_call>";
+
 uint64_t fake_key(const int32_t *prompt, size_t n, uint64_t seed)
 {
     uint64_t h = 14695981039346656037u ^ seed;
@@ -283,6 +289,7 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
     struct fake_sequence *s = find(w, m->sequence_id);
 
     w->n_submits++;
+    w->last_priority = m->priority;
     if (!s && is_full(w)) {
         Llmd__Refused refused = LLMD__REFUSED__INIT;
         refused.sequence_id = m->sequence_id;
@@ -306,6 +313,7 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
         s->min_tokens = m->min_tokens;
         s->key =
             fake_key(m->prompt, m->n_prompt, m->sampling->temperature == 0 ? 0 : m->sampling->seed);
+        s->is_scripted = m->sampling->seed == FAKE_SCRIPT_SEED;
         s->ignore_eos = m->ignore_eos;
         s->want_logprobs = m->sampling->want_logprobs;
         s->n_top = m->sampling->top_logprobs;
@@ -410,9 +418,12 @@ static void make_token(struct fake_worker *w, struct fake_sequence *s)
     }
     i = s->n_tokens++;
     s->tokens[i] = fake_token(s->key, i);
+    if (s->is_scripted)
+        s->tokens[i] = (unsigned char)fake_script[i] + FAKE_BYTE_TOKEN;
     if (fail_at && s->n_tokens >= fail_at)
         s->finish = LLMD__FINISH__FINISH_ERROR;
-    else if (eos_at && s->n_tokens >= eos_at && !s->ignore_eos && s->n_tokens > s->min_tokens) {
+    else if ((s->is_scripted && fake_script[i] == '\0') ||
+             (eos_at && s->n_tokens >= eos_at && !s->ignore_eos && s->n_tokens > s->min_tokens)) {
         s->tokens[i] = FAKE_EOS;
         s->finish = LLMD__FINISH__FINISH_EOS;
     } else if (s->n_tokens >= s->max_tokens)

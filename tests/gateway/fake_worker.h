@@ -23,6 +23,7 @@ struct fake_sequence {
     int32_t tokens[FAKE_TOKENS_MAX];
     uint32_t n_tokens, n_sent, max_tokens, min_tokens;
     uint64_t key; /* of prompt and seed */
+    bool is_scripted;
     bool ignore_eos, want_logprobs, wants_prompt;
     uint32_t n_top;
     int32_t prompt[FAKE_TOKENS_MAX];
@@ -60,7 +61,13 @@ struct fake_worker {
     _Atomic uint32_t n_resubmitted_tokens; /* Submit.generated */
     _Atomic uint32_t n_prompt_logprobs;    /* sent, again included */
     _Atomic uint32_t n_live;               /* sequences in the ledger */
+    _Atomic int32_t last_priority;         /* of the newest SUBMIT */
 };
+
+/* A sequence with this seed says this, a byte a token, and ends: thoughts, a text, and two calls of tools as Hermes
+ * models write them. */
+enum { FAKE_SCRIPT_SEED = 20240726, FAKE_BYTE_TOKEN = 3 };
+extern const char fake_script[];
 
 /* Token `i` of a sequence. */
 uint64_t fake_key(const int32_t *prompt, size_t n, uint64_t seed);

@@ -142,22 +142,58 @@ static size_t skip_time(const struct buf *in, size_t at)
     return at;
 }
 
-/* A drawn id: all of an answer must be the same, so only the first one's bits are blanked. */
-static void blank_id(char *digits, char first[16])
+enum { ID_DIGITS = 16, IDS_MAX = 16 };
+
+/* Ids that an answer has shown, drawn or made from the drawn one. */
+struct seen_ids {
+    char digits[IDS_MAX][ID_DIGITS];
+    int n;
+};
+
+/* The same id is blanked to the same letter all over an answer, so that one that changes within it is seen. */
+static void blank_id(char *digits, struct seen_ids *seen)
 {
-    for (int i = 0; i < 16; i++)
-        if (!isxdigit((unsigned char)digits[i]))
+    int i = 0;
+
+    for (int k = 0; k < ID_DIGITS; k++)
+        if (!isxdigit((unsigned char)digits[k]))
             return;
-    if (!first[0])
-        memcpy(first, digits, 16);
-    if (memcmp(first, digits, 16) == 0)
-        memset(digits, 'i', 16);
+    while (i < seen->n && memcmp(seen->digits[i], digits, ID_DIGITS) != 0)
+        i++;
+    if (i == IDS_MAX)
+        return;
+    memcpy(seen->digits[i], digits, ID_DIGITS);
+    seen->n += i == seen->n;
+    memset(digits, 'G' + i, ID_DIGITS);
+}
+
+static void blank_ids_at(struct buf *in, size_t at, struct seen_ids *seen)
+{
+    static const char *const prefixes[] = { "cmpl-", "embd-", "-tool-", "resp_",
+                                            "msg_",  "rs_",   "fc_",    "call_" };
+
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        size_t n = strlen(prefixes[i]);
+        if (follows(in, at, prefixes[i]) && in->n - at >= n + ID_DIGITS)
+            blank_id(in->data + at + n, seen);
+    }
+}
+
+/* A wall clock's seconds. */
+static void blank_time_at(struct buf *in, size_t at)
+{
+    static const char *const names[] = { "\"created\":", "\"created_at\":" };
+
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        for (size_t i = at + strlen(names[k]);
+             follows(in, at, names[k]) && i < in->n && isdigit((unsigned char)in->data[i]); i++)
+            in->data[i] = 'c';
 }
 
 void talk_blank(struct buf *in)
 {
     struct buf out = { 0 };
-    char first[16] = { 0 };
+    struct seen_ids seen = { 0 };
 
     for (size_t at = 0; at < in->n;) {
         size_t end = skip_time(in, at);
@@ -167,12 +203,9 @@ void talk_blank(struct buf *in)
             continue;
         }
         if (follows(in, at, "HTTP/1.1 2"))
-            memset(first, 0, sizeof first);
-        if (follows(in, at, "cmpl-") && in->n - at >= 21)
-            blank_id(in->data + at + 5, first);
-        if (follows(in, at, "\"created\":"))
-            for (size_t i = at + 10; i < in->n && isdigit((unsigned char)in->data[i]); i++)
-                in->data[i] = 'c';
+            seen.n = 0;
+        blank_ids_at(in, at, &seen);
+        blank_time_at(in, at);
         buf_add_char(&out, in->data[at++]);
     }
     buf_fini(in);

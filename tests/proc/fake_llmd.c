@@ -218,11 +218,11 @@ static void serve_control(const struct fake_llmd *f, int sock, int *n_status)
     control_msg_fini(&m);
 }
 
-/* Read one request to its end; its first line and body are noted. */
+/* Read one request to its end; its first line and body are noted, and who it says it is. */
 static void read_request(const struct fake_llmd *f, int sock)
 {
     static char text[1 << 16];
-    char *end = NULL, *length, *line_end;
+    char *end = NULL, *length, *line_end, *who;
     size_t n = 0, want = 0;
     struct buf out = { 0 };
 
@@ -241,6 +241,9 @@ static void read_request(const struct fake_llmd *f, int sock)
     if (!end || !line_end)
         return;
     buf_printf(&out, "%.*s %s\n", (int)(line_end - text), text, end + 4);
+    who = strstr(text, "\r\nAuthorization: ");
+    if (who && who < end)
+        buf_printf(&out, "%.*s\n", (int)strcspn(who + 2, "\r"), who + 2);
     note(f, out.data);
     buf_fini(&out);
 }

@@ -36,7 +36,7 @@ void fake_llmd_start(struct fake_llmd *f);
 /* Kill it, and remove its folder. */
 void fake_llmd_stop(struct fake_llmd *f);
 
-/* What it was asked so far: a line "CTL_DRAIN 0" per order (with "model DIR", "process NAME" if it says so), "POST /path {body}" per request.  Borrowed
+/* What it was asked so far: a line "CTL_DRAIN 0" per order (with "model DIR", "process NAME" if it says so), "POST /path {body}" per request, then its "Authorization: ..." if it has one.  Borrowed
  * until the next call. */
 const char *fake_llmd_asked(const struct fake_llmd *f);
 

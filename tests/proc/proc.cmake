@@ -2,6 +2,15 @@
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
           TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
+llmd_test(NAME test_gateway_tgi SOURCES proc/test_gateway_tgi.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_tgi llm-gateway)
+llmd_test(NAME test_gateway_oci SOURCES proc/test_gateway_oci.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_oci llm-gateway)
+llmd_test(NAME test_gateway_malformed SOURCES proc/test_gateway_malformed.c LIBS gateway_harness
+          TIMEOUT 120 LABELS proc)
+add_dependencies(test_gateway_malformed llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
@@ -11,6 +20,9 @@ add_dependencies(test_gateway_takeover llm-gateway)
 llmd_test(NAME test_gateway_handover SOURCES proc/test_gateway_handover.c LIBS gateway_harness
           TIMEOUT 200 LABELS proc threads)
 add_dependencies(test_gateway_handover llm-gateway)
+llmd_test(NAME test_gateway_keys SOURCES proc/test_gateway_keys.c LIBS gateway_core gateway_harness
+          TIMEOUT 90 LABELS proc threads)
+add_dependencies(test_gateway_keys llm-gateway)
 llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS proto LABELS proc)
 add_dependencies(test_llmctl llmctl)
 
@@ -31,6 +43,10 @@ llmd_test(NAME test_adoption
   LIBS proto
   TIMEOUT 240 LABELS proc)
 add_dependencies(test_adoption fake_child llmd)
+llmd_test(NAME test_openai
+  SOURCES proc/test_openai.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
 llmd_test(NAME test_models
   SOURCES proc/test_models.c proc/system.c proc/http_client.c
   LIBS checkpoint proto
@@ -65,3 +81,16 @@ llmd_test(NAME test_gguf_system
   LIBS gguf_model gguf_tokenizer proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
+llmd_test(NAME test_metrics_requests SOURCES proc/test_metrics_requests.c LIBS gateway_harness
+          TIMEOUT 60 LABELS proc)
+add_dependencies(test_metrics_requests llm-gateway)
+llmd_test(NAME test_metrics_system
+  SOURCES proc/test_metrics_system.c proc/system.c proc/http_client.c
+  LIBS proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_metrics_system llm-init llmd llm-gateway llm-worker)
+llmd_test(NAME test_tgi_system
+  SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
+  LIBS engine proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_tgi_system llmd llm-gateway llm-worker)

@@ -1,5 +1,6 @@
 /* test_gateway_routes.c - the real gateway on every route: what a client of each dialect reads, and what it
  * reads when it asks for nonsense.  A wrong byte here is a client that no longer works. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,6 +22,12 @@ static struct tokenizer *tokenizer;
 
 enum { SEED = 7 };
 
+static const struct harness_setting settings[] = {
+    { "tool_call_parser", "hermes" },
+    { "reasoning_parser", "qwen3" },
+    { NULL, NULL },
+};
+
 static int start(void **state)
 {
     struct err e;
@@ -28,7 +35,7 @@ static int start(void **state)
     (void)state;
     tokenizer = tokenizer_open(TEST_SOURCE_DIR "/models/stories-demo", &e);
     assert_non_null(tokenizer);
-    harness_start(&h, 1, NULL);
+    harness_start(&h, 1, settings);
     harness_start_worker(&h, 0);
     return 0;
 }
@@ -273,6 +280,123 @@ static void streams_join_to_the_plain_text(void **state)
     answer_fini(&a);
 }
 
+/* ---- tools, thoughts, /v1/responses ---- */
+
+#define SCRIPTED "\"seed\":20240726,\"max_tokens\":300,"
+#define TOOLS    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"weather\"}}],"
+
+static const json_t *at_path(const json_t *v, const char *const *path)
+{
+    for (; *path; path++)
+        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(*path)) : json_object_get(v, *path);
+    return v;
+}
+
+static void expect_text(const json_t *root, const char *const *path, const char *want)
+{
+    const char *got = json_string_value(at_path(root, path));
+
+    assert_non_null(got);
+    assert_string_equal(got, want);
+}
+
+#define PATH(...) ((const char *const[]){ __VA_ARGS__, NULL })
+
+static void chat_answers_with_thoughts_and_calls(void **state)
+{
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    client_request(h.port, "/v1/chat/completions", "",
+                   "{" SCRIPTED TOOLS "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}", &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    expect_text(root, PATH("choices", "0", "finish_reason"), "tool_calls");
+    expect_text(root, PATH("choices", "0", "message", "reasoning"), "\nI need to look.\n");
+    expect_text(root, PATH("choices", "0", "message", "content"), "Let me see.\n");
+    expect_text(root, PATH("choices", "0", "message", "tool_calls", "0", "function", "arguments"),
+                "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}");
+    expect_text(root, PATH("choices", "0", "message", "tool_calls", "1", "function", "name"),
+                "clock");
+    json_decref(root);
+    answer_fini(&a);
+}
+
+static void chat_streams_thoughts_and_calls(void **state)
+{
+    static const struct {
+        const char *const path[8], *want;
+    } joined[] = {
+        { { "choices", "0", "delta", "reasoning" }, "\nI need to look.\n" },
+        { { "choices", "0", "delta", "content" }, "Let me see.\n" },
+        { { "choices", "0", "delta", "tool_calls", "0", "function", "name" }, "weatherclock" },
+        { { "choices", "0", "delta", "tool_calls", "0", "function", "arguments" },
+          "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}{}" },
+        { { "choices", "0", "finish_reason" }, "tool_calls" },
+    };
+    struct answer a = { 0 };
+    struct buf got = { 0 };
+
+    (void)state;
+    client_request(h.port, "/v1/chat/completions", "",
+                   "{" SCRIPTED TOOLS "\"stream\":true,"
+                   "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}",
+                   &a);
+    assert_int_equal(a.status, 200);
+    for (size_t i = 0; i < sizeof joined / sizeof *joined; i++) {
+        join_events(answer_body(&a), joined[i].path, &got);
+        assert_string_equal(got.data, joined[i].want);
+    }
+    buf_fini(&got);
+    answer_fini(&a);
+}
+
+static void responses_answer_with_items(void **state)
+{
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    client_request(h.port, "/v1/responses", "",
+                   "{\"seed\":20240726,\"input\":\"Hi\",\"tools\":[{\"type\":\"function\","
+                   "\"name\":\"weather\"}]}",
+                   &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    expect_text(root, PATH("status"), "completed");
+    expect_text(root, PATH("output", "0", "content", "0", "text"), "\nI need to look.\n");
+    expect_text(root, PATH("output", "1", "content", "0", "text"), "Let me see.\n");
+    expect_text(root, PATH("output", "2", "arguments"),
+                "{\"city\": \"Z\u00fcrich\", \"days\": [1, 2]}");
+    expect_text(root, PATH("output", "3", "name"), "clock");
+    json_decref(root);
+    answer_fini(&a);
+}
+
+static void responses_stream_the_workers_text(void **state)
+{
+    struct buf want = { 0 }, got = { 0 };
+    struct answer a = { 0 };
+
+    (void)state;
+    expected_text("<s>[INST] Hi [/INST]", TOKENIZER_PARSE_SPECIAL, 40, &want);
+    client_request(h.port, "/v1/responses", "",
+                   "{\"input\":\"Hi\",\"seed\":7,\"max_output_tokens\":40,\"stream\":true}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_header(&a, "Content-Type"), "text/event-stream; charset=utf-8");
+    join_events(answer_body(&a), PATH("delta"), &got);
+    assert_string_equal(got.data, want.data);
+    join_events(answer_body(&a), PATH("response", "output", "0", "content", "0", "text"), &got);
+    assert_string_equal(got.data, want.data);
+    assert_non_null(strstr(answer_body(&a), "event: response.incomplete\n"));
+    client_get(h.port, "/v1/responses/resp_1", &a);
+    assert_int_equal(a.status, 404);
+    buf_fini(&want);
+    buf_fini(&got);
+    answer_fini(&a);
+}
+
 static void predict_streams_nul_delimited_and_as_events(void **state)
 {
     const char *body = "{\"inputs\":\"One day\",\"stream\":true,\"n\":4,\"use_beam_search\":true,"
@@ -385,7 +509,7 @@ static const struct refusal refusals[] = {
     { "/generate", "", "{\"inputs\":5}", 422, "inputs: invalid type: integer `5`" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":null}", 422, "parameters: invalid type" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"stop\":\"x\"}}", 422,
-      "expected an array" },
+      "expected a sequence" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"stop\":[1]}}", 422,
       "parameters.stop[0]" },
     { "/generate", "", "{\"inputs\":\"a\",\"parameters\":{\"top_k\":1.5}}", 422,
@@ -446,7 +570,7 @@ static const struct refusal refusals[] = {
     { "/v1/completions", "", "{\"prompt\":\"a\",\"temperature\":0,\"n\":2}", 400,
       "n must be 1 when using greedy sampling, got 2." },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":0}", 400, "\"param\":\"body.n\"" },
-    { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":1000}", 400, "\"param\":\"n\"" },
+    { "/v1/completions", "", "{\"prompt\":\"a\",\"n\":3000}", 400, "\"param\":\"n\"" },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"stop\":[\"\"]}", 400,
       "stop cannot contain an empty string." },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\"]}", 400,
@@ -466,8 +590,8 @@ static const struct refusal refusals[] = {
     { "/v1/completions", "", "{\"prompt\":\"a\",\"logprobs\":21}", 400, "max allowed: 20" },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"logit_bias\":{\"99999\":1}}", 400,
       "out-of-vocab" },
-    { "/v1/completions", "", "{\"prompt\":\"a\",\"use_beam_search\":true}", 400,
-      "use_beam_search is not supported by this server" },
+    { "/v1/completions", "", "{\"prompt\":\"a\",\"use_beam_search\":true,\"stream\":true}", 400,
+      "Streaming is not currently supported with beam search" },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"guided_json\":{}}", 400,
       "guided_json is not supported by this server" },
     { "/v1/completions", "", "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}",
@@ -485,10 +609,15 @@ static const struct refusal refusals[] = {
       "when using `top_logprobs`, `logprobs` must be set to true." },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}", 400,
-      "tools is not supported by this server" },
+      "body.tools.0" },
     { "/v1/chat/completions", "",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"chat_template\":\"{{1}}\"}", 400,
       "Refused request with untrusted chat template." },
+    { "/v1/responses", "Content-Type: text/plain\r\n", "{}", 400,
+      "Unsupported Media Type: Only 'application/json' is allowed" },
+    { "/v1/responses", "", "{}", 400, "body.input" },
+    { "/v1/responses", "", "{\"input\":\"a\",\"previous_response_id\":\"resp_1\"}", 400,
+      "responses are not stored" },
     { "/predict", "", "not json", 400, "\"error_type\":\"validation\"" },
     { "/predict", "", "{}", 422, "`inputs` is missing" },
     { "/predict", "", "{\"inputs\":\"a\",\"parameters\":{\"temperature\":-1}}", 422,
@@ -573,6 +702,11 @@ static void pages_answer(void **state)
         { "/load", 200, "{\"server_load\":0}" },
         { "/info", 200, "\"max_total_tokens\":512" },
         { "/v1/models", 200, "{\"object\":\"list\",\"data\":[{\"id\":\"stories-demo\"" },
+        { "/v1/models/stories-demo", 200, "{\"id\":\"stories-demo\",\"object\":\"model\"" },
+        { "/v1/models/meta-llama%2FLlama", 404,
+          "{\"error\":{\"message\":\"The model `meta-llama/Llama` does not exist.\",\"type\":"
+          "\"NotFoundError\",\"param\":\"model\",\"code\":404}}" },
+        { "/v1/models/", 404, "{\"detail\":\"Not Found\"}" },
         { "/generate", 405, "" },
         { "/v1/completions", 405, "{\"detail\":\"Method Not Allowed\"}" },
     };
@@ -589,6 +723,117 @@ static void pages_answer(void **state)
             assert_int_equal(a.body.n, 0);
         assert_string_equal(answer_header(&a, "Access-Control-Allow-Origin"), "*");
     }
+    answer_fini(&a);
+}
+
+/* The header's word counts more than the body's, unless it is no integer. */
+static void priorities_come_in_the_body_or_the_header(void **state)
+{
+    static const struct {
+        const char *headers, *body;
+        int priority;
+    } rows[] = {
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+        { "", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: -3\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", -3 },
+        { "X-Vllm-Priority: 3x\r\n", "{\"prompt\":\"a\",\"max_tokens\":1,\"priority\":7}", 7 },
+        { "X-Vllm-Priority: 99999999999\r\n", "{\"prompt\":\"a\",\"max_tokens\":1}", 0 },
+    };
+    struct answer a = { 0 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        client_request(h.port, "/v1/completions", rows[i].headers, rows[i].body, &a);
+        assert_int_equal(a.status, 200);
+        assert_int_equal(atomic_load(&h.workers[0].last_priority), rows[i].priority);
+    }
+    answer_fini(&a);
+}
+
+/* TGI and vLLM have a route of the same name: the body says whose is meant. */
+static void both_dialects_tokenize_on_one_path(void **state)
+{
+    struct answer a = { 0 };
+
+    (void)state;
+    client_request(h.port, "/tokenize", "", "{\"prompt\":\"the dog\"}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_body(&a), "{\"count\":3,\"max_model_len\":512,\"tokens\":"
+                                         "[1,264,533],\"token_strs\":null}");
+    client_request(h.port, "/tokenize", "", "{\"inputs\":\"the\"}", &a);
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(answer_body(&a), "[{\"id\":1,\"text\":"));
+    client_request(h.port, "/tokenize", "", "{}", &a);
+    assert_int_equal(a.status, 422);
+    client_request(h.port, "/detokenize", "", "{\"tokens\":[264,533]}", &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_body(&a), "{\"prompt\":\"the dog\"}");
+    client_request(h.port, "/detokenize", "Content-Type: text/plain\r\n", "{\"tokens\":[264]}", &a);
+    assert_int_equal(a.status, 400);
+    answer_fini(&a);
+}
+
+static json_t *embedding_of(json_t *root, size_t i)
+{
+    return json_object_get(json_array_get(json_object_get(root, "data"), i), "embedding");
+}
+
+/* More inputs than run at once, and each gets its own. */
+static void embeddings_answer_in_the_order_of_their_inputs(void **state)
+{
+    enum { N_INPUTS = 300 };
+    struct buf body = { 0 };
+    struct answer a = { 0 };
+    json_t *root;
+
+    (void)state;
+    buf_add_str(&body, "{\"input\":[");
+    for (int i = 0; i < N_INPUTS; i++)
+        buf_printf(&body, "%s[1,%d]", i ? "," : "", 300 + i);
+    buf_add_str(&body, "]}");
+    client_request(h.port, "/v1/embeddings", "", body.data, &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    assert_int_equal(json_array_size(json_object_get(root, "data")), N_INPUTS);
+    for (int i = 0; i < N_INPUTS; i++) {
+        uint64_t key = fake_key((int32_t[]){ 1, 300 + i }, 2, 0);
+        const json_t *v = embedding_of(root, (size_t)i);
+        double x = (double)fake_embedding(key, LLMD__POOLING__POOL_LAST, 0), sum = 0;
+        assert_int_equal(json_array_size(v), FAKE_EMBEDDING);
+        for (uint32_t k = 0; k < FAKE_EMBEDDING; k++) {
+            double f = (double)fake_embedding(key, LLMD__POOLING__POOL_LAST, k);
+            sum += f * f;
+        }
+        assert_true(fabs(json_number_value(json_array_get(v, 0)) - x / sqrt(sum)) < 1e-6);
+    }
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(root, "usage"), "prompt_tokens")),
+        2 * N_INPUTS);
+    json_decref(root);
+    buf_fini(&body);
+    answer_fini(&a);
+}
+
+static void more_prompts_than_run_at_once_are_answered(void **state)
+{
+    struct buf body = { 0 }, want = { 0 };
+    struct answer a = { 0 };
+    json_t *root, *last;
+
+    (void)state;
+    expected_text("One day", TOKENIZER_ADD_SPECIAL, 4, &want);
+    buf_add_str(&body, "{\"max_tokens\":4,\"seed\":7,\"prompt\":[");
+    for (int i = 0; i < 199; i++)
+        buf_add_str(&body, "\"dog\",");
+    buf_add_str(&body, "\"One day\"]}");
+    client_request(h.port, "/v1/completions", "", body.data, &a);
+    assert_int_equal(a.status, 200);
+    root = parse(&a);
+    last = json_array_get(json_object_get(root, "choices"), 199);
+    assert_string_equal(json_string_value(json_object_get(last, "text")), want.data);
+    json_decref(root);
+    buf_fini(&want);
+    buf_fini(&body);
     answer_fini(&a);
 }
 
@@ -644,7 +889,9 @@ static void every_request_is_counted_once(void **state)
             harness_stat(&h, STAT_requests_finished_error) +
             harness_stat(&h, STAT_requests_cancelled) +
             harness_stat(&h, STAT_requests_refused_invalid) +
+            harness_stat(&h, STAT_requests_refused_template) +
             harness_stat(&h, STAT_requests_refused_overload) +
+            harness_stat(&h, STAT_requests_refused_limited) +
             harness_stat(&h, STAT_requests_refused_unavailable);
     assert_int_equal(ended, harness_stat(&h, STAT_requests_generate));
     assert_true(ended > 70);
@@ -658,11 +905,19 @@ int main(void)
         cmocka_unit_test(completions_and_chat_answer_the_workers_text),
         cmocka_unit_test(eos_ends_the_text_and_is_not_in_it),
         cmocka_unit_test(streams_join_to_the_plain_text),
+        cmocka_unit_test(chat_answers_with_thoughts_and_calls),
+        cmocka_unit_test(chat_streams_thoughts_and_calls),
+        cmocka_unit_test(responses_answer_with_items),
+        cmocka_unit_test(responses_stream_the_workers_text),
         cmocka_unit_test(predict_streams_nul_delimited_and_as_events),
         cmocka_unit_test(stop_strings_end_the_answer_and_cancel),
         cmocka_unit_test(malformed_requests_get_their_dialects_error),
         cmocka_unit_test(long_prompts_and_bodies_are_refused),
         cmocka_unit_test(pages_answer),
+        cmocka_unit_test(both_dialects_tokenize_on_one_path),
+        cmocka_unit_test(priorities_come_in_the_body_or_the_header),
+        cmocka_unit_test(embeddings_answer_in_the_order_of_their_inputs),
+        cmocka_unit_test(more_prompts_than_run_at_once_are_answered),
         cmocka_unit_test(a_browser_may_send_its_key),
         cmocka_unit_test(metrics_count_what_happened),
         cmocka_unit_test(every_request_is_counted_once),

@@ -75,6 +75,26 @@ static void add_streams(void)
                 "{\"prompt\":\"Old times\",\"max_tokens\":30,\"seed\":1,\"stream\":true}  ");
 }
 
+#define TOOLS      "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"clock\"}}],"
+#define FLAT_TOOLS "\"tools\":[{\"type\":\"function\",\"name\":\"clock\"}],"
+
+/* Thoughts and calls: their places in the text, and the ids of calls, are made again by a successor. */
+static void add_scripted(void)
+{
+    talk_post(new_talk("chat stream with calls"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"Where\"}],\"seed\":20240726," TOOLS
+              "\"stream\":true,\"logprobs\":true}",
+              "close");
+    talk_post(new_talk("responses stream with calls"), "/v1/responses", "",
+              "{\"input\":\"Where\",\"seed\":20240726," FLAT_TOOLS "\"stream\":true}", "close");
+    talk_post(new_talk("responses stream"), "/v1/responses", "",
+              "{\"input\":\"A dog\",\"seed\":4,\"max_output_tokens\":60,\"stream\":true}", "close");
+    talk_post(new_talk("chat with calls"), "/v1/chat/completions", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"Where\"}],\"seed\":20240726," TOOLS
+              "\"max_tokens\":300}",
+              "close");
+}
+
 static void add_whole_answers(void)
 {
     struct talk *t;
@@ -83,8 +103,37 @@ static void add_whole_answers(void)
               "{\"inputs\":\"Two\",\"parameters\":{\"max_new_tokens\":40,\"details\":true,"
               "\"best_of\":2,\"do_sample\":true,\"seed\":8,\"top_n_tokens\":3}}",
               "close");
+    talk_post(new_talk("tgi prefill"), "/generate", "",
+              "{\"inputs\":\"One day, a little girl\",\"parameters\":{\"max_new_tokens\":30,"
+              "\"decoder_input_details\":true,\"do_sample\":true,\"watermark\":true,"
+              "\"seed\":18446744073709551615}}",
+              "close");
+    talk_post(new_talk("vertex"), "/vertex", "",
+              "{\"instances\":[{\"inputs\":\"One\",\"parameters\":{\"max_new_tokens\":30,"
+              "\"seed\":3}},{\"inputs\":\"Two\",\"parameters\":{\"max_new_tokens\":9,"
+              "\"seed\":4}}]}",
+              "close");
+    talk_post(new_talk("invocations stream"), "/invocations", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}],\"seed\":4,"
+              "\"max_tokens\":40,\"stream\":true}",
+              "close");
     talk_post(new_talk("completions"), "/v1/completions", "",
               "{\"prompt\":[\"a\",\"b c\"],\"max_tokens\":30,\"seed\":2,\"n\":2,\"logprobs\":1}",
+              "close");
+    talk_post(new_talk("completions best_of"), "/v1/completions", "",
+              "{\"prompt\":\"Six\",\"max_tokens\":30,\"seed\":2,\"n\":2,\"best_of\":6}", "close");
+    talk_post(new_talk("beam search"), "/v1/completions", "",
+              "{\"prompt\":[\"Three\",\"beams\"],\"max_tokens\":14,\"n\":3,\"logprobs\":2,"
+              "\"use_beam_search\":true}",
+              "close");
+    talk_post(new_talk("logprobs of a prompt"), "/v1/completions", "",
+              "{\"prompt\":\"One day, a little girl saw a dog\",\"max_tokens\":20,\"seed\":4,"
+              "\"echo\":true,\"logprobs\":2}",
+              "close");
+    talk_post(new_talk("embeddings"), "/v1/embeddings", "",
+              "{\"input\":[\"One\",\"two\",\"three\"],\"encoding_format\":\"base64\"}", "close");
+    talk_post(new_talk("more choices than run at once"), "/v1/completions", "",
+              "{\"prompt\":\"Many\",\"max_tokens\":2,\"seed\":4,\"n\":135,\"stream\":true}",
               "close");
     t = new_talk("slow reader of a whole answer");
     talk_post(t, "/v1/completions", "",
@@ -205,6 +254,12 @@ static void run_calm(void)
     }
 }
 
+static const struct harness_setting settings[] = {
+    { "tool_call_parser", "hermes" },
+    { "reasoning_parser", "qwen3" },
+    { NULL, NULL },
+};
+
 static void open_house(void)
 {
     n_talks = 0;
@@ -212,10 +267,11 @@ static void open_house(void)
     for (int i = 0; i < LONG_TEXT; i += 5)
         long_text[i] = ' ';
     add_streams();
+    add_scripted();
     add_whole_answers();
     add_uploads();
     add_pipelines();
-    harness_start(&h, 1, NULL);
+    harness_start(&h, 1, settings);
     harness_start_worker(&h, 0);
     atomic_store(&h.workers[0].step_us, 500);
     run_calm();
@@ -397,6 +453,7 @@ static void answers_are_the_same_over_deaths_at_narrow_places(void **state)
         { "gateway.write", { 1, 20, 200, 600 } }, { "gateway.written", { 1, 20, 200, 600 } },
         { "gateway.done", { 1, 3, 7 } },          { "gateway.shut", { 1, 6, 12, 18 } },
         { "gateway.closed", { 1, 6, 12, 18 } },   { "gateway.adopt", { 1, 3, 5 } },
+        { "gateway.beams", { 1, 9, 20, 28 } },
     };
     char text[64];
 

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
+#include "common/api_keys.h"
 #include "common/clock.h"
 #include "tests/check.h"
 #include "tests/proc/fake_llmd.h"
@@ -220,6 +221,10 @@ static void llmctl_wrong_usage_asks_nobody(void **state)
         { "generate", "a", "-n0" },
         { "generate", "a", "-tnan" },
         { "chat" },
+        { "key" },
+        { "key", "a/b" },
+        { "key", "a", "rpm=x" },
+        { "key", "a", "b" },
         { "--no-such-option", "status" },
     };
     struct fake_llmd f = { 0 };
@@ -565,6 +570,44 @@ static void llmctl_generate_streams_the_answer(void **state)
     }
 }
 
+static void llmctl_generate_brings_the_key_of_the_environment(void **state)
+{
+    struct fake_llmd f = { .http_body = CHUNK("a") LAST USAGE };
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "generate", "x"), 0);
+    assert_null(strstr(fake_llmd_asked(&f), "Authorization"));
+    setenv("LLMD_API_KEY", "sk-one", 1);
+    assert_int_equal(run(&f, "generate", "x"), 0);
+    unsetenv("LLMD_API_KEY");
+    expect_contains(fake_llmd_asked(&f), "Authorization: Bearer sk-one\n");
+    fake_llmd_stop(&f);
+}
+
+/* The line is what the server reads; the key is shown once, and not where the line goes. */
+static void llmctl_key_makes_a_line_for_the_file(void **state)
+{
+    struct api_keys keys;
+    uint8_t hash[SECRET_HASH_BYTES];
+    const char *key;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(run(NULL, "key", "alice", "rpm=60", "priority=-2"), 0);
+    assert_true(api_keys_parse(&keys, result.out, strlen(result.out), &e));
+    assert_int_equal(keys.n, 1);
+    assert_string_equal(keys.list[0].name, "alice");
+    assert_int_equal(keys.list[0].requests_per_minute, 60);
+    assert_int_equal(keys.list[0].priority, -2);
+    key = strstr(result.err, "key of alice: sk-");
+    assert_non_null(key);
+    key += strlen("key of alice: ");
+    secret_hash(key, strcspn(key, "\n"), hash);
+    assert_true(secret_hash_is(hash, keys.list[0].hash[0]));
+    api_keys_fini(&keys);
+}
+
 static void llmctl_generate_raw_writes_the_bytes_only(void **state)
 {
     struct fake_llmd f = { .http_body = CHUNK("a\\u001b[1m") CHUNK("b") LAST USAGE };
@@ -741,6 +784,8 @@ int main(void)
         cmocka_unit_test(llmctl_wait_shows_states_until_ready),
         cmocka_unit_test(llmctl_wait_ends_when_it_cannot_become_ready),
         cmocka_unit_test(llmctl_generate_streams_the_answer),
+        cmocka_unit_test(llmctl_generate_brings_the_key_of_the_environment),
+        cmocka_unit_test(llmctl_key_makes_a_line_for_the_file),
         cmocka_unit_test(llmctl_generate_raw_writes_the_bytes_only),
         cmocka_unit_test(llmctl_generate_tells_what_the_server_refused),
         cmocka_unit_test(llmctl_generate_tells_an_answer_that_ended_early),

@@ -28,7 +28,7 @@ static inline struct rig *rig_new(void)
     r->service.n_threads = 1;
     r->service.stats = &r->stats;
     pthread_mutex_init(&r->service.causes_lock, NULL);
-    admission_init(&r->service.admission, 512, &r->stats);
+    admission_init(&r->service.admission, 512, NULL, &r->stats);
     assert_ok(service_open_model(&r->service, &e), e);
     snprintf(r->service.fingerprint, sizeof r->service.fingerprint, "fp");
     return r;
@@ -36,6 +36,7 @@ static inline struct rig *rig_new(void)
 
 static inline void rig_free(struct rig *r)
 {
+    admission_fini(&r->service.admission);
     service_close_model(&r->service);
     free(r);
 }
@@ -56,7 +57,7 @@ static inline bool rig_parse(struct rig *r, const struct dialect *d, int variant
 
 static inline void rig_done(struct rig *r)
 {
-    for (uint32_t i = 0; i < r->rq.n_choices; i++)
+    for (uint32_t i = 0; i < r->rq.n_candidates; i++)
         if (r->rq.choices[i].seq.state != SEQUENCE_NEW)
             r->rq.choices[i].seq.state = SEQUENCE_ENDED;
     request_fini(&r->rq);
@@ -93,6 +94,30 @@ static inline void rig_tokens(struct rig *r, uint32_t choice, const int32_t *ids
             c->seq.state = SEQUENCE_ENDED;
         }
         choice_take(c);
+    }
+}
+
+/* The worker's word on a choice's prompt, when it was asked for: token i has log probability -0.25 * i and
+ * rank i + 1; the likeliest instead is id 100 + i with -0.125. */
+static inline void rig_prompt(struct rig *r, uint32_t choice)
+{
+    struct choice *c = &r->rq.choices[choice];
+
+    for (uint32_t i = 0; i < c->prompt->n_ids; i++) {
+        Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
+        Llmd__TokenLogprob lp = LLMD__TOKEN_LOGPROB__INIT, *lps[1] = { &lp };
+        Llmd__TopLogprob top = LLMD__TOP_LOGPROB__INIT, *tops[1] = { &top };
+
+        top.token = 100 + (int32_t)i;
+        top.logprob = -0.125f;
+        lp.logprob = -0.25f * (float)i;
+        lp.rank = i ? i + 1 : 0;
+        lp.top = tops;
+        lp.n_top = i > 0;
+        m.prompt_logprobs = lps;
+        m.n_prompt_logprobs = 1;
+        m.prompt_index = i;
+        sequence_append_prompt(&c->seq, &m);
     }
 }
 

@@ -73,6 +73,31 @@ static void config_numbers_keep_to_their_range(void **state)
     assert_fails(config_set(&c, "groups", "65", "test", &e), e, ERR_CONFIG, "'65'");
 }
 
+static void config_reals_keep_to_their_range(void **state)
+{
+    static const char *const bad[] = {
+        "", "1.5", "-0.1", "half", "0x1", "nan", "inf", "0.5 ", "1e"
+    };
+    static struct config c;
+    char text[CONFIG_TEXT_BYTES];
+    struct err e;
+
+    (void)state;
+    config_init(&c);
+    assert_true(c.watermark_gamma == 0.5 && c.watermark_delta == 2.0);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_fails(config_set(&c, "watermark_gamma", bad[i], "test", &e), e, ERR_CONFIG,
+                     "is not a number from 0 to 1");
+    assert_true(c.watermark_gamma == 0.5);
+    assert_ok(config_set(&c, "watermark_delta", "-1.25", "test", &e), e);
+    assert_ok(config_set(&c, "watermark_gamma", "1e-7", "test", &e), e);
+    assert_true(c.watermark_delta == -1.25 && c.watermark_gamma == 1e-7);
+    config_value(&c, CONFIG_watermark_gamma, text, sizeof text);
+    assert_ok(config_set(&c, "watermark_gamma", text, "test", &e), e);
+    config_range(CONFIG_watermark_gamma, text, sizeof text);
+    assert_string_equal(text, "0.5 (0..1)");
+}
+
 static void config_bytes_take_units(void **state)
 {
     static const struct {
@@ -131,7 +156,7 @@ static void config_text_has_a_longest_length(void **state)
     (void)state;
     config_init(&c);
     memset(text, 'm', CONFIG_TEXT_BYTES);
-    assert_fails(config_set(&c, "model", text, "test", &e), e, ERR_CONFIG, "longer than 1023");
+    assert_fails(config_set(&c, "model", text, "test", &e), e, ERR_CONFIG, "longer than 2047");
     assert_string_equal(c.model, "");
     text[CONFIG_TEXT_BYTES - 1] = '\0';
     assert_ok(config_set(&c, "model", text, "test", &e), e);
@@ -171,6 +196,27 @@ static void config_environment_empty_own_name_leaves_the_alias(void **state)
     assert_ok(config_read_environment(&c, env, &e), e);
     assert_int_equal(c.port, 1000);
     assert_string_equal(c.source[CONFIG_port], "environment PORT");
+}
+
+static void config_environment_knows_several_aliases(void **state)
+{
+    char *env[] = { "VLLM_API_KEY=second", NULL };
+    char *both[] = { "VLLM_API_KEY=second", "API_KEY=first", NULL };
+    char shown[CONFIG_TEXT_BYTES];
+    struct config c;
+    struct err e;
+
+    (void)state;
+    config_init(&c);
+    config_shown_value(&c, CONFIG_api_key, shown, sizeof shown);
+    assert_string_equal(shown, "");
+    assert_ok(config_read_environment(&c, env, &e), e);
+    assert_string_equal(c.api_key, "second");
+    assert_string_equal(c.source[CONFIG_api_key], "environment VLLM_API_KEY");
+    assert_ok(config_read_environment(&c, both, &e), e);
+    assert_string_equal(c.api_key, "first");
+    config_shown_value(&c, CONFIG_api_key, shown, sizeof shown);
+    assert_string_equal(shown, "(secret)");
 }
 
 static void config_environment_error_names_the_variable(void **state)
@@ -233,11 +279,13 @@ int main(void)
         cmocka_unit_test(config_built_in_values_are_valid_and_read_back),
         cmocka_unit_test(config_names_take_dashes_and_are_whole),
         cmocka_unit_test(config_numbers_keep_to_their_range),
+        cmocka_unit_test(config_reals_keep_to_their_range),
         cmocka_unit_test(config_bytes_take_units),
         cmocka_unit_test(config_choices_are_whole_words),
         cmocka_unit_test(config_text_has_a_longest_length),
         cmocka_unit_test(config_environment_own_name_wins_over_alias),
         cmocka_unit_test(config_environment_empty_own_name_leaves_the_alias),
+        cmocka_unit_test(config_environment_knows_several_aliases),
         cmocka_unit_test(config_environment_error_names_the_variable),
         cmocka_unit_test(config_served_name_is_the_last_component),
         cmocka_unit_test(config_log_words_become_levels),

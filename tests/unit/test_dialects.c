@@ -2,6 +2,8 @@
  * Clients parse these with code we never see. */
 #include "tests/unit/gateway_rig.h"
 
+#include "gateway/openai.h"
+#include "gateway/openai_generate.h"
 #include "gateway/tgi.h"
 
 enum { THE = 264, DOG = 533, RAN = 607, DOT = 1985, BYTE_C3 = 198, BYTE_A9 = 172, EOS = 2 };
@@ -44,6 +46,7 @@ static void expect_whole(struct rig *r, const char *want)
     struct reply reply;
 
     reply_init(&reply);
+    request_choose(&r->rq);
     r->rq.dialect->whole(&r->rq, &reply);
     assert_int_equal(reply.status, 200);
     assert_string_equal(reply.body.data, want);
@@ -171,10 +174,11 @@ static void tgi_best_of_returns_the_likelier(void **state)
     assert_true(rig_parse(r, &dialect_tgi, TGI_GENERATE,
                           "{\"inputs\":\"the\",\"parameters\":{\"best_of\":2,\"do_sample\":true,"
                           "\"max_new_tokens\":3}}"));
-    assert_int_equal(r->rq.n_choices, 2);
+    assert_int_equal(r->rq.n_candidates, 2);
     assert_true(r->rq.choices[0].seq.sampling.seed != r->rq.choices[1].seq.sampling.seed);
     rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH); /* mean -1.0 */
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_EOS);    /* -0.5 */
+    request_choose(&r->rq);
     expect_header(r, "x-generated-tokens", "1");
     expect_whole(r, "{\"generated_text\":\"\"}");
 }
@@ -314,6 +318,415 @@ static void completions_read_every_form_of_prompt(void **state)
     rig_done(r);
 }
 
+/* Four run for each prompt, two are shown, the likelier first; what the others cost is not counted. */
+static void completions_show_the_best_of_each_prompt(void **state)
+{
+    struct rig *r = *state;
+    const int32_t ids[] = { DOG, RAN, DOT, THE };
+    static const uint32_t n_tokens[] = { 3, 1, 4, 2, 2, 3, 4, 1 };
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[\"the\",\"dog\"],\"n\":2,\"best_of\":4}"));
+    assert_int_equal(r->rq.n_candidates, 8);
+    assert_int_equal(r->rq.n_choices, 4);
+    assert_true(r->rq.sampling.want_logprobs);
+    for (uint32_t i = 0; i < 8; i++) /* the sum falls with every token */
+        rig_tokens(r, i, ids, n_tokens[i], LLMD__FINISH__FINISH_LENGTH);
+    request_choose(&r->rq);
+    request_choose(&r->rq); /* a pure function */
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    assert_ptr_equal(request_choice(&r->rq, 1), &r->rq.choices[3]);
+    assert_ptr_equal(request_choice(&r->rq, 2), &r->rq.choices[7]);
+    assert_ptr_equal(request_choice(&r->rq, 3), &r->rq.choices[4]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(reply.body.data, "[{\"index\":0,\"text\":\" dog\","));
+    assert_non_null(strstr(reply.body.data, ",{\"index\":3,\"text\":\" dog ran\","));
+    assert_non_null(strstr(reply.body.data, "\"completion_tokens\":6,"));
+    assert_null(strstr(reply.body.data, "token_logprobs")); /* nobody asked for them */
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Mean and sum differ about long answers; of equals the first is taken. */
+static void the_best_is_chosen_by_the_dialects_rule(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":1,\"best_of\":3}"));
+    for (uint32_t i = 0; i < 3; i++)
+        rig_tokens(r, i, dog_ran, i == 0 ? 1 : 3, LLMD__FINISH__FINISH_LENGTH);
+    for (uint32_t k = 0; k < 3; k++)
+        r->rq.choices[2].seq.logprobs[k].logprob = r->rq.choices[1].seq.logprobs[k].logprob =
+            -0.25f;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[0]); /* -0.5 against -0.75 */
+    r->rq.best_rule = BEST_BY_MEAN;
+    request_choose(&r->rq);
+    assert_ptr_equal(request_choice(&r->rq, 0), &r->rq.choices[1]);
+    rig_done(r);
+}
+
+static void best_of_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":3,\"best_of\":2}", 400,
+        "{\"error\":{\"message\":\"best_of must be greater than or equal to n, got n=3 and "
+        "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+        "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"temperature\":0}", 400,
+                 "{\"error\":{\"message\":\"best_of must be 1 when using greedy sampling, got 2. "
+                 "(parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"the\",\"best_of\":2,\"stream\":true}", 400,
+                 "{\"error\":{\"message\":\"best_of must be equal to n when streaming, got n=1 and "
+                 "best_of=2. (parameter=best_of, value=2)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"best_of\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2049}", 400,
+                 "{\"error\":{\"message\":\"prompts times n must be at most 2048, got 2049\","
+                 "\"type\":\"BadRequestError\",\"param\":\"n\",\"code\":400}}");
+}
+
+static void expect_run(const struct rig *r, size_t at, const int32_t *ids, size_t n)
+{
+    const Llmd__BadWord *run = r->rq.sampling.bad_words[at];
+
+    assert_int_equal(run->n_tokens, n);
+    assert_memory_equal(run->tokens, ids, n * sizeof *ids);
+}
+
+static void completions_restrict_tokens(void **state)
+{
+    struct rig *r = *state;
+    const int32_t the[] = { THE }, dog_runs[] = { DOG, RAN };
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"allowed_token_ids\":[5,533],\"bad_words\":"
+                          "[\"the\",\"  dog ran\"],\"stop_token_ids\":[7,99999,8]}"));
+    assert_int_equal(r->rq.sampling.n_allowed_tokens, 2);
+    assert_int_equal(r->rq.sampling.allowed_tokens[1], 533);
+    assert_int_equal(r->rq.n_stop_tokens, 2); /* an id that is none can never come */
+    assert_int_equal(r->rq.stop_tokens[1], 8);
+    assert_int_equal(r->rq.sampling.n_bad_words, 2);
+    expect_run(r, 0, the, 1);
+    expect_run(r, 1, dog_runs, 2);
+    rig_done(r);
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"allowed_token_ids\":[]}",
+                 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids is not None and empty!\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"allowed_token_ids\":[99999]}", 400,
+                 "{\"error\":{\"message\":\"allowed_token_ids contains out-of-vocab token id!\","
+                 "\"type\":\"BadRequestError\",\"param\":\"allowed_token_ids\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"bad_words\":[\"\"]}", 400,
+                 "{\"error\":{\"message\":\"bad_words cannot contain an empty string.\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"bad_words\",\"code\":400}}");
+}
+
+static void beam_search_has_its_rules(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"use_beam_search\":true,"
+                          "\"temperature\":0,\"length_penalty\":2,\"early_stopping\":true}"));
+    assert_int_equal(r->rq.beam.width, 3);
+    assert_int_equal(r->rq.n_candidates, 2);
+    assert_true(r->rq.beam.length_penalty == 2 && r->rq.beam.stops_early);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"use_beam_search\":true,\"stream\":true}", 400,
+        "{\"error\":{\"message\":\"Streaming is not currently supported with beam search\","
+        "\"type\":\"BadRequestError\",\"param\":\"stream\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"early_stopping\":\"soon\"}", 400,
+                 "{\"error\":{\"message\":\"early_stopping must be True, False, or 'never'.\","
+                 "\"type\":\"BadRequestError\",\"param\":\"early_stopping\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":11}", 400,
+                 "{\"error\":{\"message\":\"Requested sample logprobs of 22, which is greater than "
+                 "max allowed: 20 (parameter=n, value=11)\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"n\",\"code\":400}}");
+}
+
+/* Ids without names are easier to read here: 1 is <s>. */
+static void completions_echo_with_logprobs_of_the_prompt(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"echo\":true,\"logprobs\":1,\"max_tokens\":1,"
+                          "\"return_tokens_as_token_ids\":true}"));
+    assert_true(r->rq.choices[0].seq.submit.want_prompt_logprobs);
+    assert_int_equal(r->rq.choices[0].seq.submit.prompt_top_logprobs, 1);
+    rig_prompt(r, 0);
+    rig_tokens(r, 0, &dog_ran[2], 1, LLMD__FINISH__FINISH_LENGTH);
+    expect_whole(
+        r,
+        "{\"id\":\"cmpl-0000000000000abc\",\"object\":\"text_completion\",\"created\":"
+        "1760000000,\"model\":\"stories-demo\",\"choices\":[{\"index\":0,\"text\":\"the dog ran.\","
+        "\"logprobs\":{\"text_offset\":[0,12,24,36],\"token_logprobs\":[null,-0.25,-0.5,-0.5],"
+        "\"tokens\":[\"token_id:264\",\"token_id:533\",\"token_id:607\",\"token_id:1985\"],"
+        "\"top_logprobs\":[null,{\"token_id:533\":-0.25,\"token_id:101\":-0.125},"
+        "{\"token_id:607\":-0.5,\"token_id:102\":-0.125},{\"token_id:1985\":-0.5}]},"
+        "\"finish_reason\":\"length\",\"stop_reason\":null,\"token_ids\":null,"
+        "\"prompt_logprobs\":[null,{\"533\":{\"logprob\":-0.25,\"rank\":2,\"decoded_token\":\" "
+        "dog\"},"
+        "\"101\":{\"logprob\":-0.125,\"rank\":1,\"decoded_token\":\"b\"}},"
+        "{\"607\":{\"logprob\":-0.5,\"rank\":3,\"decoded_token\":\" ran\"},"
+        "\"102\":{\"logprob\":-0.125,\"rank\":1,\"decoded_token\":\"c\"}}],"
+        "\"prompt_token_ids\":null,\"routed_experts\":null}],"
+        "\"service_tier\":null,\"system_fingerprint\":\"fp\",\"usage\":{\"prompt_tokens\":3,"
+        "\"total_tokens\":4,\"completion_tokens\":1,\"prompt_tokens_details\":null,"
+        "\"completion_tokens_details\":null},\"kv_transfer_params\":null,"
+        "\"ec_transfer_params\":null,\"metrics\":null}");
+}
+
+/* The first event has the prompt's lists, the next goes on with the offsets. */
+static void completions_stream_the_echoed_logprobs_once(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533],\"echo\":true,\"logprobs\":0,\"stream\":true,"
+                          "\"max_tokens\":2}"));
+    rig_prompt(r, 0);
+    rig_tokens(r, 0, &dog_ran[1], 2, LLMD__FINISH__FINISH_LENGTH);
+    expect_stream(
+        r, CHUNK
+        "{\"index\":0,\"text\":\"the dog ran\",\"logprobs\":{\"text_offset\":[0,4,8],"
+        "\"token_logprobs\":[null,-0.25,-0.5],\"tokens\":[\" the\",\" dog\",\" ran\"],"
+        "\"top_logprobs\":[null,{\" dog\":-0.25},{\" ran\":-0.5}]},\"finish_reason\":null,"
+        "\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}]}\n\n|" CHUNK
+        "{\"index\":0,\"text\":\".\",\"logprobs\":{\"text_offset\":[12],\"token_logprobs\":[-1.0],"
+        "\"tokens\":[\".\"],\"top_logprobs\":[{\".\":-1.0}]},\"finish_reason\":\"length\","
+        "\"stop_reason\":null,\"prompt_token_ids\":null,\"token_ids\":null}],"
+        "\"system_fingerprint\":\"fp\"}\n\n|data: [DONE]\n\n");
+}
+
+/* No token is generated for it, but the worker reads it. */
+static void completions_measure_a_prompt_alone(void **state)
+{
+    struct rig *r = *state;
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533],\"echo\":true,\"logprobs\":0,\"max_tokens\":0}"));
+    assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 0);
+    rig_prompt(r, 0);
+    r->rq.choices[0].seq.finish = LLMD__FINISH__FINISH_LENGTH;
+    r->rq.choices[0].seq.state = SEQUENCE_ENDED;
+    choice_take(&r->rq.choices[0]);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(
+        reply.body.data, "\"text\":\"the dog\",\"logprobs\":{\"text_offset\":[0,4],"
+                         "\"token_logprobs\":[null,-0.25],\"tokens\":[\" the\",\" dog\"],"
+                         "\"top_logprobs\":[null,{\" dog\":-0.25}]},\"finish_reason\":\"length\""));
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Known, and not done: the parameter is named. */
+static void what_is_not_done_is_refused_by_name(void **state)
+{
+    static const char *const bodies[][2] = {
+        { "response_format", "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}" },
+        { "structured_outputs", "{\"prompt\":\"a\",\"structured_outputs\":{\"regex\":\"a\"}}" },
+        { "guided_json", "{\"prompt\":\"a\",\"guided_json\":{}}" },
+        { "guided_regex", "{\"prompt\":\"a\",\"guided_regex\":\"a\"}" },
+        { "guided_choice", "{\"prompt\":\"a\",\"guided_choice\":[\"a\"]}" },
+        { "guided_grammar", "{\"prompt\":\"a\",\"guided_grammar\":\"a\"}" },
+        { "logprob_token_ids", "{\"prompt\":\"a\",\"logprobs\":1,\"logprob_token_ids\":[5]}" },
+        { "repetition_detection", "{\"prompt\":\"a\",\"repetition_detection\":{\"min_count\":2}}" },
+        { "thinking_token_budget", "{\"prompt\":\"a\",\"thinking_token_budget\":9}" },
+        { "kv_transfer_params", "{\"prompt\":\"a\",\"kv_transfer_params\":{}}" },
+        { "ec_transfer_params", "{\"prompt\":\"a\",\"ec_transfer_params\":{}}" },
+        { "vllm_xargs", "{\"prompt\":\"a\",\"vllm_xargs\":{\"a\":1}}" },
+        { "logits_processors", "{\"prompt\":\"a\",\"logits_processors\":[\"x\"]}" },
+        { "prompt_embeds", "{\"prompt_embeds\":\"AA==\"}" },
+    };
+    struct rig *r = *state;
+    char want[128];
+
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        assert_false(rig_parse(r, &dialect_openai_completions, 0, bodies[i][1]));
+        snprintf(want, sizeof want, "%s is not supported by this server", bodies[i][0]);
+        assert_int_equal(r->fault.kind, FAULT_UNSUPPORTED);
+        assert_string_equal(r->fault.text, want);
+        assert_string_equal(r->fault.param, bodies[i][0]);
+        rig_done(r);
+    }
+    expect_fault(r, &dialect_openai_completions, 0,
+                 "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\"}}", 400,
+                 "{\"error\":{\"message\":\"When response_format type is 'json_schema', the "
+                 "'json_schema' field must be provided.\",\"type\":\"BadRequestError\",\"param\":"
+                 "\"response_format\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"suffix\":\"b\"}", 400,
+                 "{\"error\":{\"message\":\"suffix is not currently supported\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"suffix\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"cache_salt\":\"\"}", 400,
+        "{\"error\":{\"message\":\"Parameter 'cache_salt' must be a non-empty string if "
+        "provided.\",\"type\":\"BadRequestError\",\"param\":\"cache_salt\",\"code\":400}}");
+}
+
+/* Each value out of its range, in the words of vLLM's checks. */
+static void sampling_parameters_have_their_ranges(void **state)
+{
+    static const char *const rows[][2] = {
+        { "\"temperature\":-1", "temperature must be non-negative, got -1. (parameter=temperature, "
+                                "value=-1)" },
+        { "\"temperature\":2.5", "temperature must be in [0, 2], got 2.5. (parameter=temperature, "
+                                 "value=2.5)" },
+        { "\"top_p\":0", "top_p must be in (0, 1], got 0. (parameter=top_p, value=0)" },
+        { "\"top_k\":-2",
+          "top_k must be 0 (disable), or at least 1, got -2. (parameter=top_k, value=-2)" },
+        { "\"min_p\":1.5", "min_p must be in [0, 1], got 1.5. (parameter=min_p, value=1.5)" },
+        { "\"presence_penalty\":3", "presence_penalty must be in [-2, 2], got 3. "
+                                    "(parameter=presence_penalty, value=3)" },
+        { "\"frequency_penalty\":-3", "frequency_penalty must be in [-2, 2], got -3. "
+                                      "(parameter=frequency_penalty, value=-3)" },
+        { "\"repetition_penalty\":0", "repetition_penalty must be greater than zero, got 0. "
+                                      "(parameter=repetition_penalty, value=0)" },
+        { "\"min_tokens\":-1", "min_tokens must be greater than or equal to 0, got -1. "
+                               "(parameter=min_tokens, value=-1)" },
+        { "\"min_tokens\":17", "min_tokens must be less than or equal to max_tokens=16, got 17. "
+                               "(parameter=min_tokens, value=17)" },
+        { "\"truncate_prompt_tokens\":0", "truncate_prompt_tokens must be in [1, 496], got 0. "
+                                          "(parameter=truncate_prompt_tokens, value=0)" },
+    };
+    struct rig *r = *state;
+    char body[160];
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",%s}", rows[i][0]);
+        assert_false(rig_parse(r, &dialect_openai_completions, 0, body));
+        assert_int_equal(r->fault.kind, FAULT_INVALID);
+        assert_string_equal(r->fault.text, rows[i][1]);
+        rig_done(r);
+    }
+}
+
+static void sampling_parameters_reach_the_sampler(void **state)
+{
+    struct rig *r = *state;
+    const Llmd__Sampling *s;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_completions, 0,
+                  "{\"prompt\":\"a\",\"temperature\":0.001,\"top_p\":0.5,\"top_k\":-1,"
+                  "\"min_p\":0.25,\"presence_penalty\":1,\"frequency_penalty\":-1,"
+                  "\"repetition_penalty\":1.5,\"seed\":-5,\"ignore_eos\":true,"
+                  "\"min_tokens\":2,\"max_tokens\":9,\"priority\":4,"
+                  "\"skip_special_tokens\":false,\"spaces_between_special_tokens\":false,"
+                  "\"include_stop_str_in_output\":true,\"stream_interval\":8,\"user\":\"u\","
+                  "\"session_id\":\"s\",\"cache_salt\":\"x\"}"));
+    s = &r->rq.choices[0].seq.sampling;
+    assert_true(s->temperature == 0.01f && s->top_p == 0.5f && s->top_k == 0 && s->min_p == 0.25f);
+    assert_true(s->presence_penalty == 1 && s->frequency_penalty == -1);
+    assert_true(s->repetition_penalty == 1.5f && s->seed == (uint64_t)-5);
+    assert_true(r->rq.choices[0].seq.submit.ignore_eos);
+    assert_int_equal(r->rq.choices[0].seq.submit.min_tokens, 2);
+    assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 9);
+    assert_int_equal(r->rq.choices[0].seq.submit.priority, 4);
+    assert_true(r->rq.choices[0].seq.submit.cache_salt != 0);
+    assert_true(r->rq.shows_special_tokens && r->rq.keeps_stop);
+    rig_done(r);
+}
+
+static void prompt_logprobs_have_their_rules(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"a\",\"prompt_logprobs\":0,\"stream\":true}"));
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_chat, 0,
+                          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+                          "\"prompt_logprobs\":3}"));
+    assert_int_equal(r->rq.choices[0].seq.submit.prompt_top_logprobs, 3);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"prompt_logprobs\":1,\"stream\":true}", 400,
+        "{\"error\":{\"message\":\"`prompt_logprobs` are not available when `stream=True`.\","
+        "\"type\":\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"prompt_logprobs\":-2}",
+                 400,
+                 "{\"error\":{\"message\":\"`prompt_logprobs` must be a positive value or -1.\","
+                 "\"type\":\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0, "{\"prompt\":\"a\",\"prompt_logprobs\":-1}", 400,
+        "{\"error\":{\"message\":\"Requested prompt logprobs of 2048, which is greater than "
+        "max allowed: 20 (parameter=prompt_logprobs, value=2048)\",\"type\":"
+        "\"BadRequestError\",\"param\":\"prompt_logprobs\",\"code\":400}}");
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":\"a\",\"echo\":true,\"logprobs\":1,\"use_beam_search\":true}", 400,
+        "{\"error\":{\"message\":\"logprobs of an echoed prompt are not supported with beam "
+        "search\",\"type\":\"BadRequestError\",\"param\":\"logprobs\",\"code\":400}}");
+}
+
+/* Byte-level models spell a word behind a space with another token: both are forbidden, but not a
+ * spelling that is the bare space and then the word. */
+static void bad_words_are_spelled_with_and_without_a_space(void **state)
+{
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"b\",\"vocab\":{\"a\":0,\"b\":1,\"\u0120\":2,"
+        "\"\u0120a\":3},"
+        "\"merges\":[\"\u0120 a\"]},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+        "false,\"trim_offsets\":true,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"}}";
+    const int32_t plain[] = { 0, 1 }, spaced[] = { 3, 1 }, b[] = { 1 };
+    struct rig *r = *state;
+    struct tokenizer *demo = r->service.tokenizer;
+    struct err e;
+
+    r->service.tokenizer = tokenizer_open_json(json, sizeof json - 1, NULL, 0, &e);
+    if (!r->service.tokenizer)
+        fail_msg("%s", e.msg);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[1],\"bad_words\":[\"ab\",\"b\"]}"));
+    assert_int_equal(r->rq.sampling.n_bad_words, 3);
+    expect_run(r, 0, plain, 2);
+    expect_run(r, 1, spaced, 2);
+    expect_run(r, 2, b, 1);
+    rig_done(r);
+    tokenizer_close(r->service.tokenizer);
+    r->service.tokenizer = demo;
+}
+
+static void prompts_are_cut_on_the_side_that_is_named(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"right\"}"));
+    assert_int_equal(r->rq.prompts[0].n_ids, 2);
+    assert_int_equal(r->rq.prompts[0].ids[0], THE);
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":[264,533,607],\"truncate_prompt_tokens\":2,"
+                          "\"truncation_side\":\"left\"}"));
+    assert_int_equal(r->rq.prompts[0].ids[0], DOG);
+    rig_done(r);
+    expect_fault(
+        r, &dialect_openai_completions, 0,
+        "{\"prompt\":[264],\"truncate_prompt_tokens\":1,\"truncation_side\":\"up\"}", 400,
+        "{\"error\":{\"message\":\"1 validation error:\\n  {'type': 'literal_error', 'loc': "
+        "('body', 'truncation_side'), 'msg': \\\"Input should be 'left' or 'right'\\\"}\","
+        "\"type\":\"Bad Request\",\"param\":\"body.truncation_side\",\"code\":400}}");
+}
+
 /* Clients made for one endpoint have no model to name, and send its address. */
 static void completions_take_an_address_for_the_model(void **state)
 {
@@ -327,6 +740,208 @@ static void completions_take_an_address_for_the_model(void **state)
         assert_true(rig_parse(r, &dialect_openai_completions, 0, body));
         rig_done(r);
     }
+}
+
+/* ---- embeddings ---- */
+
+static void embed(struct rig *r, uint32_t choice, float x, float y)
+{
+    struct choice *c = &r->rq.choices[choice];
+
+    assert_int_equal(c->seq.submit.max_tokens, 0);
+    sequence_set_embedding(&c->seq, (const float[]){ x, y }, 2);
+    c->seq.finish = LLMD__FINISH__FINISH_EMBEDDED;
+    c->seq.state = SEQUENCE_ENDED;
+    choice_take(c);
+    assert_int_equal(c->end, CHOICE_EOS);
+}
+
+/* Of length 1, whatever the model's states are. */
+static void embeddings_are_normalised(void **state)
+{
+    struct rig *r = *state;
+
+    assert_true(
+        rig_parse(r, &dialect_openai_embeddings, 0,
+                  "{\"input\":[\"the\",\"the dog\"],\"model\":\"stories-demo\",\"stream\":true}"));
+    assert_int_equal(r->rq.choices[1].seq.submit.pooling, LLMD__POOLING__POOL_LAST);
+    embed(r, 0, 3, -4);
+    embed(r, 1, 0, 0);
+    expect_whole(r, "{\"id\":\"embd-0000000000000abc\",\"object\":\"list\",\"created\":1760000000,"
+                    "\"model\":\"stories-demo\",\"data\":[{\"index\":0,\"object\":\"embedding\","
+                    "\"embedding\":[0.6,-0.8]},{\"index\":1,\"object\":\"embedding\",\"embedding\":"
+                    "[0.0,0.0]}],\"usage\":{\"prompt_tokens\":5,\"total_tokens\":5,"
+                    "\"completion_tokens\":0,\"prompt_tokens_details\":null,"
+                    "\"completion_tokens_details\":null}}");
+}
+
+/* Eight bytes: 1.0f and 0.0f, little-endian, in base64 with its padding. */
+static void embeddings_come_as_base64(void **state)
+{
+    struct rig *r = *state;
+    struct reply reply;
+
+    assert_true(rig_parse(r, &dialect_openai_embeddings, 0,
+                          "{\"input\":[1,264],\"encoding_format\":\"base64\"}"));
+    assert_int_equal(r->rq.n_prompts, 1);
+    embed(r, 0, 7, 0);
+    reply_init(&reply);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_non_null(strstr(reply.body.data, "\"embedding\":\"AACAPwAAAAA=\"}"));
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+static void embeddings_have_their_rules(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(r, &dialect_openai_embeddings, 0, "{\"input\":\"a\",\"dimensions\":64}", 400,
+                 "{\"error\":{\"message\":\"Model \\\"stories-demo\\\" does not support matryoshka "
+                 "representation, changing output dimensions will lead to poor results.\",\"type\":"
+                 "\"BadRequestError\",\"param\":\"dimensions\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_embeddings, 0, "{\"input\":\"\"}", 400,
+                 "{\"error\":{\"message\":\"input cannot be empty.\",\"type\":\"BadRequestError\","
+                 "\"param\":\"input\",\"code\":400}}");
+    expect_fault(r, &dialect_openai_embeddings, 0, "{\"input\":\"a\",\"model\":\"gpt\"}", 404,
+                 "{\"error\":{\"message\":\"The model `gpt` does not exist.\",\"type\":"
+                 "\"NotFoundError\",\"param\":\"model\",\"code\":404}}");
+    assert_false(rig_parse(r, &dialect_openai_embeddings, 0, "{}"));
+    assert_string_equal(r->fault.param, "body.input");
+    rig_done(r);
+    assert_false(rig_parse(r, &dialect_openai_embeddings, 0,
+                           "{\"input\":\"a\",\"encoding_format\":\"hex\"}"));
+    assert_string_equal(r->fault.param, "body.encoding_format");
+    rig_done(r);
+}
+
+/* ---- /tokenize, /detokenize ---- */
+
+typedef void page(struct service *s, const char *type, const char *bytes, size_t n,
+                  struct reply *r);
+
+static void expect_page(struct rig *r, page *act, const char *body, int status, const char *want)
+{
+    struct reply reply;
+
+    reply_init(&reply);
+    act(&r->service, "application/json; charset=utf-8", body, strlen(body), &reply);
+    assert_int_equal(reply.status, status);
+    assert_string_equal(reply.body.data, want);
+    reply_fini(&reply);
+}
+
+static void texts_are_tokenized_as_completions_read_them(void **state)
+{
+    struct rig *r = *state;
+
+    expect_page(r, openai_tokenize_page, "{\"prompt\":\"the dog\"}", 200,
+                "{\"count\":3,\"max_model_len\":512,\"tokens\":[1,264,533],\"token_strs\":null}");
+    expect_page(r, openai_tokenize_page,
+                "{\"prompt\":\"the\",\"add_special_tokens\":false,\"return_token_strs\":true,"
+                "\"model\":\"stories-demo\"}",
+                200,
+                "{\"count\":1,\"max_model_len\":512,\"tokens\":[264],\"token_strs\":[\"▁the\"]}");
+    expect_page(r, openai_tokenize_page, "{\"prompt\":\"\",\"add_special_tokens\":false}", 200,
+                "{\"count\":0,\"max_model_len\":512,\"tokens\":[],\"token_strs\":null}");
+    expect_page(r, openai_tokenize_page, "{\"prompt\":\"a\",\"model\":\"gpt\"}", 404,
+                "{\"error\":{\"message\":\"The model `gpt` does not exist.\",\"type\":"
+                "\"NotFoundError\",\"param\":\"model\",\"code\":404}}");
+}
+
+static void a_template_of_the_client_is_not_trusted(void **state)
+{
+    expect_page(
+        *state, openai_tokenize_page,
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"chat_template\":\"{{1}}\"}", 400,
+        "{\"error\":{\"message\":\"Chat template is passed with request, but "
+        "--trust-request-chat-template is not set. Refused request with untrusted chat "
+        "template.\",\"type\":\"BadRequestError\",\"param\":\"chat_template\",\"code\":400}}");
+}
+
+/* As many as the chat route has for them, whose template writes <s>. */
+static void chats_are_tokenized_as_the_template_renders_them(void **state)
+{
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}";
+    struct rig *r = *state;
+    struct reply reply;
+    char want[64];
+
+    assert_true(rig_parse(r, &dialect_openai_chat, 0, body));
+    snprintf(want, sizeof want, "{\"count\":%u,\"max_model_len\":512,\"tokens\":[1,%d,",
+             r->rq.prompts[0].n_ids, r->rq.prompts[0].ids[1]);
+    rig_done(r);
+    reply_init(&reply);
+    openai_tokenize_page(&r->service, "application/json", body, strlen(body), &reply);
+    assert_int_equal(reply.status, 200);
+    assert_memory_equal(reply.body.data, want, strlen(want));
+    reply_fini(&reply);
+}
+
+static void ids_are_spelled_with_their_special_tokens(void **state)
+{
+    struct rig *r = *state;
+
+    expect_page(r, openai_detokenize_page, "{\"tokens\":[1,264,533]}", 200,
+                "{\"prompt\":\"<s> the dog\"}");
+    expect_page(r, openai_detokenize_page, "{\"tokens\":[]}", 200, "{\"prompt\":\"\"}");
+    expect_page(r, openai_detokenize_page, "{\"tokens\":[264,999999]}", 200,
+                "{\"prompt\":\"the\"}"); /* no token: no text */
+    expect_page(r, openai_detokenize_page, "{\"tokens\":[264,-1]}", 400,
+                "{\"error\":{\"message\":\"1 validation error:\\n  {'type': 'greater_than_equal', "
+                "'loc': ('body', 'tokens', 1), 'msg': 'Input should be a token id'}\",\"type\":"
+                "\"Bad Request\",\"param\":\"body.tokens\",\"code\":400}}");
+    expect_page(r, openai_detokenize_page, "{}", 400,
+                "{\"error\":{\"message\":\"1 validation error:\\n  {'type': 'missing', 'loc': "
+                "('body', 'tokens'), 'msg': 'Field required'}\",\"type\":\"Bad Request\",\"param\":"
+                "\"body.tokens\",\"code\":400}}");
+}
+
+/* ---- vLLM's first server ---- */
+
+static void the_first_server_answers_with_the_prompt(void **state)
+{
+    struct rig *r = *state;
+    struct buf out = { 0 };
+
+    assert_true(
+        rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"n\":2,\"max_tokens\":3}"));
+    assert_ptr_equal(r->rq.dialect, &dialect_openai_generate);
+    assert_true(r->rq.sampling.temperature == 1); /* whatever the model recommends */
+    rig_tokens(r, 0, dog_ran, 3, LLMD__FINISH__FINISH_LENGTH);
+    rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    expect_whole(r, "{\"text\":[\"the dog ran.\",\"the dog\"]}");
+
+    assert_true(
+        rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"n\":2,\"stream\":true}"));
+    rig_tokens(r, 0, dog_ran, 2, LLMD__FINISH__FINISH_LENGTH);
+    rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    rig_stream(r, &out);
+    assert_string_equal(out.data, "{\"text\": [\"the dog\", \"the\"]}\n|"
+                                  "{\"text\": [\"the dog\", \"the dog\"]}\n|"
+                                  "{\"text\": [\"the dog ran\", \"the dog\"]}\n|");
+    rig_done(r);
+    strcpy(r->service.config.generate_delimiter, "nul");
+    assert_true(rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"stream\":true}"));
+    rig_tokens(r, 0, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
+    rig_stream(r, &out);
+    assert_memory_equal(out.data, "{\"text\": [\"the dog\"]}\0|", out.n);
+    strcpy(r->service.config.generate_delimiter, "newline");
+    buf_fini(&out);
+    rig_done(r);
+}
+
+static void the_first_server_knows_no_other_words(void **state)
+{
+    struct rig *r = *state;
+
+    expect_fault(
+        r, &dialect_openai_generate, 0, "{\"prompt\":\"the\",\"max_new_tokens\":3}", 400,
+        "{\"error\":{\"message\":\"Unexpected keyword argument 'max_new_tokens'\",\"type\":"
+        "\"BadRequestError\",\"param\":\"max_new_tokens\",\"code\":400}}");
+    assert_false(rig_parse(r, &dialect_tgi, TGI_GENERATE, "{\"prompt\":\"the\",\"inputs\":7}"));
+    assert_ptr_equal(r->rq.dialect, &dialect_tgi);
+    rig_done(r);
 }
 
 /* ---- chat ---- */
@@ -407,9 +1022,6 @@ static void harmless_parameters_are_taken(void **state)
                           "[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
                           "\"tool_choice\":\"none\"}"));
     rig_done(r);
-    expect_fault(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"best_of\":2}", 400,
-                 "{\"error\":{\"message\":\"best_of is not supported by this server\",\"type\":"
-                 "\"BadRequestError\",\"param\":\"best_of\",\"code\":400}}");
 }
 
 static void an_aborted_answer_says_so(void **state)
@@ -492,7 +1104,30 @@ int main(void)
         cmocka_unit_test(completions_cut_a_stop_string_over_two_tokens),
         cmocka_unit_test(completions_echo_the_prompt_alone),
         cmocka_unit_test(completions_read_every_form_of_prompt),
+        cmocka_unit_test(completions_show_the_best_of_each_prompt),
+        cmocka_unit_test(the_best_is_chosen_by_the_dialects_rule),
+        cmocka_unit_test(best_of_has_its_rules),
+        cmocka_unit_test(completions_restrict_tokens),
+        cmocka_unit_test(beam_search_has_its_rules),
+        cmocka_unit_test(completions_echo_with_logprobs_of_the_prompt),
+        cmocka_unit_test(completions_stream_the_echoed_logprobs_once),
+        cmocka_unit_test(completions_measure_a_prompt_alone),
+        cmocka_unit_test(what_is_not_done_is_refused_by_name),
+        cmocka_unit_test(sampling_parameters_have_their_ranges),
+        cmocka_unit_test(sampling_parameters_reach_the_sampler),
+        cmocka_unit_test(prompt_logprobs_have_their_rules),
+        cmocka_unit_test(bad_words_are_spelled_with_and_without_a_space),
+        cmocka_unit_test(prompts_are_cut_on_the_side_that_is_named),
         cmocka_unit_test(completions_take_an_address_for_the_model),
+        cmocka_unit_test(embeddings_are_normalised),
+        cmocka_unit_test(embeddings_come_as_base64),
+        cmocka_unit_test(embeddings_have_their_rules),
+        cmocka_unit_test(texts_are_tokenized_as_completions_read_them),
+        cmocka_unit_test(a_template_of_the_client_is_not_trusted),
+        cmocka_unit_test(chats_are_tokenized_as_the_template_renders_them),
+        cmocka_unit_test(ids_are_spelled_with_their_special_tokens),
+        cmocka_unit_test(the_first_server_answers_with_the_prompt),
+        cmocka_unit_test(the_first_server_knows_no_other_words),
         cmocka_unit_test(chat_streams_role_content_and_finish),
         cmocka_unit_test(chat_answers),
         cmocka_unit_test(chat_continues_the_final_message),

@@ -2,6 +2,7 @@
  * makes quantiles of nonsense. */
 #include "tests/unit/gateway_rig.h"
 
+#include "common/file.h"
 #include "gateway/metrics.h"
 #include "gateway/pages.h"
 
@@ -111,22 +112,150 @@ static void page_is_well_formed(void **state)
     reply_fini(&reply);
 }
 
-static void permits_are_counted(void **state)
-{
-    struct stats stats = { 0 };
-    struct admission a;
+/* ---- vLLM's and TGI's names ---- */
 
-    (void)state;
-    admission_init(&a, 2, &stats);
-    assert_true(admission_take(&a) && admission_take(&a));
-    assert_false(admission_take(&a));
-    admission_set_max(&a, 3);
-    assert_true(admission_take(&a));
-    assert_int_equal(stat_get(&stats, STAT_requests_active), 3);
-    for (int i = 0; i < 3; i++)
-        admission_give(&a);
-    assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
-    assert_int_equal(admission_taken(&a), 0);
+static void expect_line(const char *body, const char *line)
+{
+    if (!strstr(body, line))
+        fail_msg("'%s' is not on the page", line);
+}
+
+#define VLLM(name, labels, value)                                                                  \
+    "\nvllm:" name "{model_name=\"stories-demo\",engine=" labels "} " value "\n"
+
+static void what_waits_in_the_gateway_waits_too(void **state)
+{
+    struct rig *r = *state;
+    struct board *b = &r->service.board;
+    struct stats *gateway = &board_slot(b, BOARD_SLOT_GATEWAY)->stats;
+    struct reply reply;
+
+    stat_set(gateway, STAT_requests_queued, 3);
+    stat_set(&board_slot(b, board_rank_slot(b, 0, 0))->stats, STAT_sequences_waiting, 2);
+    stat_set(&board_slot(b, board_rank_slot(b, 1, 0))->stats, STAT_sequences_waiting, 7);
+    page(r, &reply);
+    expect_line(reply.body.data, VLLM("num_requests_waiting", "\"0\"", "5"));
+    expect_line(reply.body.data, VLLM("num_requests_waiting", "\"1\"", "7"));
+    expect_line(reply.body.data,
+                VLLM("num_requests_waiting_by_reason", "\"0\",reason=\"capacity\"", "5"));
+    expect_line(reply.body.data, "\ntgi_queue_size 12\n");
+    stat_set(gateway, STAT_requests_queued, 0);
+    reply_fini(&reply);
+}
+
+static void names_of_others_have_our_numbers(void **state)
+{
+    struct rig *r = *state;
+    struct board *b = &r->service.board;
+    struct stats *gateway = &board_slot(b, BOARD_SLOT_GATEWAY)->stats;
+    struct stats *group = &board_slot(b, board_rank_slot(b, 1, 0))->stats;
+    struct reply reply;
+
+    stat_add(gateway, STAT_requests_finished_stop, 4);
+    stat_add(gateway, STAT_requests_finished_length, 5);
+    stat_add(gateway, STAT_requests_refused_template, 2);
+    stat_add(gateway, STAT_requests_refused_overload, 1);
+    stat_add(gateway, STAT_requests_refused_limited, 6);
+    stat_add(group, STAT_prompt_tokens, 90);
+    stat_add(group, STAT_prefix_cache_hits, 10);
+    stat_add(group, STAT_kv_pages_leased, 5);
+    stat_add(group, STAT_draft_tokens_accepted, 8);
+    atomic_store(&r->service.group_kv_pages[1], 20);
+    page(r, &reply);
+    expect_line(reply.body.data,
+                VLLM("request_success_total", "\"0\",finished_reason=\"length\"", "5"));
+    expect_line(reply.body.data,
+                VLLM("prompt_tokens_by_source_total", "\"1\",source=\"local_cache_hit\"", "10"));
+    expect_line(reply.body.data, VLLM("prompt_tokens_total", "\"1\"", "90"));
+    expect_line(reply.body.data, VLLM("kv_cache_usage_perc", "\"1\"", "0.25"));
+    expect_line(reply.body.data, VLLM("gpu_cache_usage_perc", "\"1\"", "0.25"));
+    expect_line(reply.body.data, "num_gpu_blocks=\"20\",enable_prefix_caching=\"True\"} 1\n");
+    expect_line(reply.body.data, "\nllmd_kv_usage_ratio{group=\"1\"} 0.25\n");
+    expect_line(reply.body.data, "\nllmd_draining 0\n");
+    expect_line(reply.body.data, "\ntgi_request_success 9\n");
+    expect_line(reply.body.data, "\ntgi_request_failure{err=\"template\"} 2\n");
+    expect_line(reply.body.data, "\ntgi_request_failure{err=\"overloaded\"} 7\n");
+    expect_line(reply.body.data, "\ntgi_request_skipped_tokens_sum 8\n");
+    expect_line(reply.body.data, "\ntgi_batch_current_max_tokens 80\n");
+    expect_line(reply.body.data, "\ntgi_batch_max_total_tokens 320\n");
+    reply_fini(&reply);
+}
+
+/* ---- the document ---- */
+
+static char *read_document(void)
+{
+    struct err e;
+    char *text;
+    size_t n;
+
+    assert_ok(file_read(TEST_SOURCE_DIR "/docs/metrics.md", 1 << 20, &text, &n, &e), e);
+    return text;
+}
+
+static bool is_family(const char *body, const char *name)
+{
+    char line[160];
+
+    snprintf(line, sizeof line, "\n# TYPE %s ", name);
+    return strstr(body, line) != NULL;
+}
+
+static void expect_test(const char *cell, const char *metric)
+{
+    static const char *const folders[] = { "unit", "proc" };
+    char name[64], path[256];
+
+    if (!cell || sscanf(cell, "| %63[a-z_]", name) != 1)
+        fail_msg("docs/metrics.md names no test of %s", metric);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, TEST_SOURCE_DIR "/tests/%s/%s.c", folders[i], name);
+        if (file_exists(path))
+            return;
+    }
+    fail_msg("docs/metrics.md names %s, which is no test", name);
+}
+
+/* A row says what is served, and is believed: so it must be true. */
+static void the_document_is_true(void **state)
+{
+    char *text = read_document(), *save, name[128];
+    struct reply reply;
+    size_t n = 0;
+
+    page(*state, &reply);
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        bool is_absent = strstr(line, "| absent |") != NULL;
+        const char *at = line[0] == '|' ? strchr(line, '`') : NULL;
+        if (!at || sscanf(at, "`%127[^`]`", name) != 1 || strchr(name, '*'))
+            continue;
+        if (is_absent == is_family(reply.body.data, name))
+            fail_msg("docs/metrics.md says that %s is %s", name, is_absent ? "absent" : "served");
+        if (!is_absent)
+            expect_test(strstr(line, "| test_"), name);
+        n++;
+    }
+    assert_true(n > 100);
+    free(text);
+    reply_fini(&reply);
+}
+
+static void the_document_is_complete(void **state)
+{
+    char *text = read_document(), *save, name[128], quoted[160];
+    struct reply reply;
+
+    page(*state, &reply);
+    for (char *line = strtok_r(reply.body.data, "\n", &save); line;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (sscanf(line, "# TYPE %127s", name) != 1)
+            continue;
+        snprintf(quoted, sizeof quoted, "| `%s` |", name);
+        if (strncmp(name, "llmd_", 5) != 0 && !strstr(text, quoted))
+            fail_msg("%s is not in docs/metrics.md", name);
+    }
+    free(text);
+    reply_fini(&reply);
 }
 
 int main(void)
@@ -136,7 +265,10 @@ int main(void)
         cmocka_unit_test(histograms_are_cumulative_with_float_bounds),
         cmocka_unit_test(labels_are_escaped),
         cmocka_unit_test(page_is_well_formed),
-        cmocka_unit_test(permits_are_counted),
+        cmocka_unit_test(what_waits_in_the_gateway_waits_too),
+        cmocka_unit_test(names_of_others_have_our_numbers),
+        cmocka_unit_test(the_document_is_true),
+        cmocka_unit_test(the_document_is_complete),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -30,11 +30,9 @@
 #include "common/err.h"
 #include "common/json.h"
 
-#define JINJA_SOURCE_MAX (512u * 1024)          /* bytes of template text */
-#define JINJA_STRING_MAX (16u * 1024 * 1024)    /* bytes of the output, or of any string in a run */
-#define JINJA_MEMORY_MAX (256ull * 1024 * 1024) /* bytes one run may take from its arena */
-#define JINJA_STEPS_MAX  20000000ull /* tree nodes visited, plus a share of bytes looked at */
-#define JINJA_RANGE_MAX  100000      /* as Jinja's sandbox */
+#define JINJA_SOURCE_MAX (512u * 1024)       /* bytes of template text */
+#define JINJA_STRING_MAX (16u * 1024 * 1024) /* bytes of the output, or of any string in a run */
+#define JINJA_RANGE_MAX  100000              /* as Jinja's sandbox */
 
 enum {
     JINJA_NEST_MAX = 200,       /* of the source: expressions in expressions, blocks in blocks */
@@ -331,8 +329,8 @@ struct jbuf {
 struct jrun {
     const struct jprog *prog;
     struct arena mem;
-    size_t mem_used;
-    uint64_t steps;
+    size_t mem_used, mem_max;  /* bytes taken from the arena */
+    uint64_t steps, steps_max; /* tree nodes visited, plus a share of bytes looked at */
     int depth;
     int line;
     struct jval *top; /* [n_syms]: the caller's variables, global functions, top-level sets */

@@ -45,16 +45,16 @@ bool jrun_undef_fail(struct jrun *r, struct jval undef)
 bool jrun_work(struct jrun *r, size_t items)
 {
     r->steps += items + 1;
-    if (r->steps > JINJA_STEPS_MAX)
+    if (r->steps > r->steps_max)
         return jrun_fail(r, "rendering takes too many steps");
-    if (r->mem_used > JINJA_MEMORY_MAX)
+    if (r->mem_used > r->mem_max)
         return jrun_fail(r, "rendering takes too much memory");
     return true;
 }
 
 bool jrun_room(struct jrun *r, size_t bytes)
 {
-    if (bytes > JINJA_MEMORY_MAX || r->mem_used > JINJA_MEMORY_MAX - bytes)
+    if (bytes > r->mem_max || r->mem_used > r->mem_max - bytes)
         return jrun_fail(r, "rendering takes too much memory");
     return true;
 }
@@ -78,7 +78,7 @@ static bool grow(struct jbuf *b, size_t extra)
     }
     while (cap < b->n + extra)
         cap *= 2;
-    if (b->run->mem_used + cap > JINJA_MEMORY_MAX) {
+    if (b->run->mem_used + cap > b->run->mem_max) {
         b->is_full = true;
         return false;
     }
