@@ -149,6 +149,36 @@ static bool is_choice(const char *choices, const char *value)
     return false;
 }
 
+struct word {
+    enum config_id setting;
+    const char *theirs, *ours;
+    bool is_near; /* and not the same */
+};
+
+static const struct word words[] = {
+#define SAME(setting_, theirs_, ours_)                                                             \
+    { .setting = CONFIG_##setting_, .theirs = theirs_, .ours = ours_ },
+#define NEAR(setting_, theirs_, ours_)                                                             \
+    { .setting = CONFIG_##setting_, .theirs = theirs_, .ours = ours_, .is_near = true },
+#include "common/config_words.def"
+#undef SAME
+#undef NEAR
+};
+
+/* Our word for a value that is spelled as another server has it. */
+static const char *own_word(const struct setting *s, const char *value)
+{
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (&settings[words[i].setting] != s || strcasecmp(words[i].theirs, value) != 0)
+            continue;
+        if (words[i].is_near)
+            log_warning("setting=%s value=%s is not known here, taking %s", s->name, value,
+                        words[i].ours);
+        return words[i].ours;
+    }
+    return value;
+}
+
 static bool set_value(struct config *c, const struct setting *s, const char *value, struct err *e)
 {
     char *to = (char *)c + s->offset;
@@ -165,6 +195,7 @@ static bool set_value(struct config *c, const struct setting *s, const char *val
         strcpy(to, value);
         return true;
     case KIND_CHOICE:
+        value = own_word(s, value);
         if (!is_choice(s->choices, value))
             return err_set(e, ERR_CONFIG, 0, "setting '%s': '%s' is none of %s", s->name, value,
                            s->choices);

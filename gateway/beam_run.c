@@ -168,7 +168,7 @@ static void fill_slot(struct search *s, struct slot *slot, const struct beam *be
     slot->seq.sampling.want_logprobs = true;
     slot->seq.sampling.top_logprobs = beam_search_n_top(rq->beam.width);
     slot->seq.sampling.logprobs_mode = LLMD__LOGPROBS_MODE__LOGPROBS_RAW;
-    slot->seq.deadline_ns = rq->deadline_ns;
+    slot->seq.deadline_ns = request_worker_deadline_ns(rq);
     slot->seq.on_progress = on_progress;
     slot->seq.owner = slot;
 }

@@ -3,15 +3,17 @@
  * The body is JSON whatever its Content-Type; five members mean something, all others are ignored, and so
  * the sample's own clients (which send watermark, seed and return_full_text to any backend) work.
  * Streams repeat the whole text, prompt included, after each token: in the sample's form each object
- * ends with a NUL byte and no Content-Type is given; who asks for events gets them as SSE.  What the
- * original answers with 500 is a 4xx here, in the shape of TGI's errors. */
+ * ends with a NUL byte and no Content-Type is given; who asks for events gets them as SSE, or everybody
+ * (setting predict_stream).  What the original answers with 500 is a 4xx here, in the shape of TGI's errors:
+ * or, where the body is one of OpenAI's, the answer of that dialect, which later containers map to this path. */
 #include <math.h>
 #include <string.h>
 #include <strings.h>
 
-#include "common/json.h"
+#include "common/json_wide.h"
 #include "gateway/fields.h"
 #include "gateway/request.h"
+#include "gateway/tgi.h"
 #include "text/tokenizer.h"
 
 enum { MAX_NEW_TOKENS_DEFAULT = 16 };
@@ -136,10 +138,14 @@ static bool oci_parse(struct request *rq, const struct http_request *http, const
     bool ok;
 
     rq->extra = extra;
-    extra->is_sse = asks_for_events(http);
-    root = json_parse(bytes, n, &e);
+    extra->is_sse = asks_for_events(http) || strcmp(rq->service->config.predict_stream, "sse") == 0;
+    root = json_wide_parse(bytes, n, &e);
     if (!root)
         return fault_set(f, FAULT_SYNTAX, "", "the body is not JSON: %s", e.msg);
+    if (tgi_becomes_openai(rq, root)) {
+        json_decref(root);
+        return rq->dialect->parse(rq, http, bytes, n, f);
+    }
     ok = read_fields(root, &body, &p, f);
     if (ok)
         rq->is_stream = body.stream.b;
@@ -159,6 +165,10 @@ static void oci_whole(struct request *rq, struct reply *r)
     jw_object(&w);
     jw_key(&w, "generated_text");
     jw_strn(&w, c->text.data ? c->text.data : "", c->text.n);
+    if (c->end == CHOICE_TIME) { /* predict_timeout_s: the text is not whole */
+        jw_key(&w, "finish_reason");
+        jw_str(&w, "timeout");
+    }
     jw_object_end(&w);
 }
 

@@ -70,13 +70,13 @@ static void account_finished(struct exchange *x)
 
     for (uint32_t i = 0; i < x->rq.n_choices; i++) {
         const struct choice *c = request_choice(&x->rq, i);
-        any_length |= c->end == CHOICE_LENGTH;
+        any_length |= c->end == CHOICE_LENGTH || c->end == CHOICE_TIME;
         any_abort |= c->end == CHOICE_ABORTED;
     }
     if (any_abort)
         account(x, STAT_requests_finished_error, "aborted");
     else if (any_length)
-        account(x, STAT_requests_finished_length, "length");
+        account(x, STAT_requests_finished_length, x->rq.is_cut ? "deadline" : "length");
     else
         account(x, STAT_requests_finished_stop, "stop");
 }
@@ -188,7 +188,8 @@ static void answer_whole(struct exchange *x)
     thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
     record_answered(x->record, &x->rq);
     account_finished(x);
-    http_set_repeatable(x->http);
+    if (!x->rq.is_cut)
+        http_set_repeatable(x->http);
     thread_send(x->thread, x->http, &r);
     reply_fini(&r);
 }
@@ -360,6 +361,32 @@ static void on_progress(struct sequence *s)
     pump(x);
 }
 
+/* An answer that a dead gateway has begun must be what it was, or nothing. */
+static bool can_be_cut(const struct exchange *x)
+{
+    if (!x->rq.cuts_at_deadline || http_is_behind(x->http))
+        return false;
+    if (x->beams)
+        return beam_run_first_token_ns(x->beams) != 0;
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        if (x->rq.choices[i].n_done > 0)
+            return true;
+    return false;
+}
+
+/* Out of time: what there is, is the answer. */
+static void cut(struct exchange *x)
+{
+    if (x->beams)
+        beam_run_abort(x->beams);
+    cancel_all(x);
+    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
+        choice_cut(&x->rq.choices[i]);
+    x->rq.n_ended = x->rq.n_candidates;
+    x->rq.is_cut = true;
+    pump(x);
+}
+
 static void on_beams(void *owner, const struct fault *f)
 {
     struct exchange *x = owner;
@@ -380,8 +407,12 @@ static void on_deadline(void *arg)
     struct exchange *x = arg;
     struct fault f;
 
-    fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than request_timeout_s, %llu s",
-              (unsigned long long)atomic_load(&x->thread->service->request_timeout_s));
+    if (can_be_cut(x)) {
+        cut(x);
+        return;
+    }
+    fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than %llu s",
+              (unsigned long long)((x->rq.deadline_ns - x->rq.started_ns) / NS_PER_S));
     fail(x, &f);
 }
 
@@ -465,6 +496,26 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
         refuse(x, &f);
 }
 
+/* OCI's edge gives up on an answer after 60 s: before that, what there is beats its error.  On /predict
+ * always, and on every route where the edge may send to any.  0: no such limit. */
+static uint64_t predict_timeout_s(const struct exchange *x)
+{
+    const struct service *s = x->thread->service;
+
+    if (x->route->dialect != &dialect_oci && !s->config.deployment_ocid[0])
+        return 0;
+    return atomic_load(&s->predict_timeout_s);
+}
+
+static uint64_t timeout_s(const struct exchange *x)
+{
+    uint64_t limit_s = atomic_load(&x->thread->service->request_timeout_s);
+
+    if (x->rq.cuts_at_deadline && predict_timeout_s(x) < limit_s)
+        limit_s = predict_timeout_s(x);
+    return limit_s;
+}
+
 static bool parse(struct exchange *x, struct fault *f)
 {
     struct request *rq = &x->rq;
@@ -475,8 +526,9 @@ static bool parse(struct exchange *x, struct fault *f)
     body = http_request_body(x->http, &n);
     x->is_restored = record_restore(x->record, rq);
     ok = rq->dialect->parse(rq, x->http, body, n, f);
+    rq->cuts_at_deadline = !rq->is_stream && predict_timeout_s(x) > 0;
     if (!x->is_restored)
-        rq->deadline_ns = rq->started_ns + atomic_load(&rq->service->request_timeout_s) * NS_PER_S;
+        rq->deadline_ns = rq->started_ns + timeout_s(x) * NS_PER_S;
     ok = ok && request_make_choices(rq, f);
     if (!x->is_restored) {
         rq->validated_ns = clock_mono_ns();

@@ -150,12 +150,22 @@ void choice_take(struct choice *c)
         take_bare_end(c);
 }
 
-void choice_abort(struct choice *c)
+static void end_here(struct choice *c, enum choice_end end)
 {
     if (c->end != CHOICE_RUNNING)
         return;
     detokenizer_flush(&c->detok, &c->text);
-    c->end = CHOICE_ABORTED;
+    c->end = end;
+}
+
+void choice_abort(struct choice *c)
+{
+    end_here(c, CHOICE_ABORTED);
+}
+
+void choice_cut(struct choice *c)
+{
+    end_here(c, CHOICE_TIME);
 }
 
 const char *choice_delta(const struct choice *c, uint32_t i, size_t *n)

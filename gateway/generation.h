@@ -21,6 +21,7 @@ enum choice_end {
     CHOICE_STOP_TOKEN,  /* one of the request's */
     CHOICE_STOP_STRING, /* .stop_which */
     CHOICE_LENGTH,
+    CHOICE_TIME,    /* the request's deadline, where that is no failure */
     CHOICE_ABORTED, /* the server is ending */
     CHOICE_FAILED,  /* .seq.fault */
 };
@@ -56,8 +57,9 @@ void choice_fini(struct choice *c);
 /* Take the tokens that have come since the last call.  Sets c->end when it is over, by what the worker
  * said or by a stop string (the sequence is then still running, and is the caller's to cancel). */
 void choice_take(struct choice *c);
-/* It ends here, with the text it has. */
+/* It ends here, with the text it has: the server ends, or the time is over. */
 void choice_abort(struct choice *c);
+void choice_cut(struct choice *c);
 
 /* Text that token i adds to what is shown; i == n_done: none. */
 const char *choice_delta(const struct choice *c, uint32_t i, size_t *n);

@@ -106,6 +106,7 @@ void openai_put_finish(struct json_writer *w, const struct choice *c)
         jw_str(w, "stop");
         break;
     case CHOICE_LENGTH:
+    case CHOICE_TIME:
         jw_str(w, "length");
         break;
     case CHOICE_ABORTED:

@@ -11,6 +11,9 @@
 #include "proto/connections_layout.h"
 #include "text/token_list.h"
 
+/* A worker keeps a deadline by itself, and would end what the gateway is about to show. */
+#define CUT_GRACE_NS (5 * NS_PER_S)
+
 uint64_t request_random(void)
 {
     uint64_t bits;
@@ -114,6 +117,11 @@ void request_set_stops(struct request *rq, const json_t *strings)
     stop_set_init(&rq->stops, stops, n);
 }
 
+uint64_t request_worker_deadline_ns(const struct request *rq)
+{
+    return rq->deadline_ns + (rq->cuts_at_deadline ? CUT_GRACE_NS : 0);
+}
+
 static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
 {
     Llmd__Submit *submit = &c->seq.submit;
@@ -138,7 +146,7 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->cache_salt = rq->cache_salt;
     c->seq.sampling = rq->sampling;
     c->seq.sampling.seed = request_choice_seed(seed, k);
-    c->seq.deadline_ns = rq->deadline_ns;
+    c->seq.deadline_ns = request_worker_deadline_ns(rq);
 }
 
 static uint32_t candidates_of_prompt(const struct request *rq)

@@ -81,6 +81,8 @@ struct request {
     int64_t created_s;
     const char *custom_id; /* instead of answer_id; NULL = none */
     uint64_t started_ns, validated_ns, deadline_ns;
+    bool cuts_at_deadline;  /* then what there is, is the answer */
+    bool is_cut;            /* it was: the answer cannot be made again */
     uint64_t answered_ns;   /* the whole answer was made; 0 = not yet */
     uint64_t queue_ns;      /* that it tells */
     bool has_cached;        /* cached_tokens is what the answer tells, or told already */
@@ -122,6 +124,9 @@ static inline struct choice *request_choice(const struct request *rq, uint32_t i
 {
     return &rq->choices[rq->shown[i]];
 }
+
+/* When a worker is to give up on a sequence of it: not before the gateway has cut the answer. */
+uint64_t request_worker_deadline_ns(const struct request *rq);
 
 /* Random bits: seeds, ids. */
 uint64_t request_random(void);

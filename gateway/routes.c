@@ -53,6 +53,7 @@ static const struct http_route table[] = {
     { "/v1/completions", POST, &completions },
     { "/v1/chat/completions", POST, &chat },
     { "/predict", POST, &predict },
+    { "/predictWithResponseStream", POST, &predict },
     { "/v1/embeddings", POST, &embeddings },
     { "/v1/models", GET, &models },
     { PAGE_MODEL "{id}", GET, &model },
@@ -66,50 +67,109 @@ static const struct http_route table[] = {
     { "/metrics", GET, &metrics },
 };
 
-static enum http_route_result find(enum http_method method, const char *path,
+#define N_ROUTES (sizeof table / sizeof *table)
+
+static enum http_route_result find(const struct http_route *routes, size_t n,
+                                   enum http_method method, const char *path,
                                    const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
     const void *serve = NULL;
-    enum http_route_result result;
-
-    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
-        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
-    result = http_route_find(table, sizeof table / sizeof *table, method, path, &serve, allow);
+    enum http_route_result result = http_route_find(routes, n, method, path, &serve, allow);
 
     *route = serve;
     return result;
 }
 
-enum http_route_result routes_find(enum http_method method, const char *path,
-                                   const struct http_request *http, const struct route **route,
-                                   char allow[HTTP_ALLOW_BYTES])
+static enum http_route_result find_own(enum http_method method, const char *path,
+                                       const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
-    enum http_route_result result = find(method, path, route, allow);
-    const char *wanted = http ? http_request_header(http, "route") : NULL;
-    const struct route *other;
-    char ignored[HTTP_ALLOW_BYTES];
+    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
+        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
+    return find(table, N_ROUTES, method, path, route, allow);
+}
 
-    if (result == HTTP_ROUTE_FOUND && *route == &predict && wanted &&
-        find(method, wanted, &other, ignored) == HTTP_ROUTE_FOUND)
-        *route = other;
+/* A path that an OCI deployment names: what it asks for there, or what comes there. */
+static enum http_route_result find_further(const struct oci_paths *paths, enum http_method method,
+                                           const char *path, const struct route **route,
+                                           char allow[HTTP_ALLOW_BYTES])
+{
+    static const struct route *const kinds[] = {
+        [OCI_PATH_HEALTH] = &health, [OCI_PATH_PREDICT] = &predict
+    };
+    struct http_route further[OCI_PATHS_MAX];
+
+    for (size_t i = 0; i < paths->n; i++)
+        further[i] = (struct http_route){ paths->path[i].path, paths->path[i].methods,
+                                          kinds[paths->path[i].kind] };
+    return find(further, paths->n, method, path, route, allow);
+}
+
+/* Below the predict path lie all others, as the service's edge shows them: /predict/v1/completions. */
+static const char *below_predict(const char *path)
+{
+    static const char *const above[] = { "/predictWithResponseStream/", "/predict/" };
+
+    for (size_t i = 0; i < sizeof above / sizeof *above; i++)
+        if (strncmp(path, above[i], strlen(above[i])) == 0 && path[strlen(above[i])])
+            return path + strlen(above[i]) - 1;
+    return path;
+}
+
+static enum http_route_result find_path(const struct service *s, enum http_method method,
+                                        const char *path, const struct route **route,
+                                        char allow[HTTP_ALLOW_BYTES])
+{
+    enum http_route_result result = find_own(method, below_predict(path), route, allow);
+
+    if (result == HTTP_ROUTE_NO_PATH)
+        result = find_further(&s->paths, method, below_predict(path), route, allow);
     return result;
 }
 
-const struct route *routes_of_path(const char *path)
+/* What answers on the predict path: the route that its header names, or the one that the deployment's
+ * predict endpoint is. */
+static const struct route *predicting(const struct service *s, enum http_method method,
+                                      const struct http_request *http)
+{
+    const char *wanted = http ? http_request_header(http, "route") : NULL;
+    char ignored[HTTP_ALLOW_BYTES];
+    const struct route *other;
+
+    if (wanted && find_path(s, method, wanted, &other, ignored) == HTTP_ROUTE_FOUND)
+        return other;
+    if (find_own(method, s->config.predict_endpoint, &other, ignored) == HTTP_ROUTE_FOUND &&
+        other->generates)
+        return other;
+    return &predict;
+}
+
+enum http_route_result routes_find(const struct service *s, enum http_method method,
+                                   const char *path, const struct http_request *http,
+                                   const struct route **route, char allow[HTTP_ALLOW_BYTES])
+{
+    enum http_route_result result = find_path(s, method, path, route, allow);
+
+    if (result == HTTP_ROUTE_FOUND && *route == &predict)
+        *route = predicting(s, method, http);
+    return result;
+}
+
+const struct route *routes_of_path(const struct service *s, const char *path)
 {
     const struct route *route = NULL;
     char allow[HTTP_ALLOW_BYTES];
 
-    if (find(HTTP_POST, path, &route, allow) != HTTP_ROUTE_FOUND)
-        find(HTTP_GET, path, &route, allow);
+    if (find_path(s, HTTP_POST, path, &route, allow) != HTTP_ROUTE_FOUND)
+        find_path(s, HTTP_GET, path, &route, allow);
     return route;
 }
 
-void routes_refuse(const char *path, int status, const char *allow, struct reply *r)
+void routes_refuse(const struct service *s, const char *path, int status, const char *allow,
+                   struct reply *r)
 {
-    const struct route *route = routes_of_path(path);
+    const struct route *route = routes_of_path(s, path);
 
-    if (route && route->dialect == &dialect_tgi) { /* an empty body */
+    if (route && route->dialect && route->dialect->id == DIALECT_TGI) { /* an empty body */
         reply_set(r, status, NULL);
     } else {
         reply_set(r, status, REPLY_JSON);

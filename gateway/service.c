@@ -65,6 +65,7 @@ bool service_open_model(struct service *s, struct err *e)
     atomic_store(&s->logprobs_max, SERVICE_LOGPROBS_MAX);
     s->started_s = clock_wall_ns() / NS_PER_S;
     make_fingerprint(s);
+    oci_paths_read(&s->paths, &s->config);
     return true;
 }
 
@@ -79,6 +80,7 @@ void service_apply_settings(struct service *s)
 {
     atomic_store(&s->max_body_bytes, s->config.max_body_bytes);
     atomic_store(&s->request_timeout_s, s->config.request_timeout_s);
+    atomic_store(&s->predict_timeout_s, s->config.predict_timeout_s);
     atomic_store(&s->unavailable_wait_s, s->config.unavailable_wait_s);
     admission_set_max(&s->admission, s->config.max_concurrent_requests);
 }

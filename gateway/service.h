@@ -13,6 +13,7 @@
 #include "common/config.h"
 #include "gateway/admission.h"
 #include "gateway/model_info.h"
+#include "gateway/oci_paths.h"
 #include "gateway/upstream.h"
 #include "proto/board.h"
 #include "proto/connections.h"
@@ -45,6 +46,7 @@ struct service {
     _Atomic uint32_t logprobs_max;  /* what the groups can give */
     uint64_t started_s;             /* wall clock */
     char fingerprint[64];
+    struct oci_paths paths; /* further ones, of the settings */
 
     struct board board;
     struct board_slot *slot; /* this gateway's */
@@ -57,7 +59,7 @@ struct service {
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
     /* LIVE settings */
-    _Atomic uint64_t max_body_bytes, request_timeout_s, unavailable_wait_s;
+    _Atomic uint64_t max_body_bytes, request_timeout_s, predict_timeout_s, unavailable_wait_s;
 
     /* who is in service */
     _Atomic uint32_t is_draining;

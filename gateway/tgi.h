@@ -51,6 +51,10 @@ bool tgi_render_chat(struct request *rq, const json_t *chat, struct buf *text, s
 /* Routes of their own: several prompts; the body says which dialect. */
 extern const struct dialect dialect_tgi_vertex, dialect_tgi_invocations;
 
+/* A body with messages or a prompt, and no inputs, speaks OpenAI's dialect: then rq becomes a request of
+ * that. */
+bool tgi_becomes_openai(struct request *rq, const json_t *root);
+
 static inline const struct tgi_extra *tgi_extra(const struct request *rq)
 {
     return rq->extra;

@@ -9,20 +9,32 @@
 static const struct {
     const char *member;
     const struct dialect *dialect;
-    int variant;
 } forms[] = {
-    { "inputs", &dialect_tgi, TGI_ROOT },
-    { "messages", &dialect_openai_chat, 0 },
-    { "prompt", &dialect_openai_completions, 0 },
+    { "messages", &dialect_openai_chat },
+    { "prompt", &dialect_openai_completions },
 };
 
-static bool become(struct request *rq, const json_t *root, struct fault *f)
+bool tgi_becomes_openai(struct request *rq, const json_t *root)
 {
+    if (json_object_get(root, "inputs"))
+        return false;
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         if (!json_object_get(root, forms[i].member))
             continue;
         rq->dialect = forms[i].dialect;
-        rq->variant = forms[i].variant;
+        rq->variant = 0;
+        return true;
+    }
+    return false;
+}
+
+static bool become(struct request *rq, const json_t *root, struct fault *f)
+{
+    if (tgi_becomes_openai(rq, root))
+        return true;
+    if (json_object_get(root, "inputs")) {
+        rq->dialect = &dialect_tgi;
+        rq->variant = TGI_ROOT;
         return true;
     }
     return fault_set(f, FAULT_SCHEMA, "",

@@ -197,6 +197,7 @@ static void fill_sampling(struct request *rq, const struct tgi_parameters *p,
     s->typical_p = (float)p->typical_p.d;
     s->repetition_penalty = (float)p->repetition_penalty.d;
     s->frequency_penalty = (float)p->frequency_penalty.d;
+    s->frequency_is_share = true;
     if (p->seed.is_set)
         s->seed = p->seed_value;
     if (p->watermark.b) {

@@ -44,7 +44,7 @@ static void send_refusal(struct gateway_thread *t, struct http_request *http, in
     struct reply r;
 
     reply_init(&r);
-    routes_refuse(http_request_path(http), status, allow, &r);
+    routes_refuse(t->service, http_request_path(http), status, allow, &r);
     thread_add_request_id(t, http, request_random(), &r);
     thread_send(t, http, &r);
     reply_fini(&r);
@@ -81,7 +81,8 @@ static void on_head(struct http_request *http, void *ctx)
         send_preflight(t, http);
         return;
     }
-    switch (routes_find(http_request_method(http), http_request_path(http), http, &route, allow)) {
+    switch (routes_find(t->service, http_request_method(http), http_request_path(http), http,
+                        &route, allow)) {
     case HTTP_ROUTE_NO_PATH:
         send_refusal(t, http, 404, NULL);
         return;
@@ -107,7 +108,8 @@ static void on_request(struct http_request *http, void *ctx)
         exchange_run(x);
         return;
     }
-    routes_find(http_request_method(http), http_request_path(http), http, &route, allow);
+    routes_find(t->service, http_request_method(http), http_request_path(http), http, &route,
+                allow);
     reply_init(&r);
     route->serve(t->service, http, &r);
     thread_add_request_id(t, http, request_random(), &r);
@@ -135,9 +137,9 @@ static void on_done(struct http_request *http, enum http_outcome outcome, void *
 
 static const char *on_error(const struct http_error *error, struct buf *body, void *ctx)
 {
-    const struct route *route = error->path ? routes_of_path(error->path) : NULL;
+    struct gateway_thread *t = ctx;
+    const struct route *route = error->path ? routes_of_path(t->service, error->path) : NULL;
 
-    (void)ctx;
     if (route && route->dialect)
         return route->dialect->layer_error(error->status, error->text, body);
     return dialect_openai_completions.layer_error(error->status, error->text, body);

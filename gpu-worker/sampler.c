@@ -131,18 +131,23 @@ static void apply_repetition(struct sampler *s, const struct sampler_input *in)
         s->counts[in->tokens[i]] = 0;
 }
 
-/* OpenAI's two: by how often a token was generated, and by whether it was. */
+/* OpenAI's two: by how often a token was generated, and by whether it was.  TGI's frequency is the share of
+ * prompt and output that it is. */
 static void apply_frequency_presence(struct sampler *s, const struct sampler_input *in)
 {
     float frequency = in->sampling->frequency_penalty, presence = in->sampling->presence_penalty;
-    const int32_t *output = in->tokens + in->n_prompt;
+    bool is_share = in->sampling->frequency_is_share;
+    const int32_t *seen = is_share ? in->tokens : in->tokens + in->n_prompt;
+    uint32_t n = is_share ? in->n_prompt + in->n_generated : in->n_generated;
 
     if (frequency == 0 && presence == 0)
         return;
-    for (uint32_t i = 0; i < in->n_generated; i++)
-        s->counts[output[i]]++;
-    for (uint32_t i = 0; i < in->n_generated; i++) {
-        int32_t id = output[i];
+    if (is_share)
+        frequency /= (float)n;
+    for (uint32_t i = 0; i < n; i++)
+        s->counts[seen[i]]++;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t id = seen[i];
         if (s->counts[id] == 0)
             continue; /* a repetition of one that was done */
         s->logits[id] -= frequency * (float)s->counts[id];

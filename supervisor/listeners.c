@@ -123,6 +123,7 @@ static bool bind_all(struct listeners *l, struct addrinfo *found, const char *ho
                      struct err *e)
 {
     struct err first = { 0 };
+    uint32_t n_before = l->n;
 
     for (struct addrinfo *to = found; to && l->n < LISTENERS_MAX; to = to->ai_next) {
         struct err why = { 0 };
@@ -137,9 +138,9 @@ static bool bind_all(struct listeners *l, struct addrinfo *found, const char *ho
         if (first.code == ERR_NONE)
             first = why;
     }
-    if (l->n == 0)
+    if (l->n == n_before)
         *e = first;
-    return l->n > 0;
+    return l->n > n_before;
 }
 
 static bool listen_on(struct listeners *l, const char *host, uint64_t port, struct err *e)
@@ -164,10 +165,15 @@ static bool listen_on(struct listeners *l, const char *host, uint64_t port, stru
 /* A former llmd's own, where the settings have not moved since. */
 static bool are_wanted(const struct listeners *l, const struct config *c)
 {
-    for (uint32_t i = 0; i < l->n; i++)
-        if (!l->is_activated[i] && c->port != 0 && port_of(l->fd[i]) != c->port)
+    bool has_health = c->health_port == 0;
+
+    for (uint32_t i = 0; i < l->n; i++) {
+        bool is_health = c->health_port != 0 && port_of(l->fd[i]) == c->health_port;
+        has_health |= is_health || l->is_activated[i];
+        if (!l->is_activated[i] && !is_health && c->port != 0 && port_of(l->fd[i]) != c->port)
             return false;
-    return l->n > 0;
+    }
+    return l->n > 0 && has_health;
 }
 
 bool listeners_open(struct listeners *l, const struct config *c, struct passed *from, struct err *e)
@@ -181,7 +187,8 @@ bool listeners_open(struct listeners *l, const struct config *c, struct passed *
         return false;
     }
     listeners_close(l);
-    return listen_on(l, c->host, c->port, e);
+    return listen_on(l, c->host, c->port, e) && (c->health_port == 0 || c->health_port == c->port ||
+                                                 listen_on(l, c->host, c->health_port, e));
 }
 
 void listeners_close(struct listeners *l)

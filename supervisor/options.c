@@ -4,15 +4,47 @@
 #include <argp.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/runtime_dir.h"
+#include "supervisor/foreign.h"
 
-enum { KEY_FIRST_SETTING = 0x100, KEY_CONFIG_FILE = 'c', KEY_LAYOUTS = 'L' << 8, KEY_GATEWAY_LAST };
+/* Where OCI mounts the model of a deployment. */
+#define DEPLOYED_MODEL "/opt/ds/model/deployed_model"
+
+enum {
+    KEY_FIRST_SETTING = 0x100,
+    KEY_CONFIG_FILE = 'c',
+    KEY_LAYOUTS = 'L' << 8,
+    KEY_GATEWAY_LAST,
+    KEY_FIRST_FOREIGN = 'F' << 8,
+    FOREIGN_MAX = 256
+};
 
 const char *argp_program_version = "llmd " LLMD_VERSION;
+
+static void take_foreign(struct options *o, const struct foreign_option *f, const char *arg)
+{
+    if (f->setting >= 0)
+        o->value[f->setting] = f->has_value ? arg : f->value;
+    else if (o->n_ignored < OPTIONS_IGNORED_MAX)
+        o->ignored[o->n_ignored++] = f->name;
+}
+
+static void take_letter(struct options *o, char letter, const char *arg)
+{
+    const char *name = foreign_long_name(&letter, 1);
+    int setting = config_find(name);
+
+    if (setting >= 0)
+        o->value[setting] = arg;
+    else
+        take_foreign(o, foreign_find(name), arg);
+}
 
 static error_t parse_one(int key, char *arg, struct argp_state *state)
 {
@@ -26,6 +58,10 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
         o->gateway_last = true;
     else if (key >= KEY_FIRST_SETTING && key < KEY_FIRST_SETTING + N_CONFIG)
         o->value[key - KEY_FIRST_SETTING] = arg;
+    else if (key >= KEY_FIRST_FOREIGN && key < KEY_FIRST_FOREIGN + FOREIGN_MAX)
+        take_foreign(o, foreign_at((size_t)(key - KEY_FIRST_FOREIGN)), arg);
+    else if (key > ' ' && key < 0x7f)
+        take_letter(o, (char)key, arg);
     else if (key == ARGP_KEY_ARG && !o->value[CONFIG_model])
         o->value[CONFIG_model] = arg;
     else if (key == ARGP_KEY_ARG)
@@ -55,10 +91,16 @@ static char *option_help(enum config_id id)
     return mem_strdup(text);
 }
 
-/* The table lives as long as the process: argp prints from it. */
+/* The table lives as long as the process: argp prints from it.  Other servers' options are not printed. */
 static const struct argp_option *make_options(void)
 {
-    static struct argp_option table[N_CONFIG + 4];
+    static const char letters[] = "pgqe"; /* the last without a value */
+    static struct argp_option table[N_CONFIG + FOREIGN_MAX + 3 + sizeof letters];
+    const struct foreign_option *f;
+    size_t n = N_CONFIG + 3;
+
+    if (table[0].name)
+        return table;
 
     for (int i = 0; i < N_CONFIG; i++)
         table[i] = (struct argp_option){ .name = option_name(config_name((enum config_id)i)),
@@ -78,6 +120,15 @@ static const struct argp_option *make_options(void)
         .key = KEY_GATEWAY_LAST,
         .doc = "Take connections when a group can serve them, not before (llmctl reload --model)"
     };
+    for (const char *l = letters; *l; l++)
+        table[n++] = (struct argp_option){ .key = *l,
+                                           .arg = *l == 'e' ? NULL : "VALUE",
+                                           .flags = OPTION_HIDDEN };
+    for (size_t i = 0; i < FOREIGN_MAX && (f = foreign_at(i)); i++)
+        table[n++] = (struct argp_option){ .name = f->name,
+                                           .key = KEY_FIRST_FOREIGN + (int)i,
+                                           .arg = f->has_value ? "VALUE" : NULL,
+                                           .flags = OPTION_HIDDEN };
     return table;
 }
 
@@ -88,6 +139,8 @@ void options_parse(struct options *o, int argc, char **argv)
         .parser = parse_one,
         .args_doc = "[MODEL_DIR]",
         .doc = "llmd serves a language model and does not go down.\v"
+               "Options of text-generation-launcher and vllm serve are taken too; those without "
+               "effect are named in the log. "
                "Every setting may also stand in the file, or in the environment as LLMD_<NAME>. "
                "Later sources win: built-in, file, environment, command line. SIGHUP reads them "
                "again, "
@@ -130,17 +183,36 @@ static bool settle_runtime_dir(struct config *c, struct err *e)
            config_set(c, "runtime_dir", dir, c->source[CONFIG_runtime_dir], e);
 }
 
+/* The sample's containers fetch a model by these. */
+static void warn_of_downloads(void)
+{
+    static const char *const variables[] = { "BUCKET", "TOKEN_FILE" };
+
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; i++)
+        if (getenv(variables[i]))
+            log_warning("variable=%s nothing is downloaded here, the model must be a local "
+                        "directory, ignoring it",
+                        variables[i]);
+}
+
 bool options_apply(const struct options *o, struct config *c, struct err *e)
 {
+    const char *params = getenv("PARAMS");
+
     config_init(c);
     if (o->config_file && !config_read_file(c, o->config_file, e))
         return false;
-    if (!config_read_environment(c, environ, e))
+    if (!foreign_read_environment(c, environ, e) || !config_read_environment(c, environ, e) ||
+        !foreign_read_params(c, params ? params : "", e))
         return false;
+    for (size_t i = 0; i < o->n_ignored; i++)
+        log_warning("option=%s has no effect here, ignoring it", o->ignored[i]);
     for (int i = 0; i < N_CONFIG; i++)
         if (o->value[i] &&
             !config_set(c, config_name((enum config_id)i), o->value[i], "command line", e))
             return false;
+    warn_of_downloads();
+    foreign_find_model(c->model, DEPLOYED_MODEL);
     if (!c->model[0])
         return err_set(e, ERR_CONFIG, 0,
                        "no model: give its directory as argument, as --model or in MODEL");

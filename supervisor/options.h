@@ -4,18 +4,23 @@
 
 #include "common/config.h"
 
+enum { OPTIONS_IGNORED_MAX = 64 };
+
 struct options {
-    char **argv;                 /* all of it; borrowed */
-    bool wants_layouts;          /* --layouts */
-    bool gateway_last;           /* --gateway-last */
-    const char *config_file;     /* NULL = none; borrowed from argv */
-    const char *value[N_CONFIG]; /* NULL = not given */
+    char **argv;                              /* all of it; borrowed */
+    bool wants_layouts;                       /* --layouts */
+    bool gateway_last;                        /* --gateway-last */
+    const char *config_file;                  /* NULL = none; borrowed from argv */
+    const char *value[N_CONFIG];              /* NULL = not given */
+    const char *ignored[OPTIONS_IGNORED_MAX]; /* options of other servers that have no effect */
+    size_t n_ignored;
 };
 
 /* Parse argv; --help, --version and wrong usage end the process. */
 void options_parse(struct options *o, int argc, char **argv);
 
-/* Fill *c from all sources in their order: built-in, file, environment, command line. */
+/* Fill *c from all sources in their order: built-in, file, environment (other servers' variables, ours,
+ * then PARAMS), command line. */
 bool options_apply(const struct options *o, struct config *c, struct err *e);
 
 #endif

@@ -1,6 +1,7 @@
 /* fuzz_dialects.c - bodies of every dialect through parse, validate, and the answer to what was taken.
  *
- * The first byte chooses the dialect and its route, or a page with a body; the rest is the body. */
+ * The first byte chooses the dialect and its route, its highest bit the version of TGI; or a page with a body.
+ * The rest is the body. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ static const struct {
     { &dialect_tgi, TGI_ROOT },        { &dialect_openai_completions, 0 },
     { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
     { &dialect_openai_embeddings, 0 }, { &dialect_openai_generate, 0 },
+    { &dialect_tgi_vertex, 0 },        { &dialect_tgi_invocations, 0 },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */
@@ -96,7 +98,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     struct service *service = open_service();
     struct request rq;
     struct fault f = { 0 };
-    size_t door = n ? data[0] % (sizeof doors / sizeof *doors) : 0;
+    size_t door = n ? (data[0] & 0x7f) % (sizeof doors / sizeof *doors) : 0;
+    struct err e;
 
     if (n == 0)
         return 0;
@@ -104,6 +107,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         open_page(service, data[0] == 0xff, (const char *)data + 1, n - 1);
         return 0;
     }
+    if (!config_set(&service->config, "tgi_compat", data[0] & 0x80 ? "0.9.3" : "3", "t", &e))
+        abort();
     request_init(&rq, service, doors[door].dialect, doors[door].variant);
     if (rq.dialect->parse(&rq, NULL, (const char *)data + 1, n - 1, &f) &&
         request_make_choices(&rq, &f)) {

@@ -2,6 +2,15 @@
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
           TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
+llmd_test(NAME test_gateway_tgi SOURCES proc/test_gateway_tgi.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_tgi llm-gateway)
+llmd_test(NAME test_gateway_oci SOURCES proc/test_gateway_oci.c LIBS gateway_harness TIMEOUT 60
+          LABELS proc)
+add_dependencies(test_gateway_oci llm-gateway)
+llmd_test(NAME test_gateway_malformed SOURCES proc/test_gateway_malformed.c LIBS gateway_harness
+          TIMEOUT 120 LABELS proc)
+add_dependencies(test_gateway_malformed llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)
@@ -69,3 +78,8 @@ llmd_test(NAME test_gguf_system
   LIBS gguf_model gguf_tokenizer proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
+llmd_test(NAME test_tgi_system
+  SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
+  LIBS engine proto
+  TIMEOUT 300 LABELS proc)
+add_dependencies(test_tgi_system llmd llm-gateway llm-worker)

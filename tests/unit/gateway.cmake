@@ -11,6 +11,7 @@ llmd_test(NAME test_stop_match SOURCES unit/test_stop_match.c LIBS gateway_core 
 llmd_test(NAME test_fields SOURCES unit/test_fields.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_beam_search SOURCES unit/test_beam_search.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_dialects SOURCES unit/test_dialects.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_tgi SOURCES unit/test_tgi.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_metrics SOURCES unit/test_metrics.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_upstream SOURCES unit/test_upstream.c LIBS gateway_core gateway_harness
           LABELS unit)

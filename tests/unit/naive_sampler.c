@@ -53,16 +53,19 @@ static uint32_t count_in(const int32_t *ids, uint32_t n, int32_t id)
 static float changed_logit(const struct sampler_input *in, int32_t id)
 {
     const Llmd__Sampling *p = in->sampling;
+    uint32_t n_all = in->n_prompt + in->n_generated;
     uint32_t n_output = count_in(in->tokens + in->n_prompt, in->n_generated, id);
+    uint32_t n_seen = p->frequency_is_share ? count_in(in->tokens, n_all, id) : n_output;
+    float each = p->frequency_is_share ? p->frequency_penalty / (float)n_all : p->frequency_penalty;
     float x = in->logits[id];
 
     for (size_t i = 0; i < p->n_logit_bias; i++)
         if (p->logit_bias[i]->token == id)
             x += p->logit_bias[i]->bias;
-    if (p->repetition_penalty > 0 && count_in(in->tokens, in->n_prompt + in->n_generated, id) > 0)
+    if (p->repetition_penalty > 0 && count_in(in->tokens, n_all, id) > 0)
         x = x > 0 ? x / p->repetition_penalty : x * p->repetition_penalty;
-    if (n_output > 0) {
-        x -= p->frequency_penalty * (float)n_output;
+    if (n_seen > 0) {
+        x -= each * (float)n_seen;
         x -= p->presence_penalty;
     }
     for (int m = 0; m < 2; m++)

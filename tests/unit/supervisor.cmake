@@ -5,6 +5,8 @@ llmd_test(NAME test_backoff SOURCES unit/test_backoff.c LIBS supervisor LABELS u
 llmd_test(NAME test_process SOURCES unit/test_process.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_team SOURCES unit/test_team.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_rate SOURCES unit/test_rate.c LIBS supervisor LABELS unit)
+llmd_test(NAME test_foreign SOURCES unit/test_foreign.c LIBS supervisor LABELS unit)
+llmd_test(NAME test_listeners SOURCES unit/test_listeners.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_fdstore SOURCES unit/test_fdstore.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_kept SOURCES unit/test_kept.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_state SOURCES unit/test_state.c LIBS supervisor LABELS unit)

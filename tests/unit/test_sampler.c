@@ -282,6 +282,30 @@ static void frequency_and_presence_count_output_only(void **state)
     sampler_free(f.sampler);
 }
 
+static void frequency_may_be_the_share_of_all_tokens(void **state)
+{
+    struct fixture f;
+    const int32_t tokens[] = { 4, 4, 4, 9 }; /* prompt: 4 4 4 */
+
+    (void)state;
+    fixture_init(&f);
+    for (int i = 0; i < SMALL; i++)
+        f.logits[i] = 0;
+    memcpy(f.tokens, tokens, sizeof tokens);
+    f.in.n_prompt = 3;
+    f.in.n_generated = 1;
+    f.logits[4] = 2;
+    f.logits[9] = 1;
+    f.sampling.frequency_is_share = true;
+    f.sampling.frequency_penalty = 1.9f; /* 4: 2 - 1.425 = 0.575, 9: 1 - 0.475 = 0.525 */
+    assert_int_equal(draw(&f), 4);
+    f.sampling.frequency_penalty = 2; /* 0.5 both: the lower id */
+    assert_int_equal(draw(&f), 4);
+    f.logits[9] = 1.01f;
+    assert_int_equal(draw(&f), 9);
+    sampler_free(f.sampler);
+}
+
 /* Pearson's test at the 0.1 % point, for a fixed seed: same outcome every time. */
 static void draws_follow_the_distribution(void **state)
 {
@@ -374,6 +398,7 @@ static void random_sampling(Llmd__Sampling *p, Llmd__LogitBias *biases, Llmd__Lo
     p->repetition_penalty = coin() ? (float)(0.7 + random_unit()) : 0;
     p->presence_penalty = coin() ? (float)(4 * random_unit() - 2) : 0;
     p->frequency_penalty = coin() ? (float)(4 * random_unit() - 2) : 0;
+    p->frequency_is_share = coin();
     p->want_logprobs = true;
     p->top_logprobs = random_below(TOP_MAX + 1);
     p->logprobs_mode =
@@ -501,6 +526,7 @@ int main(void)
         cmocka_unit_test(rows_that_are_not_finite_are_refused),
         cmocka_unit_test(repetition_divides_positive_and_multiplies_negative),
         cmocka_unit_test(frequency_and_presence_count_output_only),
+        cmocka_unit_test(frequency_may_be_the_share_of_all_tokens),
         cmocka_unit_test(draws_follow_the_distribution),
         cmocka_unit_test(draw_depends_on_seed_and_position_only),
         cmocka_unit_test(agrees_with_the_naive_sampler),

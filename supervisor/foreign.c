@@ -1,0 +1,198 @@
+/* foreign.c - obey command lines and variables of other servers. */
+#include "supervisor/foreign.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/mem.h"
+
+static const struct foreign_option rows[] = {
+#define VALUE(name_, variable_, setting_)                                                          \
+    { .name = name_, .has_value = true, .setting = CONFIG_##setting_, .variable = variable_ },
+#define SWITCH(name_, variable_, setting_, value_)                                                 \
+    { .name = name_, .setting = CONFIG_##setting_, .value = value_, .variable = variable_ },
+#define WITH_VALUE(name_) { .name = name_, .has_value = true, .setting = -1, .variable = "" },
+#define NO_VALUE(name_)   { .name = name_, .setting = -1, .variable = "" },
+#define SHORT(letters_, name_)
+#include "supervisor/foreign.def"
+#undef VALUE
+#undef SWITCH
+#undef WITH_VALUE
+#undef NO_VALUE
+#undef SHORT
+};
+
+static const char *const shorts[][2] = {
+#define VALUE(name_, variable_, setting_)
+#define SWITCH(name_, variable_, setting_, value_)
+#define WITH_VALUE(name_)
+#define NO_VALUE(name_)
+#define SHORT(letters_, name_) { letters_, name_ },
+#include "supervisor/foreign.def"
+#undef VALUE
+#undef SWITCH
+#undef WITH_VALUE
+#undef NO_VALUE
+#undef SHORT
+};
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+const struct foreign_option *foreign_at(size_t i)
+{
+    for (size_t row = 0; row < COUNT(rows); row++)
+        if (config_find(rows[row].name) < 0 && i-- == 0)
+            return &rows[row];
+    return NULL;
+}
+
+const char *foreign_long_name(const char *letters, size_t n)
+{
+    for (size_t i = 0; i < COUNT(shorts); i++)
+        if (strlen(shorts[i][0]) == n && memcmp(shorts[i][0], letters, n) == 0)
+            return shorts[i][1];
+    return NULL;
+}
+
+const struct foreign_option *foreign_find(const char *name)
+{
+    const struct foreign_option *o;
+
+    for (size_t i = 0; (o = foreign_at(i)); i++)
+        if (strcmp(o->name, name) == 0)
+            return o;
+    return NULL;
+}
+
+static bool set(struct config *c, int setting, const char *value, const char *source, struct err *e)
+{
+    return config_set(c, config_name((enum config_id)setting), value, source, e) ||
+           err_wrap(e, "%s", source);
+}
+
+/* ---- the environment ---- */
+
+static const char *look_up(char *const *environment, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (; environment && *environment; environment++)
+        if (strncmp(*environment, name, n) == 0 && (*environment)[n] == '=')
+            return (*environment)[n + 1] ? *environment + n + 1 : NULL;
+    return NULL;
+}
+
+static bool is_no(const char *value)
+{
+    static const char *const no[] = { "false", "0", "no", "off", "n", "f" };
+
+    for (size_t i = 0; i < COUNT(no); i++)
+        if (strcasecmp(value, no[i]) == 0)
+            return true;
+    return false;
+}
+
+bool foreign_read_environment(struct config *c, char *const *environment, struct err *e)
+{
+    const struct foreign_option *o;
+
+    for (size_t i = 0; (o = foreign_at(i)); i++) {
+        const char *value = o->variable[0] ? look_up(environment, o->variable) : NULL;
+        char source[64];
+        if (!value || (!o->has_value && is_no(value)))
+            continue;
+        snprintf(source, sizeof source, "environment %s", o->variable);
+        if (!set(c, o->setting, o->has_value ? value : o->value, source, e))
+            return false;
+    }
+    return true;
+}
+
+/* ---- PARAMS ---- */
+
+static const char params_source[] = "environment PARAMS";
+
+struct words {
+    char *next;
+};
+
+static char *take_word(struct words *w)
+{
+    char *word = w->next + strspn(w->next, " \t\r\n");
+    size_t n = strcspn(word, " \t\r\n");
+
+    if (n == 0)
+        return NULL;
+    w->next = word + n + (word[n] != '\0');
+    word[n] = '\0';
+    return word;
+}
+
+/* "--name", "-p" or, as the sample's own recipe has it, "-name": the long name; its value behind '='. */
+static const char *option_name(char *word, char **value)
+{
+    bool has_two = strncmp(word, "--", 2) == 0;
+    char *name = word + 1 + has_two;
+    const char *name_of_short;
+
+    *value = strchr(name, '=');
+    if (*value)
+        *(*value)++ = '\0';
+    name_of_short = has_two ? NULL : foreign_long_name(name, strlen(name));
+    return name_of_short ? name_of_short : name;
+}
+
+static bool take_option(struct config *c, struct words *w, char *word, struct err *e)
+{
+    char *value;
+    const char *name = option_name(word, &value);
+    const struct foreign_option *o = foreign_find(name);
+    int setting = o ? o->setting : config_find(name);
+    bool has_value = o ? o->has_value : setting >= 0;
+
+    if (has_value && !value)
+        value = take_word(w);
+    if (setting < 0) {
+        log_warning("PARAMS: option=%s is %s, ignoring it", name,
+                    o ? "known and has no effect here" : "not known");
+        return true;
+    }
+    if (has_value && !value)
+        return err_set(e, ERR_CONFIG, 0, "%s: option '%s' has no value", params_source, name);
+    return set(c, setting, has_value ? value : o->value, params_source, e);
+}
+
+bool foreign_read_params(struct config *c, const char *params, struct err *e)
+{
+    char *copy = mem_strdup(params);
+    struct words w = { .next = copy };
+    bool ok = true;
+    char *word;
+
+    while (ok && (word = take_word(&w))) {
+        if (word[0] == '-' && word[1])
+            ok = take_option(c, &w, word, e);
+        else
+            log_warning("PARAMS: \"%s\" belongs to no option, ignoring it", word);
+    }
+    free(copy);
+    return ok;
+}
+
+/* ---- the model ---- */
+
+void foreign_find_model(char model[CONFIG_TEXT_BYTES], const char *root)
+{
+    char below[2 * CONFIG_TEXT_BYTES];
+
+    if (model[0] && access(model, F_OK) == 0)
+        return;
+    snprintf(below, sizeof below, "%s%s%s", root, model[0] ? "/" : "", model);
+    if (strlen(below) < CONFIG_TEXT_BYTES && access(below, F_OK) == 0)
+        strcpy(model, below);
+}
