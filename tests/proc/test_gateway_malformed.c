@@ -49,7 +49,9 @@ struct route_case {
 #define OPENAI_MEMBERS                                                                             \
     "model:s n:i temperature:n top_p:n top_k:i min_p:n presence_penalty:n frequency_penalty:n "    \
     "repetition_penalty:n seed:i stop_token_ids:a ignore_eos:b max_tokens:i min_tokens:i "         \
-    "logit_bias:o skip_special_tokens:b stream:b priority:i echo:b"
+    "logit_bias:o skip_special_tokens:b stream:b priority:i echo:b best_of:i bad_words:a "         \
+    "allowed_token_ids:a prompt_logprobs:i use_beam_search:b length_penalty:n "                    \
+    "truncate_prompt_tokens:i truncation_side:s cache_salt:s stream_interval:i user:s"
 
 static const struct route_case routes[] = {
     TGI_ROUTE("/"),
@@ -68,6 +70,10 @@ static const struct route_case routes[] = {
     { "/v1/chat/completions", SHAPE_OPENAI,
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":1}",
       "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],", "}", OPENAI_MEMBERS, true },
+    { "/v1/embeddings", SHAPE_OPENAI, "{\"input\":\"the\"}", "{\"input\":\"the\",", "}",
+      "model:s dimensions:i encoding_format:s truncate_prompt_tokens:i priority:i user:s", true },
+    { "/detokenize", SHAPE_OPENAI, "{\"tokens\":[1,264]}", "{\"tokens\":[1,264],", "}", "model:s",
+      true },
     { "/predict", SHAPE_OCI, "{\"inputs\":\"the\",\"parameters\":{\"max_new_tokens\":1}}",
       "{\"inputs\":\"the\",\"parameters\":{", "}}", "max_new_tokens:i temperature:n top_p:n",
       false },
