@@ -8,7 +8,9 @@
 #include "gpu-worker/runtime.h"
 #include "gpu-worker/scheduler.h"
 
-/* One row whose logits are wanted. */
+enum { STEP_HIDDEN_ROWS = 32 }; /* read from the runtime at once */
+
+/* One row whose logits are wanted for a draw. */
 struct step_draw {
     struct sequence *sequence;
     uint32_t n_rows;   /* of the sequence in this step, up to this one or from the draw before it */
@@ -47,8 +49,6 @@ struct step {
     double *sums;     /* [sequences_max, hidden_size] of the rows of pooled prompts, so far */
     float *embedding; /* [hidden_size] */
 };
-
-enum { STEP_HIDDEN_ROWS = 32 };
 
 struct step_limits {
     uint32_t seqs_max, rows_max, top_max;

@@ -302,6 +302,39 @@ static void prompt_logprobs_are_whole_although_the_prompt_is_cached(void **state
     fixture_fini(&f);
 }
 
+/* The last state needs the last row only; a mean needs all.  Both say how much was found, with their end. */
+static void an_embedding_finds_what_it_can_use(void **state)
+{
+    int32_t prompt[LONG];
+    struct fixture f;
+    struct client_request plain, last, mean;
+    uint64_t n_rows;
+
+    (void)state;
+    fill_long(prompt);
+    fixture_init(&f, &rig_roomy);
+    plain = client_request(prompt, LONG, 1);
+    last = client_request(prompt, LONG, 0);
+    last.pooling = LLMD__POOLING__POOL_LAST;
+    mean = last;
+    mean.pooling = LLMD__POOLING__POOL_MEAN;
+    client_submit(&f.client, 1, &plain);
+    rig_until_all_over(&f.rig, &f.client);
+    n_rows = fake_n_rows;
+    client_submit(&f.client, 2, &last);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_true(fake_n_rows - n_rows <= PAGE);
+    assert_true(f.client.streams[1].n_cached >= LONG - PAGE);
+    client_submit(&f.client, 3, &mean);
+    rig_until_all_over(&f.rig, &f.client);
+    assert_int_equal(f.client.streams[2].n_cached, 0);
+    rig_assert_expected(&f.client.streams[1], &last);
+    rig_assert_expected(&f.client.streams[2], &mean);
+    rig_until_empty(&f.rig, &f.client);
+    rig_assert_clean(&f.rig);
+    fixture_fini(&f);
+}
+
 /* Two of them, and streams that go on beside: they share the few logits of a step. */
 static void measured_prompts_let_streams_go_on(void **state)
 {
@@ -1330,6 +1363,7 @@ int main(void)
         cmocka_unit_test(embeddings_are_those_of_the_prompt_alone),
         cmocka_unit_test(an_embedding_that_is_not_finite_is_an_error),
         cmocka_unit_test(prompt_logprobs_are_whole_although_the_prompt_is_cached),
+        cmocka_unit_test(an_embedding_finds_what_it_can_use),
         cmocka_unit_test(measured_prompts_let_streams_go_on),
         cmocka_unit_test(a_prompt_alone_can_be_measured),
         cmocka_unit_test(what_is_said_of_a_prompt_comes_again_to_who_has_nothing),
