@@ -8,6 +8,9 @@ add_dependencies(test_gateway_tgi llm-gateway)
 llmd_test(NAME test_gateway_oci SOURCES proc/test_gateway_oci.c LIBS gateway_harness TIMEOUT 60
           LABELS proc)
 add_dependencies(test_gateway_oci llm-gateway)
+llmd_test(NAME test_gateway_malformed SOURCES proc/test_gateway_malformed.c LIBS gateway_harness
+          TIMEOUT 120 LABELS proc)
+add_dependencies(test_gateway_malformed llm-gateway)
 llmd_test(NAME test_gateway_life SOURCES proc/test_gateway_life.c LIBS gateway_harness TIMEOUT 90
           LABELS proc)
 add_dependencies(test_gateway_life llm-gateway)

@@ -261,6 +261,46 @@ static void predict_without_a_token_is_an_error_in_time(void **state)
     answer_fini(&a);
 }
 
+/* The next gateway knows when the answer was to end. */
+static void a_deadline_outlives_the_gateway(void **state)
+{
+    uint32_t submits = atomic_load(&h.workers[0].n_submits);
+    struct answer a = { 0 };
+    int fd = client_connect(h.port);
+
+    (void)state;
+    atomic_store(&h.workers[0].step_us, SLOW_US);
+    client_post(fd, "/predict", "",
+                "{\"inputs\":\"One day\",\"parameters\":{\"max_new_tokens\":400}}");
+    assert_true(harness_wait_for(&h.workers[0].n_submits, submits + 1));
+    harness_kill(&h);
+    assert_true(harness_respawn(&h));
+    client_read(fd, &a);
+    atomic_store(&h.workers[0].step_us, 0);
+    expect_begin(&a, 200, "{\"generated_text\":\"");
+    assert_non_null(strstr(answer_body(&a), "\",\"finish_reason\":\"timeout\"}"));
+    close(fd);
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    answer_fini(&a);
+}
+
+static void what_is_no_prompt_is_refused(void **state)
+{
+    struct buf body = { 0 };
+
+    (void)state;
+    expect(
+        "/predict", "", "{\"inputs\":\"a\",\"parameters\":null}", 422,
+        "{\"error\":\"`parameters` must be an object, not null\",\"error_type\":\"validation\"}");
+    expect("/predict", "", "{\"inputs\":\"\"}", 422, "{\"error\":\"`inputs` cannot be empty\"");
+    buf_add_str(&body, "{\"inputs\":\"");
+    for (int i = 0; i < 600; i++)
+        buf_add_str(&body, "cat ");
+    buf_add_str(&body, "\"}");
+    expect("/predict", "", body.data, 422, "{\"error\":\"`inputs` must have less than 512 tokens");
+    buf_fini(&body);
+}
+
 /* A stream, and a route that is not the edge's, may take longer. */
 static void others_are_not_cut(void **state)
 {
@@ -304,6 +344,8 @@ int main(void)
         cmocka_unit_test(a_setting_makes_streams_events),
         cmocka_unit_test(predict_ends_in_time_with_what_there_is),
         cmocka_unit_test(predict_without_a_token_is_an_error_in_time),
+        cmocka_unit_test(a_deadline_outlives_the_gateway),
+        cmocka_unit_test(what_is_no_prompt_is_refused),
         cmocka_unit_test(others_are_not_cut),
     };
     const struct CMUnitTest oci[] = {

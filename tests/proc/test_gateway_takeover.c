@@ -103,6 +103,20 @@ static void add_whole_answers(void)
               "{\"inputs\":\"Two\",\"parameters\":{\"max_new_tokens\":40,\"details\":true,"
               "\"best_of\":2,\"do_sample\":true,\"seed\":8,\"top_n_tokens\":3}}",
               "close");
+    talk_post(new_talk("tgi prefill"), "/generate", "",
+              "{\"inputs\":\"One day, a little girl\",\"parameters\":{\"max_new_tokens\":30,"
+              "\"decoder_input_details\":true,\"do_sample\":true,\"watermark\":true,"
+              "\"seed\":18446744073709551615}}",
+              "close");
+    talk_post(new_talk("vertex"), "/vertex", "",
+              "{\"instances\":[{\"inputs\":\"One\",\"parameters\":{\"max_new_tokens\":30,"
+              "\"seed\":3}},{\"inputs\":\"Two\",\"parameters\":{\"max_new_tokens\":9,"
+              "\"seed\":4}}]}",
+              "close");
+    talk_post(new_talk("invocations stream"), "/invocations", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"A cat\"}],\"seed\":4,"
+              "\"max_tokens\":40,\"stream\":true}",
+              "close");
     talk_post(new_talk("completions"), "/v1/completions", "",
               "{\"prompt\":[\"a\",\"b c\"],\"max_tokens\":30,\"seed\":2,\"n\":2,\"logprobs\":1}",
               "close");

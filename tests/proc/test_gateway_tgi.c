@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -349,6 +351,36 @@ static void a_seed_of_64_bits_is_answered_whole(void **state)
     answer_fini(&a);
 }
 
+/* After 15 s without an event, so that nobody on the way takes the connection for dead. */
+static void a_quiet_stream_is_kept_open(void **state)
+{
+    const struct timeval patience = { .tv_sec = 30 };
+    int fd = client_connect(h.port);
+    struct answer a = { 0 };
+
+    (void)state;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    atomic_store(&h.workers[0].step_us, 50000);
+    client_post(fd, "/generate_stream", "",
+                "{\"inputs\":\"One day\",\"parameters\":{\"max_new_tokens\":40}}");
+    client_read_some(fd, &a, 1);
+    expect_begin(&a, "data: {\"index\":1,");
+    atomic_store(&h.workers[0].is_paused, true);
+    atomic_store(&h.workers[0].step_us, 0);
+    do { /* what was on the way comes first */
+        char bytes[4096];
+        ssize_t n = recv(fd, bytes, sizeof bytes - 1, 0);
+        assert_true(n > 0);
+        bytes[n] = '\0';
+        if (strstr(bytes, "3\r\n:\n\n\r\n"))
+            break;
+    } while (true);
+    atomic_store(&h.workers[0].is_paused, false);
+    close(fd);
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    answer_fini(&a);
+}
+
 static void invocations_and_vertex_answer(void **state)
 {
     struct answer a = { 0 };
@@ -413,6 +445,7 @@ int main(void)
         cmocka_unit_test(prefill_comes_from_the_worker),
         cmocka_unit_test(a_seed_of_64_bits_is_answered_whole),
         cmocka_unit_test(invocations_and_vertex_answer),
+        cmocka_unit_test(a_quiet_stream_is_kept_open),
         cmocka_unit_test(tgis_paths_refuse_without_a_body),
     };
 
