@@ -29,6 +29,7 @@ function(llmd_fuzz)
 endfunction()
 
 llmd_fuzz(NAME fuzz_api_keys SOURCES fuzz/fuzz_api_keys.c LIBS common)
+llmd_fuzz(NAME fuzz_bearer SOURCES fuzz/fuzz_bearer.c LIBS gateway_core)
 llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)
 llmd_fuzz(NAME fuzz_config_file SOURCES fuzz/fuzz_config_file.c LIBS common)
 llmd_fuzz(NAME fuzz_dialects SOURCES fuzz/fuzz_dialects.c LIBS gateway_core)
