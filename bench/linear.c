@@ -1,6 +1,6 @@
 /* linear.c - bench-linear: matrix products of one thread, by number format, tier and tokens.
  *
- *   bench-linear [--rounds N] [--tier NAME] [--type NAME] [--quick]
+ *   bench-linear [--rounds N] [--tier NAME] [--type NAME] [--tokens N] [--quick]
  *
  * The matrices are those of a layer of a 7B model (4096 x 4096, 11008 x 4096, 4096 x 11008), more of them
  * than any cache holds, so that decode really reads memory.  Time is the CPU time of the thread, which a
@@ -29,7 +29,7 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes, N_MATRICES = N_SHAPES * LAYERS
 
 struct options {
     const char *tier, *type;
-    uint32_t rounds;
+    uint32_t rounds, tokens; /* tokens: 0 = all of the list */
     bool quick;
 };
 
@@ -154,14 +154,17 @@ static void bench(const struct options *o, enum cpu_tier tier, enum dtype dtype,
     float *y = ops->alloc(stream, (size_t)TOKENS_MAX * 11008);
     double seconds[N_TOKENS][ROUNDS_MAX];
     uint32_t last = o->quick || tier == CPU_PLAIN ? N_TOKENS - 2 : N_TOKENS;
+    const uint32_t *list = o->tokens ? &o->tokens : tokens;
 
+    if (o->tokens)
+        last = 1;
     for (uint32_t i = 0; i < TOKENS_MAX * 11008; i++)
         x[i] = (float)(i * 7919 % 1000) / 500 - 1;
     for (uint32_t r = 0; r < o->rounds; r++)
         for (uint32_t i = 0; i < last; i++)
-            seconds[i][r] = pass(ops, stream, &s, x, y, tokens[i]);
+            seconds[i][r] = pass(ops, stream, &s, x, y, list[i]);
     for (uint32_t i = 0; i < last; i++)
-        report(tier, dtype, tokens[i], seconds[i], o->rounds, &s, m);
+        report(tier, dtype, list[i], seconds[i], o->rounds, &s, m);
     ops->free(stream, x);
     ops->free(stream, y);
     ops->close(stream);
@@ -175,6 +178,7 @@ static const struct argp_option argp_options[] = {
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 5)", 0 },
     { "tier", 'c', "NAME", 0, "only this tier; plain is not run unless asked for", 0 },
     { "type", 't', "NAME", 0, "only this format: float32, float16, bfloat16, int8 or int4", 0 },
+    { "tokens", 'n', "N", 0, "only for so many, 1..512", 0 },
     { "quick", 'q', NULL, 0, "at most 32 tokens", 0 },
     { 0 },
 };
@@ -194,6 +198,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 't':
         o->type = arg;
+        return 0;
+    case 'n':
+        o->tokens = (uint32_t)strtoul(arg, NULL, 10);
+        if (o->tokens < 1 || o->tokens > TOKENS_MAX)
+            argp_error(state, "tokens: 1..%d", TOKENS_MAX);
         return 0;
     case 'q':
         o->quick = true;

@@ -4,7 +4,8 @@
  *   LANES, VECTOR_BYTES     rows (32-bit lanes) of a vector: 8 or 16; a panel is PARTS = 16 / LANES wide
  *   vi: vi_load vi_store vi_broadcast(p), of the 4 bytes at p, vi_zero vi_and vi_or vi_shift_left(v, n)
  *       vi_shift_right(v, n), within 16 bits
- *   vf: vf_load vf_store vf_set1 vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
+ *   vi_keep(v)              nothing, but the compiler must have v in a register here
+ *   vf: vf_load vf_store vf_set1 vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
  *   HAS_DOT  1 where one instruction adds four products to each lane:  vi_dot(sum, unsigned, signed)
  *            0 where two have to:  vi_madd8(unsigned, signed), pairs into 16 bits, saturating;
  *              vi_madd16(a, b), pairs of 16 bits into 32;  vi_add16 vi_add32;
@@ -13,10 +14,8 @@
  * Two shapes of work (shared/reference: decode is bound by memory, prefill by instructions):
  *
  *   few tokens    panel after panel, one forward stream; the input's bytes are broadcast from their tile
- *   many tokens   a group of panels side by side; the input of a tile and superblock is spread out first,
- *                 each four bytes as a whole vector, so that the dot products take it straight from the
- *                 cache and a broadcast is paid once a group instead of once a vector of rows; a group is
- *                 as many streams, too many for the hardware's prefetching, so each fetches ahead
+ *   many tokens   int_tiles.h: a group of panels side by side, each weight unpacked once for many tokens; a group
+ *                 is as many streams, too many for the hardware's prefetching, so each fetches ahead
  *
  * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
  * 127 = 30480, five bits four (31496), six bits two (32004).  int8 cannot do that (255 * 127 * 2 saturates at
@@ -93,7 +92,7 @@ INLINE void add_upper_bits(vi q[LINES], const uint8_t *lines)
     }
 }
 
-/* Of the types with two numbers a block. */
+/* Of all types but I8. */
 INLINE void load_codes(const enum dtype dtype, vi q[LINES], const uint8_t *lines)
 {
     load_nibbles(q, lines);
@@ -105,37 +104,7 @@ INLINE void load_codes(const enum dtype dtype, vi q[LINES], const uint8_t *lines
 
 /* ---- dot products of a block ---- */
 
-/* Four bytes of the input, in every lane: spread out already, or not. */
-INLINE vi input_at(const uint8_t *x, int c, const bool spread)
-{
-    return spread ? vi_load(x + c * VECTOR_BYTES) : vi_broadcast(x + 4 * c);
-}
-
-#if HAS_DOT
-/* offset + sum(q x); two chains, since one product waits for the last */
-INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset, const bool spread)
-{
-    vi a = offset, b = vi_zero();
-#pragma GCC unroll 16
-    for (int c = 0; c < LINES; c += 2) {
-        a = vi_dot(a, q[c], input_at(x, c, spread));
-        b = vi_dot(b, q[c + 1], input_at(x, c + 1, spread));
-    }
-    return vi_add32(a, b);
-}
-#else
-/* q in 0..15 */
-INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset, const bool spread)
-{
-    vi sum = vi_madd8(q[0], input_at(x, 0, spread));
-#pragma GCC unroll 16
-    for (int c = 1; c < LINES; c++)
-        sum = vi_add16(sum, vi_madd8(q[c], input_at(x, c, spread)));
-    return vi_add32(vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })), offset);
-}
-#endif
-
-/* offset + sum(q x) of n lines from `first` on */
+/* offset + sum(q x) of n lines from `first` on; two chains, since one product waits for the last */
 #if HAS_DOT
 INLINE vi dot_lines(const enum dtype dtype, const vi q[LINES], const uint8_t *x, const int first,
                     const int n, vi offset)
@@ -159,8 +128,10 @@ INLINE vi dot_lines(const enum dtype dtype, const vi q[LINES], const uint8_t *x,
     for (int c = first; c < first + n; c += fit) {
         vi sum = vi_madd8(q[c], vi_broadcast(x + 4 * c));
 #pragma GCC unroll 16
-        for (int i = c + 1; i < c + fit; i++)
+        for (int i = c + 1; i < c + fit; i++) {
             sum = vi_add16(sum, vi_madd8(q[i], vi_broadcast(x + 4 * i)));
+            vi_keep(sum);
+        }
         all = vi_add32(all, vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })));
     }
     return all;
@@ -184,6 +155,27 @@ INLINE vf add_block_of_two(const enum dtype dtype, vf y, const vi q[LINES], vf f
     return vf_fma(second, vf_set1(int_tile_sums(x, n)[token]), y);
 }
 
+/* ---- the output ---- */
+
+/* As int_put(), a vector at a time where the matrix has all rows of the panel. */
+INLINE void put_rows(const struct linear_job *j, uint32_t row, uint32_t token,
+                     const float sums[PACKING_INT_ROWS])
+{
+    float *y = j->y + token * j->y_stride + row;
+
+    if (j->rows - row < PACKING_INT_ROWS) {
+        int_put(j, row, token, sums);
+        return;
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < PACKING_INT_ROWS; i += LANES) {
+        vf sum = vf_load(sums + i);
+        if (j->bias)
+            sum = vf_add(sum, vf_load(j->bias + row + i));
+        vf_store(y + i, j->add ? vf_add(vf_load(y + i), sum) : sum);
+    }
+}
+
 /* ---- few tokens ---- */
 
 enum {
@@ -199,7 +191,7 @@ INLINE void few_i4(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const
     load_nibbles(q, lines);
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++)
-        sums[t] = dot_block(q, x + t * PACKING_BLOCK, vi_broadcast(off4 + t), false);
+        sums[t] = dot_lines(DTYPE_I4, q, x + t * PACKING_BLOCK, 0, LINES, vi_broadcast(off4 + t));
 }
 
 INLINE void few_i8(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const uint8_t *x,
@@ -221,15 +213,15 @@ INLINE void few_i8(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const
             sums[t] = vi_dot(sums[t], w, four);
 #else
             sums[t] = vi_signed_dot(sums[t], w, four);
+            vi_keep(sums[t]);
 #endif
         }
     }
 }
 
-/* One block of one part of a panel by n tokens of a tile, `from` on; x: the tile's block. */
+/* One block of one part of a panel by n tokens. */
 INLINE void few_of_two(const enum dtype dtype, vf (*acc)[PARTS], const int n,
-                       const uint8_t *superblock, uint32_t b, const int part, const uint8_t *x,
-                       uint32_t tile_n, uint32_t from)
+                       const uint8_t *superblock, uint32_t b, const int part, const uint8_t *x)
 {
     vf first = scales_of(superblock, b, part), second = second_numbers_of(superblock, b, part);
     vi q[LINES];
@@ -238,15 +230,14 @@ INLINE void few_of_two(const enum dtype dtype, vf (*acc)[PARTS], const int n,
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++)
         acc[t][part] =
-            add_block_of_two(dtype, acc[t][part], q, first, second, x, tile_n, from + (uint32_t)t);
+            add_block_of_two(dtype, acc[t][part], q, first, second, x, (uint32_t)n, (uint32_t)t);
 }
 
-/* One panel by n tokens; n and dtype constant after inlining, so that sums live in registers.  Types with two
- * numbers may be given a part of a tile, from token `from` on. */
+/* One panel by n tokens; n and dtype constant after inlining, so that sums live in registers. */
 INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const int n,
-                      const uint8_t *panel, uint32_t row, struct int_tile tile, uint32_t from)
+                      const uint8_t *panel, uint32_t row)
 {
-    const uint8_t *x = tile.block;
+    const uint8_t *x = j->x;
     vf acc[FEW_TOKENS][PARTS];
     _Alignas(64) float out[PACKING_INT_ROWS];
 #pragma GCC unroll 16
@@ -257,14 +248,14 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
         for (size_t at = 0; at < superblock_bytes(dtype); at += LINE_BYTES)
             _mm_prefetch((const char *)panel + FETCH_AHEAD_BYTES + at, _MM_HINT_T0);
 #pragma GCC unroll 16
-        for (uint32_t b = 0; b < 2; b++, x += tile.n * INT_INPUT_BYTES)
+        for (uint32_t b = 0; b < 2; b++, x += n * INT_INPUT_BYTES)
 #pragma GCC unroll 16
             for (int part = 0; part < PARTS; part++) {
                 const float *xs = int_tile_scales(x, n);
                 vf ws = scales_of(panel, b, part);
                 vi sums[FEW_TOKENS];
                 if (packing_numbers(dtype) == 2) {
-                    few_of_two(dtype, acc, n, panel, b, part, x, tile.n, from);
+                    few_of_two(dtype, acc, n, panel, b, part, x);
                     continue;
                 }
                 if (dtype == DTYPE_I4)
@@ -284,7 +275,7 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
 #pragma GCC unroll 16
         for (int part = 0; part < PARTS; part++)
             vf_store(out + part * LANES, acc[t][part]);
-        int_put(j, row, tile.first + from + (uint32_t)t, out);
+        put_rows(j, row, (uint32_t)t, out);
     }
 }
 
@@ -294,221 +285,12 @@ INLINE void few_tokens(const struct linear_job *j, const enum dtype dtype, const
     size_t bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
 
     for (uint32_t row = row_begin; row < row_end; row += PACKING_INT_ROWS, panel += bytes)
-        few_panel(j, dtype, n, panel, row, (struct int_tile){ 0, (uint32_t)n, j->x }, 0);
-}
-
-INLINE void tile_of_two(const struct linear_job *j, const enum dtype dtype, const uint8_t *panel,
-                        uint32_t row, struct int_tile tile)
-{
-    for (uint32_t from = 0, left; (left = tile.n - from) > 0; from += left < 3 ? left : 3)
-        if (left == 1)
-            few_panel(j, dtype, 1, panel, row, tile, from);
-        else if (left == 2)
-            few_panel(j, dtype, 2, panel, row, tile, from);
-        else
-            few_panel(j, dtype, 3, panel, row, tile, from);
-}
-
-/* A panel stays in the second-level cache while all tiles pass by. */
-INLINE void tiles_of_two(const struct linear_job *j, const enum dtype dtype, const uint8_t *panel,
-                         uint32_t row_begin, uint32_t row_end)
-{
-    size_t bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
-
-    for (uint32_t row = row_begin; row < row_end; row += PACKING_INT_ROWS, panel += bytes)
-        for (uint32_t i = 0; i < int_tiles(j->n_tokens, TILE_TOKENS); i++)
-            tile_of_two(j, dtype, panel, row,
-                        int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, i));
+        few_panel(j, dtype, n, panel, row);
 }
 
 /* ---- many tokens ---- */
 
-enum { GROUP_PANELS = 8, SPREAD_VECTORS_MAX = 2 * LINES + 2 };
-
-/* A tile's input of one superblock, spread out: for each block and token
- *   I4, or HAS_DOT     vector[8]: four bytes each | offset | scale
- *   I8 without it      vector[16]: bytes 0 and 2 of four, as 16 bits, then 1 and 3 | offset | scale */
-struct spread {
-    _Alignas(64) uint8_t input[2 * TILE_TOKENS * SPREAD_VECTORS_MAX * VECTOR_BYTES];
-    _Alignas(64) float sums[GROUP_PANELS][TILE_TOKENS][PACKING_INT_ROWS];
-};
-
-INLINE bool is_widened(const enum dtype dtype)
-{
-    return dtype == DTYPE_I8 && !HAS_DOT;
-}
-
-INLINE size_t spread_bytes(const enum dtype dtype)
-{
-    return (is_widened(dtype) ? 2 * LINES + 2 : LINES + 2) * VECTOR_BYTES;
-}
-
-INLINE void spread_token(const enum dtype dtype, uint8_t *to, const uint8_t *x, const float *scale,
-                         const int32_t *offset)
-{
-    const int n = is_widened(dtype) ? 2 * LINES : LINES;
-    _Alignas(32) uint8_t wide[2 * PACKING_BLOCK];
-
-    if (is_widened(dtype)) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)x), low = _mm256_slli_epi16(v, 8);
-        _mm256_store_si256((__m256i *)wide, _mm256_srai_epi16(low, 8));
-        _mm256_store_si256((__m256i *)(wide + PACKING_BLOCK), _mm256_srai_epi16(v, 8));
-    }
-#pragma GCC unroll 16
-    for (int c = 0; c < n; c++)
-        vi_store(to + c * VECTOR_BYTES, vi_broadcast((is_widened(dtype) ? wide : x) + 4 * c));
-    vi_store(to + n * VECTOR_BYTES, vi_broadcast(offset));
-    vi_store(to + (n + 1) * VECTOR_BYTES, vi_broadcast(scale));
-}
-
-INLINE void spread_superblock(const enum dtype dtype, uint8_t *to, const uint8_t *x, uint32_t n)
-{
-    for (uint32_t b = 0; b < 2; b++, x += n * INT_INPUT_BYTES)
-        for (uint32_t t = 0; t < n; t++, to += spread_bytes(dtype))
-            spread_token(dtype, to, x + t * PACKING_BLOCK, int_tile_scales(x, n) + t,
-                         int_tile_offsets(x, n, dtype) + t);
-}
-
-/* sum = fma(ws * xs, whole, sum) */
-INLINE void add_block(float *sum, vf ws, vf xs, vi whole)
-{
-    vf_store(sum, vf_fma(vf_mul(ws, xs), vf_of_int(whole), vf_load(sum)));
-}
-
-/* One block of one part of a panel by n tokens: x spread, sums [n][16]. */
-INLINE void many_bytes(const vi q[LINES], vf ws, const uint8_t *x, uint32_t n, float *sums)
-{
-#pragma GCC unroll 2
-    for (uint32_t t = 0; t < n; t++, x += spread_bytes(DTYPE_I4), sums += PACKING_INT_ROWS)
-        add_block(sums, ws, vf_load((const float *)(x + (LINES + 1) * VECTOR_BYTES)),
-                  dot_block(q, x, vi_load(x + LINES * VECTOR_BYTES), true));
-}
-
-INLINE void many_i4(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
-{
-    vi q[LINES];
-
-    load_nibbles(q, lines);
-    many_bytes(q, ws, x, n, sums);
-}
-
-#if HAS_DOT
-INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
-{
-    vi q[LINES];
-#pragma GCC unroll 16
-    for (int c = 0; c < LINES; c++)
-        q[c] = vi_load(lines + c * LINE_BYTES);
-    many_bytes(q, ws, x, n, sums);
-}
-#else
-/* n is constant after inlining, so that the sums of all tokens live in registers while the lines pass by. */
-INLINE void widened_i8(const uint8_t *lines, vf ws, const uint8_t *x, const int n, float *sums)
-{
-    const vi even = vi_broadcast(&(uint32_t){ 0x00ff00ff });
-    vi sum[TILE_TOKENS];
-
-#pragma GCC unroll 16
-    for (int t = 0; t < n; t++)
-        sum[t] = vi_load(x + t * spread_bytes(DTYPE_I8) + 2 * LINES * VECTOR_BYTES);
-#pragma GCC unroll 1
-    for (int c = 0; c < LINES; c++) {
-        vi v = vi_load(lines + c * LINE_BYTES);
-        vi low = vi_and(v, even), high = vi_shift_right(v, 8);
-#pragma GCC unroll 16
-        for (int t = 0; t < n; t++) {
-            const uint8_t *in = x + t * spread_bytes(DTYPE_I8) + c * VECTOR_BYTES;
-            sum[t] = vi_add32(sum[t], vi_madd16(low, vi_load(in)));
-            sum[t] = vi_add32(sum[t], vi_madd16(high, vi_load(in + LINES * VECTOR_BYTES)));
-        }
-    }
-#pragma GCC unroll 16
-    for (int t = 0; t < n; t++) {
-        const uint8_t *scale = x + t * spread_bytes(DTYPE_I8) + (2 * LINES + 1) * VECTOR_BYTES;
-        add_block(sums + t * PACKING_INT_ROWS, ws, vf_load((const float *)scale), sum[t]);
-    }
-}
-
-INLINE void many_i8(const uint8_t *lines, vf ws, const uint8_t *x, uint32_t n, float *sums)
-{
-    switch (n) {
-    case 4:
-        widened_i8(lines, ws, x, 4, sums);
-        break;
-    case 5:
-        widened_i8(lines, ws, x, 5, sums);
-        break;
-    case 6:
-        widened_i8(lines, ws, x, 6, sums);
-        break;
-    case 7:
-        widened_i8(lines, ws, x, 7, sums);
-        break;
-    case 8:
-        widened_i8(lines, ws, x, 8, sums);
-        break;
-    default:
-        assert(!"more than FEW_TOKENS in tiles of at most 8 make tiles of 4 to 8");
-    }
-}
-#endif
-
-INLINE void many_superblock(const enum dtype dtype, const uint8_t *superblock, const uint8_t *x,
-                            uint32_t n, float *sums)
-{
-    const char *next = (const char *)superblock + superblock_bytes(dtype);
-
-#pragma GCC unroll 20
-    for (size_t at = 0; at < superblock_bytes(dtype); at += LINE_BYTES)
-        _mm_prefetch(next + at, _MM_HINT_T0);
-    for (uint32_t b = 0; b < 2; b++, x += n * spread_bytes(dtype))
-        for (int part = 0; part < PARTS; part++) {
-            const uint8_t *lines = lines_of(dtype, superblock, b, part);
-            vf ws = scales_of(superblock, b, part);
-            if (dtype == DTYPE_I4)
-                many_i4(lines, ws, x, n, sums + part * LANES);
-            else
-                many_i8(lines, ws, x, n, sums + part * LANES);
-        }
-}
-
-INLINE void many_group(const struct linear_job *j, const enum dtype dtype, struct spread *s,
-                       const uint8_t *panels, uint32_t n_panels, uint32_t row, struct int_tile tile)
-{
-    uint32_t n_superblocks = packing_superblocks(j->cols);
-    size_t panel_bytes = n_superblocks * superblock_bytes(dtype);
-
-    memset(s->sums, 0, n_panels * sizeof s->sums[0]);
-    for (uint32_t i = 0; i < n_superblocks; i++) {
-        spread_superblock(dtype, s->input, tile.block, tile.n);
-        tile.block += 2 * tile.n * INT_INPUT_BYTES;
-        for (uint32_t p = 0; p < n_panels; p++)
-            many_superblock(dtype, panels + p * panel_bytes + i * superblock_bytes(dtype), s->input,
-                            tile.n, s->sums[p][0]);
-    }
-    for (uint32_t p = 0; p < n_panels; p++)
-        for (uint32_t t = 0; t < tile.n; t++)
-            int_put(j, row + p * PACKING_INT_ROWS, tile.first + t, s->sums[p][t]);
-}
-
-/* A group stays in the second-level cache while all tiles pass by, so each weight comes from memory once. */
-INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, const uint8_t *panels,
-                        uint32_t row_begin, uint32_t row_end)
-{
-    uint32_t left = (row_end - row_begin + PACKING_INT_ROWS - 1) / PACKING_INT_ROWS;
-    size_t panel_bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
-    struct spread s;
-
-    for (uint32_t row = row_begin, n; left > 0; left -= n) {
-        uint32_t n_groups = (left + GROUP_PANELS - 1) / GROUP_PANELS;
-        n = (left + n_groups - 1) / n_groups;
-        for (uint32_t i = 0; i < int_tiles(j->n_tokens, TILE_TOKENS); i++)
-            many_group(j, dtype, &s, panels, n, row,
-                       int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, i));
-        row += n * PACKING_INT_ROWS;
-        panels += n * panel_bytes;
-    }
-}
+#include "gpu-worker/ops/int_tiles.h"
 
 /* ---- any number ---- */
 
@@ -525,8 +307,6 @@ INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row
         few_tokens(j, dtype, 2, panels, row_begin, row_end);
     else if (j->n_tokens == 3)
         few_tokens(j, dtype, 3, panels, row_begin, row_end);
-    else if (packing_numbers(dtype) == 2)
-        tiles_of_two(j, dtype, panels, row_begin, row_end);
     else
         many_tokens(j, dtype, panels, row_begin, row_end);
 }

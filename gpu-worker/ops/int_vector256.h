@@ -6,8 +6,9 @@
 
 #define LANES        8
 #define VECTOR_BYTES 32
-#define TILE_TOKENS  8
+#define TILE_TOKENS  6
 #define V            static inline __attribute__((always_inline))
+#define vi_keep(v)   __asm__("" : "+x"(v))
 
 typedef __m256i vi;
 typedef __m256 vf;
@@ -86,6 +87,10 @@ V void vf_store(float *p, vf v)
 V vf vf_set1(float f)
 {
     return _mm256_set1_ps(f);
+}
+V vf vf_add(vf a, vf b)
+{
+    return _mm256_add_ps(a, b);
 }
 V vf vf_mul(vf a, vf b)
 {

@@ -6,8 +6,13 @@
 
 #define LANES        16
 #define VECTOR_BYTES 64
-#define TILE_TOKENS  8
+#define TILE_TOKENS  6
 #define V            static inline __attribute__((always_inline))
+#ifdef __AVX512F__
+#define vi_keep(v) __asm__("" : "+v"(v))
+#else /* emulated, by the tests: such a register does not exist */
+#define vi_keep(v) (void)(v)
+#endif
 
 typedef __m512i vi;
 typedef __m512 vf;
@@ -88,6 +93,10 @@ V void vf_store(float *p, vf v)
 V vf vf_set1(float f)
 {
     return _mm512_set1_ps(f);
+}
+V vf vf_add(vf a, vf b)
+{
+    return _mm512_add_ps(a, b);
 }
 V vf vf_mul(vf a, vf b)
 {

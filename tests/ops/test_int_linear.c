@@ -6,7 +6,13 @@
 #include "gpu-worker/ops/packing.h"
 #include "tests/ops/ops_rig.h"
 
-enum { TOKENS_MAX = 33 }; /* twice the widest tile and one */
+enum { TOKENS_MAX = 109 }; /* more than two chunks of tiles (int_tiles.h) */
+
+/* Every number up to three tiles, then some. */
+static uint32_t next_count(uint32_t n)
+{
+    return n + (n < 19 ? 1 : 10);
+}
 
 /* A matrix given by its codes and their numbers, and inputs. */
 struct problem {
@@ -169,7 +175,7 @@ static void every_shape_is_near_double(void **state)
             FOR_EACH_INT(dtype)
             {
                 struct problem p = problem_new(&r, shapes[s][0], shapes[s][1], dtype);
-                for (uint32_t n = 1; n <= TOKENS_MAX; n += n < 8 ? 1 : 5) {
+                for (uint32_t n = 1; n <= TOKENS_MAX; n = next_count(n)) {
                     bool bias = n % 2, add = n % 3 == 0;
                     float *y =
                         run(&p, &rig, 0, n, bias ? p.bias : NULL, add ? LINEAR_ADD : LINEAR_SET);
@@ -198,8 +204,8 @@ static void tiers_and_company_do_not_change_bits(void **state)
         FOR_EACH_TIER(tier)
         {
             struct ops_rig one = ops_rig_open(tier, 1, NULL), many = ops_rig_open(tier, 5, NULL);
-            for (uint32_t n = 1; n <= TOKENS_MAX; n++)
-                for (uint32_t first = 0; first + n <= TOKENS_MAX; first += 7) {
+            for (uint32_t n = 1; n <= TOKENS_MAX; n = next_count(n))
+                for (uint32_t first = 0; first + n <= TOKENS_MAX; first += 23) {
                     float *y = run(&p, n % 2 ? &many : &one, first, n, p.bias, LINEAR_ADD);
                     for (uint32_t t = 0; t < n; t++)
                         if (memcmp(y + t * stride_of(&p), alone[first + t], p.rows * sizeof *y))
