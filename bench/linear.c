@@ -52,13 +52,13 @@ static void fill(struct weight *w, uint64_t *random)
 {
     size_t bytes = packing_bytes(w->dtype, w->rows, w->cols);
     uint64_t *to = aligned_mem(64, bytes);
-    bool is_int = w->dtype == DTYPE_I8 || w->dtype == DTYPE_I4;
-    size_t step = w->dtype == DTYPE_I8 ? PACKING_I8_BYTES : PACKING_I4_BYTES;
+    bool is_int = packing_is_int(w->dtype);
+    size_t step = packing_superblock_bytes(w->dtype), numbers = packing_numbers(w->dtype);
 
     for (size_t i = 0; i < bytes / 8; i++)
         to[i] = is_int ? next_random(random) : 0x3c003c013c023c03;
     for (size_t at = 0; is_int && at < bytes; at += step)
-        for (int i = 0; i < PACKING_SCALE_BYTES / 2; i++)
+        for (size_t i = 0; i < numbers * PACKING_LINE_BYTES / 2; i++)
             ((uint16_t *)((char *)to + at))[i] = (uint16_t)(0x2000 + i);
     w->data = to;
 }
@@ -113,7 +113,9 @@ static int by_value(const void *a, const void *b)
 /* Operations a second at most for weights of that format. */
 static double limit_of(const struct machine_limits *m, enum dtype dtype)
 {
-    return m->ops[dtype == DTYPE_I4 ? LIMIT_INT4 : dtype == DTYPE_I8 ? LIMIT_INT8 : LIMIT_FP32];
+    return m->ops[dtype == DTYPE_I4 || dtype == DTYPE_I4M ? LIMIT_INT4
+                  : packing_is_int(dtype)                 ? LIMIT_INT8
+                                                          : LIMIT_FP32];
 }
 
 static void report(enum cpu_tier tier, enum dtype dtype, uint32_t n, double *seconds,

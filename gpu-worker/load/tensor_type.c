@@ -66,12 +66,6 @@ static void q4_0_codes(int8_t *q, const uint8_t *b)
     shift(q, 8);
 }
 
-static void q5_0_codes(int8_t *q, const uint8_t *b)
-{
-    five_bits(q, b + 2);
-    shift(q, 16);
-}
-
 static void q8_0_codes(int8_t *q, const uint8_t *b)
 {
     memcpy(q, b + 2, SMALL);
@@ -85,6 +79,41 @@ static void iq4_nl_codes(int8_t *q, const uint8_t *b)
     nibbles(q, b + 2);
     for (int j = 0; j < SMALL; j++)
         q[j] = values[q[j]];
+}
+
+static void q4_1_codes(int8_t *q, const uint8_t *b)
+{
+    nibbles(q, b + 4);
+}
+
+static void q5_0_unsigned_codes(int8_t *q, const uint8_t *b)
+{
+    five_bits(q, b + 2);
+}
+
+static void q5_1_codes(int8_t *q, const uint8_t *b)
+{
+    five_bits(q, b + 4);
+}
+
+/* ---- their numbers ---- */
+
+static void small_scale(uint16_t *to, const uint8_t *b)
+{
+    to[0] = load16(b);
+}
+
+static void small_scale_min(uint16_t *to, const uint8_t *b)
+{
+    to[0] = load16(b);
+    to[1] = load16(b + 2);
+}
+
+/* d * (q - 16) with q as the code. */
+static void q5_0_scale_min(uint16_t *to, const uint8_t *b)
+{
+    to[0] = load16(b);
+    to[1] = float_to_f16(-16 * load_f16(b));
 }
 
 /* ---- floats of the blocks of 32 ---- */
@@ -101,11 +130,44 @@ static void scale_codes_from(float *y, const int8_t *q, float d, float min)
         y[j] = d * (float)q[j] + min;
 }
 
+static void q4_0_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    q4_0_codes(q, b);
+    scale_codes(y, q, load_f16(b));
+}
+
+static void q5_0_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    q5_0_unsigned_codes(q, b);
+    shift(q, 16);
+    scale_codes(y, q, load_f16(b));
+}
+
+static void q8_0_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    q8_0_codes(q, b);
+    scale_codes(y, q, load_f16(b));
+}
+
+static void iq4_nl_floats(float *y, const uint8_t *b)
+{
+    int8_t q[SMALL];
+
+    iq4_nl_codes(q, b);
+    scale_codes(y, q, load_f16(b));
+}
+
 static void q4_1_floats(float *y, const uint8_t *b)
 {
     int8_t q[SMALL];
 
-    nibbles(q, b + 4);
+    q4_1_codes(q, b);
     scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
 }
 
@@ -113,7 +175,7 @@ static void q5_1_floats(float *y, const uint8_t *b)
 {
     int8_t q[SMALL];
 
-    five_bits(q, b + 4);
+    q5_1_codes(q, b);
     scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
 }
 
@@ -121,6 +183,27 @@ static void q5_1_floats(float *y, const uint8_t *b)
  *
  * The bits of an element lie apart: low ones in one array, high ones in another, and an array's byte serves
  * elements 32 (or 16, 64, 128) apart.  The loops follow the bytes. */
+
+enum { GROUPS_MAX = LARGE / 16 };
+
+/* What the elements of a group of 16 or 32 share: scale * q - min. */
+struct groups {
+    float scale[GROUPS_MAX], min[GROUPS_MAX];
+};
+
+static void group_floats(float *y, const int8_t *q, const struct groups *g, int group, bool has_min)
+{
+    for (int i = 0; i < LARGE / group; i++)
+        for (int j = i * group; j < (i + 1) * group; j++)
+            y[j] = has_min ? g->scale[i] * (float)q[j] - g->min[i] : g->scale[i] * (float)q[j];
+}
+
+/* For each 32 elements scale and minimum, or the scales of both halves. */
+static void group_numbers(uint16_t *to, const struct groups *g, bool has_min)
+{
+    for (int i = 0; i < GROUPS_MAX; i++)
+        to[i] = float_to_f16(!has_min ? g->scale[i] : i % 2 ? -g->min[i / 2] : g->scale[i / 2]);
+}
 
 /* bytes: 16 of scale (low half) and minimum (high half), one for 16 elements; 64 of four 2-bit elements,
  * 32 apart; d; dmin. */
@@ -148,18 +231,40 @@ static int q3_k_scale(const uint8_t *s, int i)
 }
 
 /* bytes: 32 of third bits, bit i for run i of 32 elements, set: add 4; 64 as in Q2_K; 12 of scales; d. */
-static void q3_k_floats(float *y, const uint8_t *b)
+static void q3_k_codes(int8_t *code, const uint8_t *b)
 {
     const uint8_t *high = b, *q = b + 32;
-    float d = load_f16(b + 108);
 
     for (int i = 0; i < LARGE / 16; i++) {
         const uint8_t *from = q + i / 8 * 32 + i % 2 * 16, *bit = high + i % 2 * 16;
-        float scale = d * (float)q3_k_scale(b + 96, i);
         int at = i % 8 / 2 * 2;
         for (int j = 0; j < 16; j++)
-            y[i * 16 + j] = scale * (float)((from[j] >> at & 3) + (bit[j] >> i / 2 & 1) * 4 - 4);
+            code[i * 16 + j] = (int8_t)((from[j] >> at & 3) + (bit[j] >> i / 2 & 1) * 4 - 4);
     }
+}
+
+static void q3_k_groups(struct groups *g, const uint8_t *b)
+{
+    for (int i = 0; i < LARGE / 16; i++)
+        g->scale[i] = load_f16(b + 108) * (float)q3_k_scale(b + 96, i);
+}
+
+static void q3_k_floats(float *y, const uint8_t *b)
+{
+    int8_t q[LARGE];
+    struct groups g;
+
+    q3_k_codes(q, b);
+    q3_k_groups(&g, b);
+    group_floats(y, q, &g, 16, false);
+}
+
+static void q3_k_numbers(uint16_t *to, const uint8_t *b)
+{
+    struct groups g;
+
+    q3_k_groups(&g, b);
+    group_numbers(to, &g, false);
 }
 
 struct scale_min {
@@ -176,54 +281,108 @@ static struct scale_min k_scale_min(const uint8_t *s, int i)
                                (uint8_t)(s[i + 4] >> 4 | s[i] >> 6 << 4) };
 }
 
-/* bytes: d; dmin; 12 of scales and minimums, one for 32 elements; 128 of two elements, 32 apart. */
-static void q4_k_floats(float *y, const uint8_t *b)
+/* Of Q4_K and Q5_K, groups of 32. */
+static void k_groups(struct groups *g, const uint8_t *b)
 {
-    float d = load_f16(b), dmin = load_f16(b + 2);
-
-    for (int i = 0; i < LARGE / 32; i++) { /* 32 elements */
-        const uint8_t *from = b + 16 + i / 2 * 32;
-        struct scale_min sm = k_scale_min(b + 4, i);
-        float scale = d * (float)sm.scale, min = dmin * (float)sm.min;
-        int at = i % 2 * 4;
-        for (int j = 0; j < 32; j++)
-            y[i * 32 + j] = scale * (float)(from[j] >> at & 15) - min;
-    }
-}
-
-/* bytes: d; dmin; 12 as in Q4_K; 32 of fifth bits, bit i for run i of 32 elements; 128 as in Q4_K. */
-static void q5_k_floats(float *y, const uint8_t *b)
-{
-    const uint8_t *high = b + 16;
     float d = load_f16(b), dmin = load_f16(b + 2);
 
     for (int i = 0; i < LARGE / 32; i++) {
-        const uint8_t *from = b + 48 + i / 2 * 32;
         struct scale_min sm = k_scale_min(b + 4, i);
-        float scale = d * (float)sm.scale, min = dmin * (float)sm.min;
+        g->scale[i] = d * (float)sm.scale;
+        g->min[i] = dmin * (float)sm.min;
+    }
+}
+
+static void k_numbers(uint16_t *to, const uint8_t *b)
+{
+    struct groups g;
+
+    k_groups(&g, b);
+    group_numbers(to, &g, true);
+}
+
+/* bytes: d; dmin; 12 of scales and minimums, one for 32 elements; 128 of two elements, 32 apart. */
+static void q4_k_codes(int8_t *q, const uint8_t *b)
+{
+    for (int i = 0; i < LARGE / 32; i++) {
+        const uint8_t *from = b + 16 + i / 2 * 32;
         int at = i % 2 * 4;
         for (int j = 0; j < 32; j++)
-            y[i * 32 + j] = scale * (float)((from[j] >> at & 15) | (high[j] >> i & 1) << 4) - min;
+            q[i * 32 + j] = (int8_t)(from[j] >> at & 15);
     }
+}
+
+static void q4_k_floats(float *y, const uint8_t *b)
+{
+    int8_t q[LARGE];
+    struct groups g;
+
+    q4_k_codes(q, b);
+    k_groups(&g, b);
+    group_floats(y, q, &g, 32, true);
+}
+
+/* bytes: d; dmin; 12 as in Q4_K; 32 of fifth bits, bit i for run i of 32 elements; 128 as in Q4_K. */
+static void q5_k_codes(int8_t *q, const uint8_t *b)
+{
+    const uint8_t *high = b + 16;
+
+    for (int i = 0; i < LARGE / 32; i++) {
+        const uint8_t *from = b + 48 + i / 2 * 32;
+        int at = i % 2 * 4;
+        for (int j = 0; j < 32; j++)
+            q[i * 32 + j] = (int8_t)((from[j] >> at & 15) | (high[j] >> i & 1) << 4);
+    }
+}
+
+static void q5_k_floats(float *y, const uint8_t *b)
+{
+    int8_t q[LARGE];
+    struct groups g;
+
+    q5_k_codes(q, b);
+    k_groups(&g, b);
+    group_floats(y, q, &g, 32, true);
 }
 
 /* bytes: 128 of low halves, a byte for elements 64 apart; 64 of upper two bits, a byte for four elements 32
  * apart; 16 int8 scales, one for 16 elements; d. */
-static void q6_k_floats(float *y, const uint8_t *b)
+static void q6_k_codes(int8_t *q, const uint8_t *b)
 {
-    const int8_t *scales = (const int8_t *)b + 192;
-    float d = load_f16(b + 208);
-
     for (int i = 0; i < LARGE / 16; i++) {
         int half = i / 8, run = i % 8 / 2; /* of 128, of 32 elements */
         const uint8_t *low = b + half * 64 + run % 2 * 32 + i % 2 * 16;
         const uint8_t *high = b + 128 + half * 32 + i % 2 * 16;
-        float scale = d * (float)scales[i];
         for (int j = 0; j < 16; j++)
-            y[i * 16 + j] =
-                scale *
-                (float)(((low[j] >> run / 2 * 4 & 15) | (high[j] >> run * 2 & 3) << 4) - 32);
+            q[i * 16 + j] =
+                (int8_t)(((low[j] >> run / 2 * 4 & 15) | (high[j] >> run * 2 & 3) << 4) - 32);
     }
+}
+
+static void q6_k_groups(struct groups *g, const uint8_t *b)
+{
+    const int8_t *scales = (const int8_t *)b + 192;
+
+    for (int i = 0; i < LARGE / 16; i++)
+        g->scale[i] = load_f16(b + 208) * (float)scales[i];
+}
+
+static void q6_k_floats(float *y, const uint8_t *b)
+{
+    int8_t q[LARGE];
+    struct groups g;
+
+    q6_k_codes(q, b);
+    q6_k_groups(&g, b);
+    group_floats(y, q, &g, 16, false);
+}
+
+static void q6_k_numbers(uint16_t *to, const uint8_t *b)
+{
+    struct groups g;
+
+    q6_k_groups(&g, b);
+    group_numbers(to, &g, false);
 }
 
 /* ---- plain types ---- */
@@ -252,26 +411,29 @@ static bool plain_floats(enum tensor_type t, float *y, const uint8_t *b, uint64_
 struct format {
     const char *name;
     uint32_t block, bytes;
-    void (*floats)(float *y, const uint8_t *b); /* one block; NULL: plain, or scale times code */
+    void (*floats)(float *y, const uint8_t *b); /* one block; NULL: plain */
+    /* A block as codes, where it can be given so, with n_numbers float16 for each 32. */
     void (*codes)(int8_t *q, const uint8_t *b);
+    void (*numbers)(uint16_t *to, const uint8_t *b);
+    uint32_t n_numbers;
 };
 
 static const struct format formats[N_TENSOR_TYPES] = {
-    [TENSOR_NONE] = { "none", 1, 0, NULL, NULL },
-    [TENSOR_F32] = { "F32", 1, 4, NULL, NULL },
-    [TENSOR_F16] = { "F16", 1, 2, NULL, NULL },
-    [TENSOR_BF16] = { "BF16", 1, 2, NULL, NULL },
-    [TENSOR_Q8_0] = { "Q8_0", SMALL, 34, NULL, q8_0_codes },
-    [TENSOR_Q4_0] = { "Q4_0", SMALL, 18, NULL, q4_0_codes },
-    [TENSOR_Q4_1] = { "Q4_1", SMALL, 20, q4_1_floats, NULL },
-    [TENSOR_Q5_0] = { "Q5_0", SMALL, 22, NULL, q5_0_codes },
-    [TENSOR_Q5_1] = { "Q5_1", SMALL, 24, q5_1_floats, NULL },
-    [TENSOR_Q2_K] = { "Q2_K", LARGE, 84, q2_k_floats, NULL },
-    [TENSOR_Q3_K] = { "Q3_K", LARGE, 110, q3_k_floats, NULL },
-    [TENSOR_Q4_K] = { "Q4_K", LARGE, 144, q4_k_floats, NULL },
-    [TENSOR_Q5_K] = { "Q5_K", LARGE, 176, q5_k_floats, NULL },
-    [TENSOR_Q6_K] = { "Q6_K", LARGE, 210, q6_k_floats, NULL },
-    [TENSOR_IQ4_NL] = { "IQ4_NL", SMALL, 18, NULL, iq4_nl_codes },
+    [TENSOR_NONE] = { "none", 1, 0, NULL, NULL, NULL, 0 },
+    [TENSOR_F32] = { "F32", 1, 4, NULL, NULL, NULL, 0 },
+    [TENSOR_F16] = { "F16", 1, 2, NULL, NULL, NULL, 0 },
+    [TENSOR_BF16] = { "BF16", 1, 2, NULL, NULL, NULL, 0 },
+    [TENSOR_Q8_0] = { "Q8_0", SMALL, 34, q8_0_floats, q8_0_codes, small_scale, 1 },
+    [TENSOR_Q4_0] = { "Q4_0", SMALL, 18, q4_0_floats, q4_0_codes, small_scale, 1 },
+    [TENSOR_Q4_1] = { "Q4_1", SMALL, 20, q4_1_floats, q4_1_codes, small_scale_min, 2 },
+    [TENSOR_Q5_0] = { "Q5_0", SMALL, 22, q5_0_floats, q5_0_unsigned_codes, q5_0_scale_min, 2 },
+    [TENSOR_Q5_1] = { "Q5_1", SMALL, 24, q5_1_floats, q5_1_codes, small_scale_min, 2 },
+    [TENSOR_Q2_K] = { "Q2_K", LARGE, 84, q2_k_floats, NULL, NULL, 0 },
+    [TENSOR_Q3_K] = { "Q3_K", LARGE, 110, q3_k_floats, q3_k_codes, q3_k_numbers, 2 },
+    [TENSOR_Q4_K] = { "Q4_K", LARGE, 144, q4_k_floats, q4_k_codes, k_numbers, 2 },
+    [TENSOR_Q5_K] = { "Q5_K", LARGE, 176, q5_k_floats, q5_k_codes, k_numbers, 2 },
+    [TENSOR_Q6_K] = { "Q6_K", LARGE, 210, q6_k_floats, q6_k_codes, q6_k_numbers, 2 },
+    [TENSOR_IQ4_NL] = { "IQ4_NL", SMALL, 18, iq4_nl_floats, iq4_nl_codes, small_scale, 1 },
 };
 
 static const struct format *format_of(enum tensor_type t)
@@ -303,27 +465,20 @@ void tensor_type_to_float(enum tensor_type t, float *y, const void *x, uint64_t 
 {
     const struct format *f = format_of(t);
     const uint8_t *b = x;
-    int8_t q[SMALL];
 
     if (plain_floats(t, y, x, n))
         return;
-    assert(n % f->block == 0 && (f->floats || f->codes));
-    for (uint64_t i = 0; i < n; i += f->block, b += f->bytes) {
-        if (f->floats) {
-            f->floats(y + i, b);
-            continue;
-        }
-        f->codes(q, b);
-        scale_codes(y + i, q, load_f16(b));
-    }
+    assert(n % f->block == 0 && f->floats);
+    for (uint64_t i = 0; i < n; i += f->block, b += f->bytes)
+        f->floats(y + i, b);
 }
 
-bool tensor_type_has_codes(enum tensor_type t)
+uint32_t tensor_type_numbers(enum tensor_type t)
 {
-    return format_of(t)->codes != NULL;
+    return format_of(t)->n_numbers;
 }
 
-void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *scales, const void *x,
+void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *numbers, const void *x,
                           uint64_t n)
 {
     const struct format *f = format_of(t);
@@ -332,6 +487,6 @@ void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *scales, c
     assert(f->codes && n % f->block == 0);
     for (uint64_t i = 0; i < n; i += f->block, b += f->bytes) {
         f->codes(codes + i, b);
-        scales[i / TENSOR_TYPE_CODES_GROUP] = load16(b);
+        f->numbers(numbers + i / TENSOR_TYPE_CODES_GROUP * f->n_numbers, b);
     }
 }

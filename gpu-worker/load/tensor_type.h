@@ -57,13 +57,26 @@ uint64_t tensor_type_bytes(enum tensor_type t, uint64_t n);
  * rounded to a float once: exact but for types with a minimum, whose subtraction or addition rounds. */
 void tensor_type_to_float(enum tensor_type t, float *y, const void *x, uint64_t n);
 
-/* Can a row be given exactly as int8 codes with one float16 scale for each 32?  Q8_0, Q4_0, Q5_0, IQ4_NL. */
-bool tensor_type_has_codes(enum tensor_type t);
+/* A row as int8 codes with float16 numbers: how many for each 32 elements, 0 where the type cannot be given
+ * so.  All codes are the file's, and so are the numbers of the types of 32; products of two numbers, of the
+ * types of 256, are rounded to float16.
+ *
+ *   types                          numbers         element i is                        codes
+ *   Q8_0                           scale           numbers[i / 32] * codes[i]          any int8
+ *   Q4_0                           scale           the same                            -8..7
+ *   IQ4_NL                         scale           the same                            -127..113
+ *   Q4_1, Q4_K                     scale, minimum  numbers[i / 32 * 2] * codes[i]      0..15
+ *                                                    + numbers[i / 32 * 2 + 1]
+ *   Q5_1, Q5_K, Q5_0               scale, minimum  the same                            0..31
+ *   Q6_K                           two scales      numbers[i / 16] * codes[i]          -32..31
+ *   Q3_K                           two scales      the same                            -4..3
+ *
+ * The minimum of Q5_0 is -16 scales: infinite from scale 4,096 on. */
+uint32_t tensor_type_numbers(enum tensor_type t);
 
-/* Element i of x is f16(scales[i / 32]) * codes[i].
- *   codes   [n]        -8..7 for Q4_0, -16..15 for Q5_0, -127..113 for IQ4_NL, any for Q8_0 (-128 too)
- *   scales  [n / 32]   float16 as the file has them: a sign, zero, infinity, whatever stands there */
-void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *scales, const void *x,
+/*   codes    [n]
+ *   numbers  [n / 32, tensor_type_numbers(t)]; a sign, zero, infinity, whatever stands in the file */
+void tensor_type_to_codes(enum tensor_type t, int8_t *codes, uint16_t *numbers, const void *x,
                           uint64_t n);
 
 #endif

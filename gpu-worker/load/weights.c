@@ -191,7 +191,7 @@ static struct panel_shape panel_shape(const struct weights_tensor *t)
 /* How the rows of a matrix come to their panels. */
 enum row_way {
     ROWS_COPIED,  /* as the file has them */
-    ROWS_CODES,   /* its codes and scales, exactly */
+    ROWS_CODES,   /* its codes and their numbers */
     ROWS_ROUNDED, /* their values, rounded */
 };
 
@@ -200,14 +200,14 @@ static enum row_way row_way(enum tensor_type from, enum dtype to)
     if ((from == TENSOR_F32 && to == DTYPE_F32) || (from == TENSOR_F16 && to == DTYPE_F16) ||
         (from == TENSOR_BF16 && to == DTYPE_BF16))
         return ROWS_COPIED;
-    return quantize_is_exact(from, to) ? ROWS_CODES : ROWS_ROUNDED;
+    return quantize_keeps_codes(from, to) ? ROWS_CODES : ROWS_ROUNDED;
 }
 
 /* Room for the rows of a panel on their way. */
 struct panel_rows {
-    float *values;    /* [rows, cols] */
-    int8_t *codes;    /* [rows, cols] */
-    uint16_t *scales; /* [rows, blocks] */
+    float *values;     /* [rows, cols] */
+    int8_t *codes;     /* [rows, cols] */
+    uint16_t *numbers; /* [rows, those of a row] */
 };
 
 static struct panel_rows panel_rows_new(struct panel_shape s, enum row_way way)
@@ -215,7 +215,7 @@ static struct panel_rows panel_rows_new(struct panel_shape s, enum row_way way)
     size_t n = (size_t)s.rows * s.cols;
 
     if (way == ROWS_CODES)
-        return (struct panel_rows){ .codes = mem_alloc(n), .scales = mem_alloc(n) };
+        return (struct panel_rows){ .codes = mem_alloc(n), .numbers = mem_alloc(n) };
     return (struct panel_rows){ .values = way == ROWS_ROUNDED ? mem_alloc(n * 4) : NULL };
 }
 
@@ -223,7 +223,7 @@ static void panel_rows_free(struct panel_rows *rows)
 {
     free(rows->values);
     free(rows->codes);
-    free(rows->scales);
+    free(rows->numbers);
 }
 
 static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
@@ -231,16 +231,17 @@ static void pack_panel(const struct weights_want *want, struct panel_shape s, ui
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
-    uint32_t blocks = s.cols / TENSOR_TYPE_CODES_GROUP; /* types with codes have whole ones */
     const void *from[PACKING_PANEL_ROWS_MAX];
     enum dtype dtype = (enum dtype)want->entry.dtype;
     enum row_way way = row_way(want->from->type, dtype);
+    /* of a row: types with codes have whole groups */
+    uint32_t numbers = s.cols / TENSOR_TYPE_CODES_GROUP * tensor_type_numbers(want->from->type);
 
     for (uint32_t r = 0; r < n; r++) {
         from[r] = tensor_row(want->from, want->first + first + r);
         if (way == ROWS_CODES)
             tensor_type_to_codes(want->from->type, rows.codes + (size_t)r * s.cols,
-                                 rows.scales + (size_t)r * blocks, from[r], s.cols);
+                                 rows.numbers + (size_t)r * numbers, from[r], s.cols);
         else if (way == ROWS_ROUNDED)
             tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, from[r],
                                  s.cols);
@@ -248,7 +249,7 @@ static void pack_panel(const struct weights_want *want, struct panel_shape s, ui
     if (way == ROWS_COPIED)
         packing_copy(dtype, to, from, n, s.cols);
     else if (way == ROWS_CODES)
-        packing_pack_codes(dtype, to, rows.codes, rows.scales, n, s.cols);
+        packing_pack_codes(dtype, to, rows.codes, rows.numbers, n, s.cols);
     else
         packing_pack(dtype, to, rows.values, n, s.cols);
 }

@@ -202,27 +202,23 @@ struct tier {
     const struct linear_kernel *linear[N_DTYPES];
 };
 
-/* The products of a tier: those for floats of one unit, those for integers of another. */
-#define PRODUCTS(floats, integers)                                                                 \
+/* The products of a tier: those for bfloat16 and those for integers may be of other units. */
+#define PRODUCTS(floats, bf16, integers)                                                           \
     {                                                                                              \
         [DTYPE_F32] = &linear_f32_##floats, [DTYPE_F16] = &linear_f16_##floats,                    \
-        [DTYPE_BF16] = &linear_bf16_##floats, [DTYPE_I8] = &linear_i8_##integers,                  \
-        [DTYPE_I4] = &linear_i4_##integers,                                                        \
+        [DTYPE_BF16] = &linear_bf16_##bf16, [DTYPE_I8] = &linear_i8_##integers,                    \
+        [DTYPE_I4] = &linear_i4_##integers, [DTYPE_I4M] = &linear_i4m_##integers,                  \
+        [DTYPE_I5M] = &linear_i5m_##integers, [DTYPE_I6] = &linear_i6_##integers,                  \
     }
 
 static const struct tier tiers[N_CPU_TIERS] = {
-    [CPU_PLAIN] = { &cpu_kernels_plain, PRODUCTS(plain, plain) },
+    [CPU_PLAIN] = { &cpu_kernels_plain, PRODUCTS(plain, plain, plain) },
 #if defined(__x86_64__)
-    [CPU_AVX2] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2) },
-    [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avxvnni) },
-    [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512) },
-    [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512vnni) },
-    [CPU_AVX512BF16] = { &cpu_kernels_avx512,
-                         { [DTYPE_F32] = &linear_f32_avx512,
-                           [DTYPE_F16] = &linear_f16_avx512,
-                           [DTYPE_BF16] = &linear_bf16_avx512bf16,
-                           [DTYPE_I8] = &linear_i8_avx512vnni,
-                           [DTYPE_I4] = &linear_i4_avx512vnni } },
+    [CPU_AVX2] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2, avx2) },
+    [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2, avxvnni) },
+    [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512) },
+    [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512vnni) },
+    [CPU_AVX512BF16] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512bf16, avx512vnni) },
 #endif
 };
 

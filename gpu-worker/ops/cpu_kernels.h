@@ -124,10 +124,16 @@ extern const struct linear_kernel linear_f32_avx2, linear_f16_avx2, linear_bf16_
 extern const struct linear_kernel linear_f32_avx512, linear_f16_avx512, linear_bf16_avx512;
 extern const struct linear_kernel linear_bf16_avx512bf16;
 extern const struct linear_kernel linear_i8_plain, linear_i4_plain;
+extern const struct linear_kernel linear_i4m_plain, linear_i5m_plain, linear_i6_plain;
 extern const struct linear_kernel linear_i8_avx2, linear_i4_avx2;
+extern const struct linear_kernel linear_i4m_avx2, linear_i5m_avx2, linear_i6_avx2;
 extern const struct linear_kernel linear_i8_avxvnni, linear_i4_avxvnni;
+extern const struct linear_kernel linear_i4m_avxvnni, linear_i5m_avxvnni, linear_i6_avxvnni;
 extern const struct linear_kernel linear_i8_avx512, linear_i4_avx512;
+extern const struct linear_kernel linear_i4m_avx512, linear_i5m_avx512, linear_i6_avx512;
 extern const struct linear_kernel linear_i8_avx512vnni, linear_i4_avx512vnni;
+extern const struct linear_kernel linear_i4m_avx512vnni, linear_i5m_avx512vnni,
+    linear_i6_avx512vnni;
 
 enum {
     ATTENTION_PAGE_TOKENS_MAX = 256,

@@ -6,3 +6,6 @@
 
 const struct linear_kernel linear_i8_avx2 = { INPUT_I8, prepare, run_i8 };
 const struct linear_kernel linear_i4_avx2 = { INPUT_I8, prepare, run_i4 };
+const struct linear_kernel linear_i4m_avx2 = { INPUT_I8, prepare, run_i4m };
+const struct linear_kernel linear_i5m_avx2 = { INPUT_I8, prepare, run_i5m };
+const struct linear_kernel linear_i6_avx2 = { INPUT_I8, prepare, run_i6 };

@@ -11,3 +11,6 @@ V vi vi_dot(vi sum, vi u, vi s)
 
 const struct linear_kernel linear_i8_avxvnni = { INPUT_I8, prepare, run_i8 };
 const struct linear_kernel linear_i4_avxvnni = { INPUT_I8, prepare, run_i4 };
+const struct linear_kernel linear_i4m_avxvnni = { INPUT_I8, prepare, run_i4m };
+const struct linear_kernel linear_i5m_avxvnni = { INPUT_I8, prepare, run_i5m };
+const struct linear_kernel linear_i6_avxvnni = { INPUT_I8, prepare, run_i6 };

@@ -6,16 +6,22 @@
  * Tokens stand in tiles of nearly equal size n, at most what the unit's kernels take; a tile is, for each
  * block of 32 columns (the columns rounded up to 64):
  *
- *   int8 code[n][32] | float scale[n] | int32 off4[n] | int32 off8[n]
+ *   int8 code[n][32] | float scale[n] | int32 off4[n] | int32 off8[n] | int32 off6[2][n] | float sum[n]
  *
  * so that a kernel reads it forwards, and rows do not lie a power of two apart.  off4 = -8 sum(code), off8
- * = -128 sum(code): what takes the offset of the weights' codes (packing.h) off again, since
- * sum((w + 8) x) - 8 sum(x) = sum(w x).
+ * = -128 sum(code), off6 = -32 sum(code) of the first and the last 16 columns: what takes the offset of the
+ * weights' codes (packing.h) off again, since sum((w + 8) x) - 8 sum(x) = sum(w x).  sum = scale * sum(code),
+ * rounded once: what a minimum is multiplied with.
  *
- * The product:  y[row] = fma(scale_w * scale_x, (float)sum32, y[row]) over blocks ascending from 0, sum32
- * being the exact sum(w x) of a block, at most 32 * 128 * 127.  Every unit computes exactly this, so all
- * give the same bits.  The norm too has one order for all: sixteen lanes, lane l adds the squares of
- * elements l, l + 16 .. by FMA, then lanes 8 apart are added, then 4, 2 and 1 apart.
+ * The product, over blocks ascending from y[row] = 0, sum32 being the exact sum(w x), at most 32 * 128 * 127:
+ *
+ *   I8, I4      y[row] = fma(scale_w * scale_x, (float)sum32, y[row])
+ *   I4M, I5M    the same, then y[row] = fma(min_w, sum_x, y[row])
+ *   I6          the same twice: the first 16 columns with their scale_w, then the last 16 with theirs
+ *
+ * Every unit computes exactly this, so all give the same bits.  The norm too has one order for all: sixteen
+ * lanes, lane l adds the squares of elements l, l + 16 .. by FMA, then lanes 8 apart are added, then 4, 2 and
+ * 1 apart.
  *
  * A block whose largest magnitude is below 2^-96 is 0.  One with an infinity or a NaN has such a scale, so
  * its product is no number either. */
@@ -30,7 +36,7 @@
 
 #define INT_INPUT_SMALLEST 0x1p-96f
 
-enum { INT_INPUT_BYTES = 32 + 3 * 4 /* of a token and block */ };
+enum { INT_INPUT_BYTES = 32 + 6 * 4 /* of a token and block */ };
 
 /* One tile. */
 struct int_tile {
@@ -76,21 +82,32 @@ static inline const float *int_tile_scales(const uint8_t *block, uint32_t n)
     return (const float *)(block + (size_t)n * PACKING_BLOCK);
 }
 
-/* off4 or off8. */
+/* off4, off8, or off6 of the first 16 columns, with that of the last n further; of types with an offset. */
 static inline const int32_t *int_tile_offsets(const uint8_t *block, uint32_t n,
                                               const enum dtype dtype)
 {
-    size_t before = (size_t)n * (PACKING_BLOCK + (dtype == DTYPE_I4 ? 4 : 8));
+    size_t words = dtype == DTYPE_I4 ? 1 : dtype == DTYPE_I8 ? 2 : 3;
 
-    return (const int32_t *)(block + before);
+    return (const int32_t *)(block + n * (PACKING_BLOCK + words * 4));
+}
+
+static inline const float *int_tile_sums(const uint8_t *block, uint32_t n)
+{
+    return (const float *)(block + (size_t)n * (PACKING_BLOCK + 5 * 4));
 }
 
 /* Where a token's block goes. */
 struct int_slot {
     int8_t *codes;
     float *scale;
-    int32_t *off4, *off8;
+    int32_t *off4, *off8, *off6[2];
+    float *sum;
 };
+
+static inline void *int_slot_word(uint8_t *block, uint32_t n, uint32_t word, uint32_t i)
+{
+    return block + (size_t)n * (PACKING_BLOCK + word * 4) + i * 4;
+}
 
 static inline struct int_slot int_slot_of(struct int_tile t, uint32_t token, uint32_t b)
 {
@@ -98,11 +115,26 @@ static inline struct int_slot int_slot_of(struct int_tile t, uint32_t token, uin
     uint32_t i = token - t.first;
 
     return (struct int_slot){
-        (int8_t *)block + (size_t)i * PACKING_BLOCK,
-        (float *)(block + (size_t)t.n * PACKING_BLOCK) + i,
-        (int32_t *)(block + (size_t)t.n * (PACKING_BLOCK + 4)) + i,
-        (int32_t *)(block + (size_t)t.n * (PACKING_BLOCK + 8)) + i,
+        .codes = (int8_t *)block + (size_t)i * PACKING_BLOCK,
+        .scale = int_slot_word(block, t.n, 0, i),
+        .off4 = int_slot_word(block, t.n, 1, i),
+        .off8 = int_slot_word(block, t.n, 2, i),
+        .off6 = { int_slot_word(block, t.n, 3, i), int_slot_word(block, t.n, 4, i) },
+        .sum = int_slot_word(block, t.n, 5, i),
     };
+}
+
+/* All but the codes; sums: of the first and the last 16 codes. */
+static inline void int_slot_finish(struct int_slot to, float scale, const int32_t sums[2])
+{
+    int32_t sum = sums[0] + sums[1];
+
+    *to.scale = scale;
+    *to.off4 = -8 * sum;
+    *to.off8 = -128 * sum;
+    *to.off6[0] = -32 * sums[0];
+    *to.off6[1] = -32 * sums[1];
+    *to.sum = scale * (float)sum;
 }
 
 /* ---- the output ---- */

@@ -2,7 +2,8 @@
  *
  * Included by one unit per instruction set after it has defined:
  *   LANES, VECTOR_BYTES     rows (32-bit lanes) of a vector: 8 or 16; a panel is PARTS = 16 / LANES wide
- *   vi: vi_load vi_store vi_broadcast(p), of the 4 bytes at p, vi_and vi_shift_right(v, n), within 16 bits
+ *   vi: vi_load vi_store vi_broadcast(p), of the 4 bytes at p, vi_zero vi_and vi_or vi_shift_left(v, n)
+ *       vi_shift_right(v, n), within 16 bits
  *   vi_keep(v)              nothing, but the compiler must have v in a register here
  *   vf: vf_load vf_store vf_set1 vf_add vf_mul vf_fma(a, b, c) = a * b + c, vf_of_int, vf_load_f16(p)
  *   HAS_DOT  1 where one instruction adds four products to each lane:  vi_dot(sum, unsigned, signed)
@@ -17,8 +18,9 @@
  *                 is as many streams, too many for the hardware's prefetching, so each fetches ahead
  *
  * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
- * 127 = 30480.  int8 cannot do that (255 * 127 * 2 saturates at once): for few tokens it moves the sign of
- * the weight to the input, for many both are widened to 16 bits.  The sums are exact either way. */
+ * 127 = 30480, five bits four (31496), six bits two (32004).  int8 cannot do that (255 * 127 * 2 saturates at
+ * once): for few tokens it moves the sign of the weight to the input, for many both are widened to 16 bits.
+ * The sums are exact either way. */
 #include <assert.h>
 
 #include "gpu-worker/ops/int_prepare.h"
@@ -28,27 +30,32 @@
 enum {
     PARTS = PACKING_INT_ROWS / LANES,
     LINES = PACKING_BLOCK / 4,
-    LINE_BYTES = 64,
+    LINE_BYTES = PACKING_LINE_BYTES,
 };
 
 /* ---- where things are in a superblock ---- */
 
 INLINE size_t superblock_bytes(const enum dtype dtype)
 {
-    return dtype == DTYPE_I8 ? PACKING_I8_BYTES : PACKING_I4_BYTES;
+    return packing_superblock_bytes(dtype);
 }
 
 INLINE const uint8_t *lines_of(const enum dtype dtype, const uint8_t *superblock, uint32_t b,
                                int part)
 {
-    size_t half = (superblock_bytes(dtype) - PACKING_SCALE_BYTES) / 2;
+    size_t line = packing_numbers(dtype) + b * packing_lines(dtype);
 
-    return superblock + PACKING_SCALE_BYTES + b * half + part * VECTOR_BYTES;
+    return superblock + line * LINE_BYTES + part * VECTOR_BYTES;
 }
 
 INLINE vf scales_of(const uint8_t *superblock, uint32_t b, int part)
 {
     return vf_load_f16(superblock + b * 2 * PACKING_INT_ROWS + part * 2 * LANES);
+}
+
+INLINE vf second_numbers_of(const uint8_t *superblock, uint32_t b, int part)
+{
+    return scales_of(superblock + LINE_BYTES, b, part);
 }
 
 INLINE void load_nibbles(vi q[LINES], const uint8_t *lines)
@@ -62,33 +69,91 @@ INLINE void load_nibbles(vi q[LINES], const uint8_t *lines)
     }
 }
 
+INLINE void add_fifth_bits(vi q[LINES], const uint8_t *lines)
+{
+    const vi bit = vi_broadcast(&(uint32_t){ 0x10101010 }), v = vi_load(lines + 4 * LINE_BYTES);
+#pragma GCC unroll 16
+    for (int c = 0; c < LINES / 2; c++) {
+        q[c] = vi_or(q[c], vi_and(vi_shift_left(v, 4 - c), bit));
+        q[c + LINES / 2] = vi_or(q[c + LINES / 2], vi_and(vi_shift_right(v, c), bit));
+    }
+}
+
+INLINE void add_upper_bits(vi q[LINES], const uint8_t *lines)
+{
+    const vi bits = vi_broadcast(&(uint32_t){ 0x30303030 });
+#pragma GCC unroll 16
+    for (int i = 0; i < 2; i++) {
+        vi v = vi_load(lines + (4 + i) * LINE_BYTES);
+        q[4 * i] = vi_or(q[4 * i], vi_and(vi_shift_left(v, 4), bits));
+        q[4 * i + 1] = vi_or(q[4 * i + 1], vi_and(vi_shift_left(v, 2), bits));
+        q[4 * i + 2] = vi_or(q[4 * i + 2], vi_and(v, bits));
+        q[4 * i + 3] = vi_or(q[4 * i + 3], vi_and(vi_shift_right(v, 2), bits));
+    }
+}
+
+/* Of all types but I8. */
+INLINE void load_codes(const enum dtype dtype, vi q[LINES], const uint8_t *lines)
+{
+    load_nibbles(q, lines);
+    if (dtype == DTYPE_I5M)
+        add_fifth_bits(q, lines);
+    if (dtype == DTYPE_I6)
+        add_upper_bits(q, lines);
+}
+
 /* ---- dot products of a block ---- */
 
+/* offset + sum(q x) of n lines from `first` on; two chains, since one product waits for the last */
 #if HAS_DOT
-/* offset + sum(q x); two chains, since one product waits for the last */
-INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset)
+INLINE vi dot_lines(const enum dtype dtype, const vi q[LINES], const uint8_t *x, const int first,
+                    const int n, vi offset)
 {
     vi a = offset, b = vi_zero();
 #pragma GCC unroll 16
-    for (int c = 0; c < LINES; c += 2) {
+    for (int c = first; c < first + n; c += 2) {
         a = vi_dot(a, q[c], vi_broadcast(x + 4 * c));
         b = vi_dot(b, q[c + 1], vi_broadcast(x + 4 * c + 4));
     }
+    (void)dtype;
     return vi_add32(a, b);
 }
 #else
-/* q in 0..15 */
-INLINE vi dot_block(const vi q[LINES], const uint8_t *x, vi offset)
+INLINE vi dot_lines(const enum dtype dtype, const vi q[LINES], const uint8_t *x, const int first,
+                    const int n, vi offset)
 {
-    vi sum = vi_madd8(q[0], vi_broadcast(x));
+    const int fit = dtype == DTYPE_I6 ? 2 : dtype == DTYPE_I5M ? 4 : 8; /* into 16 bits */
+    vi all = offset;
 #pragma GCC unroll 16
-    for (int c = 1; c < LINES; c++) {
-        sum = vi_add16(sum, vi_madd8(q[c], vi_broadcast(x + 4 * c)));
-        vi_keep(sum);
+    for (int c = first; c < first + n; c += fit) {
+        vi sum = vi_madd8(q[c], vi_broadcast(x + 4 * c));
+#pragma GCC unroll 16
+        for (int i = c + 1; i < c + fit; i++) {
+            sum = vi_add16(sum, vi_madd8(q[i], vi_broadcast(x + 4 * i)));
+            vi_keep(sum);
+        }
+        all = vi_add32(all, vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })));
     }
-    return vi_add32(vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })), offset);
+    return all;
 }
 #endif
+
+/* y with a block added, of the types with two numbers; x: the tile's block. */
+INLINE vf add_block_of_two(const enum dtype dtype, vf y, const vi q[LINES], vf first, vf second,
+                           const uint8_t *x, uint32_t n, uint32_t token)
+{
+    const uint8_t *codes = x + token * PACKING_BLOCK;
+    const int32_t *offset = int_tile_offsets(x, n, dtype) + token;
+    vf scale = vf_set1(int_tile_scales(x, n)[token]), factor = vf_mul(first, scale);
+
+    if (dtype == DTYPE_I6) {
+        vi low = dot_lines(dtype, q, codes, 0, LINES / 2, vi_broadcast(offset));
+        vi high = dot_lines(dtype, q, codes, LINES / 2, LINES / 2, vi_broadcast(offset + n));
+        return vf_fma(vf_mul(second, scale), vf_of_int(high), vf_fma(factor, vf_of_int(low), y));
+    }
+    y = vf_fma(factor, vf_of_int(dot_lines(dtype, q, codes, 0, LINES, vi_zero())), y);
+    return vf_fma(second, vf_set1(int_tile_sums(x, n)[token]), y);
+}
 
 /* ---- the output ---- */
 
@@ -126,7 +191,7 @@ INLINE void few_i4(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const
     load_nibbles(q, lines);
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++)
-        sums[t] = dot_block(q, x + t * PACKING_BLOCK, vi_broadcast(off4 + t));
+        sums[t] = dot_lines(DTYPE_I4, q, x + t * PACKING_BLOCK, 0, LINES, vi_broadcast(off4 + t));
 }
 
 INLINE void few_i8(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const uint8_t *x,
@@ -154,6 +219,20 @@ INLINE void few_i8(vi sums[FEW_TOKENS], const int n, const uint8_t *lines, const
     }
 }
 
+/* One block of one part of a panel by n tokens. */
+INLINE void few_of_two(const enum dtype dtype, vf (*acc)[PARTS], const int n,
+                       const uint8_t *superblock, uint32_t b, const int part, const uint8_t *x)
+{
+    vf first = scales_of(superblock, b, part), second = second_numbers_of(superblock, b, part);
+    vi q[LINES];
+
+    load_codes(dtype, q, lines_of(dtype, superblock, b, part));
+#pragma GCC unroll 16
+    for (int t = 0; t < n; t++)
+        acc[t][part] =
+            add_block_of_two(dtype, acc[t][part], q, first, second, x, (uint32_t)n, (uint32_t)t);
+}
+
 /* One panel by n tokens; n and dtype constant after inlining, so that sums live in registers. */
 INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const int n,
                       const uint8_t *panel, uint32_t row)
@@ -175,6 +254,10 @@ INLINE void few_panel(const struct linear_job *j, const enum dtype dtype, const 
                 const float *xs = int_tile_scales(x, n);
                 vf ws = scales_of(panel, b, part);
                 vi sums[FEW_TOKENS];
+                if (packing_numbers(dtype) == 2) {
+                    few_of_two(dtype, acc, n, panel, b, part, x);
+                    continue;
+                }
                 if (dtype == DTYPE_I4)
                     few_i4(sums, n, lines_of(dtype, panel, b, part), x,
                            int_tile_offsets(x, n, dtype));
@@ -236,4 +319,19 @@ static void run_i8(const struct linear_job *j, uint32_t row_begin, uint32_t row_
 static void run_i4(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
 {
     run(j, DTYPE_I4, row_begin, row_end);
+}
+
+static void run_i4m(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    run(j, DTYPE_I4M, row_begin, row_end);
+}
+
+static void run_i5m(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    run(j, DTYPE_I5M, row_begin, row_end);
+}
+
+static void run_i6(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)
+{
+    run(j, DTYPE_I6, row_begin, row_end);
 }

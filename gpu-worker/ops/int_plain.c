@@ -5,7 +5,7 @@
 #include "gpu-worker/ops/half.h"
 #include "gpu-worker/ops/int_input.h"
 
-enum { TILE_TOKENS = 1, NORM_LANES = 16 };
+enum { TILE_TOKENS = 1, NORM_LANES = 16, HALF_BLOCK = PACKING_BLOCK / 2 };
 
 /* ---- the input ---- */
 
@@ -36,15 +36,13 @@ static float largest(const float *x)
 static void put_block(struct int_slot to, const float *x)
 {
     float m = largest(x), inverse = m < INT_INPUT_SMALLEST ? 0 : 127 / m;
-    int32_t sum = 0;
+    int32_t sums[2] = { 0, 0 };
 
-    *to.scale = m < INT_INPUT_SMALLEST ? 0 : m / 127;
     for (int k = 0; k < PACKING_BLOCK; k++) {
         to.codes[k] = isfinite(m) ? (int8_t)lrintf(x[k] * inverse) : 1;
-        sum += to.codes[k];
+        sums[k / HALF_BLOCK] += to.codes[k];
     }
-    *to.off4 = -8 * sum;
-    *to.off8 = -128 * sum;
+    int_slot_finish(to, m < INT_INPUT_SMALLEST ? 0 : m / 127, sums);
 }
 
 static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
@@ -64,42 +62,67 @@ static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
 
 /* ---- the product ---- */
 
-/* sum(w x) of one row and block; lines: the block's first line, at the row. */
-static int32_t dot_i8(const uint8_t *lines, const int8_t *x)
+/* Element k of one row and block; lines: the block's first line, at the row. */
+static int32_t code_at(enum dtype t, const uint8_t *lines, int k)
 {
-    int32_t sum = 0;
+    int c = k / 4, at = k % 4;
+    int32_t code;
 
-    for (int k = 0; k < PACKING_BLOCK; k++)
-        sum += (lines[k / 4 * 64 + k % 4] - 128) * x[k];
-    return sum;
+    if (t == DTYPE_I8)
+        return lines[c * PACKING_LINE_BYTES + at] - 128;
+    code = lines[c % 4 * PACKING_LINE_BYTES + at] >> c / 4 * 4 & 15;
+    if (t == DTYPE_I5M)
+        code += (lines[4 * PACKING_LINE_BYTES + at] >> c & 1) * 16;
+    if (t == DTYPE_I6)
+        code += (lines[(4 + c / 4) * PACKING_LINE_BYTES + at] >> c % 4 * 2 & 3) * 16;
+    return code - packing_offset(t);
 }
 
-static int32_t dot_i4(const uint8_t *lines, const int8_t *x)
+/* sum(w x) of elements k .. end - 1 */
+static float dot(enum dtype t, const uint8_t *lines, const int8_t *x, int k, int end)
 {
     int32_t sum = 0;
 
-    for (int k = 0; k < PACKING_BLOCK / 2; k++) {
-        uint8_t byte = lines[k / 4 * 64 + k % 4];
-        sum += ((byte & 15) - 8) * x[k] + ((byte >> 4) - 8) * x[k + PACKING_BLOCK / 2];
+    for (; k < end; k++)
+        sum += code_at(t, lines, k) * x[k];
+    return (float)sum;
+}
+
+static float number_at(const uint8_t *at)
+{
+    uint16_t half;
+
+    memcpy(&half, at, sizeof half);
+    return f16_to_float(half);
+}
+
+/* y with one block of a row added; numbers, lines: at the row. */
+static float add_block(enum dtype t, const uint8_t *numbers, const uint8_t *lines, const uint8_t *x,
+                       float y)
+{
+    const int8_t *codes = (const int8_t *)x;
+    float scale = *int_tile_scales(x, 1), first = number_at(numbers);
+    float second = packing_numbers(t) == 2 ? number_at(numbers + PACKING_LINE_BYTES) : 0;
+
+    if (t == DTYPE_I6) {
+        y = fmaf(first * scale, dot(t, lines, codes, 0, HALF_BLOCK), y);
+        return fmaf(second * scale, dot(t, lines, codes, HALF_BLOCK, PACKING_BLOCK), y);
     }
-    return sum;
+    y = fmaf(first * scale, dot(t, lines, codes, 0, PACKING_BLOCK), y);
+    return packing_has_min(t) ? fmaf(second, *int_tile_sums(x, 1), y) : y;
 }
 
 static float row_sum(const struct linear_job *j, const uint8_t *panel, uint32_t r,
                      struct int_tile t)
 {
-    size_t bytes = j->dtype == DTYPE_I8 ? PACKING_I8_BYTES : PACKING_I4_BYTES;
-    size_t half = (bytes - PACKING_SCALE_BYTES) / 2;
+    size_t bytes = packing_superblock_bytes(j->dtype);
     float y = 0;
 
     for (uint32_t b = 0; b < int_blocks(j->cols); b++, t.block += INT_INPUT_BYTES) {
         const uint8_t *s = panel + b / 2 * bytes;
-        const uint8_t *lines = s + PACKING_SCALE_BYTES + b % 2 * half + r * 4;
-        const int8_t *x = (const int8_t *)t.block;
-        int32_t sum = j->dtype == DTYPE_I8 ? dot_i8(lines, x) : dot_i4(lines, x);
-        uint16_t scale;
-        memcpy(&scale, s + b % 2 * 32 + r * 2, sizeof scale);
-        y = fmaf(f16_to_float(scale) * *int_tile_scales(t.block, 1), (float)sum, y);
+        uint32_t line = packing_numbers(j->dtype) + b % 2 * packing_lines(j->dtype);
+        y = add_block(j->dtype, s + b % 2 * 32 + r * 2, s + line * PACKING_LINE_BYTES + r * 4,
+                      t.block, y);
     }
     return y;
 }
@@ -121,3 +144,6 @@ static void run(const struct linear_job *j, uint32_t row_begin, uint32_t row_end
 
 const struct linear_kernel linear_i8_plain = { INPUT_I8, prepare, run };
 const struct linear_kernel linear_i4_plain = { INPUT_I8, prepare, run };
+const struct linear_kernel linear_i4m_plain = { INPUT_I8, prepare, run };
+const struct linear_kernel linear_i5m_plain = { INPUT_I8, prepare, run };
+const struct linear_kernel linear_i6_plain = { INPUT_I8, prepare, run };

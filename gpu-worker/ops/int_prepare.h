@@ -60,31 +60,31 @@ static inline float largest(const __m256 x[BLOCK_VECTORS])
     return _mm_cvtss_f32(_mm_castsi128_ps(h));
 }
 
-static inline int32_t sum_codes(__m256i codes)
+/* Of the first and the last 16. */
+static inline void sum_codes(__m256i codes, int32_t sums[2])
 {
     __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes);
     __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(fours), _mm256_extracti128_si256(fours, 1));
 
-    s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
+    fours = _mm256_add_epi32(fours, _mm256_unpackhi_epi64(fours, fours));
+    fours = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 1));
+    sums[0] = _mm256_extract_epi32(fours, 0);
+    sums[1] = _mm256_extract_epi32(fours, 4);
 }
 
 static inline void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
 {
     float m = largest(x), inverse = m < INT_INPUT_SMALLEST ? 0 : 127 / m;
     __m256i i[BLOCK_VECTORS], codes;
-    int32_t sum;
+    int32_t sums[2];
 
     for (int v = 0; v < BLOCK_VECTORS; v++)
         i[v] = _mm256_cvtps_epi32(_mm256_mul_ps(x[v], _mm256_set1_ps(inverse)));
     codes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
     codes = _mm256_permutevar8x32_epi32(codes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    sum = sum_codes(codes);
+    sum_codes(codes, sums);
     _mm256_storeu_si256((__m256i *)to.codes, codes);
-    *to.scale = m < INT_INPUT_SMALLEST ? 0 : m / 127;
-    *to.off4 = -8 * sum;
-    *to.off8 = -128 * sum;
+    int_slot_finish(to, m < INT_INPUT_SMALLEST ? 0 : m / 127, sums);
 }
 
 static void prepare_row(const struct input_job *j, uint32_t token)

@@ -4,8 +4,10 @@
  * panels where it has sixteen.  Twelve sums, two vectors of weights, one of the input and one that is being
  * added make sixteen registers.  How the products are made depends on what the machine has:
  *
- *   BYTES    four products by one instruction; or I4 in pairs, of which eight fit 16 bits.  A vector of weights is
- *            loaded once for all tokens, and four bytes of the input are broadcast once for two products.
+ *   BYTES    four products by one instruction; or four bits in pairs, of which eight fit 16 bits.  A vector of
+ *            weights is loaded once for all tokens, and four bytes of the input are broadcast once for two
+ *            products.
+ *   SHORT    five and six bits in pairs: two fit 16 bits, and are widened then.
  *   SIGNED   I8 in pairs: the sign of the weight moves to the input, and each pair is widened at once.
  *   WIDE     I8 in 16 bits: of each four bytes 0 and 2, then 1 and 3, and the input likewise.  Fewest
  *            instructions a product, but the codes have to be widened first: for more tokens.
@@ -24,14 +26,16 @@ enum {
     WIDE_TILES = 3,                       /* of a chunk, from which on WIDE is faster than SIGNED */
     WIDE_BYTES = 2 * PACKING_BLOCK,       /* of a token's block in 16 bits */
     CODES_BYTES = 2 * LINES * LINE_BYTES, /* of a panel's block in 16 bits */
-    SUMS_STEP = PARTS == 2 ? LANES : CHUNK * PACKING_INT_ROWS, /* to the second vector of a tile */
+    /* to the second vector of a tile */
+    SUMS_STEP = PARTS == 2 ? LANES : CHUNK * PACKING_INT_ROWS,
+    NUMBERS_STEP = PARTS == 2 ? LANES : PACKING_NUMBERS_MAX * PACKING_INT_ROWS,
 };
 
-enum form { BYTES, SIGNED, WIDE };
+enum form { BYTES, SHORT, SIGNED, WIDE };
 
 struct tiles {
     _Alignas(64) uint8_t codes[PANELS][CODES_BYTES];
-    _Alignas(64) float scales[PANELS][PACKING_INT_ROWS];
+    _Alignas(64) float numbers[PANELS][PACKING_NUMBERS_MAX][PACKING_INT_ROWS];
     _Alignas(64) uint8_t wide[TILE_TOKENS * WIDE_BYTES];
     _Alignas(64) float sums[PANELS][CHUNK][PACKING_INT_ROWS];
 };
@@ -47,15 +51,15 @@ struct block {
 
 INLINE bool is_unpacked(const enum dtype dtype, const enum form form)
 {
-    return dtype == DTYPE_I4 || form == WIDE;
+    return dtype != DTYPE_I8 || form == WIDE;
 }
 
-INLINE void unpack_nibbles(uint8_t *to, const uint8_t *superblock, uint32_t b)
+INLINE void unpack_bytes(const enum dtype dtype, uint8_t *to, const uint8_t *superblock, uint32_t b)
 {
 #pragma GCC unroll 2
     for (int part = 0; part < PARTS; part++) {
         vi q[LINES];
-        load_nibbles(q, lines_of(DTYPE_I4, superblock, b, part));
+        load_codes(dtype, q, lines_of(dtype, superblock, b, part));
 #pragma GCC unroll 8
         for (int c = 0; c < LINES; c++)
             vi_store(to + c * LINE_BYTES + part * VECTOR_BYTES, q[c]);
@@ -86,7 +90,7 @@ INLINE void fetch_superblock(const enum dtype dtype, const uint8_t *superblock)
         _mm_prefetch((const char *)superblock + at, _MM_HINT_T0);
 }
 
-/* Scales, and codes if need be. */
+/* Numbers, and codes if need be. */
 INLINE void unpack(const enum dtype dtype, const enum form form, struct tiles *s,
                    const struct block *b)
 {
@@ -95,13 +99,14 @@ INLINE void unpack(const enum dtype dtype, const enum form form, struct tiles *s
     for (uint32_t p = 0; p < b->n_panels; p++, superblock += b->panel_bytes) {
         if (b->k % 2 == 0)
             fetch_superblock(dtype, superblock + superblock_bytes(dtype));
-        if (dtype == DTYPE_I4)
-            unpack_nibbles(s->codes[p], superblock, b->k % 2);
+        if (dtype != DTYPE_I8)
+            unpack_bytes(dtype, s->codes[p], superblock, b->k % 2);
         else if (form == WIDE)
             unpack_wide(s->codes[p], superblock, b->k % 2);
-#pragma GCC unroll 2
-        for (int part = 0; part < PARTS; part++)
-            vf_store(s->scales[p] + part * LANES, scales_of(superblock, b->k % 2, part));
+#pragma GCC unroll 4
+        for (uint32_t i = 0; i < packing_numbers(dtype) * PARTS; i++)
+            vf_store(s->numbers[p][i / PARTS] + i % PARTS * LANES,
+                     scales_of(superblock + i / PARTS * LINE_BYTES, b->k % 2, (int)i % PARTS));
     }
 }
 
@@ -130,7 +135,7 @@ INLINE vi add_product(const enum dtype dtype, const enum form form, vi sum, vi w
         return vi_add32(sum, vi_madd16(w, x));
     if (form == SIGNED)
         return vi_signed_dot(sum, w, x);
-    assert(dtype == DTYPE_I4);
+    assert(form == BYTES && dtype != DTYPE_I8);
     return vi_add16(sum, vi_madd8(w, x));
 #endif
 }
@@ -172,15 +177,38 @@ INLINE void add_signed(const int n, vi a[TILE_TOKENS][2], const uint8_t *line, s
 }
 #endif
 
+#if !HAS_DOT
+/* SHORT: two lines by four bytes each of every token. */
+INLINE void add_short(const int n, vi a[TILE_TOKENS][2], const uint8_t *line, size_t step,
+                      const uint8_t *x)
+{
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+        const uint8_t *at = line + (size_t)v * step;
+        vi w[2] = { vi_load(at), vi_load(at + LINE_BYTES) };
+        __asm__("" : "+r"(x)); /* or all of the input would be kept for the second vector */
+#pragma GCC unroll 8
+        for (int t = 0; t < n; t++) {
+            const uint8_t *in = x + t * PACKING_BLOCK;
+            vi sum =
+                vi_add16(vi_madd8(w[0], vi_broadcast(in)), vi_madd8(w[1], vi_broadcast(in + 4)));
+            a[t][v] = vi_add32(a[t][v], vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })));
+            vi_keep(a[t][v]);
+        }
+    }
+}
+#endif
+
 /* Sums of 16 bits made whole, and their offset added. */
-INLINE vi whole_sum(const enum dtype dtype, vi sum, const int32_t *offset)
+INLINE vi whole_sum(const enum dtype dtype, const enum form form, vi sum, vi offset)
 {
 #if !HAS_DOT
-    if (dtype == DTYPE_I4)
-        return vi_add32(vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 })),
-                        vi_broadcast(offset));
+    if (form == BYTES) {
+        sum = vi_madd16(sum, vi_broadcast(&(uint32_t){ 0x00010001 }));
+        return packing_offset(dtype) != 0 ? vi_add32(sum, offset) : sum;
+    }
 #endif
-    (void)dtype, (void)offset;
+    (void)dtype, (void)form, (void)offset;
     return sum;
 }
 
@@ -195,32 +223,35 @@ INLINE void add_block(float *sum, const float *ws, float xs, vi whole)
 struct tile_job {
     const uint8_t *codes; /* lines of the block; the second vector of rows is `step` further */
     size_t step;
-    const float *scales;
-    const uint8_t *x; /* the tokens' block (int_input.h) */
+    const float *numbers; /* [2][16] a panel */
+    const uint8_t *x;     /* the tokens' block (int_input.h) */
     const uint8_t *wide;
     float *sums; /* [n][16] */
 };
 
-INLINE void register_tile(const enum dtype dtype, const enum form form, const int n,
-                          const struct tile_job *j)
+/* Lines first .. end - 1, whose scales are `scales` and whose offsets are `offsets`. */
+INLINE void tile_lines(const enum dtype dtype, const enum form form, const int n,
+                       const struct tile_job *j, const int first, const int end,
+                       const float *scales, const int32_t *offsets)
 {
-    const int32_t *offsets = int_tile_offsets(j->x, (uint32_t)n, dtype);
-    const bool has_offset = HAS_DOT || form == WIDE;
-    const int n_lines = form == WIDE ? 2 * LINES : LINES;
+    const bool begins_with_offset =
+        packing_offset(dtype) != 0 && (HAS_DOT || form == WIDE || form == SHORT);
     const float *xs = int_tile_scales(j->x, (uint32_t)n);
     vi a[TILE_TOKENS][2];
 
 #pragma GCC unroll 8
     for (int t = 0; t < n; t++)
-        a[t][0] = a[t][1] = has_offset ? vi_broadcast(offsets + t) : vi_zero();
+        a[t][0] = a[t][1] = begins_with_offset ? vi_broadcast(offsets + t) : vi_zero();
 #pragma GCC unroll 16
-    for (int c = 0; c < n_lines; c++) {
+    for (int c = first; c < end; c += form == SHORT ? 2 : 1) {
         const uint8_t *line = j->codes + c * LINE_BYTES;
         if (form == WIDE)
             add_line(dtype, form, n, a, line, j->step, j->wide + 4 * c, WIDE_BYTES);
         else if (form == BYTES)
             add_line(dtype, form, n, a, line, j->step, j->x + 4 * c, PACKING_BLOCK);
 #if !HAS_DOT
+        else if (form == SHORT)
+            add_short(n, a, line, j->step, j->x + 4 * c);
         else
             add_signed(n, a, line, j->step, j->x + 4 * c);
 #endif
@@ -229,8 +260,40 @@ INLINE void register_tile(const enum dtype dtype, const enum form form, const in
     for (int t = 0; t < n; t++)
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++)
-            add_block(j->sums + t * PACKING_INT_ROWS + v * SUMS_STEP, j->scales + v * LANES, xs[t],
-                      whole_sum(dtype, a[t][v], offsets + t));
+            add_block(j->sums + t * PACKING_INT_ROWS + v * SUMS_STEP, scales + v * NUMBERS_STEP,
+                      xs[t], whole_sum(dtype, form, a[t][v], vi_broadcast(offsets + t)));
+}
+
+/* sum = fma(min, sum_x, sum) */
+INLINE void add_minimums(const int n, const struct tile_job *j)
+{
+    const float *mins = j->numbers + PACKING_INT_ROWS, *xs = int_tile_sums(j->x, (uint32_t)n);
+
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) {
+        vf min = vf_load(mins + v * NUMBERS_STEP);
+#pragma GCC unroll 8
+        for (int t = 0; t < n; t++) {
+            float *sum = j->sums + t * PACKING_INT_ROWS + v * SUMS_STEP;
+            vf_store(sum, vf_fma(min, vf_set1(xs[t]), vf_load(sum)));
+        }
+    }
+}
+
+INLINE void register_tile(const enum dtype dtype, const enum form form, const int n,
+                          const struct tile_job *j)
+{
+    const int32_t *offsets = int_tile_offsets(j->x, (uint32_t)n, dtype);
+    const int n_lines = form == WIDE ? 2 * LINES : LINES;
+
+    if (dtype == DTYPE_I6) {
+        tile_lines(dtype, form, n, j, 0, LINES / 2, j->numbers, offsets);
+        tile_lines(dtype, form, n, j, LINES / 2, LINES, j->numbers + PACKING_INT_ROWS, offsets + n);
+    } else {
+        tile_lines(dtype, form, n, j, 0, n_lines, j->numbers, offsets);
+    }
+    if (packing_has_min(dtype))
+        add_minimums(n, j);
 }
 
 /* A function for each number of tokens: inlined in one, they would not have all registers. */
@@ -252,9 +315,14 @@ typedef void tile_function(const struct tile_job *j);
                                                           name##_4, name##_5, name##_6 };
 
 TILE_FUNCTIONS(tiles_i4, DTYPE_I4, BYTES)
+TILE_FUNCTIONS(tiles_i4m, DTYPE_I4M, BYTES)
 #if HAS_DOT
+TILE_FUNCTIONS(tiles_i5m, DTYPE_I5M, BYTES)
+TILE_FUNCTIONS(tiles_i6, DTYPE_I6, BYTES)
 TILE_FUNCTIONS(tiles_i8, DTYPE_I8, BYTES)
 #else
+TILE_FUNCTIONS(tiles_i5m, DTYPE_I5M, SHORT)
+TILE_FUNCTIONS(tiles_i6, DTYPE_I6, SHORT)
 TILE_FUNCTIONS(tiles_signed, DTYPE_I8, SIGNED)
 TILE_FUNCTIONS(tiles_wide, DTYPE_I8, WIDE)
 #endif
@@ -263,6 +331,12 @@ INLINE tile_function *tile_function_of(const enum dtype dtype, const enum form f
 {
     if (dtype == DTYPE_I4)
         return tiles_i4[n];
+    if (dtype == DTYPE_I4M)
+        return tiles_i4m[n];
+    if (dtype == DTYPE_I5M)
+        return tiles_i5m[n];
+    if (dtype == DTYPE_I6)
+        return tiles_i6[n];
 #if HAS_DOT
     (void)form;
     return tiles_i8[n];
@@ -286,7 +360,7 @@ INLINE void run_tile(const enum dtype dtype, const enum form form, struct tiles 
         size_t to_next = is_unpacked(dtype, form) ? CODES_BYTES : b->panel_bytes;
         j.codes = is_unpacked(dtype, form) ? s->codes[p] : lines_of(dtype, superblock, b->k % 2, 0);
         j.step = PARTS == 2 ? VECTOR_BYTES : is_last ? 0 : to_next;
-        j.scales = s->scales[p];
+        j.numbers = s->numbers[p][0];
         j.sums = s->sums[p][token];
         f(&j);
     }
@@ -343,8 +417,10 @@ INLINE void run_group(const struct linear_job *j, const enum dtype dtype, struct
 
     for (uint32_t i = 0; i < n_chunks; i++) {
         struct chunk c = chunk_at(j, i, n_chunks);
-        if (HAS_DOT || dtype == DTYPE_I4)
+        if (HAS_DOT || dtype == DTYPE_I4 || dtype == DTYPE_I4M)
             run_chunk(j, dtype, BYTES, s, &c, panels, n_panels, row);
+        else if (dtype != DTYPE_I8)
+            run_chunk(j, dtype, SHORT, s, &c, panels, n_panels, row);
         else if (c.n_tiles < WIDE_TILES)
             run_chunk(j, dtype, SIGNED, s, &c, panels, n_panels, row);
         else

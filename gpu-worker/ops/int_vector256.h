@@ -36,6 +36,14 @@ V vi vi_and(vi a, vi b)
 {
     return _mm256_and_si256(a, b);
 }
+V vi vi_or(vi a, vi b)
+{
+    return _mm256_or_si256(a, b);
+}
+V vi vi_shift_left(vi v, const int n)
+{
+    return _mm256_slli_epi16(v, n);
+}
 V vi vi_shift_right(vi v, const int n)
 {
     return _mm256_srli_epi16(v, n);

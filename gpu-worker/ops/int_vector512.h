@@ -40,6 +40,14 @@ V vi vi_and(vi a, vi b)
 {
     return _mm512_and_si512(a, b);
 }
+V vi vi_or(vi a, vi b)
+{
+    return _mm512_or_si512(a, b);
+}
+V vi vi_shift_left(vi v, const int n)
+{
+    return _mm512_slli_epi16(v, (unsigned)n);
+}
 V vi vi_shift_right(vi v, const int n)
 {
     return _mm512_srli_epi16(v, n);

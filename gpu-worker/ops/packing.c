@@ -8,67 +8,88 @@
 #include "gpu-worker/ops/packing_float.h"
 #include "gpu-worker/ops/rounding.h"
 
-static bool is_int(enum dtype t)
-{
-    return t == DTYPE_I8 || t == DTYPE_I4;
-}
-
-static size_t superblock_bytes(enum dtype t)
-{
-    return t == DTYPE_I8 ? PACKING_I8_BYTES : PACKING_I4_BYTES;
-}
-
 uint32_t packing_panel_rows(enum dtype t)
 {
-    return is_int(t) ? PACKING_INT_ROWS : packing_float_rows(t);
+    return packing_is_int(t) ? PACKING_INT_ROWS : packing_float_rows(t);
 }
 
 size_t packing_panel_bytes(enum dtype t, uint32_t cols)
 {
-    return is_int(t) ? packing_superblocks(cols) * superblock_bytes(t)
-                     : packing_float_bytes(t, cols);
+    return packing_is_int(t) ? packing_superblocks(cols) * packing_superblock_bytes(t)
+                             : packing_float_bytes(t, cols);
 }
 
-/* Where block b of a row lies in its panel. */
+/* Where block b of a row lies in its panel, bytes from the panel's start. */
 struct place {
-    size_t scale; /* bytes from the panel's start */
-    size_t codes; /* of column 0; column k is in line k / 4, 64 bytes further each */
+    size_t first;  /* number */
+    size_t second; /* number, of types that have it */
+    size_t codes;  /* of column 0; a line is 64 bytes further */
 };
 
 static struct place place_of(enum dtype t, uint32_t row, uint32_t b)
 {
-    size_t lines = t == DTYPE_I8 ? 8 : 4, start = b / 2 * superblock_bytes(t);
+    size_t start = b / 2 * packing_superblock_bytes(t), number = start + b % 2 * 32 + row * 2;
+    size_t line = packing_numbers(t) + b % 2 * packing_lines(t);
 
-    return (struct place){ start + b % 2 * 32 + row * 2,
-                           start + PACKING_SCALE_BYTES + b % 2 * lines * 64 + row * 4 };
+    return (struct place){ number, number + PACKING_LINE_BYTES,
+                           start + line * PACKING_LINE_BYTES + row * 4 };
+}
+
+static void put_line(uint8_t *codes, uint32_t line, uint32_t four)
+{
+    memcpy(codes + (size_t)line * PACKING_LINE_BYTES, &four, sizeof four);
+}
+
+/* fours[c]: four codes side by side, as line c has them, offset. */
+static void put_lines(enum dtype t, uint8_t *to, const uint32_t fours[8])
+{
+    uint32_t fifth = 0, upper[2] = { 0, 0 };
+
+    for (uint32_t c = 0; t == DTYPE_I8 && c < 8; c++)
+        put_line(to, c, fours[c]);
+    if (t == DTYPE_I8)
+        return;
+    for (uint32_t c = 0; c < 4; c++)
+        put_line(to, c, (fours[c] & 0x0f0f0f0f) | (fours[c + 4] & 0x0f0f0f0f) << 4);
+    for (uint32_t c = 0; c < 8; c++) {
+        fifth |= (fours[c] >> 4 & 0x01010101) << c;
+        upper[c / 4] |= (fours[c] >> 4 & 0x03030303) << c % 4 * 2;
+    }
+    if (t == DTYPE_I5M)
+        put_line(to, 4, fifth);
+    for (uint32_t i = 0; t == DTYPE_I6 && i < 2; i++)
+        put_line(to, 4 + i, upper[i]);
 }
 
 static void put_block(enum dtype t, uint8_t *panel, uint32_t row, uint32_t b, const int8_t *codes,
-                      uint16_t scale)
+                      const uint16_t *numbers)
 {
     struct place p = place_of(t, row, b);
+    uint32_t fours[8];
+    uint8_t bytes[PACKING_BLOCK];
 
-    memcpy(panel + p.scale, &scale, sizeof scale);
-    for (uint32_t line = 0; line < (t == DTYPE_I8 ? 8 : 4); line++) {
-        uint32_t low, high; /* four codes side by side, as their row has them */
-        memcpy(&low, codes + line * 4, 4);
-        memcpy(&high, codes + PACKING_BLOCK / 2 + line % 4 * 4, 4);
-        if (t == DTYPE_I8)
-            low ^= 0x80808080; /* + 128 */
-        else                   /* + 8 */
-            low = ((low ^ 0x08080808) & 0x0f0f0f0f) | ((high ^ 0x08080808) & 0x0f0f0f0f) << 4;
-        memcpy(panel + p.codes + line * 64, &low, 4);
-    }
+    for (uint32_t k = 0; k < PACKING_BLOCK; k++)
+        bytes[k] = (uint8_t)(codes[k] + packing_offset(t));
+    memcpy(fours, bytes, sizeof fours);
+    put_lines(t, panel + p.codes, fours);
+    memcpy(panel + p.first, &numbers[0], sizeof *numbers);
+    if (packing_numbers(t) == 2)
+        memcpy(panel + p.second, &numbers[1], sizeof *numbers);
 }
 
-static int get_code(enum dtype t, const uint8_t *panel, struct place p, uint32_t k)
+static int get_code(enum dtype t, const uint8_t *codes, uint32_t k)
 {
-    uint32_t line = k % PACKING_BLOCK / 4;
-    uint8_t byte = panel[p.codes + (t == DTYPE_I8 ? line : line % 4) * 64 + k % 4];
+    uint32_t line = k / 4, at = k % 4;
+    int code;
 
     if (t == DTYPE_I8)
-        return byte - 128;
-    return (line < 4 ? byte & 15 : byte >> 4) - 8;
+        return codes[line * PACKING_LINE_BYTES + at] - 128;
+    code = codes[line % 4 * PACKING_LINE_BYTES + at] >> line / 4 * 4 & 15;
+    if (t == DTYPE_I5M)
+        code |= (codes[4 * PACKING_LINE_BYTES + at] >> line & 1) << 4;
+    if (t == DTYPE_I6)
+        code |= (codes[(4 + line / 4) * PACKING_LINE_BYTES + at] >> line % 4 * 2 & 3) << 4;
+    return code - packing_offset(t);
 }
 
 static uint32_t n_blocks(uint32_t cols)
@@ -92,38 +113,42 @@ static void round_row(enum dtype t, uint8_t *panel, uint32_t row, const float *x
         uint16_t scale;
         memcpy(block, x + (size_t)b * PACKING_BLOCK, block_cols(b, cols) * sizeof *x);
         scale = t == DTYPE_I8 ? rounding_i8(codes, block) : rounding_i4(codes, block);
-        put_block(t, panel, row, b, codes, scale);
+        put_block(t, panel, row, b, codes, &scale);
     }
 }
 
 static void copy_row(enum dtype t, uint8_t *panel, uint32_t row, const int8_t *codes,
-                     const uint16_t *scales, uint32_t cols)
+                     const uint16_t *numbers, uint32_t cols)
 {
+    static const uint16_t none[PACKING_NUMBERS_MAX];
+
     for (uint32_t b = 0; b < n_blocks(cols); b++) {
         uint32_t n = block_cols(b, cols);
         int8_t block[PACKING_BLOCK] = { 0 };
         memcpy(block, codes + (size_t)b * PACKING_BLOCK, n);
-        put_block(t, panel, row, b, block, n ? scales[b] : 0);
+        put_block(t, panel, row, b, block, n ? numbers + b * packing_numbers(t) : none);
     }
 }
 
-/* Code 0 and scale 0 everywhere. */
+/* Code 0 and numbers 0 everywhere. */
 static void clear_panel(enum dtype t, uint8_t *panel, uint32_t cols)
 {
-    size_t bytes = superblock_bytes(t);
+    static const int8_t codes[PACKING_BLOCK];
+    static const uint16_t numbers[PACKING_NUMBERS_MAX];
 
-    memset(panel, t == DTYPE_I8 ? 0x80 : 0x88, packing_panel_bytes(t, cols));
-    for (uint32_t s = 0; s < packing_superblocks(cols); s++)
-        memset(panel + s * bytes, 0, PACKING_SCALE_BYTES);
+    for (uint32_t r = 0; r < PACKING_INT_ROWS; r++)
+        for (uint32_t b = 0; b < n_blocks(cols); b++)
+            put_block(t, panel, r, b, codes, numbers);
 }
 
 void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows, uint32_t cols)
 {
     assert(n_rows >= 1 && n_rows <= packing_panel_rows(t));
-    if (!is_int(t)) {
+    if (!packing_is_int(t)) {
         packing_float_round(t, panel, rows, n_rows, cols);
         return;
     }
+    assert(packing_numbers(t) == 1);
     if (n_rows < PACKING_INT_ROWS)
         clear_panel(t, panel, cols);
     for (uint32_t r = 0; r < n_rows; r++)
@@ -133,33 +158,38 @@ void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows,
 void packing_copy(enum dtype t, void *panel, const void *const *rows, uint32_t n_rows,
                   uint32_t cols)
 {
-    assert(!is_int(t) && n_rows >= 1 && n_rows <= packing_panel_rows(t));
+    assert(!packing_is_int(t) && n_rows >= 1 && n_rows <= packing_panel_rows(t));
     packing_float_interleave(t, panel, rows, n_rows, cols);
 }
 
-void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *scales,
+void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *numbers,
                         uint32_t n_rows, uint32_t cols)
 {
-    uint32_t blocks = (cols + PACKING_BLOCK - 1) / PACKING_BLOCK;
+    size_t blocks = (cols + PACKING_BLOCK - 1) / PACKING_BLOCK;
 
-    assert(is_int(t) && n_rows >= 1 && n_rows <= PACKING_INT_ROWS);
+    assert(packing_is_int(t) && n_rows >= 1 && n_rows <= PACKING_INT_ROWS);
     if (n_rows < PACKING_INT_ROWS)
         clear_panel(t, panel, cols);
     for (uint32_t r = 0; r < n_rows; r++)
-        copy_row(t, panel, r, codes + (size_t)r * cols, scales + (size_t)r * blocks, cols);
+        copy_row(t, panel, r, codes + (size_t)r * cols, numbers + r * blocks * packing_numbers(t),
+                 cols);
 }
 
-static void unpack_int(enum dtype t, float *y, const uint8_t *panel, uint32_t row, uint32_t cols)
+/* One block of a row: n of its elements. */
+static void unpack_block(enum dtype t, float *y, const uint8_t *panel, struct place p, uint32_t n)
 {
-    for (uint32_t b = 0; b * PACKING_BLOCK < cols; b++) {
-        struct place p = place_of(t, row, b);
-        uint16_t half;
-        float scale;
-        memcpy(&half, panel + p.scale, sizeof half);
-        scale = f16_to_float(half);
-        for (uint32_t k = 0; k < block_cols(b, cols); k++)
-            y[b * PACKING_BLOCK + k] = scale * (float)get_code(t, panel, p, k);
-    }
+    uint16_t first, second = 0;
+    float scale, last;
+
+    memcpy(&first, panel + p.first, sizeof first);
+    if (packing_numbers(t) == 2)
+        memcpy(&second, panel + p.second, sizeof second);
+    scale = f16_to_float(first);
+    last = t == DTYPE_I6 ? f16_to_float(second) : scale;
+    for (uint32_t k = 0; k < n; k++)
+        y[k] = (k < PACKING_BLOCK / 2 ? scale : last) * (float)get_code(t, panel + p.codes, k);
+    for (uint32_t k = 0; packing_has_min(t) && k < n; k++)
+        y[k] += f16_to_float(second);
 }
 
 void packing_unpack_row(enum dtype t, float *y, const void *matrix, uint32_t row, uint32_t cols)
@@ -167,8 +197,11 @@ void packing_unpack_row(enum dtype t, float *y, const void *matrix, uint32_t row
     uint32_t height = packing_panel_rows(t);
     const uint8_t *panel = (const uint8_t *)matrix + row / height * packing_panel_bytes(t, cols);
 
-    if (is_int(t))
-        unpack_int(t, y, panel, row % height, cols);
-    else
+    if (!packing_is_int(t)) {
         packing_float_row(t, y, panel, row % height, cols);
+        return;
+    }
+    for (uint32_t b = 0; b * PACKING_BLOCK < cols; b++)
+        unpack_block(t, y + (size_t)b * PACKING_BLOCK, panel, place_of(t, row % height, b),
+                     block_cols(b, cols));
 }

@@ -4,20 +4,32 @@
  * layout depends on the number format alone, so every instruction set reads the same bytes:
  *
  *   F32, F16, BF16   packing_float.h
- *   I8, I4           panels of 16 rows; along the columns superblocks of 64, each two blocks of 32:
+ *   integers         panels of 16 rows; along the columns superblocks of 64, each two blocks of 32:
  *
  *     64 bytes    f16 scale of block 0 [16 rows] | of block 1 [16 rows]
- *     I8: 2 x 8 lines of 64 bytes (1088 a superblock); line c of a block has columns 4c .. 4c+3 of row r in
- *         its bytes 4r .. 4r+3, as code + 128
- *     I4: 2 x 4 lines of 64 bytes (576 a superblock); low halves of the bytes are line c, high halves are
- *         line c + 4 of the same order, as code + 8
+ *     64 bytes    of the types with two numbers a block: the second ones in the same order
+ *     2 x n lines of 64 bytes, n as below
  *
- *   An element is scale * code, code in -128..127 or -8..7.  One 32-bit lane is one row, so no kernel adds
- *   across lanes; codes are offset, not signed, since the dot products of x86 multiply unsigned by signed
- *   bytes, and the offset comes off with the sum of the input (int_input.h).
+ *     type   an element is         code       lines of a block        superblock  bits a weight
+ *     I8     scale * code          -128..127  8 bytes                       1088            8.5
+ *     I4     scale * code          -8..7      4 halves                       576            4.5
+ *     I4M    scale * code + min    0..15      4 halves                       640            5
+ *     I5M    scale * code + min    0..31      4 halves, 1 fifth bits         768            6
+ *     I6     scale * code          -32..31    4 halves, 2 upper bits         896            7
  *
- * Rows that the last panel lacks, and columns that its layout rounds up, are zero: in I8 and I4 code 0,
- * and scale 0 where a whole block is one. */
+ *     bytes: line c of a block has columns 4c .. 4c+3 of row r in its bytes 4r .. 4r+3
+ *     halves: low halves of the bytes are line c, high halves are line c + 4 of the same order
+ *     fifth bits: bit c of a byte belongs to line c
+ *     upper bits: line i has two bits each of lines 4i .. 4i+3, those of 4i lowest
+ *
+ *   The second number of I4M and I5M is the minimum; that of I6 is the scale of the block's last 16 columns,
+ *   the first one that of its first 16.  One 32-bit lane is one row, so no kernel adds across lanes; codes
+ *   that may be negative lie as code + 128, 8 or 32, since the dot products of x86 multiply unsigned by
+ *   signed bytes, and that offset comes off with the sum of the input (int_input.h).
+ *
+ * Rows that the last panel lacks, and columns that its layout rounds up, are zero: code 0 among integers,
+ * and numbers 0 where a whole block is one.  (In a block that has columns left the minimum stays, for the
+ * input is zero there.) */
 #ifndef LLMD_GPU_WORKER_OPS_PACKING_H
 #define LLMD_GPU_WORKER_OPS_PACKING_H
 
@@ -28,17 +40,50 @@
 #include "proto/dtype.h"
 
 /* Stands in the weights' layout hash: bumped with any change of a layout or of the rounding. */
-enum { PACKING_VERSION = 3, PACKING_PANEL_ROWS_MAX = 32 };
+enum { PACKING_VERSION = 4, PACKING_PANEL_ROWS_MAX = 32 };
 
-/* Of I8 and I4. */
+/* Of integers. */
 enum {
     PACKING_INT_ROWS = 16,
-    PACKING_BLOCK = 32,      /* columns that share a scale */
+    PACKING_BLOCK = 32,
     PACKING_SUPERBLOCK = 64, /* columns */
-    PACKING_SCALE_BYTES = 64,
-    PACKING_I8_BYTES = 1088, /* of a superblock of a panel */
-    PACKING_I4_BYTES = 576,
+    PACKING_LINE_BYTES = 64, /* also of the first numbers of a superblock, and of the second */
+    PACKING_NUMBERS_MAX = 2, /* of a row and block */
 };
+
+static inline bool packing_is_int(const enum dtype t)
+{
+    return t >= DTYPE_I8 && t <= DTYPE_I6;
+}
+
+static inline bool packing_has_min(const enum dtype t)
+{
+    return t == DTYPE_I4M || t == DTYPE_I5M;
+}
+
+/* Float16 numbers of a row and block. */
+static inline uint32_t packing_numbers(const enum dtype t)
+{
+    return packing_has_min(t) || t == DTYPE_I6 ? 2 : 1;
+}
+
+/* Lines of a block. */
+static inline uint32_t packing_lines(const enum dtype t)
+{
+    return t == DTYPE_I8 ? 8 : t == DTYPE_I5M ? 5 : t == DTYPE_I6 ? 6 : 4;
+}
+
+/* Of a superblock of a panel. */
+static inline size_t packing_superblock_bytes(const enum dtype t)
+{
+    return (size_t)(packing_numbers(t) + 2 * packing_lines(t)) * PACKING_LINE_BYTES;
+}
+
+/* What a code lies higher in memory. */
+static inline int packing_offset(const enum dtype t)
+{
+    return t == DTYPE_I8 ? 128 : t == DTYPE_I4 ? 8 : t == DTYPE_I6 ? 32 : 0;
+}
 
 uint32_t packing_panel_rows(enum dtype t);
 size_t packing_panel_bytes(enum dtype t, uint32_t cols);
@@ -61,6 +106,7 @@ static inline uint32_t packing_superblocks(uint32_t cols)
 }
 
 /* Write one panel of n_rows <= packing_panel_rows() rows.
+ *   t     a float format, I8 or I4: the others are made of codes alone
  *   rows  [n_rows, cols] exact values of a checkpoint of the same 16- or 32-bit format, or what is to be
  *         rounded (rounding.h) */
 void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows, uint32_t cols);
@@ -69,10 +115,10 @@ void packing_pack(enum dtype t, void *panel, const float *rows, uint32_t n_rows,
 void packing_copy(enum dtype t, void *panel, const void *const *rows, uint32_t n_rows,
                   uint32_t cols);
 
-/* One panel of I8 or I4 from codes that have their scales already: bit for bit what they were.
- *   codes   [n_rows, cols]
- *   scales  [n_rows, cols / 32 rounded up] f16 */
-void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *scales,
+/* One panel of integers from codes that have their numbers already: bit for bit what they were.
+ *   codes    [n_rows, cols], in the range of t
+ *   numbers  [n_rows, cols / 32 rounded up, packing_numbers(t)] f16 */
+void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *numbers,
                         uint32_t n_rows, uint32_t cols);
 
 /* y[k] = matrix[row, k], k in 0..cols-1: rows of an embedding table. */

@@ -57,6 +57,44 @@ static inline float *random_floats(struct random *r, size_t n)
     return x;
 }
 
+/* Of an integer type: codes low .. high. */
+struct code_range {
+    int low, high;
+};
+
+static inline struct code_range code_range(enum dtype dtype)
+{
+    static const struct code_range ranges[N_DTYPES] = {
+        [DTYPE_I8] = { -128, 127 }, [DTYPE_I4] = { -8, 7 },   [DTYPE_I4M] = { 0, 15 },
+        [DTYPE_I5M] = { 0, 31 },    [DTYPE_I6] = { -32, 31 },
+    };
+
+    return ranges[dtype];
+}
+
+static inline int8_t *random_codes(struct random *r, enum dtype dtype, size_t n)
+{
+    struct code_range range = code_range(dtype);
+    int8_t *codes = mem_alloc(n);
+
+    for (size_t i = 0; i < n; i++)
+        codes[i] =
+            (int8_t)(range.low + (int)(random_u64(r) % (uint64_t)(range.high - range.low + 1)));
+    return codes;
+}
+
+/* n float16 of -scale .. scale. */
+static inline uint16_t *random_halves(struct random *r, size_t n, float scale)
+{
+    uint16_t *x = mem_alloc(n * sizeof *x);
+
+    for (size_t i = 0; i < n; i++)
+        x[i] = float_to_f16(random_float(r) * scale);
+    return x;
+}
+
+#define FOR_EACH_INT(d) for (enum dtype d = DTYPE_I8; d <= DTYPE_I6; d++)
+
 /* n floats of that type, as a file has them; *as_float gets the values really stored. */
 static inline void *encode(const float *x, size_t n, enum dtype dtype, float *as_float)
 {

@@ -14,13 +14,14 @@ static uint32_t next_count(uint32_t n)
     return n + (n < 19 ? 1 : 10);
 }
 
-/* A matrix given by its codes and scales, and inputs. */
+/* A matrix given by its codes and their numbers, and inputs. */
 struct problem {
     uint32_t rows, cols, n_blocks;
     enum dtype dtype;
-    int8_t *codes;    /* [rows, cols] */
-    uint16_t *scales; /* [rows, n_blocks] */
-    float *x;         /* [TOKENS_MAX, cols] */
+    uint32_t n_numbers; /* of a row */
+    int8_t *codes;      /* [rows, cols] */
+    uint16_t *numbers;  /* [rows, n_numbers] */
+    float *x;           /* [TOKENS_MAX, cols] */
     float *bias;
     void *packed;
 };
@@ -34,22 +35,18 @@ static void pack(struct problem *p)
         uint32_t first = i * height, left = p->rows - first;
         packing_pack_codes(
             p->dtype, (char *)p->packed + i * bytes, p->codes + (size_t)first * p->cols,
-            p->scales + (size_t)first * p->n_blocks, left < height ? left : height, p->cols);
+            p->numbers + (size_t)first * p->n_numbers, left < height ? left : height, p->cols);
     }
 }
 
 static struct problem problem_new(struct random *r, uint32_t rows, uint32_t cols, enum dtype dtype)
 {
-    struct problem p = { .rows = rows, .cols = cols, .dtype = dtype, .n_blocks = (cols + 31) / 32 };
+    uint32_t n_blocks = (cols + 31) / 32, n_numbers = n_blocks * packing_numbers(dtype);
+    struct problem p = { rows, cols, n_blocks, dtype, n_numbers, NULL, NULL, NULL, NULL, NULL };
     size_t bytes = packing_bytes(dtype, rows, cols);
 
-    p.codes = mem_alloc((size_t)rows * cols);
-    for (size_t i = 0; i < (size_t)rows * cols; i++)
-        p.codes[i] = (int8_t)(dtype == DTYPE_I8 ? (int)(random_u64(r) % 256) - 128
-                                                : (int)(random_u64(r) % 16) - 8);
-    p.scales = mem_alloc((size_t)rows * p.n_blocks * sizeof *p.scales);
-    for (size_t i = 0; i < (size_t)rows * p.n_blocks; i++)
-        p.scales[i] = float_to_f16(random_float(r) * 0.01f);
+    p.codes = random_codes(r, dtype, (size_t)rows * cols);
+    p.numbers = random_halves(r, (size_t)rows * n_numbers, 0.01f);
     p.x = random_floats(r, (size_t)TOKENS_MAX * cols);
     p.bias = random_floats(r, rows);
     p.packed = aligned_mem(64, bytes);
@@ -61,7 +58,7 @@ static struct problem problem_new(struct random *r, uint32_t rows, uint32_t cols
 static void problem_free(struct problem *p)
 {
     free(p->codes);
-    free(p->scales);
+    free(p->numbers);
     free(p->x);
     free(p->bias);
     free(p->packed);
@@ -106,19 +103,36 @@ struct exact {
     double sum, terms; /* and the sum of their magnitudes */
 };
 
+struct numbers {
+    double scale[2], min; /* of the first and the last 16 columns */
+};
+
+static struct numbers numbers_of(const struct problem *p, uint32_t row, uint32_t b)
+{
+    const uint16_t *at = p->numbers + (size_t)row * p->n_numbers + b * packing_numbers(p->dtype);
+    double first = f16_to_float(at[0]);
+    double second = packing_numbers(p->dtype) == 2 ? f16_to_float(at[1]) : 0;
+
+    if (p->dtype == DTYPE_I6)
+        return (struct numbers){ { first, second }, 0 };
+    return (struct numbers){ { first, first }, second };
+}
+
 static struct exact exact_product(const struct problem *p, uint32_t row, const float *x)
 {
     struct exact e = { 0, 0 };
 
     for (uint32_t b = 0; b < p->n_blocks; b++) {
         uint32_t first = b * 32, n = p->cols - first < 32 ? p->cols - first : 32;
-        double ws = f16_to_float(p->scales[(size_t)row * p->n_blocks + b]);
+        struct numbers w = numbers_of(p, row, b);
         int codes[32];
         double xs = round_block(x + first, n, codes);
         for (uint32_t k = 0; k < n; k++) {
-            double term = ws * xs * p->codes[(size_t)row * p->cols + first + k] * codes[k];
-            e.sum += term;
-            e.terms += fabs(term);
+            double term = xs * w.scale[k / 16] * codes[k];
+            double min = xs * w.min * codes[k];
+            term *= p->codes[(size_t)row * p->cols + first + k];
+            e.sum += term + min;
+            e.terms += fabs(term) + fabs(min);
         }
     }
     return e;
@@ -148,7 +162,6 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 #define FOR_EACH_TIER(t)                                                                           \
     for (enum cpu_tier t = 0; t < N_CPU_TIERS; t++)                                                \
         if (tier_is_here(t))
-#define FOR_EACH_DTYPE(d) for (enum dtype d = DTYPE_I8; d <= DTYPE_I4; d++)
 
 static void every_shape_is_near_double(void **state)
 {
@@ -159,7 +172,7 @@ static void every_shape_is_near_double(void **state)
     {
         struct ops_rig rig = ops_rig_open(tier, 3, NULL);
         for (size_t s = 0; s < N_SHAPES; s++)
-            FOR_EACH_DTYPE(dtype)
+            FOR_EACH_INT(dtype)
             {
                 struct problem p = problem_new(&r, shapes[s][0], shapes[s][1], dtype);
                 for (uint32_t n = 1; n <= TOKENS_MAX; n = next_count(n)) {
@@ -181,7 +194,7 @@ static void tiers_and_company_do_not_change_bits(void **state)
     struct random r = random_begin("tiers_and_company_do_not_change_bits");
 
     (void)state;
-    FOR_EACH_DTYPE(dtype)
+    FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, 150, 205, dtype);
         struct ops_rig plain = ops_rig_open(CPU_PLAIN, 1, NULL);
@@ -262,15 +275,15 @@ static void extremes_are_exact(void **state)
     struct random r = random_begin("extremes_are_exact");
 
     (void)state;
-    FOR_EACH_DTYPE(dtype)
+    FOR_EACH_INT(dtype)
     {
-        int low = dtype == DTYPE_I8 ? -128 : -8, high = dtype == DTYPE_I8 ? 127 : 7;
+        int low = code_range(dtype).low, high = code_range(dtype).high;
         for (int signs = 0; signs < 8; signs++) {
             struct problem p = problem_new(&r, 48, 160, dtype);
             for (uint32_t i = 0; i < p.rows * p.cols; i++)
                 p.codes[i] = (int8_t)(signs & 1 ? low : signs & 2 ? high : i % 2 ? low : high);
-            for (uint32_t i = 0; i < p.rows * p.n_blocks; i++)
-                p.scales[i] = 0x3c00; /* 1 */
+            for (uint32_t i = 0; i < p.rows * p.n_numbers; i++)
+                p.numbers[i] = 0x3c00; /* 1 */
             pack(&p);
             for (uint32_t i = 0; i < TOKENS_MAX * p.cols; i++)
                 p.x[i] = signs & 4 ? 127 : i % 2 ? -127 : 127;
@@ -298,13 +311,13 @@ static void outliers_and_zeroes(void **state)
     struct random r = random_begin("outliers_and_zeroes");
 
     (void)state;
-    FOR_EACH_DTYPE(dtype)
+    FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, 40, 128, dtype);
-        for (uint32_t b = 0; b < p.n_blocks; b++)
-            p.scales[3 * p.n_blocks + b] = 0;
-        for (uint32_t b = 0; b < p.n_blocks; b++)
-            p.scales[5 * p.n_blocks + b] = (uint16_t)(1 + b); /* subnormal */
+        for (uint32_t i = 0; i < p.n_numbers; i++) {
+            p.numbers[3 * p.n_numbers + i] = 0;
+            p.numbers[5 * p.n_numbers + i] = (uint16_t)(1 + i); /* subnormal */
+        }
         pack(&p);
         memset(p.x, 0, p.cols * sizeof *p.x);
         p.x[p.cols + 77] = 1e30f;
@@ -335,7 +348,7 @@ static void not_a_number_stays_none(void **state)
     struct random r = random_begin("not_a_number_stays_none");
 
     (void)state;
-    FOR_EACH_DTYPE(dtype)
+    FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, 20, 100, dtype);
         FOR_EACH_TIER(tier)

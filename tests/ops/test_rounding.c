@@ -6,50 +6,46 @@
 #include "gpu-worker/ops/rounding.h"
 #include "tests/ops/ops_rig.h"
 
-#define FOR_EACH_INT(d) for (enum dtype d = DTYPE_I8; d <= DTYPE_I4; d++)
-
-/* Two packings over different garbage give the same bytes, and every element is scale * code. */
+/* Two packings over different garbage give the same bytes, and every element is what packing.h says. */
 static void check_codes(struct random *r, enum dtype dtype, uint32_t rows, uint32_t cols)
 {
-    uint32_t blocks = (cols + 31) / 32;
+    uint32_t n = packing_numbers(dtype), row_numbers = (cols + 31) / 32 * n;
     size_t bytes = packing_bytes(dtype, rows, cols);
-    int8_t *codes = mem_alloc((size_t)rows * cols);
-    uint16_t *scales = mem_alloc((size_t)rows * blocks * sizeof *scales);
+    int8_t *codes = random_codes(r, dtype, (size_t)rows * cols);
+    uint16_t *numbers = random_halves(r, (size_t)rows * row_numbers, 1);
     uint8_t *packed = mem_alloc(bytes), *again = mem_alloc(bytes);
     float *y = mem_alloc(cols * sizeof *y);
 
-    for (size_t i = 0; i < (size_t)rows * cols; i++)
-        codes[i] = (int8_t)(dtype == DTYPE_I8 ? (int)(random_u64(r) % 256) - 128
-                                              : (int)(random_u64(r) % 16) - 8);
-    for (size_t i = 0; i < (size_t)rows * blocks; i++)
-        scales[i] = float_to_f16(random_float(r));
     memset(packed, 0x5a, bytes);
     memset(again, 0xa5, bytes);
     for (uint32_t first = 0; first < rows; first += 16)
         for (int k = 0; k < 2; k++)
             packing_pack_codes(dtype,
                                (k ? again : packed) + first / 16 * packing_panel_bytes(dtype, cols),
-                               codes + (size_t)first * cols, scales + (size_t)first * blocks,
+                               codes + (size_t)first * cols, numbers + (size_t)first * row_numbers,
                                rows - first < 16 ? rows - first : 16, cols);
     assert_memory_equal(packed, again, bytes);
     for (uint32_t i = 0; i < rows; i++) {
         packing_unpack_row(dtype, y, packed, i, cols);
-        for (uint32_t k = 0; k < cols; k++)
-            assert_true(y[k] == f16_to_float(scales[(size_t)i * blocks + k / 32]) *
-                                    (float)codes[(size_t)i * cols + k]);
+        for (uint32_t k = 0; k < cols; k++) {
+            const uint16_t *at = numbers + (size_t)i * row_numbers + k / 32 * n;
+            float scale = f16_to_float(at[dtype == DTYPE_I6 ? k / 16 % 2 : 0]);
+            float wanted = scale * (float)codes[(size_t)i * cols + k];
+            assert_true(y[k] == (packing_has_min(dtype) ? wanted + f16_to_float(at[1]) : wanted));
+        }
     }
     free(codes);
-    free(scales);
+    free(numbers);
     free(packed);
     free(again);
     free(y);
 }
 
-static void codes_and_scales_come_back(void **state)
+static void codes_and_numbers_come_back(void **state)
 {
     static const uint32_t shapes[][2] = { { 1, 1 },   { 16, 64 },  { 17, 65 }, { 3, 32 },
                                           { 33, 95 }, { 40, 160 }, { 5, 31 } };
-    struct random r = random_begin("codes_and_scales_come_back");
+    struct random r = random_begin("codes_and_numbers_come_back");
 
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
@@ -157,7 +153,7 @@ static void special_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(codes_and_scales_come_back),
+        cmocka_unit_test(codes_and_numbers_come_back),
         cmocka_unit_test(eight_bits_are_the_nearest),
         cmocka_unit_test(four_bits_beat_the_plain_rules),
         cmocka_unit_test(special_blocks),

@@ -28,9 +28,15 @@ static void formats_follow_the_table(void **state)
         { TENSOR_BF16, DTYPE_BF16, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
         { TENSOR_Q4_0, DTYPE_I4, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
         { TENSOR_Q8_0, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
-        { TENSOR_Q5_0, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        { TENSOR_Q5_0, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M },
         { TENSOR_IQ4_NL, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
-        { TENSOR_Q4_K, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        { TENSOR_Q4_1, DTYPE_I4M, DTYPE_I4M, DTYPE_I4M, DTYPE_I4M },
+        { TENSOR_Q4_K, DTYPE_I4M, DTYPE_I4M, DTYPE_I4M, DTYPE_I4M },
+        { TENSOR_Q5_1, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M },
+        { TENSOR_Q5_K, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M, DTYPE_I5M },
+        { TENSOR_Q3_K, DTYPE_I6, DTYPE_I6, DTYPE_I6, DTYPE_I6 },
+        { TENSOR_Q6_K, DTYPE_I6, DTYPE_I6, DTYPE_I6, DTYPE_I6 },
+        { TENSOR_Q2_K, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
     };
 
     (void)state;
@@ -44,11 +50,13 @@ static void formats_follow_the_table(void **state)
     assert_int_equal(quantize_of("none"), QUANTIZE_NONE);
     assert_int_equal(quantize_of("int8"), QUANTIZE_INT8);
     assert_int_equal(quantize_of("int4"), QUANTIZE_INT4);
-    assert_true(quantize_is_exact(TENSOR_Q4_0, DTYPE_I4));
-    assert_true(quantize_is_exact(TENSOR_Q8_0, DTYPE_I8));
-    assert_false(quantize_is_exact(TENSOR_Q8_0, DTYPE_I4));
-    assert_false(quantize_is_exact(TENSOR_Q4_K, DTYPE_I8));
-    assert_false(quantize_is_exact(TENSOR_BF16, DTYPE_I8));
+    assert_true(quantize_keeps_codes(TENSOR_Q4_0, DTYPE_I4));
+    assert_true(quantize_keeps_codes(TENSOR_Q8_0, DTYPE_I8));
+    assert_true(quantize_keeps_codes(TENSOR_Q4_K, DTYPE_I4M));
+    assert_false(quantize_keeps_codes(TENSOR_Q8_0, DTYPE_I4));
+    assert_false(quantize_keeps_codes(TENSOR_Q2_K, DTYPE_I8));
+    assert_false(quantize_keeps_codes(TENSOR_BF16, DTYPE_I8));
+    assert_false(quantize_keeps_codes(TENSOR_BF16, DTYPE_NONE));
 }
 
 /* ---- the demo model ---- */

@@ -220,6 +220,17 @@ EMULATED __m512i emulated_srli_epi16(__m512i a, unsigned n)
     return x.v;
 }
 
+#undef _mm512_slli_epi16
+#define _mm512_slli_epi16 emulated_slli_epi16
+EMULATED __m512i emulated_slli_epi16(__m512i a, unsigned n)
+{
+    union emulated512 x = OF(a);
+
+    for (int h = 0; h < 2; h++)
+        x.half[h] = _mm256_slli_epi16(x.half[h], (int)n);
+    return x.v;
+}
+
 #undef _mm512_slli_epi32
 #define _mm512_slli_epi32 emulated_slli_epi32
 EMULATED __m512i emulated_slli_epi32(__m512i a, unsigned n)
