@@ -21,6 +21,8 @@ struct group {
     struct engine_options options[N_SIDES];
     struct engine_process sides[N_SIDES];
     bool together;
+    bool has_run;
+    enum side last;       /* that ran a case */
     uint64_t deadline_ns; /* no round begins later; 0 = none */
 };
 
