@@ -24,6 +24,7 @@ struct engine_options {
     bool shared_kv;        /* llama.cpp: one KV buffer for all sequences, as its server has it */
     bool pinned;           /* llama.cpp: one thread a core, fixed */
     const char *quantize;  /* ours: quantise at load, "" = as the file has it */
+    const char *kv_dtype;  /* ours: setting kv_cache_dtype, NULL = the default */
 };
 
 struct engine_info {

@@ -43,6 +43,7 @@ static bool configure(struct engine *g, const struct engine_options *o, struct e
     config_init(c);
     return config_set(c, "model", o->model, "bench", e) &&
            (!o->quantize[0] || config_set(c, "quantize", o->quantize, "bench", e)) &&
+           (!o->kv_dtype || config_set(c, "kv_cache_dtype", o->kv_dtype, "bench", e)) &&
            set_number(c, "threads", o->n_threads, e) &&
            set_number(c, "max_model_len", longest, e) &&
            set_number(c, "max_num_seqs", o->seqs_max + 1, e) &&

@@ -1,9 +1,9 @@
 /* quality.c - bench-quality: what quantising costs, in perplexity and in distance from a reference.
  *
- *   bench-quality [--tokenizer DIR] [--text FILE] [--library DIR] [--csv FILE] NAME=ENGINE:MODEL[:QUANTIZE] ...
+ *   bench-quality [--tokenizer DIR] [--text FILE] [--library DIR] [--csv FILE] NAME=ENGINE:MODEL[:QUANTIZE[:KV]] ...
  *
  * The first run named is the reference, the others are held against it, position by position: ENGINE is
- * llmd or llama.cpp.  Each paragraph of the text is one sequence that begins with BOS.  Every token is run as a
+ * llmd or llama.cpp; KV is the setting kv_cache_dtype.  Each paragraph of the text is one sequence that begins with BOS.  Every token is run as a
  * decode step, as it is when it is generated, and the logits then say what would have come next:
  *
  *   perplexity  exp of the mean negative log likelihood of the tokens that do come
@@ -26,7 +26,7 @@ enum { RUNS_MAX = 32, SEQS_MAX = 256, TOKENS_MAX = 500 };
 
 struct run {
     char *name, *model;
-    const char *quantize;
+    const char *quantize, *kv_dtype;
     const struct engine_class *class;
     double nll, kl, n_same, rms, max; /* sums over positions; max is a maximum */
 };
@@ -201,7 +201,8 @@ static void run_one(struct pass *p, const struct options *o)
                                       .seqs_max = ENGINE_SEQS_MAX,
                                       .tokens_alone = TOKENS_MAX,
                                       .tokens_a_seq = TOKENS_MAX,
-                                      .quantize = p->run->quantize };
+                                      .quantize = p->run->quantize,
+                                      .kv_dtype = p->run->kv_dtype };
     struct engine_info info;
     struct err e;
     struct engine *g = p->run->class->open(&options, &info, &e);
@@ -249,10 +250,10 @@ static const struct argp_option argp_options[] = {
     { 0 },
 };
 
-/* NAME=ENGINE:MODEL[:QUANTIZE] */
+/* NAME=ENGINE:MODEL[:QUANTIZE[:KV]] */
 static bool parse_run(struct run *r, char *arg)
 {
-    char *engine = strchr(arg, '='), *model, *quantize;
+    char *engine = strchr(arg, '='), *model, *quantize, *kv = NULL;
 
     if (!engine)
         return false;
@@ -264,7 +265,11 @@ static bool parse_run(struct run *r, char *arg)
     quantize = strchr(model, ':');
     if (quantize)
         *quantize++ = '\0';
-    *r = (struct run){ .name = arg, .model = model, .quantize = quantize ? quantize : "" };
+    if (quantize && (kv = strchr(quantize, ':')))
+        *kv++ = '\0';
+    *r = (struct run){
+        .name = arg, .model = model, .quantize = quantize ? quantize : "", .kv_dtype = kv
+    };
     r->class = strcmp(engine, engine_llmd.name) == 0       ? &engine_llmd
                : strcmp(engine, engine_llamacpp.name) == 0 ? &engine_llamacpp
                                                            : NULL;
@@ -293,8 +298,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case ARGP_KEY_ARG:
         if (o->n_runs == RUNS_MAX || !parse_run(&o->runs[o->n_runs++], arg))
-            argp_error(state, "'%s': wanted NAME=llmd|llama.cpp:MODEL[:QUANTIZE], at most %d", arg,
-                       RUNS_MAX);
+            argp_error(state, "'%s': wanted NAME=llmd|llama.cpp:MODEL[:QUANTIZE[:KV]], at most %d",
+                       arg, RUNS_MAX);
         return 0;
     case ARGP_KEY_END:
         if (o->n_runs == 0)
@@ -310,7 +315,7 @@ int main(int argc, char **argv)
     static const struct argp argp = {
         .options = argp_options,
         .parser = parse,
-        .args_doc = "NAME=ENGINE:MODEL[:QUANTIZE] ...",
+        .args_doc = "NAME=ENGINE:MODEL[:QUANTIZE[:KV]] ...",
         .doc = "What quantising costs: perplexity, and distance from the first run named.",
     };
     struct options o = { .tokenizer = "models/stories-demo",

@@ -19,7 +19,8 @@
  * with it, each product is added where it is made. */
 
 enum {
-    PANELS = 4,
+    PANELS = 8,
+    PANELS_ONCE = 4,         /* where each is read once: more streams from memory are slower */
     TILE_PANELS = 2 / PARTS, /* panels of a register tile */
     CHUNK_TILES = 8,
     CHUNK = CHUNK_TILES * TILE_TOKENS,
@@ -83,11 +84,10 @@ INLINE void unpack_wide(uint8_t *to, const uint8_t *superblock, uint32_t b)
     }
 }
 
-INLINE void fetch_superblock(const enum dtype dtype, const uint8_t *superblock)
+INLINE void fetch(const uint8_t *from, size_t bytes)
 {
-#pragma GCC unroll 20
-    for (size_t at = 0; at < superblock_bytes(dtype); at += LINE_BYTES)
-        _mm_prefetch((const char *)superblock + at, _MM_HINT_T0);
+    for (size_t at = 0; at < bytes; at += LINE_BYTES)
+        _mm_prefetch((const char *)from + at, _MM_HINT_T0);
 }
 
 /* Numbers, and codes if need be. */
@@ -98,7 +98,7 @@ INLINE void unpack(const enum dtype dtype, const enum form form, struct tiles *s
 
     for (uint32_t p = 0; p < b->n_panels; p++, superblock += b->panel_bytes) {
         if (b->k % 2 == 0)
-            fetch_superblock(dtype, superblock + superblock_bytes(dtype));
+            fetch(superblock + superblock_bytes(dtype), superblock_bytes(dtype));
         if (dtype != DTYPE_I8)
             unpack_bytes(dtype, s->codes[p], superblock, b->k % 2);
         else if (form == WIDE)
@@ -220,13 +220,15 @@ INLINE void add_block(float *sum, const float *ws, float xs, vi whole)
     vf_store(sum, vf_fma(factor, vf_of_int(whole), vf_load(sum)));
 }
 
+/* A tile of tokens by a block of panels; pointers are to the first panel's. */
 struct tile_job {
     const uint8_t *codes; /* lines of the block; the second vector of rows is `step` further */
-    size_t step;
+    size_t step, panel_bytes;
     const float *numbers; /* [2][16] a panel */
     const uint8_t *x;     /* the tokens' block (int_input.h) */
     const uint8_t *wide;
     float *sums; /* [n][16] */
+    uint32_t n_panels;
 };
 
 /* Lines first .. end - 1, whose scales are `scales` and whose offsets are `offsets`. */
@@ -296,13 +298,28 @@ INLINE void register_tile(const enum dtype dtype, const enum form form, const in
         add_minimums(n, j);
 }
 
+INLINE void register_tiles(const enum dtype dtype, const enum form form, const int n,
+                           const struct tile_job *all)
+{
+    struct tile_job j = *all;
+
+    for (uint32_t p = 0; p < all->n_panels; p += TILE_PANELS) {
+        if (p + TILE_PANELS > all->n_panels)
+            j.step = 0; /* the last panel twice: its second sums go nowhere */
+        register_tile(dtype, form, n, &j);
+        j.codes += TILE_PANELS * all->panel_bytes;
+        j.numbers += TILE_PANELS * 2 * PACKING_INT_ROWS;
+        j.sums += TILE_PANELS * CHUNK * PACKING_INT_ROWS;
+    }
+}
+
 /* A function for each number of tokens: inlined in one, they would not have all registers. */
 typedef void tile_function(const struct tile_job *j);
 
 #define TILE_FUNCTION(name, dtype, form, n)                                                        \
     static __attribute__((noinline)) void name##_##n(const struct tile_job *j)                     \
     {                                                                                              \
-        register_tile(dtype, form, n, j);                                                          \
+        register_tiles(dtype, form, n, j);                                                         \
     }
 
 /* More than FEW_TOKENS in tiles of at most 6 make tiles of 3 to 6. */
@@ -349,21 +366,22 @@ INLINE tile_function *tile_function_of(const enum dtype dtype, const enum form f
 INLINE void run_tile(const enum dtype dtype, const enum form form, struct tiles *s,
                      const struct block *b, const struct int_tile *tile, uint32_t token)
 {
-    tile_function *f = tile_function_of(dtype, form, tile->n);
-    struct tile_job j = { .x = tile->block, .wide = s->wide };
+    const bool from_scratch = is_unpacked(dtype, form);
+    struct tile_job j = { .codes = s->codes[0],
+                          .panel_bytes = from_scratch ? CODES_BYTES : b->panel_bytes,
+                          .numbers = s->numbers[0][0],
+                          .x = tile->block,
+                          .wide = s->wide,
+                          .sums = s->sums[0][token],
+                          .n_panels = b->n_panels };
 
+    if (!from_scratch)
+        j.codes = lines_of(dtype, b->superblock, b->k % 2, 0);
+    j.step = PARTS == 2 ? VECTOR_BYTES : j.panel_bytes;
+    fetch(tile->block + 2 * tile->n * INT_INPUT_BYTES, tile->n * INT_INPUT_BYTES);
     if (form == WIDE)
         widen_input(s->wide, tile->block, tile->n);
-    for (uint32_t p = 0; p < b->n_panels; p += TILE_PANELS) {
-        const uint8_t *superblock = b->superblock + p * b->panel_bytes;
-        bool is_last = p + TILE_PANELS > b->n_panels; /* twice: its second sums go nowhere */
-        size_t to_next = is_unpacked(dtype, form) ? CODES_BYTES : b->panel_bytes;
-        j.codes = is_unpacked(dtype, form) ? s->codes[p] : lines_of(dtype, superblock, b->k % 2, 0);
-        j.step = PARTS == 2 ? VECTOR_BYTES : is_last ? 0 : to_next;
-        j.numbers = s->numbers[p][0];
-        j.sums = s->sums[p][token];
-        f(&j);
-    }
+    tile_function_of(dtype, form, tile->n)(&j);
 }
 
 /* ---- chunks of tokens, groups of panels ---- */
@@ -434,10 +452,11 @@ INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, cons
 {
     uint32_t left = (row_end - row_begin + PACKING_INT_ROWS - 1) / PACKING_INT_ROWS;
     size_t panel_bytes = packing_superblocks(j->cols) * superblock_bytes(dtype);
+    const uint32_t n_max = j->n_tokens > CHUNK ? PANELS : PANELS_ONCE;
     struct tiles s;
 
     for (uint32_t row = row_begin, n; left > 0; left -= n) {
-        n = left < PANELS ? left : PANELS;
+        n = left < n_max ? left : n_max;
         run_group(j, dtype, &s, panels, n, row);
         row += n * PACKING_INT_ROWS;
         panels += n * panel_bytes;
