@@ -266,6 +266,7 @@ static void killed_gateway_comes_back_and_hears_which_groups_are_up(void **state
     (void)state;
     start_and_wait();
     worker = rig_pid_of(&rig, "worker 0.0");
+    rig_wait_event(&rig, "service up"); /* it may be ready and not have read this yet */
     kill(rig_pid_of(&rig, "gateway"), SIGSEGV);
     rig_wait_restarts(&rig, "gateway", 1);
     rig_wait_told(&rig, "STATUS=down");
