@@ -13,7 +13,7 @@ files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT
 
 "$bin/bench-quality" --csv bench/quality/own.csv \
-    bfloat16=llmd:$model int8=llmd:$model:int8 int4=llmd:$model:int4 2>/dev/null
+    bfloat16=llmd:$model int8=llmd:$model:int8 int4=llmd:$model:int4 kv_int8=llmd:$model::int8 2>/dev/null
 
 "$bin/bench-gguf-types" "$library" $model "$files" >/dev/null 2>&1
 : >bench/quality/gguf.csv
