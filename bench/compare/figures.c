@@ -139,7 +139,7 @@ bool figures_write_csv(const struct figures *f, const char *path, struct err *e)
         double ours = figure_median(g->ours, g->n_rounds);
         double theirs = figure_median(g->theirs, g->n_rounds), ratio, low, high;
         figure_ratio(g, &ratio, &low, &high);
-        fprintf(out, "%s,%s,%s,%s,%.2f,%.2f,%.3f,%.3f,%.3f,%u,", g->shape->name, g->type->name,
+        fprintf(out, "%s,%s,\"%s\",%s,%.2f,%.2f,%.3f,%.3f,%.3f,%u,", g->shape->name, g->type->name,
                 g->work, g->unit, ours, theirs, ratio, low, high, g->n_rounds);
         if (g->limit > 0)
             fprintf(out, "%.2f,%s,%.1f,%.1f", g->limit, g->limit_name, share(g, ours),

@@ -128,8 +128,8 @@ static void the_files_hold_every_figure(void **state)
     assert_ok(figures_write_csv(&all, path, &e), e);
     assert_ok(file_read(path, 1 << 20, &bytes, &n, &e), e);
     assert_non_null(
-        strstr(bytes, "\n110m,q4_0,prompt 512,tokens/s,30.00,11.00,3.000,1.500,3.000,3,"));
-    assert_non_null(strstr(bytes, "\n110m,q4_0,prompt 512,ms,"));
+        strstr(bytes, "\n110m,q4_0,\"prompt 512\",tokens/s,30.00,11.00,3.000,1.500,3.000,3,"));
+    assert_non_null(strstr(bytes, "\n110m,q4_0,\"prompt 512\",ms,"));
     assert_non_null(strstr(bytes, ",,,,2,wall\n"));
     free(bytes);
     assert_ok(figures_write_markdown(&all, path, &e), e);
