@@ -3,7 +3,7 @@
 #define LLMD_GATEWAY_BOOT_H
 
 #include "gateway/service.h"
-#include "gateway/takeover.h"
+#include "gateway/takeover/takeover.h"
 #include "proto/control.h"
 
 enum { BOOT_LISTEN_MAX = 16, BOOT_EARLY_MAX = 8 };

@@ -8,7 +8,7 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/account.h"
+#include "gateway/admission/account.h"
 #include "gateway/thread.h"
 
 #define KEEP_ALIVE ":\n\n"

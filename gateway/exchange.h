@@ -10,12 +10,12 @@
 #ifndef LLMD_GATEWAY_EXCHANGE_H
 #define LLMD_GATEWAY_EXCHANGE_H
 
-#include "gateway/beam_run.h"
+#include "gateway/answer/beam_run.h"
 #include "gateway/net/http_request.h"
 #include "gateway/net/loop.h"
-#include "gateway/record.h"
 #include "gateway/request.h"
 #include "gateway/routes.h"
+#include "gateway/takeover/record.h"
 
 struct gateway_thread;
 

@@ -24,7 +24,7 @@
 #include "common/mem.h"
 #include "common/runtime_dir.h"
 #include "gateway/boot.h"
-#include "gateway/keeper.h"
+#include "gateway/takeover/keeper.h"
 #include "gateway/thread.h"
 
 enum { THREADS_AUTO_MAX = 4, DRAIN_LOOK_MS = 20, CLOSING_MS = 2000 };

@@ -17,10 +17,10 @@ void page_load(struct service *s, const struct http_request *http, struct reply 
 void page_models(struct service *s, const struct http_request *http, struct reply *r);
 #define PAGE_MODEL "/v1/models/" /* and a model's name */
 void page_model(struct service *s, const struct http_request *http, struct reply *r);
-/* openai_pages.c; they have a body */
+/* openai/pages.c; they have a body */
 void page_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 void page_detokenize(struct service *s, const struct http_request *http, struct reply *r);
-/* tgi_pages.c; the last two have a body */
+/* tgi/pages.c; the last two have a body */
 void page_info(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_chat_tokenize(struct service *s, const struct http_request *http, struct reply *r);

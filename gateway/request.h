@@ -6,11 +6,11 @@
 #define LLMD_GATEWAY_REQUEST_H
 
 #include "common/arena.h"
+#include "gateway/answer/generation.h"
+#include "gateway/answer/stop_match.h"
 #include "gateway/dialect.h"
 #include "gateway/fault.h"
-#include "gateway/generation.h"
 #include "gateway/service.h"
-#include "gateway/stop_match.h"
 
 struct prompt {
     const char *text; /* as given, or rendered by the template; NULL when given as ids */

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "gateway/pages.h"
-#include "gateway/tgi.h"
+#include "gateway/tgi/tgi.h"
 
 #define TGI_FIELDS .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
 

@@ -11,9 +11,9 @@
 #include <stdatomic.h>
 
 #include "common/config.h"
-#include "gateway/admission.h"
+#include "gateway/admission/admission.h"
 #include "gateway/model_info.h"
-#include "gateway/oci_paths.h"
+#include "gateway/oci/paths.h"
 #include "gateway/upstream.h"
 #include "proto/board.h"
 #include "proto/connections.h"

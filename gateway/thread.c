@@ -8,7 +8,7 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/access.h"
+#include "gateway/admission/access.h"
 
 /* A stream's pieces are written until http_is_congested(), so what waits is at most that and one piece:
  * this bound is for a piece with a whole long text in it (the OCI dialect's). */

@@ -8,9 +8,9 @@
 #include <pthread.h>
 
 #include "gateway/exchange.h"
-#include "gateway/handover.h"
 #include "gateway/net/http_server.h"
-#include "gateway/takeover.h"
+#include "gateway/takeover/handover.h"
+#include "gateway/takeover/takeover.h"
 #include "gateway/upstream.h"
 
 struct thread_watch {

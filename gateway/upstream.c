@@ -14,7 +14,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/sequence_list.h"
+#include "gateway/answer/sequence_list.h"
 #include "proto/link.h"
 #include "proto/sequence_id.h"
 

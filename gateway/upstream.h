@@ -17,7 +17,7 @@
 #include <stdatomic.h>
 
 #include "common/err.h"
-#include "gateway/sequence.h"
+#include "gateway/answer/sequence.h"
 #include "proto/stats.h"
 
 struct upstream;

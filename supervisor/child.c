@@ -223,7 +223,7 @@ static bool is_heard(const struct child *c)
            enabled == SD_EVENT_OFF;
 }
 
-/* The last connections of a dead gateway come from its keeper (gateway/keeper.h), which lives a millisecond
+/* The last connections of a dead gateway come from its keeper (gateway/takeover/keeper.h), which lives a millisecond
  * longer and closes the socket behind them; of any other child the end is there already.  Bounded, because
  * nothing here waits for long. */
 static void hear_to_the_end(struct child *c)

@@ -100,7 +100,7 @@ static uint32_t processes_wanted(const struct server *s)
     return 2 + s->has_init + s->config.groups * s->config.tp_size;
 }
 
-/* The gateway has a small process beside it (gateway/keeper.c), which it may be about to make again. */
+/* The gateway has a small process beside it (gateway/takeover/keeper.c), which it may be about to make again. */
 static void compare_processes(struct surplus *out, const struct server *s, struct buf *lines)
 {
     static const char keeper[] = " llm-keeper\n";

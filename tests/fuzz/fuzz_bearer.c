@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gateway/access.h"
+#include "gateway/admission/access.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

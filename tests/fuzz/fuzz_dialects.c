@@ -6,10 +6,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "gateway/openai.h"
-#include "gateway/openai_generate.h"
+#include "gateway/openai/generate.h"
+#include "gateway/openai/openai.h"
 #include "gateway/request.h"
-#include "gateway/tgi.h"
+#include "gateway/tgi/tgi.h"
 
 static struct service *open_service(void)
 {

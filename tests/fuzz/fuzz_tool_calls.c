@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "gateway/chat_text.h"
+#include "gateway/answer/chat_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

@@ -1,6 +1,6 @@
 /* test_admission.c - if this breaks, permits leak until nobody is let in, a limit is none, or a request waits for a
  * turn that never comes.  Time is what the test says; the last tests have threads. */
-#include "gateway/admission.h"
+#include "gateway/admission/admission.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "gateway/beam_search.h"
+#include "gateway/answer/beam_search.h"
 
 enum { VOCAB = 12, END = 0, N_TOKENS_MAX = 16, WIDTH_MAX = 4, BEAMS_MAX = 4096 };
 

@@ -1,6 +1,6 @@
 /* test_bucket.c - if this breaks, a key gets more than it pays for, or is refused what it has paid for.  Time is
  * what the test says. */
-#include "gateway/bucket.h"
+#include "gateway/admission/bucket.h"
 
 #include "common/clock.h"
 #include "tests/check.h"

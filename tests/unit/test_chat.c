@@ -2,7 +2,7 @@
  * byte. */
 #include "tests/unit/chat_rig.h"
 
-#include "gateway/chat.h"
+#include "gateway/answer/chat.h"
 
 static int set_up(void **state)
 {

@@ -4,7 +4,7 @@
  * Every text is given in every split into up to three pieces, and byte by byte: all must give the same. */
 #include "tests/check.h"
 
-#include "gateway/chat_text.h"
+#include "gateway/answer/chat_text.h"
 
 struct text_case {
     const char *tools, *thoughts; /* settings; NULL: none */

@@ -2,9 +2,9 @@
  * Clients parse these with code we never see. */
 #include "tests/unit/gateway_rig.h"
 
-#include "gateway/openai.h"
-#include "gateway/openai_generate.h"
-#include "gateway/tgi.h"
+#include "gateway/openai/generate.h"
+#include "gateway/openai/openai.h"
+#include "gateway/tgi/tgi.h"
 
 enum { THE = 264, DOG = 533, RAN = 607, DOT = 1985, BYTE_C3 = 198, BYTE_A9 = 172, EOS = 2 };
 

@@ -1,7 +1,7 @@
 /* test_fair_queue.c - if this breaks, one busy key makes all others wait, or a key that paid for more gets no more.
  *
  * The service here is a loop: whoever is taken out is served its prompt and so many tokens, at once. */
-#include "gateway/fair_queue.h"
+#include "gateway/admission/fair_queue.h"
 
 #include "tests/check.h"
 

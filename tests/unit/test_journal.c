@@ -4,7 +4,7 @@
 
 #include "tests/check.h"
 
-#include "gateway/journal.h"
+#include "gateway/takeover/journal.h"
 
 enum { B = CONNECTIONS_BLOCK_BYTES, N_BLOCKS = 4 };
 

@@ -3,7 +3,7 @@
 #include "tests/unit/gateway_rig.h"
 
 #include "common/file.h"
-#include "gateway/metrics.h"
+#include "gateway/metrics/metrics.h"
 #include "gateway/pages.h"
 
 static int set_up(void **state)

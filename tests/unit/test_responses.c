@@ -2,7 +2,7 @@
  * for one that is missing. */
 #include "tests/unit/chat_rig.h"
 
-#include "gateway/responses.h"
+#include "gateway/openai/responses.h"
 
 static int set_up(void **state)
 {

@@ -2,7 +2,7 @@
  * see; one matched too late shows more. */
 #include "tests/check.h"
 
-#include "gateway/stop_match.h"
+#include "gateway/answer/stop_match.h"
 
 static void init(struct stop_set *set, struct stop_string *strings, const char *const *texts,
                  size_t n)

@@ -5,7 +5,7 @@
 #include "tests/unit/gateway_rig.h"
 
 #include "gateway/pages.h"
-#include "gateway/tgi.h"
+#include "gateway/tgi/tgi.h"
 
 enum { THE = 264, DOG = 533, RAN = 607, DOT = 1985, EOS = 2 };
 

@@ -1,0 +1,724 @@
+/* params.c - the parameters that completions and chat share. */
+#include "gateway/openai/openai.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "common/hash.h"
+#include "common/json.h"
+#include "text/token_list.h"
+#include "text/tokenizer.h"
+
+enum {
+    STOP_TOKENS_MAX = 128,
+    LOGIT_BIAS_MAX = 1024,
+    BAD_WORDS_MAX = 128, /* runs of ids, as vLLM counts them */
+    REQUEST_ID_BYTES_MAX = 128,
+};
+#define GREEDY_BELOW 1e-5
+
+#define FIELD_OWNER struct openai_params
+static const struct field common_fields[] = { OPENAI_COMMON(FIELD_ROW) };
+#undef FIELD_OWNER
+FIELD_TABLE(openai_common_fields, "", common_fields);
+
+bool openai_knows(const char *name)
+{
+    for (size_t i = 0; i < sizeof common_fields / sizeof *common_fields; i++)
+        if (strcmp(common_fields[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+bool openai_takes(const char *content_type, struct fault *f)
+{
+    size_t n = content_type ? strcspn(content_type, "; \t") : 0;
+
+    if (n == strlen("application/json") && strncasecmp(content_type, "application/json", n) == 0)
+        return true;
+    return fault_set(f, FAULT_MEDIA_TYPE, "",
+                     "Unsupported Media Type: Only 'application/json' is allowed");
+}
+
+bool openai_invalid(struct fault *f, const char *param, double value, const char *fmt, ...)
+{
+    char text[FAULT_TEXT_BYTES];
+    struct buf number = { 0 };
+    struct json_writer w = { .out = &number };
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (value == floor(value) && fabs(value) < 1e15)
+        jw_int(&w, (int64_t)value);
+    else
+        jw_double(&w, value);
+    fault_set(f, FAULT_INVALID, param, "%s (parameter=%s, value=%s)", text, param, number.data);
+    buf_fini(&number);
+    return false;
+}
+
+static bool schema_fault(struct fault *f, const struct field_problem *p)
+{
+    char path[FAULT_PARAM_BYTES];
+
+    snprintf(path, sizeof path, "body.%s", p->name);
+    if (p->what == FIELD_MISSING)
+        return fault_set(f, FAULT_SCHEMA, path,
+                         "1 validation error:\n  {'type': 'missing', 'loc': ('body', '%s'), "
+                         "'msg': 'Field required'}",
+                         p->name);
+    return fault_set(f, FAULT_SCHEMA, path,
+                     "1 validation error:\n  {'type': 'value_error', 'loc': ('body', '%s'), "
+                     "'msg': 'Input should be %s', 'input': %s}",
+                     p->name, p->expected, p->found);
+}
+
+bool openai_read_own(const json_t *root, const struct field *table, size_t n, void *out,
+                     size_t out_bytes, struct fault *f)
+{
+    struct field_problem problem;
+
+    return fields_read(root, table, n, FIELDS_LENIENT, out, out_bytes, &problem) ||
+           schema_fault(f, &problem);
+}
+
+static bool is_empty(const json_t *root, const json_t *v)
+{
+    (void)root;
+    return (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0);
+}
+
+static bool is_text_format(const json_t *root, const json_t *v)
+{
+    const char *type = json_string_value(json_object_get(v, "type"));
+
+    (void)root;
+    return type && strcmp(type, "text") == 0;
+}
+
+/* Known, and not done.  What `harmless` accepts asks for nothing. */
+static const struct {
+    const char *name;
+    bool (*harmless)(const json_t *root, const json_t *v);
+} unsupported[] = {
+    { "response_format", is_text_format },
+    { "structured_outputs", is_empty },
+    { "guided_json", NULL },
+    { "guided_regex", NULL },
+    { "guided_choice", NULL },
+    { "guided_grammar", NULL },
+    { "logprob_token_ids", is_empty },
+    { "repetition_detection", NULL },
+    { "thinking_token_budget", NULL },
+    { "kv_transfer_params", NULL },
+    { "ec_transfer_params", NULL },
+    { "vllm_xargs", NULL },
+    { "logits_processors", is_empty },
+    { "prompt_embeds", NULL },
+    { "functions", NULL },
+    { "function_call", NULL },
+    { "mm_processor_kwargs", is_empty },
+    { "media_io_kwargs", is_empty },
+};
+
+static bool check_format(const json_t *root, struct fault *f)
+{
+    const json_t *format = json_object_get(root, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+
+    if (type && strcmp(type, "json_schema") == 0 && !json_object_get(format, "json_schema"))
+        return fault_set(f, FAULT_INVALID, "response_format",
+                         "When response_format type is 'json_schema', the 'json_schema' field "
+                         "must be provided.");
+    return true;
+}
+
+static bool check_supported(const json_t *root, struct fault *f)
+{
+    if (!check_format(root, f))
+        return false;
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
+        const char *name = unsupported[i].name;
+        const json_t *v = json_object_get(root, name);
+        if (!v || json_is_null(v) || (unsupported[i].harmless && unsupported[i].harmless(root, v)))
+            continue;
+        return fault_set(f, FAULT_UNSUPPORTED, name, "%s is not supported by this server", name);
+    }
+    return true;
+}
+
+bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f)
+{
+    char found[96];
+    struct err e;
+
+    *root = json_parse(body, n, &e);
+    if (!*root)
+        return fault_set(f, FAULT_SYNTAX, "body",
+                         "1 validation error:\n  {'type': 'json_invalid', 'loc': ('body',), "
+                         "'msg': 'JSON decode error', 'ctx': {'error': '%s'}}",
+                         e.msg);
+    if (json_is_object(*root))
+        return true;
+    field_describe(*root, found, sizeof found);
+    return fault_set(f, FAULT_SCHEMA, "body",
+                     "1 validation error:\n  {'type': 'model_attributes_type', 'loc': ('body',), "
+                     "'msg': 'Input should be an object', 'input': %s}",
+                     found);
+}
+
+bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
+                 struct openai_params *p, struct fault *f)
+{
+    if (!openai_parse(body, n, root, f))
+        return false;
+    rq->is_stream = json_is_true(json_object_get(*root, "stream"));
+    if (!openai_read_own(*root, common_fields, sizeof common_fields / sizeof *common_fields, p,
+                         sizeof *p, f))
+        return false;
+    rq->is_stream = p->stream.b;
+    return check_supported(*root, f);
+}
+
+/* ---- sampling ---- */
+
+/* The request's value, else the model's recommendation, else the built-in one. */
+static double choose(const struct field_value *v, const struct model_default *d, double otherwise)
+{
+    if (v->is_set)
+        return v->d;
+    return d && d->is_set ? d->value : otherwise;
+}
+
+static bool in_range(struct fault *f, const char *param, const struct field_value *v, double min,
+                     double max)
+{
+    if (!v->is_set || (v->d >= min && v->d <= max))
+        return true;
+    return openai_invalid(f, param, v->d, "%s must be in [%g, %g], got %g.", param, min, max, v->d);
+}
+
+static bool check_ranges(const struct openai_params *p, struct fault *f)
+{
+    if (p->temperature.is_set && p->temperature.d < 0)
+        return openai_invalid(f, "temperature", p->temperature.d,
+                              "temperature must be non-negative, got %g.", p->temperature.d);
+    if (!in_range(f, "temperature", &p->temperature, 0, 2))
+        return false;
+    if (p->top_p.is_set && !(p->top_p.d > 0 && p->top_p.d <= 1))
+        return openai_invalid(f, "top_p", p->top_p.d, "top_p must be in (0, 1], got %g.",
+                              p->top_p.d);
+    if (p->top_k.is_set && p->top_k.i < -1)
+        return openai_invalid(f, "top_k", p->top_k.d,
+                              "top_k must be 0 (disable), or at least 1, got %lld.",
+                              (long long)p->top_k.i);
+    if (p->repetition_penalty.is_set && !(p->repetition_penalty.d > 0))
+        return openai_invalid(f, "repetition_penalty", p->repetition_penalty.d,
+                              "repetition_penalty must be greater than zero, got %g.",
+                              p->repetition_penalty.d);
+    return in_range(f, "min_p", &p->min_p, 0, 1) &&
+           in_range(f, "presence_penalty", &p->presence_penalty, -2, 2) &&
+           in_range(f, "frequency_penalty", &p->frequency_penalty, -2, 2);
+}
+
+/* Of best_of sequences the n likeliest: a parameter of vLLM up to 0.8 and of OpenAI's completions. */
+static bool apply_counts(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    rq->n = p->n.is_set ? (uint32_t)p->n.i : 1;
+    rq->best_of = p->best_of.is_set ? (uint32_t)p->best_of.i : rq->n;
+    rq->best_rule = BEST_BY_SUM;
+    if (rq->best_of < rq->n)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be greater than or equal to n, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    if (rq->best_of > rq->n && rq->is_stream)
+        return openai_invalid(f, "best_of", rq->best_of,
+                              "best_of must be equal to n when streaming, got n=%u and "
+                              "best_of=%u.",
+                              rq->n, rq->best_of);
+    return true;
+}
+
+/* The width is n; vLLM up to 0.6 had best_of for it. */
+static bool apply_beam_search(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    const json_t *early = p->early_stopping.json;
+    bool is_never = json_is_string(early) && strcmp(json_string_value(early), "never") == 0;
+
+    if (rq->is_stream)
+        return fault_set(f, FAULT_INVALID, "stream",
+                         "Streaming is not currently supported with beam search");
+    if (early && !json_is_boolean(early) && !is_never)
+        return fault_set(f, FAULT_INVALID, "early_stopping",
+                         "early_stopping must be True, False, or 'never'.");
+    rq->beam = (struct beam_options){
+        .width = rq->best_of,
+        .length_penalty = p->length_penalty.is_set ? p->length_penalty.d : 1,
+        .stops_early = json_is_true(early),
+    };
+    rq->best_of = rq->n;
+    if (2 * rq->beam.width > max)
+        return openai_invalid(f, "n", rq->beam.width,
+                              "Requested sample logprobs of %u, which is greater than max "
+                              "allowed: %u",
+                              2 * rq->beam.width, max);
+    return true;
+}
+
+static bool apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
+                                  struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    int64_t n = p->prompt_logprobs.i;
+
+    if (!p->prompt_logprobs.is_set)
+        return true;
+    if (rq->is_stream && (n > 0 || n == -1))
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` are not available when `stream=True`.");
+    if (n < -1)
+        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
+                         "`prompt_logprobs` must be a positive value or -1.");
+    if (n == -1) /* of the whole vocabulary */
+        n = rq->service->model.vocab_size;
+    if (n > max)
+        return openai_invalid(f, "prompt_logprobs", (double)n,
+                              "Requested prompt logprobs of %lld, which is greater than max "
+                              "allowed: %u",
+                              (long long)n, max);
+    rq->want_prompt_logprobs = true;
+    rq->prompt_top_logprobs = (uint32_t)n;
+    return true;
+}
+
+static bool check_greedy(const struct request *rq, struct fault *f)
+{
+    if (rq->n > 1)
+        return openai_invalid(f, "n", rq->n, "n must be 1 when using greedy sampling, got %u.",
+                              rq->n);
+    return rq->best_of == 1 ||
+           openai_invalid(f, "best_of", rq->best_of,
+                          "best_of must be 1 when using greedy sampling, got %u.", rq->best_of);
+}
+
+static bool apply_sampling(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    const struct model_info *m = &rq->service->model;
+    Llmd__Sampling *s = &rq->sampling;
+    double temperature = choose(&p->temperature, &m->temperature, 1);
+    double top_k = choose(&p->top_k, &m->top_k, 0);
+
+    if (!check_ranges(p, f) || !apply_counts(rq, p, f))
+        return false;
+    s->repetition_penalty = (float)choose(&p->repetition_penalty, &m->repetition_penalty, 1);
+    s->presence_penalty = (float)p->presence_penalty.d;
+    s->frequency_penalty = (float)p->frequency_penalty.d;
+    if (p->seed.is_set && p->seed.i != -1)
+        s->seed = (uint64_t)p->seed.i;
+    if (p->use_beam_search.b)
+        return apply_beam_search(rq, p, f);
+    if (temperature < GREEDY_BELOW) {
+        s->temperature = 0;
+        return check_greedy(rq, f);
+    }
+    s->temperature = (float)(temperature < 0.01 ? 0.01 : temperature);
+    s->top_p = (float)choose(&p->top_p, &m->top_p, 1);
+    s->top_k = top_k > 0 ? (uint32_t)top_k : 0;
+    s->min_p = (float)choose(&p->min_p, &m->min_p, 0);
+    return true;
+}
+
+static bool token_in_vocabulary(const struct request *rq, int64_t id)
+{
+    return id >= 0 && id < rq->service->model.vocab_size;
+}
+
+static bool apply_logit_bias(struct request *rq, const json_t *bias, struct fault *f)
+{
+    size_t n = json_object_size(bias);
+    Llmd__LogitBias *entries = arena_alloc(&rq->arena, n * sizeof *entries);
+    Llmd__LogitBias **list = arena_alloc(&rq->arena, n * sizeof *list);
+    const char *key;
+    json_t *v;
+    size_t i = 0;
+
+    if (n > LOGIT_BIAS_MAX)
+        return openai_invalid(f, "logit_bias", (double)n,
+                              "logit_bias may have at most %d entries, got %zu.", LOGIT_BIAS_MAX,
+                              n);
+    json_object_foreach ((json_t *)(uintptr_t)bias, key, v) {
+        char *end;
+        long long id = strtoll(key, &end, 10);
+        double value = json_is_number(v) ? json_number_value(v) : NAN;
+        if (*key == '\0' || *end || !isfinite(value))
+            return fault_set(f, FAULT_INVALID, "logit_bias",
+                             "logit_bias maps token ids to numbers, got '%.40s'", key);
+        if (!token_in_vocabulary(rq, id))
+            return fault_set(f, FAULT_INVALID, "logit_bias",
+                             "token_id %lld in logit_bias contains out-of-vocab token id", id);
+        llmd__logit_bias__init(&entries[i]);
+        entries[i].token = (int32_t)id;
+        entries[i].bias = (float)fmax(-100, fmin(100, value));
+        list[i] = &entries[i];
+        i++;
+    }
+    rq->sampling.logit_bias = list;
+    rq->sampling.n_logit_bias = n;
+    return true;
+}
+
+static bool apply_allowed_tokens(struct request *rq, const json_t *list, struct fault *f)
+{
+    size_t n = json_array_size(list);
+    int32_t *ids = arena_alloc(&rq->arena, n * sizeof *ids);
+
+    if (n == 0)
+        return fault_set(f, FAULT_INVALID, "allowed_token_ids",
+                         "allowed_token_ids is not None and empty!");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || !token_in_vocabulary(rq, json_integer_value(v)))
+            return fault_set(f, FAULT_INVALID, "allowed_token_ids",
+                             "allowed_token_ids contains out-of-vocab token id!");
+        ids[i] = (int32_t)json_integer_value(v);
+    }
+    rq->sampling.allowed_tokens = ids;
+    rq->sampling.n_allowed_tokens = n;
+    return true;
+}
+
+/* ---- bad words ---- */
+
+struct bad_words {
+    struct request *rq;
+    Llmd__BadWord *runs; /* [BAD_WORDS_MAX] */
+    Llmd__BadWord **list;
+    size_t n;
+};
+
+static bool encode_word(const struct bad_words *b, const char *word, bool with_space,
+                        struct token_list *ids, struct fault *f)
+{
+    struct buf text = { 0 };
+    struct err e;
+    bool ok;
+
+    buf_printf(&text, "%s%s", with_space ? " " : "", word);
+    ids->n = 0;
+    ok = tokenizer_encode(b->rq->service->tokenizer, text.data, text.n, 0, ids, &e) ||
+         fault_set(f, FAULT_INVALID, "bad_words", "tokenizer error %s", e.msg);
+    buf_fini(&text);
+    return ok;
+}
+
+static bool add_run(struct bad_words *b, const struct token_list *ids, struct fault *f)
+{
+    Llmd__BadWord *run = &b->runs[b->n];
+
+    if (b->n == BAD_WORDS_MAX)
+        return openai_invalid(f, "bad_words", (double)b->n + 1,
+                              "bad_words may make at most %d runs of tokens", BAD_WORDS_MAX);
+    llmd__bad_word__init(run);
+    run->n_tokens = ids->n;
+    run->tokens = arena_alloc(&b->rq->arena, ids->n * sizeof *run->tokens);
+    memcpy(run->tokens, ids->ids, ids->n * sizeof *run->tokens);
+    b->list[b->n++] = run;
+    return true;
+}
+
+/* A word is forbidden at the beginning of a text and behind a space: the second spelling counts when it
+ * is a word of its own, with another first token and of the same length. */
+static bool add_word(struct bad_words *b, const char *word, struct fault *f)
+{
+    struct token_list plain = { 0 }, spaced = { 0 };
+    bool ok;
+
+    word += strspn(word, " \t\n\v\f\r");
+    ok = encode_word(b, word, false, &plain, f) && encode_word(b, word, true, &spaced, f);
+    if (ok && plain.n > 0)
+        ok = add_run(b, &plain, f);
+    if (ok && plain.n > 0 && spaced.n == plain.n && spaced.ids[0] != plain.ids[0])
+        ok = add_run(b, &spaced, f);
+    token_list_fini(&plain);
+    token_list_fini(&spaced);
+    return ok;
+}
+
+static bool apply_bad_words(struct request *rq, const json_t *words, struct fault *f)
+{
+    struct bad_words b = { .rq = rq };
+
+    b.runs = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.runs);
+    b.list = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.list);
+    for (size_t i = 0; i < json_array_size(words); i++) {
+        const json_t *v = json_array_get(words, i);
+        if (!json_is_string(v))
+            return fault_set(f, FAULT_SCHEMA, "body.bad_words",
+                             "1 validation error:\n  {'type': 'string_type', 'loc': ('body', "
+                             "'bad_words', %zu), 'msg': 'Input should be a valid string'}",
+                             i);
+        if (json_string_length(v) == 0)
+            return fault_set(f, FAULT_INVALID, "bad_words",
+                             "bad_words cannot contain an empty string.");
+        if (!add_word(&b, json_string_value(v), f))
+            return false;
+    }
+    rq->sampling.bad_words = b.list;
+    rq->sampling.n_bad_words = b.n;
+    return true;
+}
+
+/* ---- stops ---- */
+
+static bool apply_stops(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    const json_t *stop = p->stop.json;
+    size_t n = json_is_array(stop) ? json_array_size(stop) : 1;
+
+    if (!p->stop.is_set || n == 0)
+        return true;
+    if (n > SERVICE_STOPS_MAX)
+        return fault_set(f, FAULT_SCHEMA, "body.stop",
+                         "1 validation error:\n  {'type': 'too_long', 'loc': ('body', 'stop'), "
+                         "'msg': 'List should have at most %d items', 'input': %zu items}",
+                         SERVICE_STOPS_MAX, n);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_is_array(stop) ? json_array_get(stop, i) : stop;
+        if (!json_is_string(v))
+            return fault_set(f, FAULT_SCHEMA, "body.stop",
+                             "1 validation error:\n  {'type': 'string_type', 'loc': ('body', "
+                             "'stop'), 'msg': 'Input should be a string or a list of strings'}");
+        if (json_string_length(v) == 0)
+            return fault_set(f, FAULT_INVALID, "stop", "stop cannot contain an empty string.");
+    }
+    request_set_stops(rq, stop);
+    return true;
+}
+
+static bool apply_stop_tokens(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    size_t n = json_array_size(p->stop_token_ids.json);
+    int32_t *ids = arena_alloc(&rq->arena, n * sizeof *ids);
+
+    if (n > STOP_TOKENS_MAX)
+        return openai_invalid(f, "stop_token_ids", (double)n,
+                              "stop_token_ids may have at most %d entries, got %zu.",
+                              STOP_TOKENS_MAX, n);
+    rq->stop_tokens = ids;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(p->stop_token_ids.json, i);
+        if (!json_is_integer(v))
+            return fault_set(f, FAULT_SCHEMA, "body.stop_token_ids",
+                             "1 validation error:\n  {'type': 'int_type', 'loc': ('body', "
+                             "'stop_token_ids', %zu), 'msg': 'Input should be a valid integer'}",
+                             i);
+        if (token_in_vocabulary(rq, json_integer_value(v))) /* else it never comes */
+            ids[rq->n_stop_tokens++] = (int32_t)json_integer_value(v);
+    }
+    return true;
+}
+
+/* ---- who asks, and how to answer ---- */
+
+/* A client's id becomes part of ours: printable ASCII, of bounded length, or it is not taken. */
+static const char *clean_id(struct request *rq, const char *id)
+{
+    size_t n = id ? strlen(id) : 0;
+
+    if (n == 0 || n > REQUEST_ID_BYTES_MAX)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        if (id[i] < 0x21 || id[i] > 0x7e)
+            return NULL;
+    return arena_strdup(&rq->arena, id);
+}
+
+/* The header's word counts more than the body's, unless it is no integer. */
+static void take_priority(struct request *rq, const char *header)
+{
+    char *end;
+    long v;
+
+    if (!header)
+        return;
+    errno = 0;
+    v = strtol(header, &end, 10);
+    if (errno == 0 && end != header && *end == '\0' && v >= INT32_MIN && v <= INT32_MAX)
+        rq->priority = (int32_t)v;
+}
+
+static bool apply_stream_options(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    const json_t *o = p->stream_options.json;
+    struct openai_extra *extra = openai_extra(rq);
+
+    if (json_object_size(o) == 0)
+        return true;
+    if (!rq->is_stream)
+        return fault_set(f, FAULT_INVALID, "stream_options",
+                         "Stream options can only be defined when `stream=True`.");
+    extra->include_usage = json_is_true(json_object_get(o, "include_usage"));
+    extra->continuous_usage =
+        extra->include_usage && json_is_true(json_object_get(o, "continuous_usage_stats"));
+    return true;
+}
+
+/* Hugging Face's clients, when given an address and no model, send "tgi" or that address. */
+static bool names_the_endpoint(const char *model)
+{
+    return strcmp(model, "tgi") == 0 || strncmp(model, "http://", 7) == 0 ||
+           strncmp(model, "https://", 8) == 0;
+}
+
+static bool check_model(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    if (!p->model.is_set || p->model.n == 0 || strcmp(p->model.s, rq->service->model_name) == 0 ||
+        names_the_endpoint(p->model.s))
+        return true;
+    return fault_set(f, FAULT_NO_MODEL, "model", "The model `%.200s` does not exist.", p->model.s);
+}
+
+bool openai_apply_identity(struct request *rq, const struct http_request *http,
+                           const struct openai_params *p, struct fault *f)
+{
+    rq->custom_id = clean_id(rq, p->request_id.s);
+    if (!rq->custom_id && http)
+        rq->custom_id = clean_id(rq, http_request_header(http, "X-Request-Id"));
+    rq->priority = (int32_t)p->priority.i;
+    take_priority(rq, http ? http_request_header(http, "X-Vllm-Priority") : NULL);
+    if (p->cache_salt.is_set && p->cache_salt.n == 0)
+        return fault_set(f, FAULT_INVALID, "cache_salt",
+                         "Parameter 'cache_salt' must be a non-empty string if provided.");
+    if (p->cache_salt.is_set)
+        rq->cache_salt = hash64(p->cache_salt.s, p->cache_salt.n, 0) | 1; /* never none */
+    return check_model(rq, p, f);
+}
+
+bool openai_apply(struct request *rq, const struct http_request *http,
+                  const struct openai_params *p, struct fault *f)
+{
+    struct openai_extra *extra = openai_extra(rq);
+
+    rq->keeps_stop = p->include_stop_str_in_output.b;
+    rq->ignore_eos = p->ignore_eos.b;
+    rq->shows_special_tokens = p->skip_special_tokens.is_set && !p->skip_special_tokens.b;
+    extra->echo = p->echo.b;
+    extra->logprob_ids = p->return_tokens_as_token_ids.b;
+    extra->token_ids = p->return_token_ids.b;
+    return openai_apply_identity(rq, http, p, f) && apply_stream_options(rq, p, f) &&
+           apply_sampling(rq, p, f) && apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
+           (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
+           (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
+           (!p->allowed_token_ids.is_set ||
+            apply_allowed_tokens(rq, p->allowed_token_ids.json, f)) &&
+           (json_array_size(p->bad_words.json) == 0 || apply_bad_words(rq, p->bad_words.json, f));
+}
+
+/* ---- lengths ---- */
+
+static bool too_long(const struct request *rq, struct fault *f, uint64_t n_prompt, uint64_t n_new)
+{
+    return fault_set(f, FAULT_INVALID, "input_tokens",
+                     "This model's maximum context length is %u tokens. However, you requested "
+                     "%llu output tokens and your prompt contains %llu input tokens, for a total "
+                     "of %llu tokens. Please reduce the length of the input prompt or the number "
+                     "of requested output tokens.",
+                     rq->max_model_len, (unsigned long long)n_new, (unsigned long long)n_prompt,
+                     (unsigned long long)(n_prompt + n_new));
+}
+
+bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, unsigned flags,
+                     struct fault *f)
+{
+    uint64_t n_least = n / rq->service->token_bytes_max;
+
+    if (n_least > rq->max_model_len)
+        return fault_set(f, FAULT_INVALID, "input_text",
+                         "This model's maximum context length is %u tokens. However, your prompt "
+                         "has %zu bytes, which are more than %llu tokens. Please reduce the "
+                         "length of the input prompt.",
+                         rq->max_model_len, n, (unsigned long long)n_least);
+    return request_tokenize(rq, i, text, n, flags, f);
+}
+
+bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
+                             struct fault *f)
+{
+    uint32_t keep = p->truncate_prompt_tokens.i < 0 ? room : (uint32_t)p->truncate_prompt_tokens.i;
+
+    bool keeps_first = p->truncation_side.is_set && strcmp(p->truncation_side.s, "right") == 0;
+
+    if (p->truncation_side.is_set && !keeps_first && strcmp(p->truncation_side.s, "left") != 0)
+        return fault_set(f, FAULT_SCHEMA, "body.truncation_side",
+                         "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', "
+                         "'truncation_side'), 'msg': \"Input should be 'left' or 'right'\"}");
+    if (!p->truncate_prompt_tokens.is_set)
+        return true;
+    if (keep == 0 || keep > room)
+        return openai_invalid(f, "truncate_prompt_tokens", keep,
+                              "truncate_prompt_tokens must be in [1, %u], got %u.", room, keep);
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        if (keeps_first && keep < rq->prompts[i].n_ids)
+            rq->prompts[i].n_ids = keep;
+        request_truncate(rq, i, keep);
+    }
+    return true;
+}
+
+bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int64_t max_tokens,
+                          struct fault *f)
+{
+    uint32_t len = rq->max_model_len;
+    uint32_t n_out = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 1;
+
+    if (!openai_apply_truncation(rq, p, len - n_out, f))
+        return false;
+    if (max_tokens == 0 || (max_tokens < 0 && p->max_tokens.is_set && p->max_tokens.i < 0))
+        return openai_invalid(f, "max_tokens", p->max_tokens.d,
+                              "max_tokens must be at least 1, got %lld.",
+                              (long long)p->max_tokens.i);
+    for (uint32_t i = 0; i < rq->n_prompts; i++)
+        if (rq->prompts[i].n_ids >= len)
+            return too_long(rq, f, rq->prompts[i].n_ids, max_tokens > 0 ? (uint64_t)max_tokens : 1);
+    rq->max_tokens = max_tokens > 0 && max_tokens < len ? (uint32_t)max_tokens : 0;
+    if (p->min_tokens.i < 0)
+        return openai_invalid(f, "min_tokens", p->min_tokens.d,
+                              "min_tokens must be greater than or equal to 0, got %lld.",
+                              (long long)p->min_tokens.i);
+    if (p->min_tokens.i > (max_tokens > 0 ? max_tokens : len))
+        return openai_invalid(f, "min_tokens", p->min_tokens.d,
+                              "min_tokens must be less than or equal to max_tokens=%lld, got "
+                              "%lld.",
+                              (long long)(max_tokens > 0 ? max_tokens : len),
+                              (long long)p->min_tokens.i);
+    rq->min_tokens = (uint32_t)p->min_tokens.i;
+    return true;
+}
+
+bool openai_apply_logprobs(struct request *rq, int64_t n_top, struct fault *f)
+{
+    uint32_t max = atomic_load(&rq->service->logprobs_max);
+    struct openai_extra *extra = openai_extra(rq);
+
+    if (n_top > max)
+        return openai_invalid(f, "logprobs", (double)n_top,
+                              "Requested sample logprobs of %lld, which is greater than max "
+                              "allowed: %u",
+                              (long long)n_top, max);
+    extra->want_logprobs = true;
+    extra->top_logprobs = (uint32_t)n_top;
+    rq->sampling.want_logprobs = true;
+    rq->sampling.top_logprobs = (uint32_t)n_top;
+    rq->sampling.logprobs_mode = LLMD__LOGPROBS_MODE__LOGPROBS_RAW;
+    return true;
+}
