@@ -1,0 +1,7 @@
+# deploy/ against the real programs: once is enough, so in the build that is shipped.
+if(LLMD_SANITIZE)
+  return()
+endif()
+add_test(NAME test_monitoring COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/deploy/test_monitoring.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_monitoring PROPERTIES TIMEOUT 180 SKIP_RETURN_CODE 77 LABELS deploy)
