@@ -533,7 +533,7 @@ static bool admit(struct exchange *x, struct fault *f)
         x->has_permit = x->is_of_key = true;
         return true;
     }
-    if (service_is_draining(x->thread->service))
+    if (service_refuses(x->thread->service))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
     answer = admission_take(a, x->key, clock_mono_ns());
     x->has_permit = x->is_of_key = answer.why == ADMISSION_OK;

@@ -57,11 +57,21 @@ static void close_doors(struct gateway *g)
         thread_drain(&g->threads[i]);
 }
 
+/* Until then requests are taken, though /health/ready says no already. */
+static void note_refusal(struct gateway *g, uint64_t from_ns)
+{
+    atomic_store(&g->service.refuses_from_ns, from_ns);
+}
+
 static void begin_drain(struct gateway *g, uint64_t deadline_ns, bool has_successor,
                         const char *cause)
 {
-    if (g->phase == SERVING || (g->phase == DRAINING && deadline_ns < g->deadline_ns))
+    uint64_t timeout_ns = g->service.config.drain_timeout_s * NS_PER_S;
+
+    if (g->phase == SERVING || (g->phase == DRAINING && deadline_ns < g->deadline_ns)) {
         g->deadline_ns = deadline_ns;
+        note_refusal(g, deadline_ns > timeout_ns ? deadline_ns - timeout_ns : 0);
+    }
     if (g->phase != SERVING)
         return;
     g->phase = DRAINING;
@@ -106,7 +116,8 @@ static void on_drain_look(void *arg)
 {
     struct gateway *g = arg;
     bool is_late = clock_mono_ns() >= g->deadline_ns;
-    bool is_busy = admission_taken(&g->service.admission) > 0;
+    bool is_busy = admission_taken(&g->service.admission) > 0 ||
+                   (service_is_draining(&g->service) && !service_refuses(&g->service));
 
     if (g->phase == DRAINING && (is_late || !is_busy))
         begin_closing(g, is_late);
@@ -144,7 +155,8 @@ static void take_service(struct gateway *g, const Llmd__Service *m)
         for (uint32_t t = 0; t < g->n_started; t++)
             thread_set_group(&g->threads[t], group->group, group->up);
     }
-    if (m->draining && g->phase == SERVING) { /* refuse; a DRAIN with its deadline follows */
+    if (m->draining && g->phase == SERVING) { /* a DRAIN with its deadline follows */
+        note_refusal(g, clock_mono_ns() + g->service.config.drain_lead_s * NS_PER_S);
         atomic_store(&g->service.is_draining, 1);
         log_info("gateway draining=1 cause=service");
     } else if (!m->draining && g->phase == SERVING) {

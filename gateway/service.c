@@ -181,6 +181,11 @@ bool service_is_alive(const struct service *s)
            (since_ns > 0 && clock_mono_ns() - since_ns < wait_ns);
 }
 
+bool service_refuses(const struct service *s)
+{
+    return service_is_draining(s) && clock_mono_ns() >= atomic_load(&s->refuses_from_ns);
+}
+
 bool service_is_ready(const struct service *s)
 {
     return !service_is_draining(s) && service_groups_ready(s) > 0;

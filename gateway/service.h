@@ -64,6 +64,7 @@ struct service {
 
     /* who is in service */
     _Atomic uint32_t is_draining;
+    _Atomic uint64_t refuses_from_ns; /* then: requests are taken until here (drain_lead_s) */
     _Atomic uint32_t group_up[UPSTREAM_GROUPS_MAX];    /* llmd's word */
     _Atomic uint32_t group_hello[UPSTREAM_GROUPS_MAX]; /* it has spoken to us */
     _Atomic uint32_t group_kv_pages[UPSTREAM_GROUPS_MAX];
@@ -103,6 +104,9 @@ static inline bool service_is_draining(const struct service *s)
 {
     return atomic_load_explicit(&s->is_draining, memory_order_relaxed) != 0;
 }
+
+/* Draining, and load balancers had the time to notice. */
+bool service_refuses(const struct service *s);
 
 static inline uint32_t service_max_model_len(const struct service *s)
 {

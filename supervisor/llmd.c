@@ -266,8 +266,11 @@ void llmd_drain(struct llmd *l)
         notify_stopping(&l->notify, 0);
         sd_event_exit(l->event, 0);
     } else if (l->phase == LLMD_SERVING) {
-        log_info("event=drain timeout_s=%llu", (unsigned long long)l->config.drain_timeout_s);
-        begin_drain(l, clock_mono_ns() + l->config.drain_timeout_s * NS_PER_S);
+        log_info("event=drain lead_s=%llu timeout_s=%llu",
+                 (unsigned long long)l->config.drain_lead_s,
+                 (unsigned long long)l->config.drain_timeout_s);
+        begin_drain(l, clock_mono_ns() +
+                           (l->config.drain_lead_s + l->config.drain_timeout_s) * NS_PER_S);
     } else {
         hasten(l);
     }

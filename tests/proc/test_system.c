@@ -432,6 +432,39 @@ static void sigterm_finishes_what_runs_and_refuses_what_is_new(void **state)
     free(solo);
 }
 
+static int status_of(struct system *s, const char *path, const char *body)
+{
+    struct exchange x;
+    int status;
+
+    exchange_start(&x, s->port, path, "", body);
+    assert_true(exchanges_run(&x, 1, 20000));
+    status = exchange_finish(&x) ? x.status : 0;
+    exchange_close(&x);
+    return status;
+}
+
+/* A load balancer looks every few seconds; until then it sends requests, and none may be refused. */
+static void sigterm_says_not_ready_before_it_refuses(void **state)
+{
+    static const char *const args[] = { "--model", MODEL, "--drain-lead-s", "3", "--log-level",
+                                        "error",   NULL };
+    struct system s;
+
+    (void)state;
+    system_start(&s, args);
+    assert_int_equal(status_of(&s, "/health/ready", NULL), 200);
+    kill(s.pid, SIGTERM);
+    assert_true(system_wait(&s, is_draining, NULL, 10000));
+    for (int waited = 0; waited < 2000 && status_of(&s, "/health/ready", NULL) != 503; waited += 20)
+        nap_ms(20);
+    assert_int_equal(status_of(&s, "/health/ready", NULL), 503);
+    assert_int_equal(status_of(&s, "/health", NULL), 200); /* nobody is to kill it */
+    assert_int_equal(status_of(&s, "/generate", "{\"inputs\":\"a\"}"), 200);
+    assert_int_equal(system_wait_exit(&s, 20000), 0);
+    system_forget(&s);
+}
+
 static bool runs(pid_t pid)
 {
     return kill(pid, 0) == 0;
@@ -495,6 +528,7 @@ int main(void)
         cmocka_unit_test(a_killed_worker_is_replaced_and_service_goes_on),
         cmocka_unit_test(a_killed_gateway_is_replaced_and_service_goes_on),
         cmocka_unit_test(sigterm_finishes_what_runs_and_refuses_what_is_new),
+        cmocka_unit_test(sigterm_says_not_ready_before_it_refuses),
         cmocka_unit_test(children_of_a_killed_llmd_finish_what_runs_and_leave_nothing),
     };
 
