@@ -11,37 +11,60 @@
 #include "common/log.h"
 #include "common/mem.h"
 
-static const struct foreign_option rows[] = {
-#define VALUE(name_, variable_, setting_)                                                          \
-    { .name = name_, .has_value = true, .setting = CONFIG_##setting_, .variable = variable_ },
-#define SWITCH(name_, variable_, setting_, value_)                                                 \
-    { .name = name_, .setting = CONFIG_##setting_, .value = value_, .variable = variable_ },
-#define WITH_VALUE(name_) { .name = name_, .has_value = true, .setting = -1, .variable = "" },
-#define NO_VALUE(name_)   { .name = name_, .setting = -1, .variable = "" },
+/* An option that is a setting of ours is found by its name. */
+#define OWN(server_, name_, remark_)                                                               \
+    { .server = FOREIGN_##server_,                                                                 \
+      .name = name_,                                                                               \
+      .has_value = true,                                                                           \
+      .setting = -1,                                                                               \
+      .variable = "",                                                                              \
+      .remark = remark_ },
+#define VALUE(server_, name_, variable_, setting_, remark_)                                        \
+    { .server = FOREIGN_##server_,                                                                 \
+      .name = name_,                                                                               \
+      .has_value = true,                                                                           \
+      .setting = CONFIG_##setting_,                                                                \
+      .variable = variable_,                                                                       \
+      .remark = remark_ },
+#define SWITCH(server_, name_, variable_, setting_, value_)                                        \
+    { .server = FOREIGN_##server_,                                                                 \
+      .name = name_,                                                                               \
+      .setting = CONFIG_##setting_,                                                                \
+      .value = value_,                                                                             \
+      .variable = variable_,                                                                       \
+      .remark = "" },
+#define WITH_VALUE(server_, name_, why_) OWN(server_, name_, why_)
+#define NO_VALUE(server_, name_, why_)                                                             \
+    { .server = FOREIGN_##server_, .name = name_, .setting = -1, .variable = "", .remark = why_ },
 #define SHORT(letters_, name_)
+
+static const struct foreign_option rows[] = {
 #include "supervisor/foreign.def"
-#undef VALUE
-#undef SWITCH
-#undef WITH_VALUE
-#undef NO_VALUE
-#undef SHORT
 };
 
-static const char *const shorts[][2] = {
-#define VALUE(name_, variable_, setting_)
-#define SWITCH(name_, variable_, setting_, value_)
-#define WITH_VALUE(name_)
-#define NO_VALUE(name_)
-#define SHORT(letters_, name_) { letters_, name_ },
-#include "supervisor/foreign.def"
+#undef OWN
 #undef VALUE
 #undef SWITCH
 #undef WITH_VALUE
 #undef NO_VALUE
 #undef SHORT
+#define OWN(server_, name_, remark_)
+#define VALUE(server_, name_, variable_, setting_, remark_)
+#define SWITCH(server_, name_, variable_, setting_, value_)
+#define WITH_VALUE(server_, name_, why_)
+#define NO_VALUE(server_, name_, why_)
+#define SHORT(letters_, name_) { letters_, name_ },
+
+static const char *const shorts[][2] = {
+#include "supervisor/foreign.def"
 };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
+
+const struct foreign_option *foreign_row(size_t i)
+{
+    return i < COUNT(rows) ? &rows[i] : NULL;
+}
 
 const struct foreign_option *foreign_at(size_t i)
 {
@@ -158,8 +181,8 @@ static bool take_option(struct config *c, struct words *w, char *word, struct er
     if (has_value && !value)
         value = take_word(w);
     if (setting < 0) {
-        log_warning("PARAMS: option=%s is %s, ignoring it", name,
-                    o ? "known and has no effect here" : "not known");
+        log_warning("PARAMS: option=%s %s%s, ignoring it", name,
+                    o ? "has no effect here: " : "is not known", o ? o->remark : "");
         return true;
     }
     if (has_value && !value)

@@ -8,14 +8,20 @@
 
 #include "common/config.h"
 
+enum foreign_server { FOREIGN_TGI = 1, FOREIGN_VLLM = 2, FOREIGN_BOTH = 3 };
+
 struct foreign_option {
-    const char *name; /* without dashes in front */
+    enum foreign_server server; /* bits */
+    const char *name;           /* without dashes in front */
     bool has_value;
     int setting;          /* enum config_id, or -1: without effect */
     const char *value;    /* of a switch's setting */
     const char *variable; /* of the environment, or "" */
+    const char *remark;   /* why it has no effect; else what is worth knowing, or "" */
 };
 
+/* The i-th row of foreign.def, or NULL past the last: with the options that are settings of ours. */
+const struct foreign_option *foreign_row(size_t i);
 /* The i-th option, or NULL past the last.  Own settings are not among them. */
 const struct foreign_option *foreign_at(size_t i);
 /* By name; NULL: none. */

@@ -32,7 +32,7 @@ static void take_foreign(struct options *o, const struct foreign_option *f, cons
     if (f->setting >= 0)
         o->value[f->setting] = f->has_value ? arg : f->value;
     else if (o->n_ignored < OPTIONS_IGNORED_MAX)
-        o->ignored[o->n_ignored++] = f->name;
+        o->ignored[o->n_ignored++] = f;
 }
 
 static void take_letter(struct options *o, char letter, const char *arg)
@@ -206,7 +206,8 @@ bool options_apply(const struct options *o, struct config *c, struct err *e)
         !foreign_read_params(c, params ? params : "", e))
         return false;
     for (size_t i = 0; i < o->n_ignored; i++)
-        log_warning("option=%s has no effect here, ignoring it", o->ignored[i]);
+        log_warning("option=%s has no effect here: %s, ignoring it", o->ignored[i]->name,
+                    o->ignored[i]->remark);
     for (int i = 0; i < N_CONFIG; i++)
         if (o->value[i] &&
             !config_set(c, config_name((enum config_id)i), o->value[i], "command line", e))

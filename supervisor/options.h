@@ -3,16 +3,18 @@
 #define LLMD_SUPERVISOR_OPTIONS_H
 
 #include "common/config.h"
+#include "supervisor/foreign.h"
 
 enum { OPTIONS_IGNORED_MAX = 64 };
 
 struct options {
-    char **argv;                              /* all of it; borrowed */
-    bool wants_layouts;                       /* --layouts */
-    bool gateway_last;                        /* --gateway-last */
-    const char *config_file;                  /* NULL = none; borrowed from argv */
-    const char *value[N_CONFIG];              /* NULL = not given */
-    const char *ignored[OPTIONS_IGNORED_MAX]; /* options of other servers that have no effect */
+    char **argv;                 /* all of it; borrowed */
+    bool wants_layouts;          /* --layouts */
+    bool gateway_last;           /* --gateway-last */
+    const char *config_file;     /* NULL = none; borrowed from argv */
+    const char *value[N_CONFIG]; /* NULL = not given */
+    /* Options of other servers that have no effect. */
+    const struct foreign_option *ignored[OPTIONS_IGNORED_MAX];
     size_t n_ignored;
 };
 

@@ -6,6 +6,7 @@ llmd_test(NAME test_process SOURCES unit/test_process.c LIBS supervisor LABELS u
 llmd_test(NAME test_team SOURCES unit/test_team.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_rate SOURCES unit/test_rate.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_foreign SOURCES unit/test_foreign.c LIBS supervisor LABELS unit)
+llmd_test(NAME test_migration SOURCES unit/test_migration.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_listeners SOURCES unit/test_listeners.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_fdstore SOURCES unit/test_fdstore.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_kept SOURCES unit/test_kept.c LIBS supervisor LABELS unit)

@@ -91,7 +91,7 @@ static void every_option_is_taken_in_both_places(void **state)
         options_parse(&options, o->has_value ? 3 : 2, argv);
         assert_true(o->setting >= 0
                         ? options.value[o->setting] != NULL
-                        : options.n_ignored == 1 && strcmp(options.ignored[0], o->name) == 0);
+                        : options.n_ignored == 1 && strcmp(options.ignored[0]->name, o->name) == 0);
         assert_true(config_find(o->name) < 0);
     }
     assert_true(n > 90);
