@@ -219,3 +219,11 @@ void foreign_find_model(char model[CONFIG_TEXT_BYTES], const char *root)
     if (strlen(below) < CONFIG_TEXT_BYTES && access(below, F_OK) == 0)
         strcpy(model, below);
 }
+
+bool foreign_is_hub_id(const char *model)
+{
+    const char *slash = strchr(model, '/');
+
+    return slash && slash > model && slash[1] && !strchr(slash + 1, '/') && model[0] != '.' &&
+           access(model, F_OK) != 0;
+}

@@ -37,5 +37,7 @@ bool foreign_read_params(struct config *c, const char *params, struct err *e);
 /* The model as the containers find it: a path that exists, or a name below root
  * (/opt/ds/model/deployed_model), or with no name at all root itself.  Otherwise *model stays. */
 void foreign_find_model(char model[CONFIG_TEXT_BYTES], const char *root);
+/* "organisation/name", as a model is called on a hub, and nothing of that name is here. */
+bool foreign_is_hub_id(const char *model);
 
 #endif

@@ -217,6 +217,12 @@ bool options_apply(const struct options *o, struct config *c, struct err *e)
     if (!c->model[0])
         return err_set(e, ERR_CONFIG, 0,
                        "no model: give its directory as argument, as --model or in MODEL");
+    if (foreign_is_hub_id(c->model))
+        return err_set(
+            e, ERR_CONFIG, 0,
+            "model '%.200s' is no folder here, and nothing is downloaded: fetch the model "
+            "and give its folder, or its name below " DEPLOYED_MODEL,
+            c->model);
     return make_absolute(c->model, e) &&
            (!c->api_keys_file[0] || make_absolute(c->api_keys_file, e)) && settle_runtime_dir(c, e);
 }

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "supervisor/options.h"
 #include "tests/check.h"
@@ -182,6 +183,19 @@ static void a_model_is_found_where_oci_mounts_it(void **state)
     rmdir(root);
 }
 
+static void a_hub_id_is_told_from_a_path(void **state)
+{
+    (void)state;
+    assert_true(foreign_is_hub_id("meta-llama/Llama-2-7b-chat-hf"));
+    assert_false(foreign_is_hub_id("/models/llama"));
+    assert_false(foreign_is_hub_id("./models/llama"));
+    assert_false(foreign_is_hub_id("models/a/b"));
+    assert_false(foreign_is_hub_id("llama"));
+    assert_false(foreign_is_hub_id("models/"));
+    assert_int_equal(chdir("/"), 0);
+    assert_false(foreign_is_hub_id("etc/passwd")); /* it is here */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +207,7 @@ int main(void)
         cmocka_unit_test_setup(the_launchers_variables_are_read, set_up),
         cmocka_unit_test_setup(other_servers_words_become_ours, set_up),
         cmocka_unit_test_setup(a_model_is_found_where_oci_mounts_it, set_up),
+        cmocka_unit_test(a_hub_id_is_told_from_a_path),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
