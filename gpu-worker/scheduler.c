@@ -217,19 +217,16 @@ static uint32_t rows_due(const struct sequence *q)
     return sequence_n_tokens(q) - q->n_computed;
 }
 
-/* How far q must let r compute until it finds what both begin with: r's last whole page of it, and the
- * page behind that, whose first tokens are common too.  0 = that is less than a page more than it finds now. */
+/* How far q must let r compute until it finds what both begin with, its last page in part.  0 = that is less than a
+ * page more than it finds now. */
 static uint32_t worth_waiting_for(const struct scheduler *s, const struct sequence *q,
                                   const struct sequence *r, const struct kvcache_match *found)
 {
-    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, n = tokens_in_common(q, r);
-    uint32_t until = n / page_tokens * page_tokens;
+    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, until = tokens_in_common(q, r);
 
-    if (n >= until + KVCACHE_TAIL_MIN && sequence_n_tokens(r) >= until + page_tokens)
-        until += page_tokens;
-    else
-        n = until;
-    return n >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
+    if (until % page_tokens < KVCACHE_TAIL_MIN)
+        until -= until % page_tokens;
+    return until >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
 }
 
 /* Hold q when one that runs is about to compute more of its beginning than is found now. */
