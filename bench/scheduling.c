@@ -5,8 +5,9 @@
  * The program is the llmd and the gateway of one real llm-worker, so the way through HTTP is not in the
  * figures.  Three questions, ROUNDS (5) times in turn:
  *
- *   long     STREAMS (8) streams run.  The times between their tokens while nobody else comes, and while a
- *            prompt of PROMPT (4000) tokens is read.
+ *   long     STREAMS (8) streams run.  The times between their tokens while nobody else comes, for as long as an
+ *            answer is (what they look back on costs too) or half a minute, and while a prompt of PROMPT (4000)
+ *            tokens is read.
  *   system   CLIENTS (32) come at once with a prompt of 20 tokens; then one with a prompt of SYSTEM
  *            (1000) tokens and 20 of its own, and when it has its first token CLIENTS - 1 more at once whose
  *            prompts begin with the same SYSTEM tokens.  The times to the first token.
@@ -37,10 +38,11 @@ enum {
     STREAMS_MAX = 64,
     CLIENTS_MAX = 64,
     PROMPT_MAX = 16384,
-    OWN = 20,        /* tokens of a short prompt */
-    ANSWER = 580,    /* of a stream, before it begins anew */
-    CALM_TOKENS = 50 /* of each stream, without anybody else */
+    OWN = 20,    /* tokens of a short prompt */
+    ANSWER = 580 /* of a stream, before it begins anew */
 };
+
+#define CALM_MAX_NS (30 * NS_PER_S) /* for a large model */
 
 #define SAMPLES_MAX ((size_t)1 << 20)
 
@@ -134,12 +136,13 @@ static void watch_streams(struct bench *b, struct samples *into)
     }
 }
 
-/* Until each stream has so many tokens more; those that begin anew count from there. */
+/* Until each stream has so many tokens more; those that begin anew count from there.  Not for ever. */
 static void run_streams(struct bench *b, uint32_t n_more, struct samples *into)
 {
     uint32_t n_steps = 0, last = b->streams[0].n_seen;
+    uint64_t end = clock_mono_ns() + CALM_MAX_NS;
 
-    while (n_steps < n_more) {
+    while (n_steps < n_more && clock_mono_ns() < end) {
         watch_streams(b, into);
         n_steps += b->streams[0].n_seen != last;
         last = b->streams[0].n_seen;
@@ -163,7 +166,7 @@ static void measure_long(struct bench *b)
     for (uint32_t i = 0; i < b->n_streams; i++)
         begin_stream(b, &b->streams[i]);
     run_streams(b, 20, NULL);
-    run_streams(b, CALM_TOKENS, &b->calm);
+    run_streams(b, ANSWER, &b->calm);
     fill(prompt, b->n_prompt, b->next_id);
     start = clock_mono_ns();
     s = submit(b, prompt, b->n_prompt, 2);

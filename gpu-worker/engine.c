@@ -495,9 +495,9 @@ static bool may_draft(const struct engine *g)
 
 static const struct plan *plan_step(struct engine *g)
 {
-    uint32_t n_streams = scheduler_n_streams(&g->scheduler);
+    const struct step_pace_load load = scheduler_load(&g->scheduler);
     struct plan_limits limits = {
-        .prompt_rows = step_pace_rows(&g->pace, n_streams, g->boot.config->prefill_step_percent),
+        .prompt_rows = step_pace_rows(&g->pace, &load, g->boot.config->prefill_step_percent),
         .draft_rows = may_draft(g) ? UINT32_MAX : 0,
     };
     const struct plan *plan = scheduler_plan(&g->scheduler, &limits);

@@ -33,6 +33,7 @@ void kvcache_init(struct kvcache *c, const struct kvcache_setup *setup)
     c->older = mem_zalloc(n_pages, sizeof *c->older);
     c->newer = mem_zalloc(n_pages, sizeof *c->newer);
     c->is_doubted = mem_zalloc(n_pages, sizeof *c->is_doubted);
+    c->open = mem_zalloc(share, sizeof *c->open);
     c->found = mem_zalloc(share, sizeof *c->found);
 }
 
@@ -41,6 +42,7 @@ void kvcache_fini(struct kvcache *c)
     free(c->older);
     free(c->newer);
     free(c->is_doubted);
+    free(c->open);
     free(c->found);
     *c = (struct kvcache){ 0 };
 }
@@ -68,6 +70,27 @@ static bool is_sealed(const struct kvcache *c, uint32_t page)
 static uint64_t hash_of(const struct kvcache *c, uint32_t page)
 {
     return atomic_load_explicit(&desc_of(c, page)->prefix_hash, memory_order_relaxed);
+}
+
+/* ---- chains ---- */
+
+uint64_t kvcache_root(const struct kvcache *c, const struct sequence *s)
+{
+    struct hash128 identity = c->identity;
+
+    identity.low ^= s->request->cache_salt;
+    return kvpool_prefix_root(c->pool, identity);
+}
+
+/* Of page number k of the sequence. */
+static uint64_t parent_hash(const struct kvcache *c, const struct sequence *s, uint32_t k)
+{
+    return k > 0 ? hash_of(c, s->pages[k - 1]) : kvcache_root(c, s);
+}
+
+static uint32_t parent_of(const struct sequence *s, uint32_t k)
+{
+    return k > 0 ? s->pages[k - 1] : KV_PAGE_NONE;
 }
 
 /* ---- the list of cached pages ---- */
@@ -117,6 +140,32 @@ static void evict_oldest(struct kvcache *c)
     fault_point("worker.evict");
 }
 
+/* ---- open pages ---- */
+
+/* Page number k of the sequence has its first token, or is given with some. */
+static void note_open(struct kvcache *c, const struct sequence *s, uint32_t k)
+{
+    if (!c->keeps_pages)
+        return;
+    assert(c->n_open < c->pages_max);
+    c->open[c->n_open++] =
+        (struct open_page){ .page = s->pages[k],
+                            .parent = k > 0 ? kvpool_ref(c->pool, s->pages[k - 1])
+                                            : (struct kvpool_ref){ KV_PAGE_NONE, 0 },
+                            .parent_hash = parent_hash(c, s, k) };
+}
+
+/* It is full, or goes; one that was never noted is fine. */
+static void forget_open(struct kvcache *c, uint32_t page)
+{
+    uint32_t i = 0;
+
+    while (i < c->n_open && c->open[i].page != page)
+        i++;
+    if (i < c->n_open)
+        c->open[i] = c->open[--c->n_open];
+}
+
 /* ---- pins ---- */
 
 static void count_first_pin(struct kvcache *c, uint32_t page)
@@ -152,6 +201,7 @@ static void unpin(struct kvcache *c, uint32_t page)
         d->last_used = ++c->n_uses;
         push_newest(c, page);
     } else {
+        forget_open(c, page);
         kvpool_free(c->pool, c->lease, page);
     }
 }
@@ -245,33 +295,55 @@ static bool find_page(const struct kvcache *c, const struct sequence *s, uint32_
     return found;
 }
 
-/* The page that goes furthest behind the found ones, of those sealed behind that hash. */
+static void note_tail(struct kvcache *c, struct kvpool_ref ref, uint32_t n, bool is_open)
+{
+    if (n < KVCACHE_TAIL_MIN || n <= c->n_tail)
+        return;
+    c->tail = ref;
+    c->n_tail = n;
+    c->tail_is_open = is_open;
+}
+
+static uint32_t ids_in_common(const int32_t *a, const int32_t *b, uint32_t n)
+{
+    uint32_t i = 0;
+
+    while (i < n && a[i] == b[i])
+        i++;
+    return i;
+}
+
+/* How many of ids[0..n-1] an open page begins with. */
+static uint32_t open_common(const struct kvcache *c, const struct open_page *o, const int32_t *ids,
+                            uint32_t n)
+{
+    uint32_t n_there = atomic_load_explicit(&desc_of(c, o->page)->n_tokens, memory_order_relaxed);
+
+    return ids_in_common(kvpool_token_ids(c->pool, o->page), ids, n < n_there ? n : n_there);
+}
+
+/* The page that goes furthest behind the found ones, of those with that hash before them. */
 static void find_tail(struct kvcache *c, const struct sequence *s, uint64_t hash)
 {
     uint32_t page_tokens = c->pool->hdr->page_tokens, k = c->n_found;
     uint32_t n_max = sequence_n_findable(s) - k * page_tokens;
     struct kvpool_ref ref, parent;
 
-    c->n_tail = 0;
     if (n_max >= page_tokens)
         n_max = page_tokens - 1;
     if (n_max < KVCACHE_TAIL_MIN)
         return;
     for (uint32_t at = 0; kvpool_find_next(c->pool, hash, &at, &ref);) {
         uint32_t n = kvpool_common(c->pool, ref, ids_of(c, s, k), n_max, &parent);
-        if (n < KVCACHE_TAIL_MIN || n <= c->n_tail || !is_behind_found(c, parent, k))
-            continue;
-        c->tail = ref;
-        c->n_tail = n;
+        if (n > 0 && is_behind_found(c, parent, k))
+            note_tail(c, ref, n, false);
     }
-}
-
-uint64_t kvcache_root(const struct kvcache *c, const struct sequence *s)
-{
-    struct hash128 identity = c->identity;
-
-    identity.low ^= s->request->cache_salt;
-    return kvpool_prefix_root(c->pool, identity);
+    for (uint32_t i = 0; i < c->n_open; i++) {
+        const struct open_page *o = &c->open[i];
+        if (o->parent_hash == hash && is_behind_found(c, o->parent, k))
+            note_tail(c, kvpool_ref(c->pool, o->page), open_common(c, o, ids_of(c, s, k), n_max),
+                      true);
+    }
 }
 
 void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_match *out)
@@ -303,16 +375,6 @@ void kvcache_match(struct kvcache *c, const struct sequence *s, struct kvcache_m
 
 /* ---- attach ---- */
 
-static uint64_t parent_hash(const struct kvcache *c, const struct sequence *s, uint32_t k)
-{
-    return k > 0 ? hash_of(c, s->pages[k - 1]) : kvcache_root(c, s);
-}
-
-static uint32_t parent_of(const struct sequence *s, uint32_t k)
-{
-    return k > 0 ? s->pages[k - 1] : KV_PAGE_NONE;
-}
-
 /* A cached page of a predecessor is believed when its data is what was sealed; else it is dropped. */
 static bool is_to_be_trusted(struct kvcache *c, uint32_t page)
 {
@@ -338,20 +400,23 @@ static bool attach_own(struct kvcache *c, struct sequence *s, uint32_t k)
     return true;
 }
 
-/* Page number k of the sequence, its first n tokens, from another page. */
-static bool attach_copy(struct kvcache *c, struct sequence *s, uint32_t k, struct kvpool_ref from,
-                        uint32_t n)
+/* A page for a copy; KV_PAGE_NONE when enough was copied for this plan, or there is none. */
+static uint32_t take_for_copy(struct kvcache *c)
 {
     uint64_t bytes = c->pool->hdr->page_bytes;
     uint32_t page;
 
     if (bytes > c->copy_bytes_left || c->n_used == c->pages_max)
-        return false;
+        return KV_PAGE_NONE;
     c->copy_bytes_left -= bytes;
     page = take_page(c);
     fault_point("worker.copy");
-    if (!kvpool_copy(c->pool, page, from, ids_of(c, s, k), n, parent_of(s, k),
-                     parent_hash(c, s, k))) {
+    return page;
+}
+
+static bool attach_copied(struct kvcache *c, struct sequence *s, uint32_t k, uint32_t page, bool ok)
+{
+    if (!ok) {
         unpin(c, page);
         return false;
     }
@@ -362,11 +427,36 @@ static bool attach_copy(struct kvcache *c, struct sequence *s, uint32_t k, struc
     return true;
 }
 
+/* Page number k of the sequence, its first n tokens, from a sealed page. */
+static bool attach_copy(struct kvcache *c, struct sequence *s, uint32_t k, struct kvpool_ref from,
+                        uint32_t n)
+{
+    uint32_t page = take_for_copy(c);
+
+    return page != KV_PAGE_NONE &&
+           attach_copied(c, s, k, page,
+                         kvpool_copy(c->pool, page, from, ids_of(c, s, k), n, parent_of(s, k),
+                                     parent_hash(c, s, k)));
+}
+
 static bool attach_page(struct kvcache *c, struct sequence *s, uint32_t k)
 {
     return is_ours(c, c->found[k].page)
                ? attach_own(c, s, k)
                : attach_copy(c, s, k, c->found[k], c->pool->hdr->page_tokens);
+}
+
+/* What of page number k was found, from a sealed page or from one that is being filled. */
+static bool attach_tail(struct kvcache *c, struct sequence *s, uint32_t k)
+{
+    uint32_t page;
+
+    if (!c->tail_is_open)
+        return attach_copy(c, s, k, c->tail, c->n_tail);
+    page = take_for_copy(c);
+    return page != KV_PAGE_NONE &&
+           attach_copied(c, s, k, page,
+                         kvpool_copy_open(c->pool, page, c->tail, ids_of(c, s, k), c->n_tail));
 }
 
 static void list_pages(struct kvcache *c, struct sequence *s, uint32_t n)
@@ -385,7 +475,8 @@ void kvcache_attach(struct kvcache *c, struct sequence *s)
     while (k < c->n_found && attach_page(c, s, k))
         k++;
     n_tokens = k * c->pool->hdr->page_tokens;
-    if (k == c->n_found && c->n_tail > 0 && attach_copy(c, s, k, c->tail, c->n_tail)) {
+    if (k == c->n_found && c->n_tail > 0 && attach_tail(c, s, k)) {
+        note_open(c, s, k);
         n_tokens += c->n_tail;
         k++;
     }
@@ -412,6 +503,7 @@ bool kvcache_grow(struct kvcache *c, struct sequence *s, uint32_t n_tokens)
 
 static void seal(struct kvcache *c, const struct sequence *s, uint32_t k)
 {
+    forget_open(c, s->pages[k]);
     fault_point("worker.seal");
     kvpool_seal(c->pool, s->pages[k], parent_of(s, k), parent_hash(c, s, k));
     fault_point("worker.sealed");
@@ -427,10 +519,13 @@ void kvcache_commit(struct kvcache *c, struct sequence *s, uint32_t n_tokens)
     while (s->n_computed < n_tokens) {
         uint32_t page = s->n_computed / page_tokens, begin = page * page_tokens;
         uint32_t end = n_tokens < begin + page_tokens ? n_tokens : begin + page_tokens;
+        bool is_first = s->n_computed == begin;
         kvpool_commit(c->pool, s->pages[page], end - begin, s->tokens + s->n_computed);
         s->n_computed = end;
         if (end == begin + page_tokens)
             seal(c, s, page);
+        else if (is_first)
+            note_open(c, s, page);
     }
 }
 
@@ -484,6 +579,8 @@ void kvcache_adopt(struct kvcache *c, struct sequence *s, uint32_t n_pages, uint
     s->n_pages = n_pages;
     s->n_computed = n_tokens;
     s->entry->epoch = c->epoch;
+    if (n_tokens % c->pool->hdr->page_tokens != 0)
+        note_open(c, s, n_pages - 1);
 }
 
 struct use {

@@ -8,9 +8,11 @@
  * sequence's ledger entry.  A sealed page may be listed by many sequences, for it holds the same tokens behind
  * the same tokens.  When the last one goes it stays, and the pages of a sequence that begins are first
  * looked for there (prefix caching; Kwon et al. 2023, arXiv:2309.06180, section 4.3, has the idea of sharing).
- * What is not there may be found with another group of the host, and is copied; so is, from whomever, a page
- * whose first tokens only go on with the sequence.  A match is of token ids, all of them from the
- * first on (kvpool_layout.h, "Index").  Rank 0's engine thread alone calls this.
+ * What is not there may be found with another group of the host, and is copied; so are the first tokens of a page
+ * that go on with the sequence while the rest of it does not: from whomever when it is sealed, and from an open
+ * page of this group, whose committed tokens nobody writes again (radix trees of tokens: Zheng et al., SGLang,
+ * 2023, arXiv:2312.07104; ours keeps pages, and copies what does not fill one).  A match is of token ids, all of
+ * them from the first on (kvpool_layout.h, "Index").  Rank 0's engine thread alone calls this.
  *
  * Groups share one pool, but a group never leases more than its share of it, cached pages included.  A
  * page is evicted, least recently used first, only when its group needs one, and no page is ever held by
@@ -30,6 +32,13 @@
 
 enum { KVCACHE_TAIL_MIN = 4 }; /* tokens that are worth the copy of a page */
 
+/* A page that is being filled, with at least one token. */
+struct open_page {
+    uint32_t page;
+    struct kvpool_ref parent; /* it is computed behind; .page KV_PAGE_NONE: it is a first one */
+    uint64_t parent_hash;     /* of that, or the root */
+};
+
 struct kvcache {
     struct kvpool *pool; /* borrowed */
     struct stats *stats; /* borrowed */
@@ -45,13 +54,16 @@ struct kvcache {
     uint64_t n_uses;         /* kv_page_desc.last_used of the newest */
     uint32_t *older, *newer; /* [n_pages] the list of cached pages; KV_PAGE_NONE ends it */
     uint32_t oldest, newest;
-    bool *is_doubted; /* [n_pages] a predecessor's: its checksum is read when it is found */
+    bool *is_doubted;       /* [n_pages] a predecessor's: its checksum is read when it is found */
+    struct open_page *open; /* [pages_max] one for each sequence at most */
+    uint32_t n_open;
 
     const struct sequence *matched; /* whose found[] is */
     struct kvpool_ref *found;       /* [pages_max] */
     uint32_t n_found;
     struct kvpool_ref tail; /* goes on with n_tail tokens behind those */
     uint32_t n_tail;
+    bool tail_is_open;
     uint64_t copy_bytes_left; /* until the next kvcache_begin_plan() */
 };
 

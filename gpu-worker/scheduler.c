@@ -217,19 +217,16 @@ static uint32_t rows_due(const struct sequence *q)
     return sequence_n_tokens(q) - q->n_computed;
 }
 
-/* How far q must let r compute until it finds what both begin with: r's last whole page of it, and the
- * page behind that, whose first tokens are common too.  0 = that is less than a page more than it finds now. */
+/* How far q must let r compute until it finds what both begin with, its last page in part.  0 = that is less than a
+ * page more than it finds now. */
 static uint32_t worth_waiting_for(const struct scheduler *s, const struct sequence *q,
                                   const struct sequence *r, const struct kvcache_match *found)
 {
-    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, n = tokens_in_common(q, r);
-    uint32_t until = n / page_tokens * page_tokens;
+    uint32_t page_tokens = s->cache->pool->hdr->page_tokens, until = tokens_in_common(q, r);
 
-    if (n >= until + KVCACHE_TAIL_MIN && sequence_n_tokens(r) >= until + page_tokens)
-        until += page_tokens;
-    else
-        n = until;
-    return n >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
+    if (until % page_tokens < KVCACHE_TAIL_MIN)
+        until -= until % page_tokens;
+    return until >= found->n_tokens + page_tokens && until > r->n_computed ? until : 0;
 }
 
 /* Hold q when one that runs is about to compute more of its beginning than is found now. */
@@ -362,6 +359,17 @@ static int compare_rest(const void *a, const void *b)
     return sequence_goes_before(x, y) ? -1 : 1;
 }
 
+/* A quarter of `left` rows; where they are fewer than four, one in every so many steps. */
+static uint32_t rows_for_first(struct scheduler *s, uint32_t left)
+{
+    uint32_t n = s->quarters_owed + left;
+
+    if (left >= 4)
+        return (left + 3) / 4;
+    s->quarters_owed = n % 4;
+    return n / 4;
+}
+
 /* `left` rows for those that are being read; a quarter of them, and what they may measure, is kept for the
  * first. */
 static void share_prompt_rows(struct scheduler *s, uint32_t left)
@@ -374,7 +382,7 @@ static void share_prompt_rows(struct scheduler *s, uint32_t left)
             s->reading[n++] = s->running[i];
     assert(n > 0);
     first = s->reading[0];
-    kept = least(rows_allowed(first, n_measures), (left + 3) / 4);
+    kept = least(rows_allowed(first, n_measures), rows_for_first(s, left));
     left -= kept;
     n_measures -= measures_in(first, kept);
     qsort(s->reading, n, sizeof(struct sequence *), compare_rest);
@@ -395,10 +403,12 @@ static void share_rows(struct scheduler *s, const struct plan_limits *limits)
 
     add_streams(s);
     left = s->max_num_batched_tokens - s->plan.n_rows;
-    if (s->plan.n_streams < s->n_running)
-        share_prompt_rows(s, s->plan.n_streams > 0 ? least(left, limits->prompt_rows) : left);
-    else
+    if (s->plan.n_streams > 0)
+        left = least(left, limits->prompt_rows);
+    if (s->plan.n_streams == s->n_running)
         add_drafts(s, limits->draft_rows);
+    else if (left > 0)
+        share_prompt_rows(s, left);
 }
 
 static struct sequence *first_suspect(const struct scheduler *s)
@@ -428,20 +438,26 @@ static void plan_alone(struct scheduler *s, struct sequence *q)
     s->plan.n_streams = s->plan.n_rows == 1;
 }
 
-uint32_t scheduler_n_streams(const struct scheduler *s)
+struct step_pace_load scheduler_load(const struct scheduler *s)
 {
-    uint32_t n = 0;
+    struct step_pace_load load = { .n_prompts =
+                                       least(s->n_waiting, s->running_max - s->n_running) };
 
-    for (uint32_t i = 0; i < s->n_running; i++)
-        n += rows_due(s->running[i]) == 1;
-    return n;
+    for (uint32_t i = 0; i < s->n_running; i++) {
+        if (rows_due(s->running[i]) > 1) {
+            load.n_prompts++;
+            continue;
+        }
+        load.n_streams++;
+        load.n_back += s->running[i]->n_computed;
+    }
+    return load;
 }
 
 const struct plan *scheduler_plan(struct scheduler *s, const struct plan_limits *limits)
 {
     struct sequence *suspect = s->n_suspects > 0 ? first_suspect(s) : NULL;
 
-    assert(limits->prompt_rows > 0);
     s->plan.n_items = s->plan.n_rows = s->plan.n_streams = s->plan.n_preempted = 0;
     s->plan.n_drafts = 0;
     s->plan.n_looked_up = s->plan.n_found = 0;

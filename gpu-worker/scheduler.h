@@ -18,8 +18,8 @@
  *
  * Prompts share their rows by priority, and within one the shortest rest goes first: so the mean time to
  * the first token is the least (Schrage 1968), and a short prompt does not wait for a long one.  A
- * quarter of the rows is for the first of all in any case, so none that is being read stands still for ever: the
- * one before it ends, and then it is the first.
+ * quarter of the rows is for the first of all in any case, one in four where rows are few, so none that is being
+ * read stands still for ever: the one before it ends, and then it is the first.
  *
  * "First" is sequence_goes_before(): a total order that never changes for a pair.  The first of all
  * cannot be preempted and alone it fits the pool (checked at SUBMIT): a page is free, or cached and can be
@@ -41,6 +41,7 @@
 #define LLMD_GPU_WORKER_SCHEDULER_H
 
 #include "gpu-worker/kvcache.h"
+#include "gpu-worker/step_pace.h"
 
 struct scheduler_limits {
     uint32_t max_num_seqs;
@@ -59,7 +60,7 @@ struct plan_item {
 
 /* What the caller allows for a step. */
 struct plan_limits {
-    uint32_t prompt_rows; /* > 0, when there are decode rows */
+    uint32_t prompt_rows; /* beside decode rows; 0 = none in this step */
     uint32_t draft_rows;  /* when there are no others */
 };
 
@@ -83,7 +84,8 @@ struct scheduler {
     struct sequence **waiting; /* first to last */
     struct sequence **reading; /* [running_max] scratch: those that get prefill rows */
     uint32_t n_running, n_waiting;
-    uint32_t n_suspects; /* of both; while there are any, one at a time runs, alone */
+    uint32_t quarters_owed; /* of a row, to the first one that is read */
+    uint32_t n_suspects;    /* of both; while there are any, one at a time runs, alone */
     struct plan plan;
 };
 
@@ -101,8 +103,9 @@ void scheduler_remove(struct scheduler *s, struct sequence *q);
 /* A suspect made a token: it is none any more. */
 void scheduler_acquit(struct scheduler *s, struct sequence *q);
 
-/* Running sequences that have one row to do: streams whose next token waits for the step. */
-uint32_t scheduler_n_streams(const struct scheduler *s);
+/* Streams are running sequences that have one row to do, and prompts those that have more, or that wait where there is
+ * a place for them. */
+struct step_pace_load scheduler_load(const struct scheduler *s);
 
 /* Plan one step.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
  * is no live sequence, and never else. */

@@ -2,14 +2,23 @@
 #include "gpu-worker/step_pace.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/mem.h"
 
-#define ALONE_WEIGHT    0.125 /* of a new measurement */
+#define DRAFT_WEIGHT    0.125 /* of a new measurement */
 #define ROWS_MAX        1e9
 #define DRAFT_PRICE_MIN 0.1 /* sampling and bookkeeping are not for nothing */
+
+/* A step is interrupted at times and never hurried: a shorter one tells more than a longer one, and of a much
+ * longer one only so much counts. */
+#define SHORTER_WEIGHT 0.75
+#define LONGER_WEIGHT  0.25
+
+#define MUCH_SLOWER 0.75 /* than the steps before: perhaps an accident */
 
 void step_pace_init(struct step_pace *p, uint32_t n_streams_max)
 {
@@ -23,54 +32,108 @@ void step_pace_fini(struct step_pace *p)
     *p = (struct step_pace){ 0 };
 }
 
-/* What n streams alone take, by the nearest number that was seen: fewer take no longer, and more at most
- * in proportion.  0 when nothing was. */
+/* What n streams alone take; of a number never seen the least that its neighbours allow: fewer take no longer, and
+ * more at most in proportion.  0 when nothing was seen. */
 static double alone(const struct step_pace *p, uint32_t n)
 {
-    for (uint32_t i = n; i > 0; i--)
-        if (p->alone_ns[i] > 0)
-            return p->alone_ns[i];
-    for (uint32_t i = n + 1; i <= p->n_streams_max; i++)
-        if (p->alone_ns[i] > 0)
-            return p->alone_ns[i] * n / i;
-    return 0;
+    uint32_t fewer = n, more = n + 1;
+    double least;
+
+    while (fewer > 0 && p->alone_ns[fewer] == 0)
+        fewer--;
+    while (more < p->n_streams_max && p->alone_ns[more] == 0)
+        more++;
+    least = fewer > 0 ? p->alone_ns[fewer] : 0;
+    if (fewer == n || more > p->n_streams_max)
+        return least;
+    return fmax(least, p->alone_ns[more] * n / more);
 }
 
-uint32_t step_pace_rows(struct step_pace *p, uint32_t n_streams, uint64_t percent)
+static void learn_alone(double *kept, double took)
 {
-    double rows = p->rate * (double)percent / 100 - n_streams;
+    if (*kept == 0)
+        *kept = took;
+    else if (took < *kept)
+        *kept += SHORTER_WEIGHT * (took - *kept);
+    else
+        *kept += LONGER_WEIGHT * fmin(took - *kept, *kept);
+}
+
+static double middle(double a, double b, double c)
+{
+    return fmax(fmin(a, b), fmin(fmax(a, b), c));
+}
+
+/* The middle one of three, or the newest when that is a little less. */
+static double speed(const struct step_pace *p)
+{
+    double of_last = middle(p->speeds[0], p->speeds[1], p->speeds[2]);
+
+    static_assert(STEP_PACE_SPEEDS == 3, "the middle one of three");
+    return fmax(fmin(p->speeds[0], of_last), MUCH_SLOWER * of_last);
+}
+
+static void learn_speed(struct step_pace *p, double new)
+{
+    bool is_first = p->speeds[0] == 0;
+
+    memmove(p->speeds + 1, p->speeds, (STEP_PACE_SPEEDS - 1) * sizeof *p->speeds);
+    p->speeds[0] = new;
+    if (is_first)
+        p->speeds[1] = p->speeds[2] = new;
+}
+
+static bool is_look_due(const struct step_pace *p)
+{
+    uint64_t was = p->looked_back, is = p->looks_back, change = was > is ? was - is : is - was;
+
+    return p->n_since_look >= STEP_PACE_LOOK_STEPS ||
+           (p->n_since_look >= STEP_PACE_LOOK_SOON && change > was / 8);
+}
+
+static double stretch(const struct step_pace_load *load, uint64_t percent)
+{
+    double ratio = (double)load->n_prompts / load->n_streams;
+
+    return ((double)percent / 100 - 1) * fmax(ratio, 1);
+}
+
+uint32_t step_pace_rows(struct step_pace *p, const struct step_pace_load *load, uint64_t percent)
+{
+    uint32_t n_streams = load->n_streams;
+    double base, rows;
 
     assert(n_streams <= p->n_streams_max);
     if (n_streams == 0)
         return UINT32_MAX;
-    if (rows < STEP_PACE_ROWS_MIN)
-        rows = STEP_PACE_ROWS_MIN;
-    p->n_given = (uint32_t)(rows < ROWS_MAX ? rows : ROWS_MAX);
+    base = alone(p, n_streams);
+    p->n_given = 0;
+    p->looks_back = load->n_back;
+    if (base == 0 || is_look_due(p))
+        return 0;
+    p->target_ns = base * (1 + stretch(load, percent));
+    rows = (p->speeds[0] > 0 ? speed(p) : n_streams / base) * p->target_ns - n_streams;
+    p->n_given = (uint32_t)fmin(fmax(rows, 1), ROWS_MAX);
     return p->n_given;
 }
 
 /* The end of a prompt, less than what was allowed, can show that this is too much, not that it is little. */
-static void learn_rate(struct step_pace *p, double rate, bool is_full)
-{
-    if (is_full || rate < p->rate)
-        p->rate = rate;
-}
-
 void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, uint64_t took_ns)
 {
-    double took = took_ns > 0 ? (double)took_ns : 1, base;
+    double took = took_ns > 0 ? (double)took_ns : 1;
 
     assert(n_streams <= p->n_streams_max);
     if (n_streams == 0)
         return;
     if (n_rows == 0) {
-        double *kept = &p->alone_ns[n_streams];
-        *kept = *kept == 0 ? took : *kept + ALONE_WEIGHT * (took - *kept);
+        learn_alone(&p->alone_ns[n_streams], took);
+        p->n_since_look = 0;
+        p->looked_back = p->looks_back;
         return;
     }
-    base = alone(p, n_streams);
-    if (base > 0)
-        learn_rate(p, (n_streams + n_rows) * base / took, n_rows >= p->n_given);
+    p->n_since_look++;
+    if (n_rows >= p->n_given || took >= p->target_ns)
+        learn_speed(p, (n_streams + n_rows) / took);
 }
 
 void step_pace_learn_drafts(struct step_pace *p, uint32_t n_streams, uint32_t n_drafts,
@@ -79,7 +142,7 @@ void step_pace_learn_drafts(struct step_pace *p, uint32_t n_streams, uint32_t n_
     double base = alone(p, n_streams);
 
     if (base > 0) /* less than nothing, too: else a machine with noise would make them seem dear */
-        p->draft_ns += ALONE_WEIGHT * (((double)took_ns - base) / n_drafts - p->draft_ns);
+        p->draft_ns += DRAFT_WEIGHT * (((double)took_ns - base) / n_drafts - p->draft_ns);
 }
 
 double step_pace_draft_price(const struct step_pace *p, uint32_t n_streams)

@@ -4,14 +4,24 @@
  * waits for the whole step.  So a chunk may make a step only so much longer than the same streams alone
  * (setting prefill_step_percent).
  *
- *   alone   what a step of n streams without a prompt takes, a moving average for each n
- *   rate    rows of the last step with both, as many as it would have had in that time in proportion
- *   rows    rate * percent - streams
+ *   alone   what a step of n streams without a prompt takes, an average for each n
+ *   speed   rows in a time, those of streams included, by the last few steps with both
+ *   target  alone * (1 + stretch), the stretch being what the percentage adds
+ *   rows    speed * target - streams
  *
  * A step takes no more than in proportion to its rows, because the weights are read once for all of them.  So the
  * next step keeps to its time whether rows are free (the weights are being read all the same) or not, and the
- * rows grow by no more than the percentage at a time.  A dearer row (attention over what is read already, a
- * machine that became slower) is answered in the next step.
+ * rows grow by no more than the percentage at a time.  A dearer row (attention over what is read already) is
+ * answered in the next step, a much dearer one (a machine that became slower) when a second step says the same: the
+ * first may have been interrupted.
+ *
+ * Streams grow dearer too while a prompt is read, and others take their place.  So now and then, and soon when what
+ * they look back on has changed, a step carries no prompt: it costs the prompt little, the streams nothing, and
+ * tells what they take alone.
+ *
+ * Who waits for a first token waits as well: where more prompts are read than streams run, the stretch grows as
+ * the one number over the other.  (31 requests behind one that came a millisecond earlier would be read in crumbs
+ * for its sake.)
  *
  * Chunked prefill with a budget that bounds the time between tokens: Agrawal et al. 2023,
  * arXiv:2308.16369.  Pure: it reads no clock. */
@@ -20,22 +30,38 @@
 
 #include <stdint.h>
 
-enum { STEP_PACE_ROWS_MIN = 4 }; /* a prompt gets on, however dear its rows are */
+enum {
+    STEP_PACE_LOOK_STEPS = 32, /* steps with prompts between two without */
+    STEP_PACE_LOOK_SOON = 4,   /* when the streams have changed */
+    STEP_PACE_SPEEDS = 3
+};
 
 struct step_pace {
     uint32_t n_streams_max;
-    double *alone_ns; /* [n_streams_max + 1] 0 = never seen */
-    double rate;      /* rows, those of streams included; 0 = never seen */
-    double draft_ns;  /* added by a draft row (speculation.h), a moving average */
-    uint32_t n_given; /* by the last step_pace_rows() */
+    double *alone_ns;                /* [n_streams_max + 1] 0 = never seen */
+    double speeds[STEP_PACE_SPEEDS]; /* rows in a nanosecond, the newest first; 0 = never seen */
+    double draft_ns;                 /* added by a draft row (speculation.h), a moving average */
+    uint32_t n_given;                /* by the last step_pace_rows() */
+    double target_ns;                /* of that */
+    uint32_t n_since_look;           /* steps with prompts since one without, */
+    uint64_t looked_back;            /* load.n_back of that, */
+    uint64_t looks_back;             /* and of the last step_pace_rows() */
+};
+
+/* Who waits for the next step. */
+struct step_pace_load {
+    uint32_t n_streams; /* for their next token */
+    uint32_t n_prompts; /* for the first one */
+    uint64_t n_back;    /* tokens that all streams together look back on */
 };
 
 void step_pace_init(struct step_pace *p, uint32_t n_streams_max);
 void step_pace_fini(struct step_pace *p);
 
-/* Rows of prompts for a step with n_streams streams that may take `percent` of one without; at
- * least STEP_PACE_ROWS_MIN, UINT32_MAX when there are no streams. */
-uint32_t step_pace_rows(struct step_pace *p, uint32_t n_streams, uint64_t percent);
+/* Rows of prompts for a step that may take `percent` of one of its streams alone, > 100: at least 1, for a prompt
+ * gets on however dear its rows are; 0 in a step that is to show what the streams take; UINT32_MAX when there
+ * are none. */
+uint32_t step_pace_rows(struct step_pace *p, const struct step_pace_load *load, uint64_t percent);
 
 /* A step of n_streams streams and n_rows rows of prompts took so long. */
 void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, uint64_t took_ns);

@@ -382,6 +382,20 @@ bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const 
     return true;
 }
 
+bool kvpool_copy_open(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
+                      uint32_t n)
+{
+    const struct kv_page_desc *d = &p->descs[from.page];
+
+    if (kvpool_ref(p, from.page).generation != from.generation)
+        return false;
+    assert(page != from.page && n < p->hdr->page_tokens);
+    assert(atomic_load_explicit(&d->n_tokens, memory_order_relaxed) >= n);
+    memcpy(kvpool_page(p, page), kvpool_page(p, from.page), p->hdr->page_bytes);
+    kvpool_commit(p, page, n, ids);
+    return true;
+}
+
 /* ---- after a death ---- */
 
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,

@@ -86,6 +86,11 @@ uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int3
 bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
                  uint32_t n, uint32_t parent, uint64_t parent_hash);
 
+/* Fill the first n tokens of a page just leased from one of the same lease that is not full, and begins with
+ * ids[0..n-1].  Nobody computes meanwhile.  False, and the page is empty still, when the other was freed since. */
+bool kvpool_copy_open(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
+                      uint32_t n);
+
 /* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page);
 

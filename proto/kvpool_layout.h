@@ -22,7 +22,8 @@
  * machine of several memory nodes, or several GPUs, it brings the page to where it is read.)
  *
  * Order.  Data of a token and its stored id first, then .n_tokens with release: who loads it with
- * acquire may read that many tokens.  Rank 0 commits when all ranks are done with the step
+ * acquire may read that many tokens: none of them is written again, so between two steps rank 0 may copy those of an
+ * open page of its own group to another page.  Rank 0 commits when all ranks are done with the step
  * (runtime_forward()), so a count or a checksum covers what every one of them wrote.  A page that is full is
  * sealed: hash, checksum and parent first, then .sealed = 1 with release; a page is sealed after its parent,
  * and then its number is put into the index.  Freeing: .generation is bumped first, then the rest is wiped,

@@ -463,6 +463,159 @@ static void death_while_copying_leaves_no_page_behind(void **state)
     groups_fini(&g);
 }
 
+/* ---- pages that are being filled ---- */
+
+static void committed_tokens_of_an_open_page_are_copied(void **state)
+{
+    struct sequence_fixture f;
+    struct sequence *a, *b, *other;
+
+    (void)state;
+    sequence_fixture_init(&f, 16, 64, 40, 8);
+    a = add_story(&f, 100, 29);
+    run(&f.cache, a);
+    b = add_story(&f, 100, 40);
+    assert_int_equal(run(&f.cache, b), 29);
+    assert_true(a->pages[3] != b->pages[3]);
+    assert_int_equal(stat_get(&f.stats, STAT_kv_pages_copied), 1);
+    other = add_story(&f, 100, 40);
+    other->tokens[27] = 5; /* three alike: not worth a copy */
+    assert_int_equal(run_and_release(&f.cache, other), 24);
+    other = add_story(&f, 100, 40);
+    other->tokens[20] = 5; /* behind other tokens the same ones are something else */
+    assert_int_equal(run_and_release(&f.cache, other), 20);
+    kvcache_release(&f.cache, b);
+    kvcache_release(&f.cache, a);
+    assert_int_equal(f.cache.n_open, 0);
+    sequence_fixture_assert_idle(&f);
+    sequence_fixture_fini(&f);
+}
+
+/* A prompt of less than a page; who has another salt finds nothing of it. */
+static void an_open_first_page_is_found_under_its_salt(void **state)
+{
+    struct sequence_fixture f;
+    struct sequence *a, *b;
+
+    (void)state;
+    sequence_fixture_init(&f, 16, 64, 40, 8);
+    a = add_story(&f, 100, 6);
+    run(&f.cache, a);
+    b = add_story(&f, 100, 20);
+    b->request->cache_salt = 7;
+    assert_int_equal(run_and_release(&f.cache, b), 0);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 6)), 5);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 7)), 6);
+    kvcache_distrust(&f.cache);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 7)), 0);
+    kvcache_release(&f.cache, a);
+    sequence_fixture_assert_idle(&f);
+    sequence_fixture_fini(&f);
+}
+
+/* Found, and gone before it is taken: preempted for its pages, which others have now. */
+static void an_open_page_that_went_is_not_copied(void **state)
+{
+    struct kvcache_match found;
+    struct sequence_fixture f;
+    struct sequence *a, *b, *c;
+
+    (void)state;
+    sequence_fixture_init(&f, 16, 64, 8, 8);
+    a = add_story(&f, 100, 29);
+    run(&f.cache, a);
+    b = add_story(&f, 100, 31);
+    kvcache_match(&f.cache, b, &found);
+    assert_int_equal(found.n_tokens, 29);
+    kvcache_release(&f.cache, a);
+    c = add_story(&f, 200, 24); /* has the page that went, and others */
+    assert_true(kvcache_grow(&f.cache, c, 24));
+    kvcache_attach(&f.cache, b);
+    assert_int_equal(b->n_computed, 24);
+    assert_balanced(&f);
+    kvcache_release(&f.cache, c);
+    kvcache_release(&f.cache, b);
+    sequence_fixture_assert_idle(&f);
+    sequence_fixture_fini(&f);
+}
+
+/* Full, sealed and copied from as any other; a copy is open itself, and copied from. */
+static void an_open_page_that_fills_is_a_sealed_one(void **state)
+{
+    struct sequence_fixture f;
+    struct sequence *a, *b;
+
+    (void)state;
+    sequence_fixture_init(&f, 16, 64, 40, 8);
+    a = add_story(&f, 100, 30);
+    assert_true(kvcache_grow(&f.cache, a, 40));
+    for (uint32_t i = 0; i < 30; i++)
+        memcpy(kvpool_page(&f.pool, a->pages[i / 8]) + i % 8 * 4, &a->tokens[i], 4);
+    kvcache_commit(&f.cache, a, 29);
+    b = add_story(&f, 100, 30);
+    assert_int_equal(run(&f.cache, b), 29);
+    kvcache_release(&f.cache, a);
+    assert_int_equal(f.cache.n_open, 1);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 31)), 30); /* from the copy */
+    kvcache_release(&f.cache, b);
+    assert_int_equal(f.cache.n_open, 0);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 31)), 24);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 33)), 24);
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 33)), 32);
+    sequence_fixture_assert_idle(&f);
+    sequence_fixture_fini(&f);
+}
+
+static bool is_listed(uint32_t page, void *q)
+{
+    const struct sequence *s = q;
+
+    for (uint32_t k = 0; k < s->n_pages; k++)
+        if (s->pages[k] == page)
+            return true;
+    return false;
+}
+
+/* Killed with the copy's page in hand: that one comes back, the source is as it was, and its next reader finds it
+ * under the successor too. */
+static void death_while_an_open_page_is_copied_costs_nothing(void **state)
+{
+    struct groups g;
+    struct sequence *a, *b;
+    int status = 0;
+    struct err e;
+    pid_t pid;
+
+    (void)state;
+    groups_init(&g, 40);
+    a = add_story(&g.f, 100, 29);
+    run(&g.f.cache, a);
+    b = add_story(&g.f, 100, 40);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        if (fault_points_set("worker.copy=kill:1", 1, &e))
+            run(&g.f.cache, b);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(atomic_load(&b->entry->n_pages), 0);
+    assert_int_equal(sequence_fixture_count_leased(&g.f), 4 + 1);
+    kvcache_fini(&g.f.cache);
+    stats_zero_gauges(&g.f.stats);
+    init_group(&g.f.cache, &g, 0, 2);
+    assert_int_equal(kvpool_reclaim(&g.f.pool, 0, 2, is_listed, a), 1);
+    a->n_pages = 0;
+    kvcache_adopt(&g.f.cache, a, 4, 29);
+    kvcache_adopt_cached(&g.f.cache);
+    assert_int_equal(run(&g.f.cache, b), 29);
+    kvcache_release(&g.f.cache, b);
+    kvcache_release(&g.f.cache, a);
+    sequence_fixture_assert_idle(&g.f);
+    groups_fini(&g);
+}
+
 static void nothing_is_kept_when_the_cache_is_off(void **state)
 {
     struct sequence_fixture f;
@@ -526,6 +679,11 @@ int main(void)
         cmocka_unit_test(pages_of_another_group_are_copied),
         cmocka_unit_test(a_copy_of_a_corrupt_page_is_not_used),
         cmocka_unit_test(death_while_copying_leaves_no_page_behind),
+        cmocka_unit_test(committed_tokens_of_an_open_page_are_copied),
+        cmocka_unit_test(an_open_first_page_is_found_under_its_salt),
+        cmocka_unit_test(an_open_page_that_went_is_not_copied),
+        cmocka_unit_test(an_open_page_that_fills_is_a_sealed_one),
+        cmocka_unit_test(death_while_an_open_page_is_copied_costs_nothing),
         cmocka_unit_test(nothing_is_kept_when_the_cache_is_off),
         cmocka_unit_test(cached_pages_of_a_predecessor_are_verified_when_found),
     };

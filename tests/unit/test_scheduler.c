@@ -428,6 +428,27 @@ static void a_long_prompt_ends_though_short_ones_keep_coming(void **state)
     fixture_fini(&f);
 }
 
+/* Beside dear streams a step may have room for one row: three of four are for the short one. */
+static void single_rows_are_shared_too(void **state)
+{
+    struct fixture f;
+    struct sequence *long_one, *small;
+
+    (void)state;
+    fixture_init(&f, 8, 64, 100);
+    add(&f, 4, 40, 0);
+    run_plan(&f, step(&f));
+    long_one = add(&f, 200, 20, 0);
+    small = add(&f, 12, 20, 0);
+    for (uint32_t i = 0; i < 12; i++)
+        run_plan(&f, step_within(&f, 1));
+    assert_int_equal(long_one->n_computed, 3);
+    assert_int_equal(small->n_computed, 9);
+    run_plan(&f, step_within(&f, 0)); /* and a step may have none */
+    assert_int_equal(small->n_computed, 9);
+    fixture_fini(&f);
+}
+
 static void a_higher_priority_is_read_first(void **state)
 {
     struct fixture f;
@@ -760,6 +781,7 @@ int main(void)
         cmocka_unit_test(a_sequence_with_pages_runs_at_once),
         cmocka_unit_test(a_short_prompt_does_not_wait_for_a_long_one),
         cmocka_unit_test(a_long_prompt_ends_though_short_ones_keep_coming),
+        cmocka_unit_test(single_rows_are_shared_too),
         cmocka_unit_test(a_higher_priority_is_read_first),
         cmocka_unit_test(prompts_keep_to_their_rows_beside_streams),
         cmocka_unit_test(streams_share_the_rows_for_drafts),

@@ -244,6 +244,78 @@ static void a_prefix_found_gives_the_same_bits_as_one_computed(void **state)
     fixture_fini(&f);
 }
 
+/* Prompts whose common part ends inside a page, by the number of ranks and the format of KV. */
+enum { SHARING = 6, SHARED = 57, OF_FIRST = 60, SHARED_MAX = 90 }; /* pages of 16 */
+
+static struct client_request sharing_request(uint32_t i, int32_t *prompt)
+{
+    struct client_request r = stream_request(8 * i + 1, prompt);
+
+    for (uint32_t k = 1; k < SHARED; k++)
+        prompt[k] = (int32_t)(259 + k * 17 % 1700);
+    for (uint32_t k = SHARED; k < SHARED_MAX; k++)
+        prompt[k] = (int32_t)(300 + 100 * i + k);
+    r.n_prompt = i == 0 ? OF_FIRST : SHARED + 5 + 3 * i;
+    r.max_tokens = i == 0 ? 3 : 12; /* its page is never full: it is copied while it is open */
+    return r;
+}
+
+static void submit_sharing(struct fixture *f, uint64_t id, int32_t prompts[SHARING][SHARED_MAX],
+                           bool at_once)
+{
+    for (uint32_t i = 0; i < SHARING; i++) {
+        struct client_request r = sharing_request(i, prompts[i]);
+        client_submit(&f->client, id + i, &r);
+        if (!at_once)
+            worker_until_all_over(&f->client);
+    }
+    worker_until_all_over(&f->client);
+}
+
+static void copied_tokens_are_the_same_bits(void **state)
+{
+    static const char *const shapes[][2] = {
+        { "1", "float16" }, { "1", "int8" }, { "2", "float16" }, { "2", "int8" }, { "1", "float32" }
+    };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
+        static int32_t prompts[SHARING][SHARED_MAX];
+        const char *set[] = { "model",
+                              DEMO,
+                              "tp_size",
+                              shapes[k][0],
+                              "kv_cache_dtype",
+                              shapes[k][1],
+                              "prefix_cache",
+                              "off",
+                              "max_num_seqs",
+                              "8",
+                              "threads",
+                              "1",
+                              "log_level",
+                              "warning",
+                              NULL };
+        uint32_t n_found = 0, tp_size = shapes[k][0][0] == '2' ? 2 : 1;
+        struct fixture f, g;
+        fixture_init(&g, tp_size, set);
+        submit_sharing(&g, 1, prompts, false);
+        set[7] = "on";
+        fixture_init(&f, tp_size, set);
+        submit_sharing(&f, 1, prompts, true);
+        for (uint32_t i = 0; i < SHARING; i++) {
+            compare(&f.client.streams[i], &g.client.streams[i]);
+            n_found += f.client.streams[i].n_cached == SHARED;
+        }
+        assert_int_equal(n_found, SHARING - 1);
+        assert_true(stat_get(worker_rig_stats(&f.rig), STAT_kv_pages_copied) >= SHARING - 1);
+        assert_int_equal(stat_get(worker_rig_stats(&f.rig), STAT_prefix_cache_hits),
+                         (SHARING - 1) * SHARED);
+        fixture_fini(&g);
+        fixture_fini(&f);
+    }
+}
+
 /* Killed twice under load: the weights are mapped, not loaded, and the text is the same. */
 static void a_killed_worker_goes_on_where_it_was(void **state)
 {
@@ -382,6 +454,34 @@ static void death_of_either_rank_changes_no_byte(void **state)
 
     (void)state;
     check_deaths(2, two, deaths);
+}
+
+/* The worker dies with a page in hand that it is about to copy to, and with one that is copied and not yet listed. */
+static void death_while_pages_are_copied_changes_no_byte(void **state)
+{
+    static const char *const deaths[] = { "worker.copy=kill:2", "worker.attach=kill:3" };
+    static int32_t prompts[SHARING][SHARED_MAX];
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f, 1, settings);
+    submit_sharing(&f, 1, prompts, false);
+    for (uint32_t d = 0; d < sizeof deaths / sizeof *deaths; d++) {
+        uint32_t first = f.client.n_streams;
+        reload(&f.rig.ranks[0], "fault_points", deaths[d]);
+        for (uint32_t i = 0; i < SHARING; i++) {
+            struct client_request r = sharing_request(i, prompts[i]);
+            client_submit(&f.client, 1000 * (d + 1) + i, &r);
+        }
+        worker_until_dead(&f.rig.ranks[0], &f.client);
+        worker_rig_bury(&f.rig);
+        worker_rig_start(&f.rig);
+        worker_until_all_over(&f.client);
+        for (uint32_t i = 0; i < SHARING; i++)
+            compare(&f.client.streams[i], &f.client.streams[first + i]);
+    }
+    wait_until_clean(&f);
+    fixture_fini(&f);
 }
 
 /* ---- what is said of a prompt ---- */
@@ -839,9 +939,11 @@ int main(void)
         cmocka_unit_test(two_ranks_give_the_golden_tokens),
         cmocka_unit_test(streams_in_company_equal_their_solo_runs),
         cmocka_unit_test(a_prefix_found_gives_the_same_bits_as_one_computed),
+        cmocka_unit_test(copied_tokens_are_the_same_bits),
         cmocka_unit_test(a_killed_worker_goes_on_where_it_was),
         cmocka_unit_test(death_at_any_place_changes_no_byte),
         cmocka_unit_test(death_of_either_rank_changes_no_byte),
+        cmocka_unit_test(death_while_pages_are_copied_changes_no_byte),
         cmocka_unit_test(a_prompt_is_measured_as_it_was_generated),
         cmocka_unit_test(what_is_said_of_a_prompt_does_not_depend_on_company),
         cmocka_unit_test(death_while_a_prompt_is_read_changes_no_byte),
