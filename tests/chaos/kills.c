@@ -20,10 +20,10 @@ enum {
     SUCCESSOR_WAIT_MS = 1000, /* until there is one to kill again */
     POINT_WAIT_MS = 2000,     /* until a fault point is passed */
     ORDER_WAIT_MS = 60000,
-    WHOLE_WAIT_MS = 20000, /* until every process is in service again */
-    PAUSE_BEGINS_MS = 10,  /* bytes on their way at the kill have arrived by then */
-    CALM_WINDOW_MS = 300,  /* in which llmd's death must not be felt */
-    STREAMS_MIN = 1,       /* fewer clients than this measure nothing */
+    WHOLE_WAIT_MS = 120000, /* until all are in service again: a hang is 50 times a slow step */
+    PAUSE_BEGINS_MS = 10,   /* bytes on their way at the kill have arrived by then */
+    CALM_WINDOW_MS = 300,   /* in which llmd's death must not be felt */
+    STREAMS_MIN = 1,        /* fewer clients than this measure nothing */
 };
 
 static const struct kill_kind kinds[N_KILL_KINDS] = {
