@@ -34,7 +34,8 @@ install_clients() {
 
 has_node || cannot "node 20 and npm are not here"
 scripts/packages.sh test
-scripts/build.sh release all
+scripts/build.sh release programs
+scripts/build.sh release serve_scripted
 cd tests/clients
 are_installed || install_clients || cannot "they cannot be installed"
 code=0

@@ -153,3 +153,15 @@ test('errors have their classes', limit, async () => {
   await assert.rejects(client.models.retrieve('other'), OpenAI.NotFoundError);
   await assert.rejects(client.responses.retrieve('resp_1'), OpenAI.NotFoundError);
 });
+
+test('a full house says so, and a client that tries again gets in', limit, async () => {
+  const small = await start({ settings: ['--max-concurrent-requests', '1'] });
+  const ask = { model, prompt: 'Once upon a time', max_tokens: 400, ignore_eos: true };
+  const one = new OpenAI({ baseURL: `${small.url}/v1`, apiKey: 'none', maxRetries: 0 });
+  const patient = new OpenAI({ baseURL: `${small.url}/v1`, apiKey: 'none', maxRetries: 10 });
+  const stream = await one.completions.create({ ...ask, stream: true });
+  await assert.rejects(one.completions.create(ask), (e) => e instanceof OpenAI.RateLimitError && Number(e.headers.get('retry-after')) > 0);
+  const [later] = await Promise.all([patient.completions.create(ask), (async () => { for await (const chunk of stream) assert.ok(chunk); })()]);
+  assert.equal(later.usage.completion_tokens, 400);
+  assert.equal(await small.stop(), 0);
+});
