@@ -5,7 +5,7 @@
 #   make build | clean | format          release build; remove builds; clang-format
 #   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
-#   make check-clients                   OpenAI's, Hugging Face's and other client libraries against the gateway
+#   make check-clients                   OpenAI's, Hugging Face's and other client libraries against a server
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo

@@ -260,8 +260,13 @@ static const struct {
 } of_a_run[] = {
     { "\"id\":\"cmpl-", isxdigit, 64 },
     { "\"id\":\"chatcmpl-", isxdigit, 64 },
+    { "\"id\":\"embd-", isxdigit, 64 },
     { "\"id\":\"modelperm-", isxdigit, 64 },
+    { "\"id\":\"resp_", isxdigit, 64 },
+    { "\"id\":\"msg_", isxdigit, 64 },
+    { "\"item_id\":\"msg_", isxdigit, 64 },
     { "\"created\":", isdigit, 20 },
+    { "\"created_at\":", isdigit, 20 },
     { "\"system_fingerprint\":\"", is_of_string, 64 }, /* names the ranks of a group */
 };
 

@@ -11,14 +11,19 @@ enum { PADDING_BYTES = 100000 };
 
 #define JSON "Content-Type: application/json\r\n"
 
-/* In a body, $p is a JSON string with a prompt, $q a short one, $s a seed, $n a number of tokens, $t a
- * temperature, $x a long meaningless string, $m the model's member with its comma or nothing. */
+/* In a body, $p is a JSON string with a prompt, $q a short one, $y a system prompt that all share, $s a seed, $n a
+ * number of tokens, $t a temperature, $x a long meaningless string, $m the model's member with its comma or nothing. */
 struct form {
     const char *name, *method, *path, *headers, *body;
     bool is_stream;
 };
 
 #define SAMPLED "\"do_sample\":true,\"temperature\":$t,\"seed\":$s,\"max_new_tokens\":$n"
+
+#define TOOLS                                                                                      \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"weather\",\"description\":\"The "  \
+    "weather\","                                                                                   \
+    "\"parameters\":{\"type\":\"object\",\"properties\":{}}}}]"
 
 static const struct form all_forms[] = {
     { "tgi_greedy", "POST", "/generate", JSON,
@@ -46,6 +51,12 @@ static const struct form all_forms[] = {
       "{\"inputs\":$p,\"stream\":false,\"parameters\":{" SAMPLED "}}", false },
     { "tgi_root_stream", "POST", "/", JSON,
       "{\"inputs\":$p,\"stream\":true,\"parameters\":{" SAMPLED ",\"truncate\":8}}", true },
+    { "tgi_prefill", "POST", "/generate", JSON,
+      "{\"inputs\":$p,\"parameters\":{" SAMPLED
+      ",\"decoder_input_details\":true,\"details\":true}}",
+      false },
+    { "tgi_watermark", "POST", "/generate_stream", JSON,
+      "{\"inputs\":$p,\"parameters\":{" SAMPLED ",\"watermark\":true,\"details\":true}}", true },
     { "tgi_refused", "POST", "/generate", JSON,
       "{\"inputs\":\"\",\"parameters\":{\"max_new_tokens\":$n}}", false },
 
@@ -81,6 +92,25 @@ static const struct form all_forms[] = {
       "\"logit_bias\":{\"1985\":-5},\"ignore_eos\":true,\"stream\":true}",
       true },
 
+    { "completion_n4_shared", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$y,\"max_tokens\":$n,\"temperature\":$t,\"seed\":$s,\"n\":4,\"stream\":true}",
+      true },
+    { "completion_best_of", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$p,\"max_tokens\":$n,\"temperature\":$t,\"seed\":$s,\"n\":2,\"best_of\":4}",
+      false },
+    { "completion_beams", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$q,\"max_tokens\":12,\"temperature\":0,\"use_beam_search\":true,\"n\":3}",
+      false },
+    { "completion_prompt_logprobs", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$p,\"max_tokens\":$n,\"temperature\":$t,\"seed\":$s,\"prompt_logprobs\":3}",
+      false },
+    { "completion_shared_logprobs", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$y,\"max_tokens\":$n,\"temperature\":0,\"prompt_logprobs\":1}", false },
+    { "completion_stream_echo_logprobs", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$p,\"max_tokens\":$n,\"temperature\":0,\"echo\":true,\"logprobs\":2,\"stream\":"
+      "true}",
+      true },
+
     { "chat_greedy", "POST", "/v1/chat/completions", JSON,
       "{\"messages\":[{\"role\":\"user\",\"content\":$p}],\"max_tokens\":$n,\"temperature\":0}",
       false },
@@ -102,6 +132,37 @@ static const struct form all_forms[] = {
       "{\"role\":\"assistant\",\"content\":$p},{\"role\":\"user\",\"content\":\"Go on.\"}],"
       "\"max_tokens\":$n,\"temperature\":0,\"stream\":true}",
       true },
+
+    { "chat_system", "POST", "/v1/chat/completions", JSON,
+      "{\"messages\":[{\"role\":\"system\",\"content\":$y},{\"role\":\"user\",\"content\":$q}],"
+      "\"max_tokens\":$n,\"temperature\":0,\"prompt_logprobs\":1}",
+      false },
+    { "chat_system_stream", "POST", "/v1/chat/completions", JSON,
+      "{\"messages\":[{\"role\":\"system\",\"content\":$y},{\"role\":\"user\",\"content\":$q}],"
+      "\"max_tokens\":$n,\"temperature\":$t,\"seed\":$s,\"stream\":true}",
+      true },
+    { "chat_beams", "POST", "/v1/chat/completions", JSON,
+      "{\"messages\":[{\"role\":\"user\",\"content\":$q}],\"max_tokens\":8,\"use_beam_search\":"
+      "true,"
+      "\"n\":2}",
+      false },
+    { "chat_tools", "POST", "/v1/chat/completions", JSON,
+      "{\"messages\":[{\"role\":\"user\",\"content\":$p}]," TOOLS ",\"max_tokens\":$n,"
+      "\"temperature\":$t,\"seed\":$s}",
+      false },
+    { "chat_tools_stream", "POST", "/v1/chat/completions", JSON,
+      "{\"messages\":[{\"role\":\"user\",\"content\":$p}]," TOOLS ",\"max_tokens\":$n,"
+      "\"temperature\":$t,\"seed\":$s,\"stream\":true}",
+      true },
+    { "response", "POST", "/v1/responses", JSON,
+      "{\"input\":$p,\"max_output_tokens\":$n,\"temperature\":$t,\"seed\":$s}", false },
+    { "response_stream", "POST", "/v1/responses", JSON,
+      "{\"input\":$q,\"instructions\":$y,\"max_output_tokens\":$n,\"temperature\":$t,\"seed\":$s,"
+      "\"stream\":true}",
+      true },
+    { "embedding", "POST", "/v1/embeddings", JSON, "{\"input\":$p}", false },
+    { "embedding_shared", "POST", "/v1/embeddings", JSON,
+      "{\"input\":[$y,$p,$q],\"encoding_format\":\"base64\"}", false },
 
     { "predict", "POST", "/predict", JSON,
       "{\"inputs\":$p,\"parameters\":{\"max_new_tokens\":$n,\"temperature\":0}}", false },
@@ -153,6 +214,16 @@ static const char shared_prefix[] =
     "Every day after breakfast they went to the park together and played until the sun went down. "
     "One day the ball rolled away under a tree, and when they looked for it they found a door. ";
 
+static const char system_prompt[] =
+    "You tell short stories to small children before they go to bed. Use simple words that a child "
+    "of "
+    "four knows. Each story has a beginning, a middle and a happy end, and somebody in it learns "
+    "to "
+    "share, to be brave or to say sorry. There is a dog or a bird in most of them. Nobody is hurt, "
+    "and "
+    "nothing is scary for long. When the child asks for more, go on with the same people. When the "
+    "child is sad, make it laugh. Do not talk about money, and never say that you are a machine. ";
+
 static const char *const openings[] = {
     "The dog",       "Once upon a time",     "Tom and Mia", "One day a bird",   "The old man",
     "A little boat", "Lily opened the door", "It was cold", "They went to the", "A big bear",
@@ -176,6 +247,9 @@ static void put_field(char field, const char *model, struct random *r, struct bu
         break;
     case 'q':
         put_prompt(r, false, out);
+        break;
+    case 'y':
+        buf_printf(out, "\"%s\"", system_prompt);
         break;
     case 's':
         buf_printf(out, "%u", random_from(r, 1, 1000000));

@@ -13,8 +13,9 @@
 
 enum {
     WINDOW_MS = 300,
-    REST_MS = 120000,    /* until all clients have come to rest */
-    PATIENCE_MS = 60000, /* of a client without a byte */
+    REST_MS = 300000, /* until all clients have come to rest */
+    PATIENCE_MS =
+        150000, /* of a client without a byte; each death of the gateway begins beams anew */
     STOP_MS = 60000,
     WARM_MS = 300,
     ASKED_AGAIN = 6,
@@ -27,13 +28,20 @@ enum { SLOWNESS = 3 }; /* programs with a sanitizer take longer for everything *
 enum { SLOWNESS = 1 };
 #endif
 
+/* All cut calls of tools from what a chat says.  KV pages are scarce in groups2: what is cached there is thrown out,
+ * and what runs gives way. */
+#define ARGS "--log-level", "info", "--tool-call-parser", "hermes"
+static const char *const plain_args[] = { ARGS, NULL };
+static const char *const scarce_args[] = { ARGS, "--kv-cache-bytes", "8388608", NULL };
+
 static const struct shape {
     const char *name;
     uint32_t groups, tp_size;
+    const char *const *args;
 } shapes[] = {
-    { "one", 1, 1 },
-    { "groups2", 2, 1 },
-    { "tp2", 1, 2 },
+    { "one", 1, 1, plain_args },
+    { "groups2", 2, 1, scarce_args },
+    { "tp2", 1, 2, plain_args },
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -208,8 +216,6 @@ static bool prepare(struct run *run, struct err *e)
 
 static struct server_config server_of(const struct chaos_options *o, const struct shape *shape)
 {
-    static const char *const args[] = { "--log-level", "info", NULL };
-
     return (struct server_config){ .name = shape->name,
                                    .groups = shape->groups,
                                    .tp_size = shape->tp_size,
@@ -217,7 +223,7 @@ static struct server_config server_of(const struct chaos_options *o, const struc
                                    .model = o->model,
                                    .hang_step_ms = o->hang_step_ms,
                                    .hang_timeout_s = o->hang_timeout_s,
-                                   .args = args,
+                                   .args = shape->args,
                                    .peer_command = o->peer_command,
                                    .peer_port = o->peer_port };
 }

@@ -20,10 +20,10 @@ enum {
     SUCCESSOR_WAIT_MS = 1000, /* until there is one to kill again */
     POINT_WAIT_MS = 2000,     /* until a fault point is passed */
     ORDER_WAIT_MS = 60000,
-    WHOLE_WAIT_MS = 20000, /* until every process is in service again */
-    PAUSE_BEGINS_MS = 10,  /* bytes on their way at the kill have arrived by then */
-    CALM_WINDOW_MS = 300,  /* in which llmd's death must not be felt */
-    STREAMS_MIN = 1,       /* fewer clients than this measure nothing */
+    WHOLE_WAIT_MS = 120000, /* until all are in service again: a hang is 50 times a slow step */
+    PAUSE_BEGINS_MS = 10,   /* bytes on their way at the kill have arrived by then */
+    CALM_WINDOW_MS = 300,   /* in which llmd's death must not be felt */
+    STREAMS_MIN = 1,        /* fewer clients than this measure nothing */
 };
 
 static const struct kill_kind kinds[N_KILL_KINDS] = {
@@ -39,7 +39,7 @@ const struct kill_kind *kill_kind(enum kill_id id)
 
 /* ---- fault points ---- */
 
-enum point_when { AT_WORK, AT_START, AT_CHILD };
+enum point_when { AT_WORK, AT_TEAMWORK, AT_START, AT_CHILD, AT_COLD_START };
 
 static const struct point {
     enum victim victim;
@@ -69,13 +69,18 @@ static bool program_holds(const struct server *s, const char *program, const cha
     return is_found;
 }
 
+static bool is_passed(const struct server *s, const struct point *p)
+{
+    return p->when != AT_COLD_START && (p->when != AT_TEAMWORK || s->config.tp_size > 1);
+}
+
 static const struct point *draw_point(struct killer *k, unsigned victims)
 {
     const struct point *fit[N_POINTS];
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < N_POINTS; i++)
-        if (points[i].victim & victims && k->knows_point[i])
+        if (points[i].victim & victims && k->knows_point[i] && is_passed(k->server, &points[i]))
             fit[n++] = &points[i];
     return n > 0 ? fit[random_below(&k->random, n)] : NULL;
 }
@@ -297,7 +302,9 @@ static void kill_child(struct killer *k)
 
 static void kill_at_point(struct killer *k, const struct kill_kind *kind, const struct victims *v)
 {
-    static const uint32_t passes_max[] = { [AT_WORK] = 12, [AT_START] = 2, [AT_CHILD] = 1 };
+    static const uint32_t passes_max[] = {
+        [AT_WORK] = 12, [AT_TEAMWORK] = 12, [AT_START] = 2, [AT_CHILD] = 1
+    };
     const struct point *p = draw_point(k, kind->victims);
     uint32_t epoch = server_slot_epoch(k->server, v->slots[0]) + (p->when == AT_START);
     char spec[128];

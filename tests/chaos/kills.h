@@ -47,7 +47,7 @@ struct kill_kind {
 
 const struct kill_kind *kill_kind(enum kill_id id);
 
-enum { POINTS_MAX = 32 };
+enum { POINTS_MAX = 48 };
 
 struct killer {
     struct server *server;

@@ -2,6 +2,12 @@
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
           TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
+llmd_test(NAME test_gateway_refusals SOURCES proc/test_gateway_refusals.c LIBS gateway_harness
+          TIMEOUT 60 LABELS proc threads)
+add_dependencies(test_gateway_refusals llm-gateway)
+llmd_test(NAME test_gateway_pages SOURCES proc/test_gateway_pages.c LIBS gateway_harness
+          TIMEOUT 60 LABELS proc threads)
+add_dependencies(test_gateway_pages llm-gateway)
 llmd_test(NAME test_gateway_tgi SOURCES proc/test_gateway_tgi.c LIBS gateway_harness TIMEOUT 60
           LABELS proc)
 add_dependencies(test_gateway_tgi llm-gateway)

@@ -8,10 +8,14 @@ llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixtur
 llmd_test(NAME test_step_history SOURCES unit/test_step_history.c LIBS engine LABELS unit)
 llmd_test(NAME test_step_pace SOURCES unit/test_step_pace.c LIBS engine LABELS unit)
 llmd_test(NAME test_speculation SOURCES unit/test_speculation.c LIBS engine LABELS unit)
-llmd_test(NAME test_engine LIBS engine LABELS unit
-  SOURCES unit/test_engine.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
-llmd_test(NAME test_recovery LIBS engine LABELS unit
-  SOURCES unit/test_recovery.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
+add_library(engine_fixture STATIC
+  unit/engine_fixture.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)
+target_link_libraries(engine_fixture PUBLIC engine PkgConfig::cmocka)
+foreach(test test_engine test_engine_prompts test_engine_prefix test_engine_refusals test_engine_delivery)
+  llmd_test(NAME ${test} SOURCES unit/${test}.c LIBS engine_fixture LABELS unit)
+endforeach()
+llmd_test(NAME test_page_adoption SOURCES unit/test_page_adoption.c LIBS engine_fixture LABELS unit)
+llmd_test(NAME test_recovery SOURCES unit/test_recovery.c LIBS engine_fixture LABELS unit)
 llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 600
   SOURCES unit/test_worker_process.c unit/worker_rig.c unit/gateway_client.c)
 add_dependencies(test_worker_process llm-worker)
