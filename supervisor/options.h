@@ -14,6 +14,8 @@ struct options {
     const char *value[N_CONFIG];              /* NULL = not given */
     const char *ignored[OPTIONS_IGNORED_MAX]; /* options of other servers that have no effect */
     size_t n_ignored;
+    bool takes_keys;                  /* what comes next may be a further API key */
+    char api_keys[CONFIG_TEXT_BYTES]; /* of --api-key, with blanks between them */
 };
 
 /* Parse argv; --help, --version and wrong usage end the process. */

@@ -118,6 +118,23 @@ static void several_permits_are_taken_together(void **state)
     assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
 }
 
+static void the_setting_may_hold_several_keys(void **state)
+{
+    struct err e;
+
+    (void)state;
+    assert_ok(key_table_load(&a.keys, "one  two\tthree ", "", &e), e);
+    assert_int_equal(find("one"), KEY_SETTING);
+    assert_int_equal(find("two"), KEY_SETTING);
+    assert_int_equal(find("three"), KEY_SETTING);
+    assert_int_equal(find("one  two"), KEY_UNKNOWN);
+    assert_int_equal(find(""), KEY_UNKNOWN);
+    assert_fails(key_table_load(&a.keys, "1 2 3 4 5 6 7 8 9", "", &e), e, ERR_CONFIG,
+                 "api_key has more than 8 keys");
+    assert_ok(key_table_load(&a.keys, "", "", &e), e);
+    assert_int_equal(find("one"), KEY_UNKNOWN);
+}
+
 static void limits_of_a_key_are_its_own(void **state)
 {
     struct admission_answer answer;
@@ -437,6 +454,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(permits_are_counted),
         TEST(several_permits_are_taken_together),
+        TEST(the_setting_may_hold_several_keys),
         TEST(limits_of_a_key_are_its_own),
         TEST(an_answered_request_is_none_of_its_keys),
         TEST(a_flood_leaves_room_for_other_keys),
