@@ -2,10 +2,10 @@
  *
  * One line for each key, words separated by blanks; '#' begins a comment:
  *
- *   NAME  sha256:HASH [sha256:HASH]  [rpm=N] [tpm=N] [concurrency=N] [weight=N] [priority=N]
+ *   NAME  sha256:HASH [sha256:HASH ...]  [rpm=N] [tpm=N] [concurrency=N] [weight=N] [priority=N]
  *
  * NAME has up to 31 letters, digits, '.', '_' or '-', and stands in logs and metrics; the key itself is nowhere.
- * Two hashes let an old and a new key be good for a while.  What is not given is not limited. */
+ * Several hashes, up to 8, let an old and a new key be good for a while.  What is not given is not limited. */
 #ifndef LLMD_COMMON_API_KEYS_H
 #define LLMD_COMMON_API_KEYS_H
 
@@ -15,7 +15,7 @@
 
 enum {
     API_KEY_NAME_BYTES = 32,
-    API_KEY_HASHES_MAX = 2,
+    API_KEY_HASHES_MAX = 8,
     API_KEYS_MAX = 1000,
     API_KEYS_FILE_BYTES_MAX = 1 << 20,
 };

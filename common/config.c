@@ -185,7 +185,7 @@ static bool set_value(struct config *c, const struct setting *s, const char *val
 
     switch (s->kind) {
     case KIND_NUM:
-        return set_number(s, (uint64_t *)(void *)to, value, e);
+        return set_number(s, (uint64_t *)(void *)to, own_word(s, value), e);
     case KIND_REAL:
         return set_real(s, (double *)(void *)to, value, e);
     case KIND_TEXT:

@@ -51,8 +51,9 @@ struct dialect {
     const char *(*layer_error)(int status, const char *text, struct buf *body);
 
     bool faults_in_stream; /* what is wrong with a stream's request is told inside the stream */
-    bool can_abort;        /* an answer cut by the server's end has a form of its own */
-    uint32_t keep_alive_s; /* a comment after so long without an event; 0 = none */
+    bool has_permit_per_sequence; /* best_of takes as many */
+    bool can_abort;               /* an answer cut by the server's end has a form of its own */
+    uint32_t keep_alive_s;        /* a comment after so long without an event; 0 = none */
 };
 
 extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_openai_chat,
@@ -62,6 +63,7 @@ extern const struct dialect dialect_tgi, dialect_openai_completions, dialect_ope
 extern const struct field_table tgi_body_fields, tgi_parameter_fields, tgi_old_parameter_fields,
     tgi_vertex_fields, tgi_vertex_chat_fields, openai_common_fields, openai_completion_fields,
     openai_chat_fields, openai_generate_fields, openai_tokenize_fields, openai_detokenize_fields,
-    openai_embedding_fields, openai_response_fields, oci_body_fields, oci_parameter_fields;
+    openai_embedding_fields, openai_response_fields, openai_template_fields,
+    openai_repetition_fields, oci_body_fields, oci_parameter_fields;
 
 #endif

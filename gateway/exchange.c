@@ -8,12 +8,14 @@
 #include "common/fault_point.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "gateway/admission/account.h"
+#include "gateway/exchange_answer.h"
 #include "gateway/thread.h"
 
-#define KEEP_ALIVE ":\n\n"
-
-enum { RESUMED_MS = 2000 }; /* a request that was taken over has at least this long */
+enum {
+    RESUMED_MS = 2000, /* a request that was taken over has at least this long */
+    REFUSED_BODY_BYTES =
+        64 << 10, /* read of one without a permit, to see how it wants to hear so */
+};
 
 static struct stats *stats_of(const struct exchange *x)
 {
@@ -23,316 +25,6 @@ static struct stats *stats_of(const struct exchange *x)
 static struct admission *admission_of(const struct exchange *x)
 {
     return &x->thread->service->admission;
-}
-
-/* ---- the end, counted once ---- */
-
-/* Before the answer's last byte: its client may ask again as soon as it has that. */
-static void leave_key(struct exchange *x)
-{
-    if (x->is_of_key)
-        admission_answered(admission_of(x), x->key);
-    x->is_of_key = false;
-}
-
-static void account(struct exchange *x, enum stat_id cause, const char *outcome)
-{
-    const struct request *rq = &x->rq;
-    double seconds = (double)(clock_mono_ns() - rq->started_ns) / 1e9;
-
-    if (x->is_accounted)
-        return;
-    x->is_accounted = true;
-    leave_key(x);
-    if (!record_counts(x->record, CONNECTION_COUNTED_END))
-        return;
-    stat_add(stats_of(x), cause, 1);
-    if (rq->choices) {
-        hist_observe(stats_of(x), HIST_request_seconds, seconds);
-        hist_observe(stats_of(x), HIST_request_generated_tokens,
-                     (double)request_generated_tokens(rq));
-    }
-    if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
-        account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
-    log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
-             "ms=%.1f id=%016llx",
-             rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
-             (unsigned long long)request_prompt_tokens(rq),
-             (unsigned long long)request_generated_tokens(rq), seconds * 1e3,
-             (unsigned long long)rq->answer_id);
-}
-
-static void account_fault(struct exchange *x, enum fault_kind kind)
-{
-    switch (kind) {
-    case FAULT_OVERLOADED:
-        account(x, STAT_requests_refused_overload, fault_name(kind));
-        break;
-    case FAULT_UNAVAILABLE:
-        account(x, STAT_requests_refused_unavailable, fault_name(kind));
-        break;
-    case FAULT_TEMPLATE:
-        account(x, STAT_requests_refused_template, fault_name(kind));
-        break;
-    case FAULT_TIMEOUT:
-    case FAULT_GENERATION:
-        account(x, STAT_requests_finished_error, fault_name(kind));
-        break;
-    default:
-        account(x, STAT_requests_refused_invalid, fault_name(kind));
-        break;
-    }
-}
-
-static void account_finished(struct exchange *x)
-{
-    bool any_length = false, any_abort = false;
-
-    for (uint32_t i = 0; i < x->rq.n_choices; i++) {
-        const struct choice *c = request_choice(&x->rq, i);
-        any_length |= c->end == CHOICE_LENGTH || c->end == CHOICE_TIME;
-        any_abort |= c->end == CHOICE_ABORTED;
-    }
-    if (any_abort)
-        account(x, STAT_requests_finished_error, "aborted");
-    else if (any_length)
-        account(x, STAT_requests_finished_length, x->rq.is_cut ? "deadline" : "length");
-    else
-        account(x, STAT_requests_finished_stop, "stop");
-}
-
-/* Nothing of it is computed any more. */
-static void cancel_all(struct exchange *x)
-{
-    admission_leave(admission_of(x), &x->turn);
-    if (x->beams)
-        beam_run_cancel(x->beams);
-    for (uint32_t i = 0; i < x->rq.n_candidates; i++)
-        upstream_cancel(x->thread->upstream, &x->rq.choices[i].seq);
-}
-
-static void stop_timers(struct exchange *x)
-{
-    if (x->deadline)
-        loop_timer_clear(x->deadline);
-    if (x->keep_alive)
-        loop_timer_clear(x->keep_alive);
-}
-
-/* ---- refusing and failing ---- */
-
-/* The stream ended here by a fault, in the dead gateway. */
-static bool is_at_old_fault(const struct exchange *x)
-{
-    return x->old_fault.kind != FAULT_NONE && x->n_events == x->old_fault_at;
-}
-
-/* The client has had more of the dead gateway's answer than can be made again: no honest end but a cut. */
-static void give_up(struct exchange *x, enum fault_kind kind)
-{
-    account_fault(x, kind);
-    http_abort(x->http);
-}
-
-static void refuse(struct exchange *x, const struct fault *f)
-{
-    const struct dialect *d = x->rq.dialect;
-    bool in_stream = x->rq.is_stream && d->faults_in_stream && f->kind > FAULT_SCHEMA &&
-                     f->kind != FAULT_UNAVAILABLE;
-    struct reply r;
-
-    if (http_is_behind(x->http)) {
-        give_up(x, f->kind);
-        return;
-    }
-    reply_init(&r);
-    if (in_stream) {
-        d->begin(&x->rq, &r);
-        d->stream_fault(&x->rq, f, &r.body);
-        if (f->kind == FAULT_OVERLOADED)
-            reply_header(&r, "Retry-After", "%u", f->retry_after_s);
-    } else {
-        d->fault(f, &r);
-    }
-    account_fault(x, f->kind);
-    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
-    thread_send(x->thread, x->http, &r);
-    reply_fini(&r);
-}
-
-/* The answer cannot be completed.  What has been sent stands; the stream's last event says why. */
-static void fail(struct exchange *x, const struct fault *fault)
-{
-    struct fault f = *fault;
-    struct buf out = { 0 };
-
-    cancel_all(x);
-    stop_timers(x);
-    if (http_is_ended(x->http))
-        return;
-    if (!http_is_started(x->http)) {
-        refuse(x, &f);
-        return;
-    }
-    if (http_is_behind(x->http) && !is_at_old_fault(x)) {
-        give_up(x, f.kind);
-        return;
-    }
-    record_fault(x->record, &f, x->n_events);
-    x->rq.dialect->stream_fault(&x->rq, &f, &out);
-    http_write(x->http, out.data, out.n);
-    account_fault(x, f.kind);
-    http_end(x->http);
-    buf_fini(&out);
-}
-
-/* Caches differ from time to time: what an answer tells of them is told once. */
-static void settle_cached(struct exchange *x)
-{
-    struct request *rq = &x->rq;
-
-    if (rq->has_cached)
-        return;
-    rq->cached_tokens = request_cached_tokens(rq);
-    rq->has_cached = true;
-    record_cached(x->record, rq);
-}
-
-/* ---- the plain answer ---- */
-
-static void answer_whole(struct exchange *x)
-{
-    struct reply r;
-
-    stop_timers(x);
-    reply_init(&r);
-    request_choose(&x->rq);
-    settle_cached(x);
-    x->rq.dialect->whole(&x->rq, &r);
-    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
-    record_answered(x->record, &x->rq);
-    account_finished(x);
-    if (!x->rq.is_cut)
-        http_set_repeatable(x->http);
-    thread_send(x->thread, x->http, &r);
-    reply_fini(&r);
-}
-
-/* ---- the stream ---- */
-
-static void restart_keep_alive(struct exchange *x)
-{
-    if (x->keep_alive)
-        loop_timer_set(x->keep_alive, x->rq.dialect->keep_alive_s * NS_PER_S);
-}
-
-static void start_stream(struct exchange *x)
-{
-    struct reply r;
-
-    reply_init(&r);
-    x->rq.dialect->begin(&x->rq, &r);
-    reply_header(&r, "Access-Control-Allow-Origin", "*");
-    thread_add_request_id(x->thread, x->http, x->rq.answer_id, &r);
-    if (service_is_draining(x->thread->service))
-        http_set_close(x->http);
-    http_set_repeatable(x->http);
-    http_start(x->http, r.status, r.headers, r.n_headers);
-    restart_keep_alive(x);
-    reply_fini(&r);
-}
-
-static void write_piece(struct exchange *x, const struct buf *out)
-{
-    if (out->n == 0)
-        return;
-    http_write(x->http, out->data, out->n);
-    x->n_events++;
-    restart_keep_alive(x);
-}
-
-/* The choice whose turn it is: choices show one token each in turn, so that the order of a stream is
- * a function of its tokens and not of their arrival.  NULL: all is shown. */
-static struct choice *choice_in_turn(struct request *rq)
-{
-    for (uint32_t i = 0; i < rq->n_choices; i++) {
-        struct choice *c = &rq->choices[(rq->turn + i) % rq->n_choices];
-        if (c->end_shown)
-            continue;
-        rq->turn = c->index;
-        return c;
-    }
-    return NULL;
-}
-
-/* A failed choice has no last piece: fail() ends the stream behind its tokens. */
-static bool has_piece(const struct choice *c)
-{
-    return c->n_shown < c->n_done || (c->end != CHOICE_RUNNING && c->end != CHOICE_FAILED);
-}
-
-static void show_next(struct exchange *x, struct choice *c, struct buf *out)
-{
-    uint32_t i = c->n_shown;
-
-    if (i < c->n_done)
-        c->n_shown++;
-    c->end_shown = choice_ends_at(c, i);
-    x->rq.dialect->token(&x->rq, c, i, out);
-    x->rq.turn = (c->index + 1) % x->rq.n_choices;
-    write_piece(x, out);
-}
-
-/* What came by the clock comes at the same places again. */
-static void repeat_comments(struct exchange *x)
-{
-    const struct connection_record *shared = x->n_old_comments ? x->record->shared : NULL;
-
-    while (x->n_comments < x->n_old_comments &&
-           shared->keep_alive_at[x->n_comments] == x->n_events) {
-        http_write(x->http, KEEP_ALIVE, sizeof KEEP_ALIVE - 1);
-        x->n_comments++;
-    }
-}
-
-static void pump_stream(struct exchange *x)
-{
-    struct request *rq = &x->rq;
-    struct buf out = { 0 };
-    struct choice *c = NULL;
-
-    if (http_is_ended(x->http))
-        return;
-    if (!http_is_started(x->http))
-        start_stream(x);
-    repeat_comments(x);
-    while (!is_at_old_fault(x) && (c = choice_in_turn(rq)) && has_piece(c) &&
-           !http_is_congested(x->http)) {
-        buf_clear(&out);
-        show_next(x, c, &out);
-        repeat_comments(x);
-    }
-    if (is_at_old_fault(x)) {
-        fail(x, &x->old_fault);
-    } else if (!c) {
-        stop_timers(x);
-        buf_clear(&out);
-        settle_cached(x);
-        rq->dialect->end(rq, &out);
-        write_piece(x, &out);
-        stop_timers(x);
-        account_finished(x);
-        http_end(x->http);
-    }
-    buf_fini(&out);
-}
-
-static void pump(struct exchange *x)
-{
-    if (x->rq.is_stream)
-        pump_stream(x);
-    else if (x->rq.n_ended == x->rq.n_candidates)
-        answer_whole(x);
 }
 
 /* ---- what happens to it ---- */
@@ -362,18 +54,6 @@ static void note_first_token(struct exchange *x, uint64_t came_ns)
                      (double)(came_ns - x->rq.started_ns) / 1e9);
 }
 
-/* The tokens that came with it, or before it, are shown first. */
-static void take_failure(struct exchange *x, struct choice *c)
-{
-    bool has_begun = http_is_started(x->http) || x->old_fault.kind != FAULT_NONE;
-    const struct choice *next = choice_in_turn(&x->rq);
-
-    if (x->rq.is_stream && (has_begun || (next && has_piece(next))))
-        pump_stream(x);
-    if (x->old_fault.kind == FAULT_NONE || !http_is_behind(x->http))
-        fail(x, &c->seq.fault);
-}
-
 static void submit_more(struct exchange *x);
 
 static void on_progress(struct sequence *s)
@@ -390,7 +70,7 @@ static void on_progress(struct sequence *s)
     charge_generated(x);
     note_first_token(x, s->first_token_ns);
     if (c->end == CHOICE_FAILED) {
-        take_failure(x, c);
+        exchange_fail_choice(x, c);
         return;
     }
     if (was_running && c->end != CHOICE_RUNNING) {
@@ -400,7 +80,7 @@ static void on_progress(struct sequence *s)
         if (x->rq.n_ended == x->rq.n_candidates) /* its client may read slowly */
             admission_leave(admission_of(x), &x->turn);
     }
-    pump(x);
+    exchange_pump(x);
 }
 
 /* An answer that a dead gateway has begun must be what it was, or nothing. */
@@ -421,12 +101,12 @@ static void cut(struct exchange *x)
 {
     if (x->beams)
         beam_run_abort(x->beams);
-    cancel_all(x);
+    exchange_cancel(x);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_cut(&x->rq.choices[i]);
     x->rq.n_ended = x->rq.n_candidates;
     x->rq.is_cut = true;
-    pump(x);
+    exchange_pump(x);
 }
 
 static void on_beams(void *owner, const struct fault *f)
@@ -437,13 +117,13 @@ static void on_beams(void *owner, const struct fault *f)
         return;
     note_first_token(x, beam_run_first_token_ns(x->beams));
     if (f) {
-        fail(x, f);
+        exchange_fail(x, f);
         return;
     }
     charge_generated(x);
     x->rq.n_ended = x->rq.n_candidates;
     admission_leave(admission_of(x), &x->turn);
-    pump(x);
+    exchange_pump(x);
 }
 
 static void on_deadline(void *arg)
@@ -457,17 +137,7 @@ static void on_deadline(void *arg)
     }
     fault_set(&f, FAULT_TIMEOUT, "", "the request took longer than %llu s",
               (unsigned long long)((x->rq.deadline_ns - x->rq.started_ns) / NS_PER_S));
-    fail(x, &f);
-}
-
-static void on_keep_alive(void *arg)
-{
-    struct exchange *x = arg;
-
-    if (!http_is_congested(x->http) && !http_is_behind(x->http) &&
-        x->n_comments == x->n_old_comments && record_keep_alive(x->record, x->n_events))
-        http_write(x->http, KEEP_ALIVE, sizeof KEEP_ALIVE - 1);
-    restart_keep_alive(x);
+    exchange_fail(x, &f);
 }
 
 void exchange_abort(struct exchange *x)
@@ -478,16 +148,16 @@ void exchange_abort(struct exchange *x)
         return;
     if (!x->rq.dialect->can_abort || !x->rq.choices) {
         fault_set(&f, FAULT_GENERATION, "", "the server is shutting down");
-        fail(x, &f);
+        exchange_fail(x, &f);
         return;
     }
     if (x->beams)
         beam_run_abort(x->beams);
-    cancel_all(x);
+    exchange_cancel(x);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         choice_abort(&x->rq.choices[i]);
     x->rq.n_ended = x->rq.n_candidates;
-    pump(x);
+    exchange_pump(x);
 }
 
 /* ---- from head to sequences ---- */
@@ -517,7 +187,7 @@ static bool refuse_permit(struct exchange *x, const struct admission_answer *a, 
     key_table_name(&admission_of(x)->keys, x->key, name);
     fault_set(f, FAULT_OVERLOADED, "", texts[a->why], name, (unsigned long long)a->limit);
     f->retry_after_s = in_whole_seconds(a->wait_ns);
-    account(x, STAT_requests_refused_limited, "limited");
+    exchange_account(x, STAT_requests_refused_limited, "limited");
     return false;
 }
 
@@ -530,16 +200,53 @@ static bool admit(struct exchange *x, struct fault *f)
         return false;
     if (record_was_admitted(x->record, &x->key)) {
         admission_take_over(a, x->key);
-        x->has_permit = x->is_of_key = true;
+        x->n_permits = 1;
+        x->is_of_key = true;
         return true;
     }
     if (service_refuses(x->thread->service))
         return fault_set(f, FAULT_UNAVAILABLE, "", "the server is shutting down");
     answer = admission_take(a, x->key, clock_mono_ns());
-    x->has_permit = x->is_of_key = answer.why == ADMISSION_OK;
-    if (!x->has_permit)
+    x->is_of_key = answer.why == ADMISSION_OK;
+    x->n_permits = answer.why == ADMISSION_OK;
+    if (answer.why != ADMISSION_OK)
         return refuse_permit(x, &answer, f);
     record_admit(x->record, x->key);
+    return true;
+}
+
+/* One that is short, and says so. */
+static bool has_short_body(const struct http_request *http)
+{
+    const char *length = http_request_header(http, "Content-Length");
+
+    return length && strtoull(length, NULL, 10) <= REFUSED_BODY_BYTES;
+}
+
+/* Nothing of the body counts but whether it asks for a stream. */
+static void refuse_by_body(struct exchange *x)
+{
+    const char *body;
+    json_t *root;
+    size_t n;
+
+    body = http_request_body(x->http, &n);
+    root = json_parse(body, n, NULL);
+    x->rq.is_stream = json_is_true(json_object_get(root, "stream"));
+    json_decref(root);
+    exchange_refuse(x, &x->refusal);
+}
+
+/* TGI: a permit for each sequence of best_of.  One is there. */
+static bool take_more_permits(struct exchange *x, struct fault *f)
+{
+    uint32_t n = x->rq.n_candidates - 1;
+
+    if (!x->rq.dialect->has_permit_per_sequence || n == 0)
+        return true;
+    if (!admission_take_more(admission_of(x), n, x->is_restored))
+        return fault_set(f, FAULT_OVERLOADED, "", "the server has no room for another request");
+    x->n_permits += n;
     return true;
 }
 
@@ -569,8 +276,12 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     http_request_set_body_max(http, atomic_load(&t->service->max_body_bytes));
     if (is_new)
         stat_add(stats_of(x), STAT_requests_generate, 1);
-    if (!admit(x, &f))
-        refuse(x, &f);
+    if (admit(x, &f))
+        return;
+    if (f.kind == FAULT_OVERLOADED && route->refuses_by_body && has_short_body(http))
+        x->refusal = f;
+    else
+        exchange_refuse(x, &f);
 }
 
 /* OCI's edge gives up on an answer after 60 s: before that, what there is beats its error.  On /predict
@@ -756,7 +467,7 @@ static void answer_without_generation(struct exchange *x)
         rq->choices[i].end = CHOICE_LENGTH;
     rq->n_ended = rq->n_candidates;
     record_waiting(x->record, rq, 0);
-    pump(x);
+    exchange_pump(x);
 }
 
 /* A deadline that passed while no gateway was there: what the worker has made meanwhile comes first. */
@@ -775,8 +486,12 @@ void exchange_run(struct exchange *x)
     struct request *rq = &x->rq;
     struct fault f;
 
-    if (!parse(x, &f)) {
-        refuse(x, &f);
+    if (x->refusal.kind != FAULT_NONE) {
+        refuse_by_body(x);
+        return;
+    }
+    if (!parse(x, &f) || !take_more_permits(x, &f)) {
+        exchange_refuse(x, &f);
         return;
     }
     if (x->is_restored) {
@@ -789,7 +504,7 @@ void exchange_run(struct exchange *x)
     }
     set_deadline(x);
     if (rq->is_stream && rq->dialect->keep_alive_s)
-        x->keep_alive = loop_timer_new(x->thread->loop, on_keep_alive, x);
+        x->keep_alive = loop_timer_new(x->thread->loop, exchange_keep_alive, x);
     prepare_sequences(x);
     if (take_turn(x))
         exchange_go(x);
@@ -798,7 +513,7 @@ void exchange_run(struct exchange *x)
 void exchange_resume(struct exchange *x)
 {
     if (x->rq.is_stream && x->rq.choices && !http_is_ended(x->http))
-        pump_stream(x);
+        exchange_pump(x);
 }
 
 static void unlink_exchange(struct exchange *x)
@@ -817,12 +532,12 @@ void exchange_end(struct exchange *x, enum http_outcome outcome)
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)
         upstream_release(x->thread->upstream, &x->rq.choices[i].seq);
     if (outcome == HTTP_REFUSED)
-        account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
+        exchange_account(x, STAT_requests_refused_invalid, http_outcome_name(outcome));
     else
-        account(x, STAT_requests_cancelled, http_outcome_name(outcome));
+        exchange_account(x, STAT_requests_cancelled, http_outcome_name(outcome));
     admission_leave(admission_of(x), &x->turn);
-    if (x->has_permit)
-        admission_give(admission_of(x));
+    if (x->n_permits > 0)
+        admission_give(admission_of(x), x->n_permits);
     loop_timer_free(x->deadline);
     loop_timer_free(x->keep_alive);
     thread_arm_tick(x->thread);

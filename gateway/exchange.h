@@ -5,6 +5,8 @@
  *     +------------------------------------+-----------------------------------+--> ANSWERED
  *   any of them --- the client leaves ---> GONE
  *
+ * (A route may refuse for want of a permit only when the body is there: refuses_by_body.)
+ *
  * Made when the head is complete, freed at the request's last callback; in between it owns the request,
  * its permit, its timers and its connection record, and gives each back exactly once. */
 #ifndef LLMD_GATEWAY_EXCHANGE_H
@@ -34,7 +36,8 @@ struct exchange {
     uint32_t key;                  /* it was let in by: proto/keys_layout.h */
     struct turn turn;
     uint64_t n_charged; /* generated tokens that the key has been charged for */
-    bool has_permit;
+    uint32_t n_permits;
+    struct fault refusal;    /* there was no permit; its body says in what form it is told */
     bool is_of_key;          /* it counts among those of its key */
     bool is_accounted;       /* its end is in the statistics */
     uint64_t went_ns;        /* its turn came */

@@ -20,6 +20,9 @@ void page_model(struct service *s, const struct http_request *http, struct reply
 /* openai/pages.c; they have a body */
 void page_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 void page_detokenize(struct service *s, const struct http_request *http, struct reply *r);
+/* openai/render.c; they have a body */
+void page_render_chat(struct service *s, const struct http_request *http, struct reply *r);
+void page_render_completions(struct service *s, const struct http_request *http, struct reply *r);
 /* tgi/pages.c; the last two have a body */
 void page_info(struct service *s, const struct http_request *http, struct reply *r);
 void page_tgi_tokenize(struct service *s, const struct http_request *http, struct reply *r);

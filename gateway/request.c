@@ -43,6 +43,7 @@ void request_init(struct request *rq, struct service *service, const struct dial
         .dialect = dialect,
         .variant = variant,
         .n = 1,
+        .event_tokens = 1,
         .started_ns = clock_mono_ns(),
         .max_model_len = service_max_model_len(service),
         .answer_id = request_random(),
@@ -138,13 +139,14 @@ static void fill_submit(struct request *rq, struct choice *c, uint32_t k)
     submit->pooling = rq->pooling;
     submit->min_tokens = rq->min_tokens;
     submit->ignore_eos = rq->ignore_eos;
-    submit->want_prompt_logprobs = rq->want_prompt_logprobs;
+    submit->want_prompt_logprobs = rq->want_prompt_logprobs && (k == 0 || rq->needs_no_generation);
     submit->prompt_top_logprobs = rq->prompt_top_logprobs;
     submit->stop_tokens = (int32_t *)(uintptr_t)rq->stop_tokens; /* only read */
     submit->n_stop_tokens = rq->n_stop_tokens;
     submit->priority = rq->priority;
     submit->cache_salt = rq->cache_salt;
     c->seq.sampling = rq->sampling;
+    c->seq.sampling.thinking = c->prompt->thinking;
     c->seq.sampling.seed = request_choice_seed(seed, k);
     c->seq.deadline_ns = request_worker_deadline_ns(rq);
 }
@@ -231,6 +233,13 @@ void request_choose(struct request *rq)
                            p * n_of_prompt + i);
     for (uint32_t i = 0; i < rq->n_choices; i++)
         request_choice(rq, i)->index = i;
+}
+
+const struct sequence *request_prompt_sequence(const struct choice *c)
+{
+    const struct request *rq = c->rq;
+
+    return &rq->choices[(uint32_t)(c->prompt - rq->prompts) * candidates_of_prompt(rq)].seq;
 }
 
 uint64_t request_prompt_tokens(const struct request *rq)

@@ -7,6 +7,7 @@
 
 #include "common/arena.h"
 #include "gateway/answer/generation.h"
+#include "gateway/answer/repetition.h"
 #include "gateway/answer/stop_match.h"
 #include "gateway/dialect.h"
 #include "gateway/fault.h"
@@ -20,6 +21,10 @@ struct prompt {
     uint32_t max_tokens; /* of its own; 0 = the request's */
     bool has_seed;       /* of its own: */
     uint64_t seed;
+    const char *last; /* of a chat: its final message, where that is the assistant's; else NULL */
+    size_t last_bytes;
+    bool is_thinking;         /* the answer begins within a thought (answer/reasoning.h) */
+    Llmd__Thinking *thinking; /* the budget of thoughts; NULL: none */
 };
 
 /* Sequences of one request; of these, no more than CONNECTION_SEQUENCES_MAX run at once. */
@@ -74,8 +79,10 @@ struct request {
     uint64_t cache_salt; /* 0 = none */
     enum stop_rule stop_rule;
     struct stop_set stops;
-    bool keeps_stop;                                /* the stop string or token stays in the text */
-    bool shows_special_tokens;                      /* in the text */
+    struct repetition_rule repetition;
+    uint32_t event_tokens;     /* of a stream's event, in dialects that join tokens to one */
+    bool keeps_stop;           /* the stop string or token stays in the text */
+    bool shows_special_tokens; /* in the text */
     int32_t shown_tokens[REQUEST_SHOWN_TOKENS_MAX]; /* these in any case: marks for a parser */
     uint32_t n_shown_tokens;
     bool needs_no_generation; /* the prompt is the answer, alone or with its log probabilities */
@@ -136,6 +143,9 @@ uint64_t request_worker_deadline_ns(const struct request *rq);
 uint64_t request_random(void);
 /* The seed of choice k of a request with this seed: choice 0 has the seed itself. */
 uint64_t request_choice_seed(uint64_t seed, uint32_t k);
+
+/* The sequence that measures the prompt of c: one does it for all candidates. */
+const struct sequence *request_prompt_sequence(const struct choice *c);
 
 /* Sums over all candidates; a prompt counts once. */
 uint64_t request_prompt_tokens(const struct request *rq);

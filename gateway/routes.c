@@ -3,18 +3,20 @@
 
 #include <string.h>
 
+#include "gateway/openai/openai.h"
 #include "gateway/pages.h"
 #include "gateway/tgi/tgi.h"
 
-#define TGI_FIELDS .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
+#define OPENAI_FIELDS &openai_common_fields, &openai_repetition_fields
+#define CHAT_FIELDS   &openai_chat_fields, &openai_template_fields, OPENAI_FIELDS
+#define TGI_FIELDS    .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
 
 static const struct route generate = { .dialect = &dialect_tgi,
                                        .variant = TGI_GENERATE,
                                        .generates = true,
                                        .summary = "Continue a text.",
                                        TGI_FIELDS,
-                                       .or_fields = { &openai_generate_fields,
-                                                      &openai_common_fields } };
+                                       .or_fields = { &openai_generate_fields, OPENAI_FIELDS } };
 static const struct route generate_stream = { .dialect = &dialect_tgi,
                                               .variant = TGI_GENERATE_STREAM,
                                               .generates = true,
@@ -24,23 +26,37 @@ static const struct route generate_stream = { .dialect = &dialect_tgi,
 static const struct route root = { .dialect = &dialect_tgi,
                                    .variant = TGI_ROOT,
                                    .generates = true,
+                                   .refuses_by_body = true,
                                    .summary = "Continue a text, streaming if asked.",
                                    TGI_FIELDS };
 static const struct route completions = { .dialect = &dialect_openai_completions,
                                           .generates = true,
                                           .summary = "Continue a text, or several.",
-                                          .fields = { &openai_completion_fields,
-                                                      &openai_common_fields } };
+                                          .fields = { &openai_completion_fields, OPENAI_FIELDS } };
 static const struct route chat = { .dialect = &dialect_openai_chat,
                                    .generates = true,
                                    .summary = "Answer a conversation.",
-                                   .fields = { &openai_chat_fields, &openai_common_fields } };
-static const struct route responses = {
-    .dialect = &dialect_openai_responses,
-    .generates = true,
-    .summary = "Answer a text or a conversation; nothing is stored.",
-    .fields = { &openai_response_fields, &openai_common_fields }
+                                   .fields = { CHAT_FIELDS } };
+static const struct route chat_batch = { .dialect = &dialect_openai_chat,
+                                         .variant = OPENAI_CHAT_BATCH,
+                                         .generates = true,
+                                         .summary = "Answer several conversations at once.",
+                                         .fields = { CHAT_FIELDS } };
+static const struct route chat_render = { .dialect = &dialect_openai_chat,
+                                          .serve = page_render_chat,
+                                          .summary = "The tokens that a chat would begin with.",
+                                          .like = { &chat } };
+static const struct route completions_render = {
+    .dialect = &dialect_openai_completions,
+    .serve = page_render_completions,
+    .summary = "The tokens that completions would begin with.",
+    .like = { &completions }
 };
+static const struct route responses = { .dialect = &dialect_openai_responses,
+                                        .generates = true,
+                                        .summary =
+                                            "Answer a text or a conversation; nothing is stored.",
+                                        .fields = { &openai_response_fields, OPENAI_FIELDS } };
 static const struct route invocations = {
     .dialect = &dialect_tgi_invocations,
     .generates = true,
@@ -58,11 +74,12 @@ static const struct route predict = {
     .fields = { &oci_body_fields, &oci_parameter_fields },
     .like = { &chat, &completions }
 };
-static const struct route embeddings = { .dialect = &dialect_openai_embeddings,
-                                         .generates = true,
-                                         .summary = "The embedding of a text, or of several.",
-                                         .fields = { &openai_embedding_fields,
-                                                     &openai_common_fields } };
+static const struct route embeddings = {
+    .dialect = &dialect_openai_embeddings,
+    .generates = true,
+    .summary = "The embedding of a text, or of several.",
+    .fields = { &openai_embedding_fields, &openai_template_fields, &openai_common_fields }
+};
 static const struct route model = { .dialect = &dialect_openai_chat,
                                     .serve = page_model,
                                     .summary = "A model that is served." };
@@ -75,7 +92,8 @@ static const struct route info = { .dialect = &dialect_tgi,
 static const struct route to_tokens = { .dialect = &dialect_tgi,
                                         .serve = page_tokenize,
                                         .summary = "The tokens of a text.",
-                                        .fields = { &openai_tokenize_fields },
+                                        .fields = { &openai_tokenize_fields,
+                                                    &openai_template_fields },
                                         .like = { &generate } };
 static const struct route to_text = { .dialect = &dialect_openai_chat,
                                       .serve = page_detokenize,
@@ -124,7 +142,10 @@ static const struct http_route table[] = {
     { "/detokenize", POST, &to_text },
     { "/chat_tokenize", POST, &tgi_chat_tokenize },
     { "/v1/completions", POST, &completions },
+    { "/v1/completions/render", POST, &completions_render },
     { "/v1/chat/completions", POST, &chat },
+    { "/v1/chat/completions/batch", POST, &chat_batch },
+    { "/v1/chat/completions/render", POST, &chat_render },
     { "/v1/responses", POST, &responses },
     { "/predict", POST, &predict },
     { "/predictWithResponseStream", POST, &predict },

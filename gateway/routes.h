@@ -19,6 +19,8 @@ struct route {
     int variant;                   /* of the dialect */
     bool generates;                /* takes a permit, and then `dialect` answers */
     bool always_streams;
+    bool
+        refuses_by_body; /* one without a permit is refused in a stream, if its body asks for one */
     enum route_access access;
     void (*serve)(struct service *s, const struct http_request *http, struct reply *r);
 

@@ -62,7 +62,7 @@ bool service_open_model(struct service *s, struct err *e)
     config_served_name(&s->config, s->model_name, sizeof s->model_name);
     len = s->config.max_model_len ? s->config.max_model_len : s->model.max_model_len;
     atomic_store(&s->max_model_len, (uint32_t)len);
-    atomic_store(&s->logprobs_max, SERVICE_LOGPROBS_MAX);
+    atomic_store(&s->logprobs_max, (uint32_t)s->config.max_logprobs);
     s->started_s = clock_wall_ns() / NS_PER_S;
     make_fingerprint(s);
     oci_paths_read(&s->paths, &s->config);

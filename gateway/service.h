@@ -23,7 +23,6 @@
 /* Limits of vLLM's dialect that are no settings yet. */
 enum {
     SERVICE_STOPS_MAX = 4,
-    SERVICE_LOGPROBS_MAX = 20,
     SERVICE_CAUSE_BYTES = 240,
     SERVICE_LOOPS_MAX = 65,
     SERVICE_BEAT_MS = 1000,

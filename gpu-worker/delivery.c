@@ -12,6 +12,7 @@ enum {
     MESSAGE_SEQUENCES = 256,
     MESSAGE_TOKENS = 1 << 18, /* of sequences without log probabilities */
     MESSAGE_LOGPROBS = 1024,
+    MESSAGE_TOPS = 20 * MESSAGE_LOGPROBS, /* or those of one token, where these are more */
     RETRY_MS = 5,
     RETRY_MS_MAX = 1000,
 };
@@ -30,16 +31,19 @@ struct delivery_message {
     Llmd__SequenceTokens *sequence_list[MESSAGE_SEQUENCES];
     Llmd__TokenLogprob logprobs[MESSAGE_LOGPROBS];
     Llmd__TokenLogprob *logprob_list[MESSAGE_LOGPROBS];
-    Llmd__TopLogprob *tops; /* [MESSAGE_LOGPROBS * top_max] */
+    Llmd__TopLogprob *tops; /* [tops_max] */
     Llmd__TopLogprob **top_list;
     uint32_t n_sequences, n_tokens, n_logprobs, n_tops;
+    uint32_t tops_max, top_max; /* of all entries, of one */
 };
 
 static struct delivery_message *message_new(uint32_t top_max)
 {
     struct delivery_message *m = mem_zalloc(1, sizeof *m);
-    size_t n_tops = (size_t)MESSAGE_LOGPROBS * top_max;
+    size_t n_tops = top_max > MESSAGE_TOPS ? top_max : MESSAGE_TOPS;
 
+    m->tops_max = (uint32_t)n_tops;
+    m->top_max = top_max;
     m->tops = mem_zalloc(n_tops, sizeof *m->tops);
     m->top_list = mem_zalloc(n_tops, sizeof(Llmd__TopLogprob *));
     for (size_t i = 0; i < MESSAGE_SEQUENCES; i++)
@@ -239,10 +243,21 @@ static Llmd__TokenLogprob **add_entries(struct delivery *d, const struct sequenc
     return list;
 }
 
+/* Measured tokens, of n_top alternatives each, that this message still has room for. */
+static uint32_t logprobs_room(const struct delivery_message *m, uint32_t n_top)
+{
+    uint32_t room = MESSAGE_LOGPROBS - m->n_logprobs;
+
+    if (n_top > 0 && (m->tops_max - m->n_tops) / n_top < room)
+        room = (m->tops_max - m->n_tops) / n_top;
+    return room;
+}
+
 /* As many of the prompt's measures as there is room for. */
 static void add_prompt(struct delivery *d, const struct sequence *q, Llmd__SequenceTokens *out)
 {
-    uint32_t n = q->n_measured - q->n_prompt_sent, room = MESSAGE_LOGPROBS - d->message->n_logprobs;
+    uint32_t n = q->n_measured - q->n_prompt_sent;
+    uint32_t room = logprobs_room(d->message, q->entry->n_prompt_top);
 
     if (q->n_prompt_sent >= q->n_measured)
         return;
@@ -256,7 +271,7 @@ static void add_prompt(struct delivery *d, const struct sequence *q, Llmd__Seque
 static uint32_t room_for(const struct delivery_message *m, const struct sequence *q)
 {
     uint32_t n = q->n_generated - q->n_sent;
-    uint32_t room = q->request->sampling->want_logprobs ? MESSAGE_LOGPROBS - m->n_logprobs
+    uint32_t room = q->request->sampling->want_logprobs ? logprobs_room(m, q->entry->n_top)
                                                         : MESSAGE_TOKENS - m->n_tokens;
 
     return n < room ? n : room;
@@ -320,7 +335,7 @@ static void add_sequence(struct delivery *d, struct sequence *q)
 static bool is_full(const struct delivery_message *m)
 {
     return m->n_sequences == MESSAGE_SEQUENCES || m->n_logprobs == MESSAGE_LOGPROBS ||
-           m->n_tokens == MESSAGE_TOKENS;
+           m->n_tokens == MESSAGE_TOKENS || m->tops_max - m->n_tops < m->top_max;
 }
 
 /* Fill the message with what the outbox holds for one peer; false when that is nothing. */

@@ -13,15 +13,17 @@
 #include "common/mem.h"
 #include "gpu-worker/candidates.h"
 #include "gpu-worker/philox.h"
+#include "gpu-worker/thinking.h"
 #include "gpu-worker/watermark.h"
 
-enum { LANES = 16 };
+enum { LANES = 16, INSERTED_MAX = 128 };
 
 struct sampler {
     uint32_t vocab_size;
     float *logits;    /* [candidates.cap] the row being changed; -INFINITY past the vocabulary */
     uint32_t *counts; /* [vocab_size] zero between draws */
     uint32_t *greens; /* [vocab_size] scratch */
+    struct ledger_top *sorted; /* [vocab_size] scratch */
     struct candidates candidates;
 };
 
@@ -37,6 +39,7 @@ struct sampler *sampler_new(uint32_t vocab_size)
         s->logits[i] = -INFINITY;
     s->counts = mem_zalloc(vocab_size, sizeof *s->counts);
     s->greens = mem_zalloc(vocab_size, sizeof *s->greens);
+    s->sorted = mem_zalloc(vocab_size, sizeof *s->sorted);
     return s;
 }
 
@@ -48,6 +51,7 @@ void sampler_free(struct sampler *s)
     free(s->logits);
     free(s->counts);
     free(s->greens);
+    free(s->sorted);
     free(s);
 }
 
@@ -190,13 +194,54 @@ static void apply_mask(struct sampler *s, const struct sampler_input *in)
         mask_end_of(s, p->bad_words[i], in->tokens + in->n_prompt, in->n_generated);
 }
 
+/* A thought that has used up its budget ends, whatever else is forbidden or preferred. */
+static void apply_thinking(struct sampler *s, const struct sampler_input *in)
+{
+    int32_t forced =
+        thinking_forced(in->sampling->thinking, in->tokens + in->n_prompt, in->n_generated);
+
+    if (forced < 0)
+        return;
+    for (uint32_t i = 0; i < s->vocab_size; i++)
+        s->logits[i] = -INFINITY;
+    s->logits[forced] = in->logits[forced];
+}
+
+static int compare_tops(const void *a, const void *b)
+{
+    const struct ledger_top *x = a, *y = b;
+
+    if (x->logprob != y->logprob)
+        return x->logprob > y->logprob ? -1 : 1;
+    return x->token < y->token ? -1 : x->token > y->token;
+}
+
+/* take_top() of so many that inserting each into its place would take long. */
+static void sort_top(struct sampler *s, struct ledger_top *top, uint32_t n, const float *values,
+                     const uint32_t *ids, uint32_t n_values)
+{
+    uint32_t n_finite = 0;
+
+    for (uint32_t i = 0; i < n_values; i++)
+        if (values[i] > -INFINITY)
+            s->sorted[n_finite++] = (struct ledger_top){ (int32_t)(ids ? ids[i] : i), values[i] };
+    qsort(s->sorted, n_finite, sizeof *s->sorted, compare_tops);
+    for (uint32_t i = 0; i < n; i++)
+        top[i] =
+            i < n_finite ? s->sorted[i] : (struct ledger_top){ .token = -1, .logprob = -INFINITY };
+}
+
 /* The n best of values[0..n_values), ties to the lower index; ids NULL: index is id.  *top is padded
  * with token -1.  Values of -INFINITY are no tokens. */
-static void take_top(struct ledger_top *top, uint32_t n, const float *values, const uint32_t *ids,
-                     uint32_t n_values)
+static void take_top(struct sampler *s, struct ledger_top *top, uint32_t n, const float *values,
+                     const uint32_t *ids, uint32_t n_values)
 {
     uint32_t have = 0;
 
+    if (n > INSERTED_MAX) {
+        sort_top(s, top, n, values, ids, n_values);
+        return;
+    }
     for (uint32_t i = 0; i < n; i++)
         top[i] = (struct ledger_top){ .token = -1, .logprob = -INFINITY };
     if (n == 0)
@@ -228,9 +273,10 @@ static uint32_t rank_of(const float *values, uint32_t n, uint32_t index)
     return better + 1;
 }
 
-/* Log softmax of the model's own logits, at out->token.  Uses the candidates as scratch. */
-static void measure_raw(struct sampler *s, const float *logits, uint32_t n_top,
-                        struct sampler_output *out)
+/* Log softmax of the model's own logits, at out->token and at the alternatives: the named ones, or n_top of the
+ * likeliest where there are none.  Uses the candidates as scratch. */
+static void measure_raw(struct sampler *s, const float *logits, struct sampler_ids named,
+                        uint32_t n_top, struct sampler_output *out)
 {
     uint32_t n = s->vocab_size;
     float max;
@@ -242,13 +288,16 @@ static void measure_raw(struct sampler *s, const float *logits, uint32_t n_top,
     log_sum = (double)max + log(candidates_mass(&s->candidates));
     out->logprob = (float)((double)logits[out->token] - log_sum);
     out->rank = rank_of(logits, n, (uint32_t)out->token);
-    take_top(out->top, n_top, logits, NULL, n);
+    if (named.n == 0)
+        take_top(s, out->top, n_top, logits, NULL, n);
+    for (size_t i = 0; i < named.n; i++)
+        out->top[i] = (struct ledger_top){ named.ids[i], logits[named.ids[i]] };
     for (uint32_t i = 0; i < n_top; i++)
         out->top[i].logprob = (float)((double)out->top[i].logprob - log_sum);
 }
 
 /* Log of the probabilities the token was really drawn from. */
-static void measure_processed(const struct sampler *s, const struct sampler_input *in,
+static void measure_processed(struct sampler *s, const struct sampler_input *in,
                               struct sampler_output *out, uint32_t index)
 {
     const struct candidates *c = &s->candidates;
@@ -256,7 +305,7 @@ static void measure_processed(const struct sampler *s, const struct sampler_inpu
 
     out->logprob = (float)(log((double)c->weights[index]) - log_mass);
     out->rank = rank_of(c->weights, c->n, index);
-    take_top(out->top, in->sampling->top_logprobs, c->weights, c->ids, c->n);
+    take_top(s, out->top, in->sampling->top_logprobs, c->weights, c->ids, c->n);
     for (uint32_t i = 0; i < in->sampling->top_logprobs; i++) {
         if (out->top[i].logprob <= 0) /* no probability left at all */
             out->top[i].token = -1;
@@ -295,6 +344,7 @@ enum sampler_result sampler_draw(struct sampler *s, const struct sampler_input *
     apply_repetition(s, in);
     apply_frequency_presence(s, in);
     apply_mask(s, in);
+    apply_thinking(s, in);
     max = row_max(s);
     if (!isfinite(max))
         return max < 0 ? SAMPLER_NONE_LEFT : SAMPLER_NOT_FINITE;
@@ -312,7 +362,8 @@ enum sampler_result sampler_draw(struct sampler *s, const struct sampler_input *
     if (processed)
         measure_processed(s, in, out, index);
     else if (p->want_logprobs)
-        measure_raw(s, in->logits, p->top_logprobs, out);
+        measure_raw(s, in->logits, (struct sampler_ids){ p->logprob_tokens, p->n_logprob_tokens },
+                    p->top_logprobs, out);
     return SAMPLER_OK;
 }
 
@@ -321,6 +372,6 @@ enum sampler_result sampler_measure(struct sampler *s, const float *logits, uint
 {
     if (!copy_finite(s, logits))
         return SAMPLER_NOT_FINITE;
-    measure_raw(s, logits, n_top, out);
+    measure_raw(s, logits, (struct sampler_ids){ 0 }, n_top, out);
     return SAMPLER_OK;
 }

@@ -4,8 +4,9 @@
  * warpers):
  *
  *   logit_bias, watermark -> repetition, frequency, presence penalty -> mask (EOS and stop tokens before
- *   min_tokens; all but the allowed tokens; the ends of bad words) -> greedy: done; else temperature -> top-k
- *   -> top-p -> min-p -> typical-p -> draw
+ *   min_tokens; all but the allowed tokens; the ends of bad words; all but the next token of a closing mark, where a
+ *   thought has used up its budget: thinking.h) -> greedy: done; else temperature -> top-k -> top-p -> min-p ->
+ *   typical-p -> draw
  *
  * A bad word's last token is masked where the others are the last generated ones (as vLLM; the prompt does not
  * count).
@@ -50,7 +51,8 @@ struct sampler_output {
     int32_t token;
     float logprob;          /* these three only with want_logprobs, or of a token measured */
     uint32_t rank;          /* 1 = the likeliest */
-    struct ledger_top *top; /* caller's, [sampling->top_logprobs], best first; token -1 = no more */
+    struct ledger_top *top; /* caller's, [sampling->top_logprobs], best first, or those of
+                               sampling->logprob_tokens; token -1 = no more */
 };
 
 /* Scratch memory of one thread. */

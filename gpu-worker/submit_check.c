@@ -45,6 +45,32 @@ static bool check_bad_words(const Llmd__Sampling *p, const struct submit_limits 
     return true;
 }
 
+/* Named alternatives stand in the place of the likeliest ones. */
+static bool check_named_logprobs(const Llmd__Sampling *p, const struct submit_limits *limits,
+                                 struct err *e)
+{
+    if (p->n_logprob_tokens == 0)
+        return true;
+    if (!p->want_logprobs || p->logprobs_mode != LLMD__LOGPROBS_MODE__LOGPROBS_RAW ||
+        p->n_logprob_tokens != p->top_logprobs)
+        return err_set(e, ERR_INPUT, 0,
+                       "%zu logprob_tokens go with raw log probabilities of as many alternatives, "
+                       "not %u",
+                       p->n_logprob_tokens, p->top_logprobs);
+    return check_ids(p->logprob_tokens, p->n_logprob_tokens, limits, "logprob_tokens", e);
+}
+
+static bool check_thinking(const Llmd__Thinking *t, const struct submit_limits *limits,
+                           struct err *e)
+{
+    if (!t)
+        return true;
+    if (t->n_close == 0)
+        return err_set(e, ERR_INPUT, 0, "a thought has no closing mark");
+    return check_ids(t->open, t->n_open, limits, "thinking.open", e) &&
+           check_ids(t->close, t->n_close, limits, "thinking.close", e);
+}
+
 /* 0 is off for the repetition penalty; what is on must keep finite logits finite. */
 static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *limits,
                            struct err *e)
@@ -67,7 +93,8 @@ static bool check_sampling(const Llmd__Sampling *p, const struct submit_limits *
            check_range(p->watermark_gamma, 0, 1, "watermark_gamma", e) &&
            check_range(p->watermark_delta, -100, 100, "watermark_delta", e) &&
            check_ids(p->allowed_tokens, p->n_allowed_tokens, limits, "allowed_tokens", e) &&
-           check_bias(p, limits, e) && check_bad_words(p, limits, e);
+           check_bias(p, limits, e) && check_bad_words(p, limits, e) &&
+           check_named_logprobs(p, limits, e) && check_thinking(p->thinking, limits, e);
 }
 
 /* What is wanted of the prompt itself. */

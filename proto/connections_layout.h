@@ -41,7 +41,7 @@
 #include "proto/keys_layout.h"
 #include "proto/segment.h"
 
-enum { CONNECTIONS_VERSION = 3, CONNECTIONS_RECORDS_OFFSET = 4096 };
+enum { CONNECTIONS_VERSION = 4, CONNECTIONS_RECORDS_OFFSET = 4096 };
 enum { CONNECTIONS_BLOCK_BYTES = 16 << 10 };
 
 /* Sequences of one request: n choices of each of its prompts.  Keep-alive comments of one stream. */

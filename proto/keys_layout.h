@@ -2,7 +2,7 @@
  *
  *   +--------------------+-------------------+-------------------+-----
  *   | 0: those without a | 1: the setting    | 2 .. KEYS_MAX - 1: the keys of the file, each in its place
- *   |    key, if allowed |    api_key        |    as long as its name is in the file
+ *   |    key, if allowed |    api_key(s)     |    as long as its name is in the file
  *   +--------------------+-------------------+-------------------+-----
  *
  * Writers.  The gateway alone: its main thread what stands in the file (name, hashes, limits), under a lock of
@@ -30,7 +30,7 @@ enum {
     KEY_SETTING = 1, /* api_key */
     KEY_FIRST = 2,
     KEY_NAME_BYTES = 32,
-    KEY_HASHES_MAX = 2,
+    KEY_HASHES_MAX = 8,
     KEY_HASH_BYTES = 32,
 };
 
@@ -64,8 +64,8 @@ struct key_record {
     _Atomic uint64_t n_limited;  /* refused for one of its limits */
     _Atomic uint64_t n_prompt_tokens;
     _Atomic uint64_t n_generated_tokens;
-    uint8_t reserved2[64];
+    uint8_t reserved2[128];
 };
-static_assert(sizeof(struct key_record) == 256, "four cache lines");
+static_assert(sizeof(struct key_record) == 512, "eight cache lines");
 
 #endif

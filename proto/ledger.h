@@ -72,12 +72,13 @@ static inline float *ledger_embedding(const struct ledger *l, const struct ledge
     return ledger_part(entry, l->hdr->embedding_offset);
 }
 
-/* The alternatives of token i, prompt included: top_max of them; n_prompt_top or n_top valid. */
+/* The alternatives of token i, prompt included: n_prompt_top or n_top of them. */
 static inline struct ledger_top *ledger_top(const struct ledger *l,
                                             const struct ledger_entry *entry, uint32_t i)
 {
-    return (struct ledger_top *)ledger_part(entry, l->hdr->top_offset) +
-           (size_t)i * l->hdr->top_max;
+    size_t n = entry->n_top > entry->n_prompt_top ? entry->n_top : entry->n_prompt_top;
+
+    return (struct ledger_top *)ledger_part(entry, l->hdr->top_offset) + i * n;
 }
 
 #endif

@@ -11,7 +11,8 @@
  *   |              |                   |   int32    |   float    |   uint32   |   uint32  |  * top_max |  _max     |
  *   +--------------+-------------------+------------+------------+------------+-----------+------------+-----------+
  *   request: the packed Submit without its prompt.  tokens: prompt ids, then generated ids.  logprobs[i],
- *   ranks[i] and top[i] belong to tokens[i].  embedding: floats.  The memory is sparse: what a sequence does
+ *   ranks[i] and top[i] belong to tokens[i]; the alternatives of a token stand right behind those of the one before it,
+ *   so many of each as the entry's .n_top or .n_prompt_top says, whichever is more.  embedding: floats.  The memory is sparse: what a sequence does
  *   not use is never touched.
  *
  * Writers.  llmd fills the first part of ledger_hdr before it starts the group.  Everything else is written
@@ -50,7 +51,7 @@
 
 #include "proto/segment.h"
 
-enum { LEDGER_VERSION = 5, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
+enum { LEDGER_VERSION = 6, LEDGER_ENTRIES_OFFSET = 4096, LEDGER_ENTRY_HDR_BYTES = 256 };
 enum { LEDGER_SUSPECTS = 16, LEDGER_STEP_SIZES = 48, LEDGER_ERROR_BYTES = 128 };
 
 enum ledger_state { LEDGER_FREE, LEDGER_LIVE, LEDGER_DONE };
@@ -71,7 +72,7 @@ struct ledger_hdr {
     uint32_t n_entries;
     uint32_t tokens_max;        /* prompt + generated, = max_model_len */
     uint32_t pages_max;         /* KV pages of one sequence */
-    uint32_t top_max;           /* alternatives kept per token */
+    uint32_t top_max;           /* alternatives kept per token, at most */
     uint32_t request_bytes_max; /* packed Submit without its prompt */
     uint32_t embedding_max;     /* floats */
     uint64_t entry_bytes;
@@ -80,7 +81,7 @@ struct ledger_hdr {
     uint64_t logprobs_offset;  /* float[tokens_max] */
     uint64_t ranks_offset;     /* uint32_t[tokens_max] */
     uint64_t pages_offset;     /* uint32_t[pages_max] */
-    uint64_t top_offset;       /* struct ledger_top[tokens_max][top_max] */
+    uint64_t top_offset;       /* struct ledger_top[tokens_max * top_max] */
     uint64_t embedding_offset; /* float[embedding_max] */
     /* from here on rank 0's */
     uint64_t

@@ -170,6 +170,21 @@ static const char *option_name(char *word, char **value)
     return name_of_short ? name_of_short : name;
 }
 
+/* As vLLM's, --api-key has one value or several: the words up to the next option. */
+static bool take_keys(struct config *c, struct words *w, const char *first, struct err *e)
+{
+    char keys[CONFIG_TEXT_BYTES];
+    const char *key = first;
+    size_t n = 0;
+
+    for (; key; key = w->next[strspn(w->next, " \t\r\n")] == '-' ? NULL : take_word(w)) {
+        n += (size_t)snprintf(keys + n, sizeof keys - n, "%s%s", n > 0 ? " " : "", key);
+        if (n >= sizeof keys)
+            return err_set(e, ERR_CONFIG, 0, "%s: the keys of api-key are too long", params_source);
+    }
+    return set(c, CONFIG_api_key, keys, params_source, e);
+}
+
 static bool take_option(struct config *c, struct words *w, char *word, struct err *e)
 {
     char *value;
@@ -187,6 +202,8 @@ static bool take_option(struct config *c, struct words *w, char *word, struct er
     }
     if (has_value && !value)
         return err_set(e, ERR_CONFIG, 0, "%s: option '%s' has no value", params_source, name);
+    if (setting == CONFIG_api_key)
+        return take_keys(c, w, value, e);
     return set(c, setting, has_value ? value : o->value, params_source, e);
 }
 

@@ -46,9 +46,37 @@ static void take_letter(struct options *o, char letter, const char *arg)
         take_foreign(o, foreign_find(name), arg);
 }
 
+/* As vLLM's, --api-key has one value or several. */
+static bool add_key(struct options *o, const char *arg)
+{
+    size_t n = strlen(o->api_keys), room = sizeof o->api_keys - n;
+
+    o->value[CONFIG_api_key] = o->api_keys;
+    return (size_t)snprintf(o->api_keys + n, room, "%s%s", n > 0 ? " " : "", arg) < room;
+}
+
+static void take_keys(struct options *o, const char *arg, struct argp_state *state)
+{
+    if (!add_key(o, arg))
+        argp_error(state, "the keys of --api-key are too long: give them a file, --api-keys-file");
+}
+
+static void take_setting(struct options *o, int setting, const char *arg, struct argp_state *state)
+{
+    if (setting != CONFIG_api_key) {
+        o->value[setting] = arg;
+        return;
+    }
+    o->api_keys[0] = '\0';
+    take_keys(o, arg, state);
+}
+
 static error_t parse_one(int key, char *arg, struct argp_state *state)
 {
     struct options *o = state->input;
+    bool was_key = o->takes_keys;
+
+    o->takes_keys = key == KEY_FIRST_SETTING + CONFIG_api_key || (was_key && key == ARGP_KEY_ARG);
 
     if (key == KEY_CONFIG_FILE)
         o->config_file = arg;
@@ -57,11 +85,13 @@ static error_t parse_one(int key, char *arg, struct argp_state *state)
     else if (key == KEY_GATEWAY_LAST)
         o->gateway_last = true;
     else if (key >= KEY_FIRST_SETTING && key < KEY_FIRST_SETTING + N_CONFIG)
-        o->value[key - KEY_FIRST_SETTING] = arg;
+        take_setting(o, key - KEY_FIRST_SETTING, arg, state);
     else if (key >= KEY_FIRST_FOREIGN && key < KEY_FIRST_FOREIGN + FOREIGN_MAX)
         take_foreign(o, foreign_at((size_t)(key - KEY_FIRST_FOREIGN)), arg);
     else if (key > ' ' && key < 0x7f)
         take_letter(o, (char)key, arg);
+    else if (key == ARGP_KEY_ARG && was_key && access(arg, F_OK) != 0) /* it is no model */
+        take_keys(o, arg, state);
     else if (key == ARGP_KEY_ARG && !o->value[CONFIG_model])
         o->value[CONFIG_model] = arg;
     else if (key == ARGP_KEY_ARG)
@@ -148,7 +178,7 @@ void options_parse(struct options *o, int argc, char **argv)
     };
 
     *o = (struct options){ .argv = argv };
-    argp_parse(&argp, argc, argv, 0, NULL, o);
+    argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, o);
 }
 
 /* A path of the operator's, wherever it is shown or read: "." would be no name to serve a model under.  Links

@@ -16,6 +16,8 @@ struct options {
     /* Options of other servers that have no effect. */
     const struct foreign_option *ignored[OPTIONS_IGNORED_MAX];
     size_t n_ignored;
+    bool takes_keys;                  /* what comes next may be a further API key */
+    char api_keys[CONFIG_TEXT_BYTES]; /* of --api-key, with blanks between them */
 };
 
 /* Parse argv; --help, --version and wrong usage end the process. */

@@ -10,7 +10,8 @@
 #include "proto/group_layout.h"
 #include "proto/weights_layout.h"
 
-enum { TOP_LOGPROBS_MAX = 20 };
+/* Tokens that a request may name to have their log probabilities (Sampling.logprob_tokens). */
+enum { NAMED_LOGPROBS_MAX = 128 };
 
 static bool create_plain(struct segment *s, enum segment_kind kind, uint32_t version,
                          const char *what, uint32_t index, uint64_t bytes, uint64_t instance,
@@ -22,6 +23,14 @@ static bool create_plain(struct segment *s, enum segment_kind kind, uint32_t ver
     return segment_create(s, kind, version, name, bytes, instance, e);
 }
 
+/* Alternatives of a token that an entry has room for. */
+static uint32_t top_max(const struct config *c, const Llmd__ModelPlan *plan)
+{
+    uint64_t n = c->max_logprobs < plan->vocab_size ? c->max_logprobs : plan->vocab_size;
+
+    return n > NAMED_LOGPROBS_MAX ? (uint32_t)n : NAMED_LOGPROBS_MAX;
+}
+
 static bool create_groups(struct segments *s, const struct config *c, const Llmd__ModelPlan *plan,
                           uint64_t instance, struct err *e)
 {
@@ -29,7 +38,7 @@ static bool create_groups(struct segments *s, const struct config *c, const Llmd
         .n_entries = (uint32_t)(c->max_num_seqs + c->max_waiting_seqs),
         .tokens_max = plan->max_model_len,
         .page_tokens = plan->kv_page_tokens,
-        .top_max = TOP_LOGPROBS_MAX,
+        .top_max = top_max(c, plan),
         .embedding_max = plan->hidden_size,
     };
 

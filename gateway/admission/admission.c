@@ -61,11 +61,11 @@ static bool take_permit(struct admission *a)
     return true;
 }
 
-static void give_permit(struct admission *a)
+static void give_permits(struct admission *a, uint32_t n)
 {
-    uint64_t taken = atomic_fetch_sub(&a->taken, 1);
+    uint64_t taken = atomic_fetch_sub(&a->taken, n);
 
-    assert(taken > 0);
+    assert(taken >= n);
 }
 
 /* The buckets come last: who is refused for something else has not used them. */
@@ -102,7 +102,7 @@ static void judge(struct admission *a, uint32_t key, uint64_t n_key, uint64_t no
     } else if (!take_permit(a)) {
         answer->why = ADMISSION_FULL;
     } else if (!take_rates(r, now_ns, answer)) {
-        give_permit(a);
+        give_permits(a, 1);
     }
 }
 
@@ -138,9 +138,24 @@ void admission_answered(struct admission *a, uint32_t key)
     assert(n_key > 0);
 }
 
-void admission_give(struct admission *a)
+bool admission_take_more(struct admission *a, uint32_t n, bool was_let_in)
 {
-    give_permit(a);
+    if (was_let_in) {
+        atomic_fetch_add(&a->taken, n);
+        return true;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (take_permit(a))
+            continue;
+        give_permits(a, i);
+        return false;
+    }
+    return true;
+}
+
+void admission_give(struct admission *a, uint32_t n)
+{
+    give_permits(a, n);
     stat_sub(a->stats, STAT_requests_active, 1);
 }
 

@@ -80,7 +80,11 @@ struct admission_answer admission_take(struct admission *a, uint32_t key, uint64
 void admission_take_over(struct admission *a, uint32_t key);
 /* It is answered: its key may have another at once.  Its permit stays until the client has the answer. */
 void admission_answered(struct admission *a, uint32_t key);
-void admission_give(struct admission *a);
+/* n further permits for a request that has one, all or none; of one that a dead gateway had let in, whatever the
+ * limits. */
+bool admission_take_more(struct admission *a, uint32_t n, bool was_let_in);
+/* All n that a request has. */
+void admission_give(struct admission *a, uint32_t n);
 uint64_t admission_taken(const struct admission *a);
 
 /* Tokens that the key has used up of its minute and, generated ones, of its share; a prompt is charged to that

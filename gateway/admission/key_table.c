@@ -108,16 +108,30 @@ static void take_file(struct key_table *t, const struct api_keys *keys)
     }
 }
 
-static void take_setting(struct key_table *t, const char *api_key)
+/* The keys of the setting, with white space between them: all are the one named "default". */
+static bool read_setting(const char *api_key, struct api_key *key, struct err *e)
 {
-    struct api_key key = { .name = "default", .weight = 1, .n_hashes = 1 };
+    static const char space[] = " \t\r\n";
 
-    if (!*api_key) {
-        set_state(&t->records[KEY_SETTING], KEY_RETIRED);
-        return;
+    *key = (struct api_key){ .name = "default", .weight = 1 };
+    for (const char *at = api_key + strspn(api_key, space); *at; at += strspn(at, space)) {
+        size_t n = strcspn(at, space);
+        if (key->n_hashes == KEY_HASHES_MAX)
+            return err_set(e, ERR_CONFIG, 0,
+                           "api_key has more than %d keys: give them a file, api_keys_file",
+                           KEY_HASHES_MAX);
+        secret_hash(at, n, key->hash[key->n_hashes++]);
+        at += n;
     }
-    secret_hash(api_key, strlen(api_key), key.hash[0]);
-    fill(&t->records[KEY_SETTING], &key);
+    return true;
+}
+
+static void take_setting(struct key_table *t, const struct api_key *key)
+{
+    if (key->n_hashes > 0)
+        fill(&t->records[KEY_SETTING], key);
+    else
+        set_state(&t->records[KEY_SETTING], KEY_RETIRED);
 }
 
 static uint32_t count_live(const struct key_table *t)
@@ -132,10 +146,11 @@ static uint32_t count_live(const struct key_table *t)
 bool key_table_load(struct key_table *t, const char *api_key, const char *file, struct err *e)
 {
     struct api_keys keys = { 0 };
-    bool ok = !*file || api_keys_read(&keys, file, e);
+    struct api_key setting;
+    bool ok = read_setting(api_key, &setting, e) && (!*file || api_keys_read(&keys, file, e));
 
     pthread_rwlock_wrlock(&t->lock);
-    take_setting(t, api_key);
+    take_setting(t, &setting);
     if (ok)
         take_file(t, &keys);
     atomic_store(&t->n_live, count_live(t));

@@ -145,18 +145,28 @@ bool chat_set_tools(struct request *rq, const json_t *tools, const json_t *tool_
 void chat_set_thoughts(struct request *rq)
 {
     const struct service *s = rq->service;
-    const struct prompt *p = &rq->prompts[0];
     struct chat_rules *rules = &chat_extra(rq)->rules;
 
     rules->thoughts = reasoning_find(s->config.reasoning_parser, s->chat.plain);
     if (!rules->thoughts)
         return;
-    rules->is_thinking = reasoning_is_open(rules->thoughts, p->text, p->text_bytes);
+    for (uint32_t i = 0; i < rq->n_prompts; i++)
+        rq->prompts[i].is_thinking =
+            reasoning_is_open(rules->thoughts, rq->prompts[i].text, rq->prompts[i].text_bytes);
     show_mark(rq, rules->thoughts->open);
     show_mark(rq, rules->thoughts->close);
 }
 
 /* ---- parts ---- */
+
+/* The rules of one choice. */
+static struct chat_rules rules_of(const struct choice *c)
+{
+    struct chat_rules rules = chat_extra(c->rq)->rules;
+
+    rules.is_thinking = c->prompt->is_thinking;
+    return rules;
+}
 
 static void begin_texts(struct request *rq)
 {
@@ -164,8 +174,10 @@ static void begin_texts(struct request *rq)
 
     extra->parts.arena = &rq->arena;
     extra->texts = arena_alloc(&rq->arena, rq->n_choices * sizeof *extra->texts);
-    for (uint32_t i = 0; i < rq->n_choices; i++)
-        chat_text_init(&extra->texts[i], &extra->rules);
+    for (uint32_t i = 0; i < rq->n_choices; i++) {
+        struct chat_rules rules = rules_of(request_choice(rq, i));
+        chat_text_init(&extra->texts[i], &rules);
+    }
 }
 
 const struct text_parts *chat_take(struct choice *c, uint32_t i)
@@ -183,16 +195,16 @@ const struct text_parts *chat_take(struct choice *c, uint32_t i)
 
 struct text_parts chat_split(const struct choice *c)
 {
-    const struct chat_rules *rules = &chat_extra(c->rq)->rules;
+    struct chat_rules rules = rules_of(c);
     const char *text = c->text.data ? c->text.data : "";
     struct text_parts parts = { .arena = &c->rq->arena };
     struct chat_text t;
 
     if (c->rq->is_stream) {
-        chat_text_init(&t, rules);
+        chat_text_init(&t, &rules);
         chat_text_take(&t, text, c->text.n, true, &parts);
     } else {
-        chat_text_split(rules, text, c->text.n, &parts);
+        chat_text_split(&rules, text, c->text.n, &parts);
     }
     return parts;
 }

@@ -26,7 +26,7 @@ bool chat_set_tools(struct request *rq, const json_t *tools, const json_t *tool_
 /* The prompt is there: decide how thoughts are found.  Needs rules.hides_thoughts as it is wanted. */
 void chat_set_thoughts(struct request *rq);
 
-/* What the tokens of a choice up to i add to its parts.  Once for each token, in their order; valid until the
+/* What the tokens of a choice up to i add to its parts since the last call, in the order of tokens; valid until the
  * next call. */
 const struct text_parts *chat_take(struct choice *c, uint32_t i);
 /* The parts of the whole text, in the request's arena; of a stream, as they were streamed. */

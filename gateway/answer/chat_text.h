@@ -12,7 +12,7 @@
 struct chat_rules {
     const struct tool_format *tools;         /* NULL: no text is a call */
     const struct reasoning_format *thoughts; /* NULL: no text is a thought */
-    bool is_thinking;                        /* from the first byte on */
+    bool is_thinking;                        /* from the first byte on, as its prompt ends */
     bool hides_thoughts;
     bool has_one_call; /* further ones are left out */
 };

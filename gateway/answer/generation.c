@@ -114,12 +114,20 @@ static bool meets_stop_string(struct choice *c, size_t n_before)
     return true;
 }
 
+static bool repeats(const struct choice *c)
+{
+    return c->n_done >= c->rq->min_tokens &&
+           repetition_found(&c->rq->repetition, c->seq.tokens, c->n_done);
+}
+
 static void take_token(struct choice *c)
 {
     uint32_t i = c->n_done++;
     enum choice_end end = end_of_token(c, i);
     size_t n_before = c->text.n;
 
+    if (end == CHOICE_RUNNING && repeats(c))
+        end = CHOICE_REPETITION;
     reserve(c, c->n_done);
     add_text(c, i, end);
     add_marked(c, i, n_before);
@@ -180,16 +188,15 @@ void choice_cut(struct choice *c)
     end_here(c, CHOICE_TIME);
 }
 
-const char *choice_delta(const struct choice *c, uint32_t i, size_t *n)
+const char *choice_delta(const struct choice *c, uint32_t from, uint32_t i, size_t *n)
 {
-    size_t from = i > 0 ? c->token_text[i - 1].shown : 0;
-    size_t to =
-        i < c->n_done ? c->token_text[i].shown : c->text.n; /* the bare end shows the rest */
+    size_t begin = from > 0 ? c->token_text[from - 1].shown : 0;
+    size_t end = i < c->n_done ? c->token_text[i].shown : c->text.n; /* the bare end: the rest */
 
-    if (from > to) /* cannot be: what was shown is never cut */
-        from = to;
-    *n = to - from;
-    return c->text.data ? c->text.data + from : "";
+    if (begin > end) /* cannot be: what was shown is never cut */
+        begin = end;
+    *n = end - begin;
+    return c->text.data ? c->text.data + begin : "";
 }
 
 const char *choice_token_text(const struct choice *c, uint32_t i, size_t *n)

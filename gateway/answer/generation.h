@@ -21,9 +21,10 @@ enum choice_end {
     CHOICE_STOP_TOKEN,  /* one of the request's */
     CHOICE_STOP_STRING, /* .stop_which */
     CHOICE_LENGTH,
-    CHOICE_TIME,    /* the request's deadline, where that is no failure */
-    CHOICE_ABORTED, /* the server is ending */
-    CHOICE_FAILED,  /* .seq.fault */
+    CHOICE_REPETITION, /* it goes round in circles */
+    CHOICE_TIME,       /* the request's deadline, where that is no failure */
+    CHOICE_ABORTED,    /* the server is ending */
+    CHOICE_FAILED,     /* .seq.fault */
 };
 
 struct token_text {
@@ -61,8 +62,8 @@ void choice_take(struct choice *c);
 void choice_abort(struct choice *c);
 void choice_cut(struct choice *c);
 
-/* Text that token i adds to what is shown; i == n_done: none. */
-const char *choice_delta(const struct choice *c, uint32_t i, size_t *n);
+/* Text that tokens from to i add to what is shown; i == n_done: the end without one. */
+const char *choice_delta(const struct choice *c, uint32_t from, uint32_t i, size_t *n);
 /* The part of the whole text that token i made, for per-token lists: "" while a character is
  * incomplete. */
 const char *choice_token_text(const struct choice *c, uint32_t i, size_t *n);

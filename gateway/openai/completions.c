@@ -42,17 +42,16 @@ static void spell_prompts(struct request *rq)
 
 /* ---- parse ---- */
 
-static bool apply_own(struct request *rq, const struct completion_own *own, struct fault *f)
+static bool apply_own(struct request *rq, const struct openai_params *p,
+                      const struct completion_own *own, struct fault *f)
 {
     if (own->suffix.is_set)
         return fault_set(f, FAULT_INVALID, "suffix", "suffix is not currently supported");
-    if (!own->logprobs.is_set)
-        return true;
     if (own->logprobs.i < 0)
         return fault_set(f, FAULT_INVALID, "logprobs", "`logprobs` must be a positive value.");
-    if (!openai_apply_logprobs(rq, own->logprobs.i, f))
+    if (!openai_apply_logprobs(rq, p, own->logprobs.is_set, own->logprobs.i, f))
         return false;
-    if (!openai_extra(rq)->echo)
+    if (!own->logprobs.is_set || !openai_extra(rq)->echo)
         return true;
     if (rq->beam.width)
         return fault_set(f, FAULT_UNSUPPORTED, "logprobs",
@@ -73,7 +72,7 @@ static bool fill(struct request *rq, const struct http_request *http, const json
 
     if (!openai_read_own(root, own_fields, sizeof own_fields / sizeof *own_fields, &own, sizeof own,
                          f) ||
-        !openai_apply(rq, http, p, f) || !apply_own(rq, &own, f) ||
+        !openai_apply(rq, http, p, f) || !apply_own(rq, p, &own, f) ||
         !openai_set_prompts(rq, "prompt", own.prompt.json, flags, f))
         return false;
     if (openai_extra(rq)->echo)
@@ -137,7 +136,7 @@ struct shown_token {
 /* Token i of prompt and answer together. */
 static struct shown_token token_at(const struct choice *c, uint32_t i)
 {
-    const struct sequence *s = &c->seq;
+    const struct sequence *s = i < c->prompt->n_ids ? request_prompt_sequence(c) : &c->seq;
     uint32_t n_prompt = c->prompt->n_ids, k = i - n_prompt;
 
     if (i >= n_prompt)
@@ -291,14 +290,16 @@ static void completions_whole(struct request *rq, struct reply *r)
 static void completions_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)
 {
     const struct openai_extra *extra = openai_extra(rq);
+    uint32_t from = openai_event_first(c, i), to = i < c->n_done ? i + 1 : i; /* its tokens */
     bool is_end = choice_ends_at(c, i);
-    bool is_bare = i >= c->n_done;
     bool echoes = extra->echo && i == 0;
     struct json_writer w;
     const char *delta;
     size_t n;
 
-    delta = choice_delta(c, i, &n);
+    if (!openai_completes_event(c, i))
+        return;
+    delta = choice_delta(c, from, i, &n);
     if (n == 0 && !is_end && !echoes && !extra->want_logprobs && !extra->token_ids)
         return;
     openai_chunk_begin(&w, out, rq);
@@ -308,7 +309,7 @@ static void completions_token(struct request *rq, struct choice *c, uint32_t i, 
     jw_key(&w, "index");
     jw_uint(&w, c->index);
     put_text(&w, c, delta, n, echoes);
-    put_logprobs(&w, c, i, is_bare ? i : i + 1, echoes);
+    put_logprobs(&w, c, from, to, echoes);
     jw_key(&w, "finish_reason");
     if (is_end)
         openai_put_finish(&w, c);
@@ -326,7 +327,7 @@ static void completions_token(struct request *rq, struct choice *c, uint32_t i, 
         jw_null(&w);
     jw_key(&w, "token_ids");
     if (extra->token_ids)
-        openai_put_ids(&w, is_bare ? NULL : &c->seq.tokens[i], !is_bare);
+        openai_put_ids(&w, c->seq.tokens + from, to - from);
     else
         jw_null(&w);
     jw_object_end(&w);

@@ -9,7 +9,8 @@
 #include "text/tokenizer.h"
 
 #define EMBEDDING_OWN(X)                                                                           \
-    X(input, FIELD_ANY, FIELD_REQUIRED, 0, 0)                                                      \
+    X(input, FIELD_ANY, 0, 0, 0)                                                                   \
+    X(messages, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                     \
     X(encoding_format, FIELD_STRING, FIELD_NULL, 0, 0)                                             \
     X(dimensions, FIELD_INT, FIELD_NULL, INT64_MIN, INT64_MAX)
 
@@ -60,11 +61,33 @@ static bool check_lengths(const struct request *rq, struct fault *f)
     return true;
 }
 
+static bool missing_input(struct fault *f)
+{
+    return fault_set(f, FAULT_SCHEMA, "body.input",
+                     "1 validation error:\n  {'type': 'missing', 'loc': ('body', 'input'), 'msg': "
+                     "'Field required'}");
+}
+
+/* What is embedded: texts, or a conversation as the model's template has it. */
+static bool set_prompts(struct request *rq, const struct openai_params *p,
+                        const struct embedding_own *own, const struct openai_chat_options *options,
+                        struct fault *f)
+{
+    bool adds = p->add_special_tokens.is_set ? p->add_special_tokens.b : !own->messages.is_set;
+    unsigned flags = adds ? TOKENIZER_ADD_SPECIAL : 0;
+
+    if (!own->messages.is_set)
+        return own->input.is_set ? openai_set_prompts(rq, "input", own->input.json, flags, f)
+                                 : missing_input(f);
+    return request_set_prompts(rq, 1, f) &&
+           openai_set_chat_prompt(rq, 0, own->messages.json, options,
+                                  flags | TOKENIZER_PARSE_SPECIAL, f);
+}
+
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
                  const struct openai_params *p, struct fault *f)
 {
-    unsigned flags =
-        !p->add_special_tokens.is_set || p->add_special_tokens.b ? TOKENIZER_ADD_SPECIAL : 0;
+    struct openai_chat_options options;
     struct embedding_own own;
 
     rq->is_stream = false;        /* no parameter of this route */
@@ -74,8 +97,9 @@ static bool fill(struct request *rq, const struct http_request *http, const json
                       : LLMD__POOLING__POOL_LAST;
     return openai_read_own(root, own_fields, sizeof own_fields / sizeof *own_fields, &own,
                            sizeof own, f) &&
+           openai_read_template(rq, root, false, &options, f) &&
            openai_apply_identity(rq, http, p, f) && apply_own(rq, &own, f) &&
-           openai_set_prompts(rq, "input", own.input.json, flags, f) &&
+           set_prompts(rq, p, &own, &options, f) &&
            openai_apply_truncation(rq, p, rq->max_model_len - 1, f) && check_lengths(rq, f);
 }
 

@@ -5,7 +5,7 @@
 #include "gateway/openai/openai.h"
 #include "text/tokenizer.h"
 
-void openai_put_id(struct json_writer *w, const struct request *rq)
+void openai_put_id(struct json_writer *w, const struct request *rq, const char *key)
 {
     char id[192];
 
@@ -13,7 +13,7 @@ void openai_put_id(struct json_writer *w, const struct request *rq)
         snprintf(id, sizeof id, "%s%s", openai_extra(rq)->id_prefix, rq->custom_id);
     else
         snprintf(id, sizeof id, "%s%016" PRIx64, openai_extra(rq)->id_prefix, rq->answer_id);
-    jw_key(w, "id");
+    jw_key(w, key);
     jw_str(w, id);
 }
 
@@ -21,7 +21,7 @@ void openai_put_head(struct json_writer *w, const struct request *rq, bool is_ch
 {
     const struct openai_extra *extra = openai_extra(rq);
 
-    openai_put_id(w, rq);
+    openai_put_id(w, rq, "id");
     jw_key(w, "object");
     jw_str(w, is_chunk ? extra->chunk_object : extra->object);
     jw_key(w, "created");
@@ -109,6 +109,9 @@ void openai_put_finish(struct json_writer *w, const struct choice *c)
     case CHOICE_TIME:
         jw_str(w, "length");
         break;
+    case CHOICE_REPETITION:
+        jw_str(w, "repetition");
+        break;
     case CHOICE_ABORTED:
     case CHOICE_FAILED:
         jw_str(w, "abort");
@@ -129,6 +132,8 @@ void openai_put_stop_reason(struct json_writer *w, const struct choice *c)
              (c->end == CHOICE_EOS &&
               (rq->beam.width || last != tokenizer_eos_id(rq->service->tokenizer))))
         jw_int(w, last);
+    else if (c->end == CHOICE_REPETITION)
+        jw_str(w, "repetition_detected");
     else
         jw_null(w);
 }
@@ -182,7 +187,7 @@ static void put_prompt_token(struct json_writer *w, const struct choice *c, int3
 
 void openai_put_prompt_logprobs(struct json_writer *w, const struct choice *c)
 {
-    const struct sequence *s = &c->seq;
+    const struct sequence *s = request_prompt_sequence(c);
 
     jw_key(w, "prompt_logprobs");
     if (!c->rq->want_prompt_logprobs || s->n_prompt_logprobs == 0) {

@@ -144,8 +144,8 @@ static void generate_token(struct request *rq, struct choice *c, uint32_t i, str
 {
     struct json_writer w = { .out = out };
 
-    (void)c;
-    (void)i;
+    if (!openai_completes_event(c, i))
+        return;
     buf_add_str(out, "{\"text\": [");
     for (uint32_t k = 0; k < rq->n_choices; k++) {
         if (k > 0)

@@ -318,6 +318,45 @@ static bool cut_after(struct buf *text, const char *final, struct fault *f)
                      "chat after applying the chat template");
 }
 
+/* ---- what the client says of the template ---- */
+
+struct template_params {
+    OPENAI_TEMPLATE(FIELD_MEMBER)
+};
+
+#define FIELD_OWNER struct template_params
+static const struct field template_fields[] = { OPENAI_TEMPLATE(FIELD_ROW) };
+#undef FIELD_OWNER
+FIELD_TABLE(openai_template_fields, "", template_fields);
+
+bool openai_read_template(const struct request *rq, const json_t *root, bool generates_by_default,
+                          struct openai_chat_options *options, struct fault *f)
+{
+    bool is_trusted = strcmp(rq->service->config.trust_request_chat_template, "on") == 0;
+    struct template_params p;
+
+    if (!openai_read_own(root, template_fields, sizeof template_fields / sizeof *template_fields,
+                         &p, sizeof p, f))
+        return false;
+    if (p.chat_template.is_set && !is_trusted)
+        return fault_set(f, FAULT_INVALID, "chat_template",
+                         "Chat template is passed with request, but --trust-request-chat-template "
+                         "is not set. Refused request with untrusted chat template.");
+    if (p.add_generation_prompt.b && p.continue_final_message.b)
+        return fault_set(f, FAULT_INVALID, "continue_final_message",
+                         "Cannot set both `continue_final_message` and `add_generation_prompt` to "
+                         "True.");
+    *options = (struct openai_chat_options){
+        .add_generation_prompt = p.add_generation_prompt.is_set
+                                     ? p.add_generation_prompt.b
+                                     : generates_by_default && !p.continue_final_message.b,
+        .continue_final_message = p.continue_final_message.b,
+        .kwargs = p.chat_template_kwargs.json,
+        .chat_template = p.chat_template.s,
+    };
+    return true;
+}
+
 /* ---- the template ---- */
 
 /* The one that the client brings, which is the caller's to free, or the model's.  NULL: f says why. */
@@ -405,4 +444,21 @@ bool openai_render_chat(struct request *rq, const json_t *messages,
         ok = render_list(rq, t, list, options, text, last, f);
     chat_template_free(own);
     return ok;
+}
+
+bool openai_set_chat_prompt(struct request *rq, size_t i, const json_t *messages,
+                            const struct openai_chat_options *options, unsigned flags,
+                            struct fault *f)
+{
+    struct buf text = { 0 };
+    struct prompt *p = &rq->prompts[i];
+    bool ok;
+
+    ok = openai_render_chat(rq, messages, options, &text, &p->last, f) &&
+         openai_tokenize(rq, i, text.data ? text.data : "", text.n, flags, f);
+    buf_fini(&text);
+    if (!ok)
+        return false;
+    p->last_bytes = p->last ? strlen(p->last) : 0;
+    return p->n_ids > 0 || fault_set(f, FAULT_INVALID, "messages", "the rendered prompt is empty");
 }

@@ -46,8 +46,17 @@
     X(length_penalty, FIELD_NUMBER, FIELD_NULL, 0, 0)                                              \
     X(early_stopping, FIELD_ANY, FIELD_NULL, 0, 0)                                                 \
     X(stream_interval, FIELD_INT, FIELD_NULL, 1, INT32_MAX)                                        \
+    X(logprob_token_ids, FIELD_ARRAY, FIELD_NULL, 0, 0)                                            \
+    X(repetition_detection, FIELD_OBJECT, FIELD_NULL, 0, 0)                                        \
+    X(thinking_token_budget, FIELD_INT, FIELD_NULL, -1, UINT32_MAX)                                \
     X(user, FIELD_STRING, FIELD_NULL, 0, 0)                                                        \
     X(session_id, FIELD_STRING, FIELD_NULL, 0, 0)
+
+/* dialect_openai_chat's variants. */
+enum openai_chat_variant {
+    OPENAI_CHAT,
+    OPENAI_CHAT_BATCH, /* several conversations */
+};
 
 struct openai_params {
     OPENAI_COMMON(FIELD_MEMBER)
@@ -60,8 +69,6 @@ struct openai_extra {
     bool include_usage;
     bool continuous_usage;
     bool echo;
-    const char *echo_text; /* chat: of the last message */
-    size_t echo_bytes;
     bool want_logprobs;
     uint32_t top_logprobs;
     bool logprob_ids;     /* "token_id:42" instead of text */
@@ -100,8 +107,15 @@ bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int
 /* truncate_prompt_tokens, to at most `room`. */
 bool openai_apply_truncation(struct request *rq, const struct openai_params *p, uint32_t room,
                              struct fault *f);
-/* logprobs wanted with so many alternatives. */
-bool openai_apply_logprobs(struct request *rq, int64_t n_top, struct fault *f);
+/* token_params.c: those that name tokens; after the prompts and their truncation, the budget of thoughts. */
+bool openai_apply_tokens(struct request *rq, const struct openai_params *p, struct fault *f);
+bool openai_apply_thinking(struct request *rq, const struct openai_params *p, struct fault *f);
+bool openai_has_token(const struct request *rq, int64_t id);
+/* logprobs.c: of the prompt; of the answer, with n_top alternatives (-1: all) or those of logprob_token_ids. */
+bool openai_apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
+                                  struct fault *f);
+bool openai_apply_logprobs(struct request *rq, const struct openai_params *p, bool are_wanted,
+                           int64_t n_top, struct fault *f);
 
 /* The text of a semantic error, with vLLM's suffix. */
 bool openai_invalid(struct fault *f, const char *param, double value, const char *fmt, ...)
@@ -115,7 +129,8 @@ bool openai_tokenize(struct request *rq, size_t i, const char *text, size_t n, u
                      struct fault *f);
 
 /* ---- formatting ---- */
-void openai_put_id(struct json_writer *w, const struct request *rq);
+/* The answer's id, as member `key`. */
+void openai_put_id(struct json_writer *w, const struct request *rq, const char *key);
 /* id, object, created, model: the head of every answer and chunk. */
 void openai_put_head(struct json_writer *w, const struct request *rq, bool is_chunk);
 /* Is the number of prompt tokens that were found computed part of the answer? */
@@ -129,6 +144,9 @@ void openai_token_name(const struct request *rq, int32_t token, struct buf *out)
 /* "prompt_logprobs" of a choice's prompt, null unless asked for. */
 void openai_put_prompt_logprobs(struct json_writer *w, const struct choice *c);
 float openai_clamp(float logprob);
+/* logprobs.c: tokens [from, to) of an answer whose log probabilities are there, as a list of objects. */
+void openai_put_token_logprobs(struct json_writer *w, const struct choice *c, uint32_t from,
+                               uint32_t to);
 /* A whole answer up to its usage, with the choices as the route writes them; then the route's own members;
  * then the end. */
 void openai_whole_begin(struct json_writer *w, struct request *rq, struct reply *r,
@@ -149,11 +167,26 @@ const char *openai_layer_error(int status, const char *text, struct buf *body);
 void openai_put_error(struct buf *out, const char *message, const char *type, const char *param,
                       int code, bool with_spaces);
 
+/* A stream's events have stream_interval tokens, the first and the last come at once: token i of c (or the end without
+ * one, i == n_done) completes one, which begins with token openai_event_first(). */
+static inline bool openai_completes_event(const struct choice *c, uint32_t i)
+{
+    return i % c->rq->event_tokens == 0 || choice_ends_at(c, i);
+}
+
+static inline uint32_t openai_event_first(const struct choice *c, uint32_t i)
+{
+    return i == 0 ? 0 : (i - 1) / c->rq->event_tokens * c->rq->event_tokens + 1;
+}
+
 /* ---- pages.c: without HTTP around them ---- */
 void openai_tokenize_page(struct service *s, const char *type, const char *bytes, size_t n,
                           struct reply *r);
 void openai_detokenize_page(struct service *s, const char *type, const char *bytes, size_t n,
                             struct reply *r);
+/* render.c: the body that `dialect` (chat or completions) would answer. */
+void openai_render_page(struct service *s, const struct dialect *dialect, const char *type,
+                        const char *bytes, size_t n, struct reply *r);
 
 /* ---- messages.c: a conversation to a prompt ---- */
 struct openai_chat_options {
@@ -166,10 +199,24 @@ struct openai_chat_options {
     const char *chat_template;    /* or NULL: the model's */
 };
 
+#define OPENAI_TEMPLATE(X)                                                                         \
+    X(add_generation_prompt, FIELD_BOOL, FIELD_NULL, 0, 0)                                         \
+    X(continue_final_message, FIELD_BOOL, 0, 0, 0)                                                 \
+    X(chat_template, FIELD_STRING, FIELD_NULL, 0, 0)                                               \
+    X(chat_template_kwargs, FIELD_OBJECT, FIELD_NULL, 0, 0)
+
+/* What a body says of the template, borrowed from root; the other options are NULL. */
+bool openai_read_template(const struct request *rq, const json_t *root, bool generates_by_default,
+                          struct openai_chat_options *options, struct fault *f);
+
 /* Render the messages with the model's template into *text.  *last is the final message's content, for
  * echo, in rq's arena, and only there when its role is assistant. */
 bool openai_render_chat(struct request *rq, const json_t *messages,
                         const struct openai_chat_options *options, struct buf *text,
                         const char **last, struct fault *f);
+/* The same, and the tokens of it, as prompt i. */
+bool openai_set_chat_prompt(struct request *rq, size_t i, const json_t *messages,
+                            const struct openai_chat_options *options, unsigned flags,
+                            struct fault *f);
 
 #endif

@@ -15,10 +15,6 @@
     X(messages, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                     \
     X(add_special_tokens, FIELD_BOOL, 0, 0, 0)                                                     \
     X(return_token_strs, FIELD_BOOL, FIELD_NULL, 0, 0)                                             \
-    X(add_generation_prompt, FIELD_BOOL, 0, 0, 0)                                                  \
-    X(continue_final_message, FIELD_BOOL, 0, 0, 0)                                                 \
-    X(chat_template, FIELD_STRING, FIELD_NULL, 0, 0)                                               \
-    X(chat_template_kwargs, FIELD_OBJECT, FIELD_NULL, 0, 0)                                        \
     X(tools, FIELD_ARRAY, FIELD_NULL, 0, 0)
 
 #define DETOKENIZE_BODY(X)                                                                         \
@@ -46,27 +42,15 @@ FIELD_TABLE(openai_detokenize_fields, "", detokenize_fields);
 
 /* ---- text to tokens ---- */
 
-static bool render(struct request *rq, const struct tokenize_body *body, struct buf *text,
-                   struct fault *f)
+static bool render(struct request *rq, const json_t *root, const struct tokenize_body *body,
+                   struct buf *text, struct fault *f)
 {
-    struct openai_chat_options options = {
-        .add_generation_prompt = body->add_generation_prompt.is_set
-                                     ? body->add_generation_prompt.b
-                                     : !body->continue_final_message.b,
-        .continue_final_message = body->continue_final_message.b,
-        .tools = body->tools.json,
-        .kwargs = body->chat_template_kwargs.json,
-    };
+    struct openai_chat_options options;
     const char *last;
 
-    if (body->chat_template.is_set)
-        return fault_set(f, FAULT_INVALID, "chat_template",
-                         "Chat template is passed with request, but --trust-request-chat-template "
-                         "is not set. Refused request with untrusted chat template.");
-    if (body->add_generation_prompt.b && body->continue_final_message.b)
-        return fault_set(f, FAULT_INVALID, "continue_final_message",
-                         "Cannot set both `continue_final_message` and `add_generation_prompt` to "
-                         "True.");
+    if (!openai_read_template(rq, root, true, &options, f))
+        return false;
+    options.tools = body->tools.json;
     return openai_render_chat(rq, body->messages.json, &options, text, &last, f);
 }
 
@@ -132,7 +116,7 @@ static bool tokenize(struct request *rq, const json_t *root, struct buf *out, st
         return false;
     if (!body.messages.is_set)
         return put_tokens(rq, &body, body.prompt.s ? body.prompt.s : "", body.prompt.n, out, f);
-    ok = render(rq, &body, &text, f) &&
+    ok = render(rq, root, &body, &text, f) &&
          put_tokens(rq, &body, text.data ? text.data : "", text.n, out, f);
     buf_fini(&text);
     return ok;

@@ -11,13 +11,8 @@
 
 #include "common/hash.h"
 #include "common/json.h"
-#include "text/token_list.h"
-#include "text/tokenizer.h"
 
 enum {
-    STOP_TOKENS_MAX = 128,
-    LOGIT_BIAS_MAX = 1024,
-    BAD_WORDS_MAX = 128, /* runs of ids, as vLLM counts them */
     REQUEST_ID_BYTES_MAX = 128,
 };
 #define GREEDY_BELOW 1e-5
@@ -115,9 +110,6 @@ static const struct {
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "logprob_token_ids", is_empty },
-    { "repetition_detection", NULL },
-    { "thinking_token_budget", NULL },
     { "kv_transfer_params", NULL },
     { "ec_transfer_params", NULL },
     { "vllm_xargs", NULL },
@@ -275,32 +267,6 @@ static bool apply_beam_search(struct request *rq, const struct openai_params *p,
     return true;
 }
 
-static bool apply_prompt_logprobs(struct request *rq, const struct openai_params *p,
-                                  struct fault *f)
-{
-    uint32_t max = atomic_load(&rq->service->logprobs_max);
-    int64_t n = p->prompt_logprobs.i;
-
-    if (!p->prompt_logprobs.is_set)
-        return true;
-    if (rq->is_stream && (n > 0 || n == -1))
-        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
-                         "`prompt_logprobs` are not available when `stream=True`.");
-    if (n < -1)
-        return fault_set(f, FAULT_INVALID, "prompt_logprobs",
-                         "`prompt_logprobs` must be a positive value or -1.");
-    if (n == -1) /* of the whole vocabulary */
-        n = rq->service->model.vocab_size;
-    if (n > max)
-        return openai_invalid(f, "prompt_logprobs", (double)n,
-                              "Requested prompt logprobs of %lld, which is greater than max "
-                              "allowed: %u",
-                              (long long)n, max);
-    rq->want_prompt_logprobs = true;
-    rq->prompt_top_logprobs = (uint32_t)n;
-    return true;
-}
-
 static bool check_greedy(const struct request *rq, struct fault *f)
 {
     if (rq->n > 1)
@@ -338,146 +304,6 @@ static bool apply_sampling(struct request *rq, const struct openai_params *p, st
     return true;
 }
 
-static bool token_in_vocabulary(const struct request *rq, int64_t id)
-{
-    return id >= 0 && id < rq->service->model.vocab_size;
-}
-
-static bool apply_logit_bias(struct request *rq, const json_t *bias, struct fault *f)
-{
-    size_t n = json_object_size(bias);
-    Llmd__LogitBias *entries = arena_alloc(&rq->arena, n * sizeof *entries);
-    Llmd__LogitBias **list = arena_alloc(&rq->arena, n * sizeof *list);
-    const char *key;
-    json_t *v;
-    size_t i = 0;
-
-    if (n > LOGIT_BIAS_MAX)
-        return openai_invalid(f, "logit_bias", (double)n,
-                              "logit_bias may have at most %d entries, got %zu.", LOGIT_BIAS_MAX,
-                              n);
-    json_object_foreach ((json_t *)(uintptr_t)bias, key, v) {
-        char *end;
-        long long id = strtoll(key, &end, 10);
-        double value = json_is_number(v) ? json_number_value(v) : NAN;
-        if (*key == '\0' || *end || !isfinite(value))
-            return fault_set(f, FAULT_INVALID, "logit_bias",
-                             "logit_bias maps token ids to numbers, got '%.40s'", key);
-        if (!token_in_vocabulary(rq, id))
-            return fault_set(f, FAULT_INVALID, "logit_bias",
-                             "token_id %lld in logit_bias contains out-of-vocab token id", id);
-        llmd__logit_bias__init(&entries[i]);
-        entries[i].token = (int32_t)id;
-        entries[i].bias = (float)fmax(-100, fmin(100, value));
-        list[i] = &entries[i];
-        i++;
-    }
-    rq->sampling.logit_bias = list;
-    rq->sampling.n_logit_bias = n;
-    return true;
-}
-
-static bool apply_allowed_tokens(struct request *rq, const json_t *list, struct fault *f)
-{
-    size_t n = json_array_size(list);
-    int32_t *ids = arena_alloc(&rq->arena, n * sizeof *ids);
-
-    if (n == 0)
-        return fault_set(f, FAULT_INVALID, "allowed_token_ids",
-                         "allowed_token_ids is not None and empty!");
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_array_get(list, i);
-        if (!json_is_integer(v) || !token_in_vocabulary(rq, json_integer_value(v)))
-            return fault_set(f, FAULT_INVALID, "allowed_token_ids",
-                             "allowed_token_ids contains out-of-vocab token id!");
-        ids[i] = (int32_t)json_integer_value(v);
-    }
-    rq->sampling.allowed_tokens = ids;
-    rq->sampling.n_allowed_tokens = n;
-    return true;
-}
-
-/* ---- bad words ---- */
-
-struct bad_words {
-    struct request *rq;
-    Llmd__BadWord *runs; /* [BAD_WORDS_MAX] */
-    Llmd__BadWord **list;
-    size_t n;
-};
-
-static bool encode_word(const struct bad_words *b, const char *word, bool with_space,
-                        struct token_list *ids, struct fault *f)
-{
-    struct buf text = { 0 };
-    struct err e;
-    bool ok;
-
-    buf_printf(&text, "%s%s", with_space ? " " : "", word);
-    ids->n = 0;
-    ok = tokenizer_encode(b->rq->service->tokenizer, text.data, text.n, 0, ids, &e) ||
-         fault_set(f, FAULT_INVALID, "bad_words", "tokenizer error %s", e.msg);
-    buf_fini(&text);
-    return ok;
-}
-
-static bool add_run(struct bad_words *b, const struct token_list *ids, struct fault *f)
-{
-    Llmd__BadWord *run = &b->runs[b->n];
-
-    if (b->n == BAD_WORDS_MAX)
-        return openai_invalid(f, "bad_words", (double)b->n + 1,
-                              "bad_words may make at most %d runs of tokens", BAD_WORDS_MAX);
-    llmd__bad_word__init(run);
-    run->n_tokens = ids->n;
-    run->tokens = arena_alloc(&b->rq->arena, ids->n * sizeof *run->tokens);
-    memcpy(run->tokens, ids->ids, ids->n * sizeof *run->tokens);
-    b->list[b->n++] = run;
-    return true;
-}
-
-/* A word is forbidden at the beginning of a text and behind a space: the second spelling counts when it
- * is a word of its own, with another first token and of the same length. */
-static bool add_word(struct bad_words *b, const char *word, struct fault *f)
-{
-    struct token_list plain = { 0 }, spaced = { 0 };
-    bool ok;
-
-    word += strspn(word, " \t\n\v\f\r");
-    ok = encode_word(b, word, false, &plain, f) && encode_word(b, word, true, &spaced, f);
-    if (ok && plain.n > 0)
-        ok = add_run(b, &plain, f);
-    if (ok && plain.n > 0 && spaced.n == plain.n && spaced.ids[0] != plain.ids[0])
-        ok = add_run(b, &spaced, f);
-    token_list_fini(&plain);
-    token_list_fini(&spaced);
-    return ok;
-}
-
-static bool apply_bad_words(struct request *rq, const json_t *words, struct fault *f)
-{
-    struct bad_words b = { .rq = rq };
-
-    b.runs = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.runs);
-    b.list = arena_alloc(&rq->arena, BAD_WORDS_MAX * sizeof *b.list);
-    for (size_t i = 0; i < json_array_size(words); i++) {
-        const json_t *v = json_array_get(words, i);
-        if (!json_is_string(v))
-            return fault_set(f, FAULT_SCHEMA, "body.bad_words",
-                             "1 validation error:\n  {'type': 'string_type', 'loc': ('body', "
-                             "'bad_words', %zu), 'msg': 'Input should be a valid string'}",
-                             i);
-        if (json_string_length(v) == 0)
-            return fault_set(f, FAULT_INVALID, "bad_words",
-                             "bad_words cannot contain an empty string.");
-        if (!add_word(&b, json_string_value(v), f))
-            return false;
-    }
-    rq->sampling.bad_words = b.list;
-    rq->sampling.n_bad_words = b.n;
-    return true;
-}
-
 /* ---- stops ---- */
 
 static bool apply_stops(struct request *rq, const struct openai_params *p, struct fault *f)
@@ -505,26 +331,45 @@ static bool apply_stops(struct request *rq, const struct openai_params *p, struc
     return true;
 }
 
-static bool apply_stop_tokens(struct request *rq, const struct openai_params *p, struct fault *f)
-{
-    size_t n = json_array_size(p->stop_token_ids.json);
-    int32_t *ids = arena_alloc(&rq->arena, n * sizeof *ids);
+/* ---- repetition ---- */
 
-    if (n > STOP_TOKENS_MAX)
-        return openai_invalid(f, "stop_token_ids", (double)n,
-                              "stop_token_ids may have at most %d entries, got %zu.",
-                              STOP_TOKENS_MAX, n);
-    rq->stop_tokens = ids;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = json_array_get(p->stop_token_ids.json, i);
-        if (!json_is_integer(v))
-            return fault_set(f, FAULT_SCHEMA, "body.stop_token_ids",
-                             "1 validation error:\n  {'type': 'int_type', 'loc': ('body', "
-                             "'stop_token_ids', %zu), 'msg': 'Input should be a valid integer'}",
-                             i);
-        if (token_in_vocabulary(rq, json_integer_value(v))) /* else it never comes */
-            ids[rq->n_stop_tokens++] = (int32_t)json_integer_value(v);
-    }
+#define REPETITION_BODY(X)                                                                         \
+    X(max_pattern_size, FIELD_INT, 0, 0, INT32_MAX)                                                \
+    X(min_pattern_size, FIELD_INT, 0, 0, INT32_MAX)                                                \
+    X(min_count, FIELD_INT, 0, 0, INT32_MAX)
+
+struct repetition_body {
+    REPETITION_BODY(FIELD_MEMBER)
+};
+
+#define FIELD_OWNER struct repetition_body
+static const struct field repetition_fields[] = { REPETITION_BODY(FIELD_ROW) };
+#undef FIELD_OWNER
+FIELD_TABLE(openai_repetition_fields, "repetition_detection", repetition_fields);
+
+static bool apply_repetition(struct request *rq, const struct openai_params *p, struct fault *f)
+{
+    struct repetition_body body;
+
+    if (!p->repetition_detection.is_set)
+        return true;
+    if (!openai_read_own(p->repetition_detection.json, repetition_fields,
+                         sizeof repetition_fields / sizeof *repetition_fields, &body, sizeof body,
+                         f))
+        return false;
+    if (body.min_pattern_size.i > body.max_pattern_size.i)
+        return fault_set(f, FAULT_INVALID, "repetition_detection",
+                         "max_pattern_size, min_pattern_size must be >=0, with min_pattern_size <= "
+                         "max_pattern_size. Set both to 0 to disable repetitive pattern "
+                         "detection.");
+    if (body.max_pattern_size.i > 0 && body.min_count.i < 2)
+        return fault_set(f, FAULT_INVALID, "repetition_detection",
+                         "min_count must be >= 2 to detect repetitive patterns in engine output. "
+                         "If you do not wish to detect repetitive patterns, set max_pattern_size "
+                         "to 0.");
+    rq->repetition = (struct repetition_rule){ .min_size = (uint32_t)body.min_pattern_size.i,
+                                               .max_size = (uint32_t)body.max_pattern_size.i,
+                                               .min_count = (uint32_t)body.min_count.i };
     return true;
 }
 
@@ -615,13 +460,11 @@ bool openai_apply(struct request *rq, const struct http_request *http,
     extra->echo = p->echo.b;
     extra->logprob_ids = p->return_tokens_as_token_ids.b;
     extra->token_ids = p->return_token_ids.b;
+    rq->event_tokens = p->stream_interval.is_set ? (uint32_t)p->stream_interval.i
+                                                 : (uint32_t)rq->service->config.stream_interval;
     return openai_apply_identity(rq, http, p, f) && apply_stream_options(rq, p, f) &&
-           apply_sampling(rq, p, f) && apply_prompt_logprobs(rq, p, f) && apply_stops(rq, p, f) &&
-           (!p->stop_token_ids.is_set || apply_stop_tokens(rq, p, f)) &&
-           (!p->logit_bias.is_set || apply_logit_bias(rq, p->logit_bias.json, f)) &&
-           (!p->allowed_token_ids.is_set ||
-            apply_allowed_tokens(rq, p->allowed_token_ids.json, f)) &&
-           (json_array_size(p->bad_words.json) == 0 || apply_bad_words(rq, p->bad_words.json, f));
+           apply_sampling(rq, p, f) && openai_apply_prompt_logprobs(rq, p, f) &&
+           apply_stops(rq, p, f) && apply_repetition(rq, p, f) && openai_apply_tokens(rq, p, f);
 }
 
 /* ---- lengths ---- */
@@ -702,23 +545,5 @@ bool openai_apply_lengths(struct request *rq, const struct openai_params *p, int
                               (long long)(max_tokens > 0 ? max_tokens : len),
                               (long long)p->min_tokens.i);
     rq->min_tokens = (uint32_t)p->min_tokens.i;
-    return true;
-}
-
-bool openai_apply_logprobs(struct request *rq, int64_t n_top, struct fault *f)
-{
-    uint32_t max = atomic_load(&rq->service->logprobs_max);
-    struct openai_extra *extra = openai_extra(rq);
-
-    if (n_top > max)
-        return openai_invalid(f, "logprobs", (double)n_top,
-                              "Requested sample logprobs of %lld, which is greater than max "
-                              "allowed: %u",
-                              (long long)n_top, max);
-    extra->want_logprobs = true;
-    extra->top_logprobs = (uint32_t)n_top;
-    rq->sampling.want_logprobs = true;
-    rq->sampling.top_logprobs = (uint32_t)n_top;
-    rq->sampling.logprobs_mode = LLMD__LOGPROBS_MODE__LOGPROBS_RAW;
-    return true;
+    return openai_apply_thinking(rq, p, f);
 }

@@ -22,7 +22,7 @@
     X(text, FIELD_OBJECT, FIELD_NULL, 0, 0)                                                        \
     X(truncation, FIELD_STRING, FIELD_NULL, 0, 0)                                                  \
     X(include, FIELD_ARRAY, FIELD_NULL, 0, 0)                                                      \
-    X(top_logprobs, FIELD_INT, FIELD_NULL, 0, 20)                                                  \
+    X(top_logprobs, FIELD_INT, FIELD_NULL, -1, INT32_MAX)                                          \
     X(metadata, FIELD_OBJECT, FIELD_NULL, 0, 0)                                                    \
     X(user, FIELD_STRING, FIELD_NULL, 0, 0)
 
@@ -126,18 +126,11 @@ static bool render(struct request *rq, const json_t *messages, const json_t *too
         .tools = tools,
         .reasoning_effort = json_string_value(json_object_get(own->reasoning.json, "effort")),
     };
-    struct buf text = { 0 };
-    const char *last;
-    bool ok;
+    bool ok = request_set_prompts(rq, 1, f) &&
+              openai_set_chat_prompt(rq, 0, messages, &options, TOKENIZER_PARSE_SPECIAL, f);
 
-    ok = request_set_prompts(rq, 1, f) &&
-         openai_render_chat(rq, messages, &options, &text, &last, f) &&
-         openai_tokenize(rq, 0, text.data ? text.data : "", text.n, TOKENIZER_PARSE_SPECIAL, f);
-    buf_fini(&text);
     if (!ok && strcmp(f->param, "messages") == 0) /* the chat's name for it */
         snprintf(f->param, sizeof f->param, "input");
-    if (ok && rq->prompts[0].n_ids == 0)
-        return fault_set(f, FAULT_INVALID, "input", "the rendered prompt is empty");
     return ok;
 }
 
@@ -209,7 +202,7 @@ static bool fill(struct request *rq, const struct http_request *http, const json
                          f) ||
         !openai_apply(rq, http, p, f) || !check_own(rq, &own, f))
         return false;
-    if (wants_logprobs(own.include.json) && !openai_apply_logprobs(rq, own.top_logprobs.i, f))
+    if (!openai_apply_logprobs(rq, p, wants_logprobs(own.include.json), own.top_logprobs.i, f))
         return false;
     keep_members(rq, &own);
     return make_prompt(rq, &own, f) && apply_lengths(rq, p, &own, f);

@@ -64,42 +64,11 @@ static void put_word(struct json_writer *w, const char *key, const char *word)
 
 /* ---- log probabilities ---- */
 
-static void put_token(struct json_writer *w, const struct request *rq, int32_t token, float logprob)
-{
-    struct buf name = { 0 };
-
-    openai_token_name(rq, token, &name);
-    put_text(w, "token", name.data, name.n);
-    jw_key(w, "logprob");
-    jw_float(w, openai_clamp(logprob));
-    jw_key(w, "bytes");
-    jw_array(w);
-    for (size_t i = 0; i < name.n; i++)
-        jw_uint(w, (unsigned char)name.data[i]);
-    jw_array_end(w);
-    buf_fini(&name);
-}
-
 /* Of tokens [from, to). */
 static void put_logprobs(struct json_writer *w, const struct choice *c, uint32_t from, uint32_t to)
 {
     jw_key(w, "logprobs");
-    jw_array(w);
-    for (uint32_t i = from; openai_extra(c->rq)->want_logprobs && i < to; i++) {
-        const struct token_top *top = sequence_top(&c->seq, i);
-        jw_object(w);
-        put_token(w, c->rq, c->seq.tokens[i], c->seq.logprobs[i].logprob);
-        jw_key(w, "top_logprobs");
-        jw_array(w);
-        for (uint32_t k = 0; k < c->seq.logprobs[i].n_top; k++) {
-            jw_object(w);
-            put_token(w, c->rq, top[k].token, top[k].logprob);
-            jw_object_end(w);
-        }
-        jw_array_end(w);
-        jw_object_end(w);
-    }
-    jw_array_end(w);
+    openai_put_token_logprobs(w, c, from, openai_extra(c->rq)->want_logprobs ? to : from);
 }
 
 /* Tokens of which all text is thought; the answer begins behind them. */
@@ -113,7 +82,7 @@ static uint32_t thought_tokens(const struct choice *c)
 
     if (!rules->thoughts)
         return 0;
-    reasoning_init(&r, rules->thoughts, rules->is_thinking);
+    reasoning_init(&r, rules->thoughts, c->prompt->is_thinking);
     is_over = reasoning_take(&r, c->text.data ? c->text.data : "", c->text.n, true, &ignored);
     while (n < c->n_done && (!is_over || c->token_text[n].end <= r.at) && r.at > 0)
         n++;
@@ -334,7 +303,7 @@ static void put_response(struct json_writer *w, const struct request *rq, const 
     const struct responses_extra *extra = responses_extra(rq);
 
     jw_object(w);
-    openai_put_id(w, rq);
+    openai_put_id(w, rq, "id");
     put_word(w, "object", "response");
     jw_key(w, "created_at");
     jw_int(w, rq->created_s);
@@ -529,16 +498,16 @@ static void lengthen_item(struct choice *c, const struct text_part *part)
     extra->item.n += part->n;
 }
 
+/* A part of what the tokens of an event, up to i, brought. */
 static void put_delta(struct buf *out, struct choice *c, uint32_t i, const struct text_part *part)
 {
     const struct response_item *item = &responses_extra(c->rq)->item;
-    bool has_token = item->kind == PART_CONTENT && i < c->n_done;
     struct json_writer w;
 
     place_begin(&w, out, c, item, delta_events[item->kind]);
     put_text(&w, "delta", part->s, part->n);
     if (item->kind == PART_CONTENT)
-        put_logprobs(&w, c, i, has_token ? i + 1 : i);
+        put_logprobs(&w, c, openai_event_first(c, i), i < c->n_done ? i + 1 : i);
     event_end(&w);
 }
 
@@ -558,8 +527,11 @@ static void put_text_part(struct buf *out, struct choice *c, uint32_t i,
 void responses_token(struct request *rq, struct choice *c, uint32_t i, struct buf *out)
 {
     static const struct text_part nothing = { .kind = PART_CONTENT, .s = "" };
-    const struct text_parts *parts = chat_take(c, i);
+    const struct text_parts *parts;
 
+    if (!openai_completes_event(c, i))
+        return;
+    parts = chat_take(c, i);
     if (i == 0) {
         put_response_event(out, rq, "response.created", NULL, NULL);
         put_response_event(out, rq, "response.in_progress", NULL, NULL);

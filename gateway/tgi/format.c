@@ -122,8 +122,8 @@ static void put_prefill_token(struct json_writer *w, const struct choice *c, uin
     jw_key(w, "text");
     jw_strn(w, text.data ? text.data : "", text.n);
     jw_key(w, "logprob");
-    if (c->seq.prompt_logprobs[i].rank > 0)
-        jw_float(w, c->seq.prompt_logprobs[i].logprob);
+    if (request_prompt_sequence(c)->prompt_logprobs[i].rank > 0)
+        jw_float(w, request_prompt_sequence(c)->prompt_logprobs[i].logprob);
     else
         jw_null(w);
     jw_object_end(w);
@@ -134,7 +134,8 @@ static void put_prefill(struct json_writer *w, const struct choice *c)
 {
     jw_key(w, "prefill");
     jw_array(w);
-    for (uint32_t i = 0; tgi_extra(c->rq)->prefill && i < c->seq.n_prompt_logprobs; i++)
+    for (uint32_t i = 0;
+         tgi_extra(c->rq)->prefill && i < request_prompt_sequence(c)->n_prompt_logprobs; i++)
         put_prefill_token(w, c, i);
     jw_array_end(w);
 }
@@ -437,5 +438,6 @@ const struct dialect dialect_tgi = {
     .stream_fault = tgi_stream_fault,
     .layer_error = tgi_layer_error,
     .faults_in_stream = true,
+    .has_permit_per_sequence = true,
     .keep_alive_s = 15,
 };

@@ -16,7 +16,7 @@
 #include "tests/gateway/harness.h"
 #include "tests/gateway/talk.h"
 
-enum { TALKS_MAX = 32, PATIENCE_S = 60, LONG_TEXT = 40000 };
+enum { TALKS_MAX = 40, PATIENCE_S = 60, LONG_TEXT = 40000 };
 
 static struct talk talks[TALKS_MAX];
 static struct buf calm[TALKS_MAX]; /* what each reads when nobody dies */
@@ -50,6 +50,17 @@ static void add_streams(void)
               "{\"messages\":[{\"role\":\"user\",\"content\":\"Tell a story\"}],\"seed\":3,"
               "\"max_tokens\":50,\"stream\":true,\"logprobs\":true,\"top_logprobs\":2}",
               "close");
+    talk_post(
+        new_talk("completions stream of larger events"), "/v1/completions", "",
+        "{\"prompt\":\"One day\",\"max_tokens\":50,\"seed\":7,\"stream\":true,\"n\":2,"
+        "\"logprobs\":1,\"echo\":true,\"stream_interval\":7,\"repetition_detection\":{"
+        "\"max_pattern_size\":3,\"min_count\":2},\"stream_options\":{\"include_usage\":true}}",
+        "close");
+    talk_post(
+        new_talk("chat stream of larger events"), "/v1/chat/completions", "",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Tell\"}],\"seed\":3,\"max_tokens\":50,"
+        "\"stream\":true,\"stream_interval\":5,\"thinking_token_budget\":9}",
+        "close");
     talk_post(new_talk("chat stream with stop"), "/v1/chat/completions", "",
               "{\"messages\":[{\"role\":\"user\",\"content\":\"A dog\"}],\"seed\":4,"
               "\"max_tokens\":80,\"stream\":true,\"stop\":[\"qu\",\"zz\",\"ing\"]}",
@@ -120,6 +131,11 @@ static void add_whole_answers(void)
     talk_post(new_talk("completions"), "/v1/completions", "",
               "{\"prompt\":[\"a\",\"b c\"],\"max_tokens\":30,\"seed\":2,\"n\":2,\"logprobs\":1}",
               "close");
+    talk_post(
+        new_talk("several conversations"), "/v1/chat/completions/batch", "",
+        "{\"messages\":[[{\"role\":\"user\",\"content\":\"A\"}],[{\"role\":\"user\",\"content\":"
+        "\"B\"}]],\"seed\":3,\"max_tokens\":30}",
+        "close");
     talk_post(new_talk("completions best_of"), "/v1/completions", "",
               "{\"prompt\":\"Six\",\"max_tokens\":30,\"seed\":2,\"n\":2,\"best_of\":6}", "close");
     talk_post(new_talk("beam search"), "/v1/completions", "",
@@ -128,8 +144,10 @@ static void add_whole_answers(void)
               "close");
     talk_post(new_talk("logprobs of a prompt"), "/v1/completions", "",
               "{\"prompt\":\"One day, a little girl saw a dog\",\"max_tokens\":20,\"seed\":4,"
-              "\"echo\":true,\"logprobs\":2}",
+              "\"echo\":true,\"logprobs\":2,\"n\":3}",
               "close");
+    talk_post(new_talk("embedding of a conversation"), "/v1/embeddings", "",
+              "{\"messages\":[{\"role\":\"user\",\"content\":\"One\"}]}", "close");
     talk_post(new_talk("embeddings"), "/v1/embeddings", "",
               "{\"input\":[\"One\",\"two\",\"three\"],\"encoding_format\":\"base64\"}", "close");
     talk_post(new_talk("more choices than run at once"), "/v1/completions", "",

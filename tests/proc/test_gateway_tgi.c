@@ -206,6 +206,12 @@ static void one_too_many_is_overloaded(void **state)
            "{\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}");
     expect("/generate_stream", body, 200,
            "data: {\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}\n\n");
+    expect("/", "{\"inputs\":\"One day\"}", 429,
+           "{\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}");
+    expect("/", "{\"inputs\":\"One day\",\"stream\":true}", 200,
+           "data: {\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}\n\n");
+    expect("/", "no JSON", 429,
+           "{\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}");
     client_get(h.port, "/health", &a); /* is not asked */
     assert_int_equal(a.status, 200);
     atomic_store(&h.workers[0].is_paused, false);
@@ -214,6 +220,33 @@ static void one_too_many_is_overloaded(void **state)
     close(fd);
     set_permits("512");
     assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    answer_fini(&a);
+}
+
+/* TGI takes one for each sequence, all or none. */
+static void best_of_takes_as_many_permits(void **state)
+{
+    static const char body[] = "{\"inputs\":\"One day\",\"parameters\":{\"max_new_tokens\":2,"
+                               "\"best_of\":2,\"do_sample\":true}}";
+    struct answer a = { 0 };
+
+    (void)state;
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    set_permits("1");
+    for (int i = 0; i < 3; i++)
+        expect("/generate", body, 429,
+               "{\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}");
+    client_request(h.port, "/generate", "",
+                   "{\"inputs\":\"a\",\"parameters\":{\"max_new_tokens\":2}}", &a);
+    assert_int_equal(a.status, 200);
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    set_permits("2");
+    for (int i = 0; i < 3; i++) {
+        client_request(h.port, "/generate", "", body, &a);
+        assert_int_equal(a.status, 200);
+        assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    }
+    set_permits("512");
     answer_fini(&a);
 }
 
@@ -439,6 +472,7 @@ int main(void)
         cmocka_unit_test(in_a_stream_each_is_an_event),
         cmocka_unit_test(errors_carry_no_times),
         cmocka_unit_test(one_too_many_is_overloaded),
+        cmocka_unit_test(best_of_takes_as_many_permits),
         cmocka_unit_test(tokenize_tells_tokens_and_places),
         cmocka_unit_test(chat_tokenize_tells_the_prompt_too),
         cmocka_unit_test(best_of_is_the_likelier_of_two),

@@ -33,6 +33,10 @@ static int set_up(void **state)
                                         "on",
                                         "--request-id-headers",
                                         "on",
+                                        "--max-logprobs",
+                                        "-1",
+                                        "--reasoning-parser",
+                                        "qwen3",
                                         NULL };
     static struct system s;
 
@@ -364,13 +368,10 @@ static char *choices_text(const json_t *answer)
     return json_dumps(json_object_get(answer, "choices"), JSON_COMPACT);
 }
 
-static void beams_survive_the_death_of_every_process(void **state)
+/* The same answer, whoever dies while it is made. */
+static void expect_same_over_deaths(struct system *s, const char *body)
 {
-    static const char body[] =
-        "{\"prompt\":\"Once upon a time there was\",\"max_tokens\":120,\"n\":4,\"ignore_eos\":true,"
-        "\"use_beam_search\":true,\"logprobs\":2,\"length_penalty\":0.5}";
     const char *const victims[] = { "worker 0.0", "gateway", "worker 0.0", "gateway" };
-    struct system *s = *state;
     json_t *calm = ask(s, "/v1/completions", 200, body);
     char *want = choices_text(calm);
     int n_killed = 0;
@@ -398,6 +399,126 @@ static void beams_survive_the_death_of_every_process(void **state)
     assert_true(n_killed > 1); /* a machine that is this fast would need a longer text */
     free(want);
     json_decref(calm);
+}
+
+static void beams_survive_the_death_of_every_process(void **state)
+{
+    expect_same_over_deaths(
+        *state,
+        "{\"prompt\":\"Once upon a time there was\",\"max_tokens\":120,\"n\":4,\"ignore_eos\":true,"
+        "\"use_beam_search\":true,\"logprobs\":2,\"length_penalty\":0.5}");
+}
+
+/* ---- thoughts ---- */
+
+static json_t *ids_of(const json_t *answer)
+{
+    return json_object_get(choice_of(answer, 0), "token_ids");
+}
+
+#define THINKING                                                                                   \
+    "{\"prompt\":\"Once "                                                                          \
+    "<think>\",\"max_tokens\":300,\"ignore_eos\":true,\"return_token_ids\":true,"                  \
+    "\"seed\":6,\"logprobs\":1"
+
+static void a_thought_ends_with_its_budget(void **state)
+{
+    const struct system *s = *state;
+    json_t *mark =
+        ask(s, "/tokenize", 200, "{\"prompt\":\"</think>\",\"add_special_tokens\":false}");
+    json_t *freely = ask(s, "/v1/completions", 200, THINKING "}");
+    json_t *answer = ask(s, "/v1/completions", 200, THINKING ",\"thinking_token_budget\":7}");
+    const json_t *want = json_object_get(mark, "tokens");
+
+    assert_true(json_array_size(want) > 0);
+    for (size_t i = 0; i < 7; i++)
+        assert_true(
+            json_equal(json_array_get(ids_of(answer), i), json_array_get(ids_of(freely), i)));
+    for (size_t i = 0; i < json_array_size(want); i++)
+        assert_true(json_equal(json_array_get(ids_of(answer), 7 + i), json_array_get(want, i)));
+    assert_int_equal(json_array_size(ids_of(answer)), 300);
+    assert_non_null(strstr(text_of(answer, 0), "</think>"));
+    json_decref(answer);
+    json_decref(freely);
+    json_decref(mark);
+}
+
+static void a_budget_of_thoughts_survives_the_death_of_every_process(void **state)
+{
+    expect_same_over_deaths(*state, THINKING ",\"thinking_token_budget\":120,\"n\":2,"
+                                             "\"logprob_token_ids\":[264,9,533]}");
+}
+
+/* ---- log probabilities of any tokens ---- */
+
+static json_t *top_of(const json_t *answer, size_t i)
+{
+    const json_t *logprobs = json_object_get(choice_of(answer, 0), "logprobs");
+    json_t *token = json_array_get(json_object_get(logprobs, "content"), i);
+
+    assert_non_null(token);
+    return json_object_get(token, "top_logprobs");
+}
+
+static double logprob_in(const json_t *top, const char *name)
+{
+    for (size_t k = 0; k < json_array_size(top); k++) {
+        const json_t *t = json_array_get(top, k);
+        if (strcmp(json_string_value(json_object_get(t, "token")), name) == 0)
+            return json_number_value(json_object_get(t, "logprob"));
+    }
+    fail_msg("no token %s", name);
+    return 0;
+}
+
+#define MEASURED                                                                                   \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"max_tokens\":3,\"temperature\":0,"   \
+    "\"logprobs\":true,\"return_tokens_as_token_ids\":true"
+
+/* All probabilities of a token's place are 1 together; those of tokens that are named are the same numbers. */
+static void all_log_probabilities_can_be_had(void **state)
+{
+    static const int named[] = { 533, 7, 2047, 264 };
+    const struct system *s = *state;
+    json_t *all = ask(s, "/v1/chat/completions", 200, MEASURED ",\"top_logprobs\":-1}");
+    json_t *some =
+        ask(s, "/v1/chat/completions", 200, MEASURED ",\"logprob_token_ids\":[533,7,2047,264]}");
+
+    for (size_t i = 0; i < 3; i++) {
+        double sum = 0;
+        assert_int_equal(json_array_size(top_of(all, i)), 2048);
+        for (size_t k = 0; k < 2048; k++)
+            sum += exp(
+                json_number_value(json_object_get(json_array_get(top_of(all, i), k), "logprob")));
+        assert_true(fabs(sum - 1) < 1e-3);
+        assert_int_equal(json_array_size(top_of(some, i)), 4);
+        for (size_t k = 0; k < 4; k++) {
+            const json_t *t = json_array_get(top_of(some, i), k);
+            char name[32];
+            snprintf(name, sizeof name, "token_id:%d", named[k]);
+            assert_string_equal(json_string_value(json_object_get(t, "token")), name);
+            assert_true(json_number_value(json_object_get(t, "logprob")) ==
+                        logprob_in(top_of(all, i), name));
+        }
+    }
+    json_decref(some);
+    json_decref(all);
+}
+
+/* The worker goes round in circles; nobody waits for the end of that. */
+static void a_text_that_goes_round_in_circles_ends(void **state)
+{
+    const struct system *s = *state;
+    json_t *answer = ask(s, "/v1/completions", 200,
+                         "{\"prompt\":\"One\",\"max_tokens\":200,\"ignore_eos\":true,"
+                         "\"allowed_token_ids\":[264],\"return_token_ids\":true,"
+                         "\"repetition_detection\":{\"max_pattern_size\":2,\"min_pattern_size\":2,"
+                         "\"min_count\":4}}");
+
+    assert_int_equal(json_array_size(ids_of(answer)), 8);
+    assert_string_equal(json_string_value(json_object_get(choice_of(answer, 0), "finish_reason")),
+                        "repetition");
+    json_decref(answer);
 }
 
 /* ---- the best of several ---- */
@@ -563,6 +684,10 @@ int main(void)
         cmocka_unit_test(beams_are_those_a_client_finds_step_by_step),
         cmocka_unit_test(beams_find_the_pages_of_their_parents),
         cmocka_unit_test(beams_survive_the_death_of_every_process),
+        cmocka_unit_test(a_thought_ends_with_its_budget),
+        cmocka_unit_test(a_budget_of_thoughts_survives_the_death_of_every_process),
+        cmocka_unit_test(all_log_probabilities_can_be_had),
+        cmocka_unit_test(a_text_that_goes_round_in_circles_ends),
         cmocka_unit_test(a_prompt_is_measured_as_it_would_be_generated),
         cmocka_unit_test(tokens_are_restricted),
         cmocka_unit_test(embeddings_are_of_their_text_alone),

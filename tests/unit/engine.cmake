@@ -7,6 +7,7 @@ llmd_test(NAME test_scheduler SOURCES unit/test_scheduler.c unit/sequence_fixtur
   LABELS unit)
 llmd_test(NAME test_step_history SOURCES unit/test_step_history.c LIBS engine LABELS unit)
 llmd_test(NAME test_step_pace SOURCES unit/test_step_pace.c LIBS engine LABELS unit)
+llmd_test(NAME test_thinking SOURCES unit/test_thinking.c LIBS engine LABELS unit)
 llmd_test(NAME test_speculation SOURCES unit/test_speculation.c LIBS engine LABELS unit)
 add_library(engine_fixture STATIC
   unit/engine_fixture.c unit/engine_rig.c unit/fake_runtime.c unit/gateway_client.c)

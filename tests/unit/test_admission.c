@@ -61,7 +61,7 @@ static enum admission_refusal take(uint32_t key, uint64_t now_ns)
 static void give(uint32_t key)
 {
     admission_answered(&a, key);
-    admission_give(&a);
+    admission_give(&a, 1);
 }
 
 /* The key whose hash is of this text. */
@@ -97,6 +97,42 @@ static void permits_are_counted(void **state)
         give(KEY_NOBODY);
     assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
     assert_int_equal(admission_taken(&a), 0);
+}
+
+/* A request with several takes all of them or none. */
+static void several_permits_are_taken_together(void **state)
+{
+    (void)state;
+    admission_set_max(&a, 4);
+    assert_int_equal(take(KEY_NOBODY, T0), ADMISSION_OK);
+    assert_false(admission_take_more(&a, 4, false));
+    assert_int_equal(admission_taken(&a), 1);
+    assert_true(admission_take_more(&a, 3, false));
+    assert_int_equal(take(KEY_NOBODY, T0), ADMISSION_FULL);
+    assert_true(admission_take_more(&a, 2, true)); /* a dead gateway had taken them */
+    assert_int_equal(admission_taken(&a), 6);
+    assert_int_equal(stat_get(&stats, STAT_requests_active), 1);
+    admission_answered(&a, KEY_NOBODY);
+    admission_give(&a, 6);
+    assert_int_equal(admission_taken(&a), 0);
+    assert_int_equal(stat_get(&stats, STAT_requests_active), 0);
+}
+
+static void the_setting_may_hold_several_keys(void **state)
+{
+    struct err e;
+
+    (void)state;
+    assert_ok(key_table_load(&a.keys, "one  two\tthree ", "", &e), e);
+    assert_int_equal(find("one"), KEY_SETTING);
+    assert_int_equal(find("two"), KEY_SETTING);
+    assert_int_equal(find("three"), KEY_SETTING);
+    assert_int_equal(find("one  two"), KEY_UNKNOWN);
+    assert_int_equal(find(""), KEY_UNKNOWN);
+    assert_fails(key_table_load(&a.keys, "1 2 3 4 5 6 7 8 9", "", &e), e, ERR_CONFIG,
+                 "api_key has more than 8 keys");
+    assert_ok(key_table_load(&a.keys, "", "", &e), e);
+    assert_int_equal(find("one"), KEY_UNKNOWN);
 }
 
 static void limits_of_a_key_are_its_own(void **state)
@@ -151,7 +187,7 @@ static void an_answered_request_is_none_of_its_keys(void **state)
     admission_answered(&a, find("ka"));
     assert_int_equal(take(find("ka"), T0), ADMISSION_OK);
     assert_int_equal(take(KEY_NOBODY, T0), ADMISSION_FULL); /* both still have their permits */
-    admission_give(&a);
+    admission_give(&a, 1);
     give(find("ka"));
     buf_fini(&text);
 }
@@ -417,6 +453,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(permits_are_counted),
+        TEST(several_permits_are_taken_together),
+        TEST(the_setting_may_hold_several_keys),
         TEST(limits_of_a_key_are_its_own),
         TEST(an_answered_request_is_none_of_its_keys),
         TEST(a_flood_leaves_room_for_other_keys),

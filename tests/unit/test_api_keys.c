@@ -57,7 +57,9 @@ static void what_is_wrong_is_named_with_its_line(void **state)
         { "12345678901234567890123456789012 sha256:" ABC, "is no name" },
         { "a sha256:" ABC "0", "64 hexadecimal digits" },
         { "a sha256:xy", "64 hexadecimal digits" },
-        { "a sha256:" ABC " sha256:" TWO " sha256:" ABC, "more than 2 hashes" },
+        { "a sha256:" ABC " sha256:" ABC " sha256:" ABC " sha256:" ABC " sha256:" ABC " sha256:" ABC
+          " sha256:" ABC " sha256:" ABC " sha256:" ABC,
+          "more than 8 hashes" },
         { "a sha256:" ABC " rpm=", "rpm='' is not a number" },
         { "a sha256:" ABC " rpm=-1", "rpm='-1' is not a number from 0" },
         { "a sha256:" ABC " rpm=1e3", "is not a number" },

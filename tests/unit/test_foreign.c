@@ -112,6 +112,29 @@ static void letters_stand_for_options(void **state)
     assert_int_equal(o.n_ignored, 1);
 }
 
+/* vLLM's --api-key takes several; a directory among them is the model. */
+static void several_keys_may_follow_their_option(void **state)
+{
+    char *argv[] = { "llmd", "--api-key", "k1", "k2", "--port", "9000", "/", NULL };
+    char *mixed[] = { "llmd", "--api-key", "k1", "/", NULL };
+    struct options o;
+    struct err e;
+
+    (void)state;
+    options_parse(&o, 7, argv);
+    assert_string_equal(o.value[CONFIG_api_key], "k1 k2");
+    assert_string_equal(o.value[CONFIG_port], "9000");
+    assert_string_equal(o.value[CONFIG_model], "/");
+    options_parse(&o, 4, mixed);
+    assert_string_equal(o.value[CONFIG_api_key], "k1");
+    assert_string_equal(o.value[CONFIG_model], "/");
+    assert_ok(foreign_read_params(&c, "--api-key k1 k2  k3 --port 9000", &e), e);
+    assert_string_equal(c.api_key, "k1 k2 k3");
+    assert_int_equal(c.port, 9000);
+    assert_ok(foreign_read_params(&c, "--api-key=k4", &e), e);
+    assert_string_equal(c.api_key, "k4");
+}
+
 static void the_launchers_variables_are_read(void **state)
 {
     char *const env[] = { "MODEL_ID=/m",   "NUM_SHARD=2",       "MAX_INPUT_LENGTH=100",
@@ -137,13 +160,10 @@ static void the_launchers_variables_are_read(void **state)
 static void other_servers_words_become_ours(void **state)
 {
     static const char *const words[][3] = {
-        { "quantize", "bitsandbytes-nf4", "int4" },
-        { "quantize", "gptq", "none" },
-        { "kv_cache_dtype", "fp8_e5m2", "int8" },
-        { "log_level", "INFO", "info" },
-        { "log_level", "warn", "warning" },
-        { "speculate", "3", "ngram" },
-        { "quantize", "int8", "int8" },
+        { "quantize", "bitsandbytes-nf4", "int4" }, { "quantize", "gptq", "none" },
+        { "kv_cache_dtype", "fp8_e5m2", "int8" },   { "log_level", "INFO", "info" },
+        { "log_level", "warn", "warning" },         { "speculate", "3", "ngram" },
+        { "max_logprobs", "-1", "262144" },         { "quantize", "int8", "int8" },
     };
     char value[CONFIG_TEXT_BYTES];
     struct err e;
@@ -204,6 +224,7 @@ int main(void)
         cmocka_unit_test_setup(a_value_that_is_none_says_so, set_up),
         cmocka_unit_test_setup(every_option_is_taken_in_both_places, set_up),
         cmocka_unit_test_setup(letters_stand_for_options, set_up),
+        cmocka_unit_test_setup(several_keys_may_follow_their_option, set_up),
         cmocka_unit_test_setup(the_launchers_variables_are_read, set_up),
         cmocka_unit_test_setup(other_servers_words_become_ours, set_up),
         cmocka_unit_test_setup(a_model_is_found_where_oci_mounts_it, set_up),

@@ -64,13 +64,19 @@ static void ledger_parts_do_not_overlap(void **state)
     ledger_close(&again);
 }
 
+/* Rows are as wide as the sequence asked for: one that wants few touches little memory. */
 static void ledger_top_of_a_token_has_its_own_row(void **state)
 {
     struct ledger l = make(&shape);
     struct ledger_entry *entry = ledger_entry(&l, 0);
 
     (void)state;
+    entry->n_top = 2;
+    assert_ptr_equal(ledger_top(&l, entry, 3), ledger_top(&l, entry, 0) + 6);
+    entry->n_prompt_top = 5;
     assert_ptr_equal(ledger_top(&l, entry, 3), ledger_top(&l, entry, 0) + 15);
+    assert_true((char *)ledger_top(&l, entry, shape.tokens_max) <=
+                (char *)entry + l.hdr->embedding_offset);
     ledger_close(&l);
 }
 

@@ -186,6 +186,88 @@ static void a_token_of_the_prompt_is_measured_as_a_drawn_one(void **state)
     sampler_free(f.sampler);
 }
 
+/* What clients compare are the log probabilities of the tokens that they named, in their order. */
+static void named_tokens_are_measured_instead_of_the_likeliest(void **state)
+{
+    struct fixture f;
+    int32_t named[] = { 11, 0, 4 };
+    struct ledger_top all[SMALL];
+
+    (void)state;
+    fixture_init(&f);
+    f.out.top = all;
+    f.sampling.want_logprobs = true;
+    f.sampling.top_logprobs = SMALL;
+    draw(&f);
+    f.out.top = f.top;
+    f.sampling.logprob_tokens = named;
+    f.sampling.n_logprob_tokens = f.sampling.top_logprobs = 3;
+    draw(&f);
+    for (int i = 0; i < 3; i++) {
+        int k = 0;
+        while (all[k].token != named[i])
+            k++;
+        assert_int_equal(f.top[i].token, named[i]);
+        assert_true(f.top[i].logprob == all[k].logprob);
+    }
+    sampler_free(f.sampler);
+}
+
+/* So many are sorted, fewer are inserted: the order is one. */
+static void all_the_vocabulary_is_in_the_same_order(void **state)
+{
+    enum { VOCAB = 700, FEW = 100 };
+    struct ledger_top all[VOCAB + 1], few[FEW];
+    struct sampler *s = sampler_new(VOCAB);
+    struct sampler_output out = { .token = 3 };
+    float logits[VOCAB];
+    uint32_t random = 1;
+
+    (void)state;
+    for (int i = 0; i < VOCAB; i++) {
+        random = random * 1664525 + 1013904223;
+        logits[i] = (float)(random >> 26); /* many are equal */
+    }
+    out.top = all;
+    assert_int_equal(sampler_measure(s, logits, VOCAB + 1, &out), SAMPLER_OK);
+    out.top = few;
+    assert_int_equal(sampler_measure(s, logits, FEW, &out), SAMPLER_OK);
+    for (int i = 0; i < FEW; i++) {
+        assert_int_equal(all[i].token, few[i].token);
+        assert_true(all[i].logprob == few[i].logprob);
+    }
+    assert_int_equal(all[VOCAB].token, -1);
+    for (int i = 1; i < VOCAB; i++)
+        assert_true(all[i].logprob < all[i - 1].logprob ||
+                    (all[i].logprob == all[i - 1].logprob && all[i].token > all[i - 1].token));
+    sampler_free(s);
+}
+
+/* Neither a mask nor a bias keeps a thought from ending. */
+static void a_thought_ends_with_its_budget(void **state)
+{
+    Llmd__Thinking thinking = LLMD__THINKING__INIT;
+    int32_t close[] = { 13, 2 }, allowed[] = { 5 };
+    struct fixture f;
+
+    (void)state;
+    fixture_init(&f);
+    thinking.budget = 3;
+    thinking.is_open = true;
+    thinking.close = close;
+    thinking.n_close = 2;
+    f.sampling.thinking = &thinking;
+    f.sampling.allowed_tokens = allowed;
+    f.sampling.n_allowed_tokens = 1;
+    f.sampling.temperature = 1;
+    for (f.in.n_generated = 0; f.in.n_generated < 7; f.in.n_generated++) {
+        static const int32_t want[] = { 5, 5, 5, 13, 2, 5, 5 };
+        assert_int_equal(draw(&f), want[f.in.n_generated]);
+        f.tokens[f.in.n_generated] = f.out.token;
+    }
+    sampler_free(f.sampler);
+}
+
 static void masking_everything_is_an_answer_not_a_crash(void **state)
 {
     struct fixture f;
@@ -522,6 +604,9 @@ int main(void)
         cmocka_unit_test(a_bad_word_is_never_completed),
         cmocka_unit_test(a_watermark_draws_greens),
         cmocka_unit_test(a_token_of_the_prompt_is_measured_as_a_drawn_one),
+        cmocka_unit_test(named_tokens_are_measured_instead_of_the_likeliest),
+        cmocka_unit_test(all_the_vocabulary_is_in_the_same_order),
+        cmocka_unit_test(a_thought_ends_with_its_budget),
         cmocka_unit_test(masking_everything_is_an_answer_not_a_crash),
         cmocka_unit_test(rows_that_are_not_finite_are_refused),
         cmocka_unit_test(repetition_divides_positive_and_multiplies_negative),
