@@ -7,6 +7,7 @@
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
 #   make check-clients                   OpenAI's, Hugging Face's and other client libraries against a server
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
+#   make deb                             the Debian package, build/deb/llmd_*.deb
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
 PORT    ?= 8080
@@ -17,7 +18,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients clean format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients clean deb format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -37,6 +38,9 @@ chaos-1b:
 
 check-clients:
 	@exec scripts/check-clients.sh
+
+deb:
+	@exec scripts/deb.sh
 
 clean:
 	rm -rf build

@@ -59,7 +59,7 @@ llmd_test(NAME test_models
   TIMEOUT 300 LABELS proc)
 
 add_test(NAME verify_units
-  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_SOURCE_DIR}/systemd)
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/verify_units.sh ${CMAKE_BINARY_DIR}/systemd)
 set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)
 
 add_executable(fake_kept proc/fake_kept.c)

@@ -163,11 +163,13 @@ end_clients() {
 
 # ---- the box
 
-mkdir -p "$stage/etc/systemd/system/llmd.service.d" "$stage/etc/llmd" "$stage/usr/bin" "$stage/srv"
+mkdir -p "$stage/etc/systemd/system/llmd.service.d" "$stage/etc/llmd" "$stage/etc/sysusers.d" \
+    "$stage/usr/bin" "$stage/srv"
 for program in llmd llm-gateway llm-worker llmctl; do
     cp "$bin/$program" "$stage/usr/bin/"
 done
-cp "$sources"/systemd/llmd.* "$stage/etc/systemd/system/"
+cp "$sources"/systemd/llmd.{service,socket} "$stage/etc/systemd/system/"
+cp "$sources/systemd/sysusers.conf" "$stage/etc/sysusers.d/llmd.conf"
 cp -r "$sources/models/stories-demo" "$stage/srv/model"
 printf 'model: /srv/model\norphan_timeout_s: 2\ndrain_timeout_s: 5\n' >"$stage/etc/llmd/llmd.yaml"
 printf '[Service]\nWatchdogSec=3s\nEnvironment=ASAN_OPTIONS=detect_leaks=0\n' \
@@ -176,6 +178,7 @@ chmod -R a+rX "$stage"
 "$sources/tests/proc/sdbox.sh" start "$box" "$stage" || exit $?
 
 step 'start is done when the service is ready'
+inside systemd-sysusers
 inside systemctl start llmd.socket llmd.service
 is_ready || fail 'systemctl start came back before the service was ready'
 main=$(property MainPID) gateway=$(pid_of gateway) worker=$(pid_of 'worker 0.0')
@@ -231,8 +234,11 @@ inside curl -sS -N http://127.0.0.1:8080/generate_stream -H 'Content-Type: appli
     -d '{"inputs":"Once","parameters":{"max_new_tokens":240}}' >"$box/last" &
 clients=($!)
 wait_for 'the stream' grep -q token "$box/last"
+worker=$(pid_of 'worker 0.0')
+inside kill -STOP "$worker" # the stream, and with it the drain, cannot end before the kill
 inside systemctl restart --no-block llmd
 inside kill -KILL "$main"
+inside kill -CONT "$worker"
 wait "${clients[@]}" || fail 'the stream was cut off'
 clients=()
 wait_for 'a fresh service' is_another_service
