@@ -6,6 +6,8 @@
 #   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
 #   make check-clients                   OpenAI's, Hugging Face's and other client libraries against a server
+#   make check-container [FULL=1]        images built and run without an engine; FULL compiles in the image too
+#   make check-oci                       the OCI kit: the platform's contract, its Makefile, its tools
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make deb                             the Debian package, build/deb/llmd_*.deb
 #   make install [DESTDIR=] [PREFIX=/usr/local]
@@ -16,9 +18,10 @@ ROUNDS  ?= 130
 SEED    ?= 1
 PREFIX  ?= /usr/local
 DESTDIR ?=
+FULL    ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients clean deb format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients check-container check-oci clean deb format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -41,6 +44,12 @@ check-clients:
 
 deb:
 	@exec scripts/deb.sh
+
+check-container:
+	@exec scripts/check-container.sh '$(FULL)'
+
+check-oci:
+	@exec scripts/check-oci.sh
 
 clean:
 	rm -rf build

@@ -1,0 +1,85 @@
+# test_image.sh - what is in the image cpu, and what it says of itself.
+# shellcheck shell=bash disable=SC2154
+
+SIZE_MAX_BYTES=40000000
+
+# Mounts the image's root and runs "$@" with it in $root.
+with_root() {
+    local box root code=0
+    box=$(engine_buildah from --pull-never "$image:cpu") || return 1
+    root=$(engine_buildah mount "$box") || return 1
+    root=$root "$@" || code=$?
+    engine_buildah rm "$box" >/dev/null
+    return $code
+}
+
+count_bytes() {
+    find "$root" -type f -printf '%i %s\n' | sort -u | awk '{ sum += $2 } END { print sum }'
+}
+
+image_is_smaller_than_40_MB() {
+    local bytes
+    bytes=$(with_root count_bytes)
+    echo "    $bytes bytes in files"
+    [[ $bytes -gt 20000000 && $bytes -lt $SIZE_MAX_BYTES ]] || fail "wanted less than $SIZE_MAX_BYTES"
+}
+run image_is_smaller_than_40_MB
+
+find_loose_files() {
+    find "$root" -xdev \( -perm /6000 -o -type f -perm /022 -o ! -user root \) -print
+    find "$root" -xdev -type d -perm /022 ! -path "$root/run" ! -path "$root/tmp" \
+        ! -path "$root/home/datascience" -print
+}
+
+nothing_in_it_can_be_written_or_raises_privileges() {
+    local loose
+    loose=$(with_root find_loose_files)
+    [[ -z $loose ]] || fail "found $loose"
+}
+run nothing_in_it_can_be_written_or_raises_privileges
+
+has_records() {
+    local file
+    [[ $(find "$root/var/lib/dpkg/status.d" -type f | wc -l) -gt 20 ]] || fail "packages are not recorded"
+    for file in "$root"/var/lib/dpkg/status.d/*; do
+        holds '^Version: ' "$file" || fail "$file has no version"
+    done
+    zcat "$root/usr/share/doc/llmd/licences-of-libraries.gz" | holds '==== libzmq5 ====' || fail "no licences"
+    [[ ! -e $root/usr/bin/apt-get && ! -e $root/usr/bin/dpkg ]] || fail "there is a package manager"
+}
+
+packages_and_licences_are_told() {
+    with_root has_records
+}
+run packages_and_licences_are_told
+
+image_says_how_it_is_run() {
+    local told
+    told=$(engine_podman inspect "$image:cpu" --format \
+        '{{.User}} {{.Config.Entrypoint}} {{.Config.ExposedPorts}} {{.Config.StopSignal}} {{.HealthCheck}}')
+    [[ $told == '65532:65532 [llm-init -- llmd] map[8080/tcp:{}] SIGTERM {[CMD llmctl wait --quiet --timeout 2]'* ]] ||
+        fail "$told"
+}
+run image_says_how_it_is_run
+
+image_has_the_labels() {
+    local label labels
+    labels=$(engine_podman inspect "$image:cpu" --format '{{json .Labels}}')
+    for label in title description version licenses revision; do
+        [[ $labels == *"\"org.opencontainers.image.$label\":\""?* ]] || fail "no $label in $labels"
+    done
+    [[ $labels == *'revision":"tested"'* ]] || fail "the revision given to the build is not there: $labels"
+}
+run image_has_the_labels
+
+every_program_finds_its_libraries() {
+    local program
+    for program in llm-init llmd llm-gateway llm-worker llmctl curl; do
+        engine_podman run --rm --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --no-healthcheck --network none \
+            --entrypoint "$program" "$image:cpu" --version >"$folder/version" 2>&1 || true
+        ! holds 'cannot open shared object\|not found\|no such file' "$folder/version" ||
+            fail "$program: $(cat "$folder/version")"
+        [[ -s $folder/version ]] || fail "$program says nothing"
+    done
+}
+run every_program_finds_its_libraries
