@@ -18,6 +18,8 @@ const struct command commands[] = {
     { "wait", "[--timeout S]", "until the server is ready", COMMAND(wait), "" },
     { "config", "[--json]", "every setting and where it came from", COMMAND(config), "" },
     { "doctor", "[--json]", "what this host should have set", COMMAND(doctor), "" },
+    { "model", "inspect|verify|quantize MODEL", "look at a model, or write it smaller",
+      COMMAND(model), "inspect verify quantize" },
     { "key", "NAME [LIMIT...]", "make an API key", COMMAND(key),
       "rpm= tpm= concurrency= weight= priority=" },
     { "drain", "", "finish what runs, take nothing new, exit", COMMAND(drain), "" },

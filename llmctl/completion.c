@@ -135,7 +135,7 @@ static void put_bash(struct buf *out)
                 "    fi\n"
                 "    mapfile -t COMPREPLY < <(compgen -W \"${words:-$options}\" -- \"$current\")\n"
                 "}\n"
-                "complete -o filenames -F _llmctl llmctl\n");
+                "complete -o default -F _llmctl llmctl\n");
 }
 
 /* ---- zsh ---- */
