@@ -7,6 +7,7 @@
 
 const struct command commands[] = {
     { "status", "[--json] [--watch S]", "processes, groups, model, load", COMMAND(status), "" },
+    { "top", "[--interval S]", "the same, live on a terminal", COMMAND(top), "" },
     { "requests", "[--sort KEY] [--state S] [--json]",
       "sequences in the ledgers, and poisoned ones", COMMAND(requests), "" },
     { "logs", "[PROCESS] [-f] [-n N] [--json]", "last lines of each process", COMMAND(logs),

@@ -1,6 +1,7 @@
 /* tokenizer_gguf_write.c - the way back of tokenizer_gguf.c, found by trying: see tokenizer_gguf.h. */
 #include "text/tokenizer_gguf.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ static int32_t kind_of(const struct tokenizer *t, int32_t id)
 {
     const struct vocab_token *token = &t->vocab.tokens[id];
 
-    if (!token->piece || token->flags & VOCAB_UNUSED)
+    if (!token->piece || token->n_piece == 0 || token->flags & VOCAB_UNUSED)
         return UNUSED;
     if (id == t->unk_id)
         return UNKNOWN;
@@ -48,6 +49,19 @@ static float *scores_of(const struct tokenizer *t)
     return scores;
 }
 
+/* An id that stands for nothing has a spelling of its own all the same. */
+static void put_piece(struct gguf_out *o, const struct vocab_token *token, size_t id)
+{
+    char pad[32];
+
+    if (token->piece && token->n_piece > 0) {
+        gguf_out_add(o, token->piece, token->n_piece);
+        return;
+    }
+    snprintf(pad, sizeof pad, "[PAD%zu]", id);
+    gguf_out_add(o, pad, strlen(pad));
+}
+
 static void put_vocabulary(const struct tokenizer *t, struct gguf_out *o)
 {
     size_t n = t->vocab.n;
@@ -57,10 +71,17 @@ static void put_vocabulary(const struct tokenizer *t, struct gguf_out *o)
     for (size_t i = 0; i < n; i++) {
         const struct vocab_token *token = &t->vocab.tokens[i];
         kinds[i] = kind_of(t, (int32_t)i);
-        gguf_out_add(o, token->piece ? token->piece : "[PAD]", token->piece ? token->n_piece : 5);
+        put_piece(o, token, i);
     }
     gguf_out_i32s(o, "tokenizer.ggml.token_type", kinds, n);
     free(kinds);
+}
+
+/* A template may put a token before each text that no file calls bos. */
+static int32_t bos_of(const struct tokenizer *t)
+{
+    return t->bos_id < 0 && t->post_processor.n_before == 1 ? t->post_processor.before[0]
+                                                            : t->bos_id;
 }
 
 static void put_ids(const struct tokenizer *t, struct gguf_out *o)
@@ -68,7 +89,7 @@ static void put_ids(const struct tokenizer *t, struct gguf_out *o)
     const struct {
         const char *key;
         int32_t id;
-    } ids[] = { { "tokenizer.ggml.bos_token_id", t->bos_id },
+    } ids[] = { { "tokenizer.ggml.bos_token_id", bos_of(t) },
                 { "tokenizer.ggml.eos_token_id", t->eos_id },
                 { "tokenizer.ggml.unknown_token_id", t->unk_id },
                 { "tokenizer.ggml.padding_token_id", t->pad_id } };
@@ -76,7 +97,7 @@ static void put_ids(const struct tokenizer *t, struct gguf_out *o)
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (ids[i].id >= 0)
             gguf_out_u32(o, ids[i].key, (uint32_t)ids[i].id);
-    gguf_out_bool(o, "tokenizer.ggml.add_bos_token", tokenizer_adds_bos(t));
+    gguf_out_bool(o, "tokenizer.ggml.add_bos_token", t->post_processor.n_before > 0);
     gguf_out_bool(o, "tokenizer.ggml.add_eos_token", t->post_processor.n_after > 0);
 }
 
@@ -189,7 +210,7 @@ static bool has_same_token(const struct tokenizer *a, const struct tokenizer *b,
     const struct vocab_token *x = &a->vocab.tokens[id], *y = &b->vocab.tokens[id];
     size_t bad_at;
 
-    if (!x->piece)
+    if (!x->piece || x->n_piece == 0)
         return true; /* padding has some spelling there */
     if (!y->piece || x->n_bytes != y->n_bytes || memcmp(x->bytes, y->bytes, x->n_bytes) != 0)
         return false;
