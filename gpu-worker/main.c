@@ -1,6 +1,7 @@
 /* main.c - llm-worker: one rank of a group, started by llmd with its control socket as descriptor 3.
  *
  *   llm-worker --inspect   read the model's metadata, write one MODEL_PLAN frame to stdout
+ *   llm-worker model ...   look at a model, or write it in another number format (tool/tool.h), for llmctl
  *   llm-worker             serve: BOOT brings settings and descriptors of the shared segments
  *
  * Rank 0 runs the engine on the main thread.  The other ranks follow its steps on a thread of their own,
@@ -23,6 +24,7 @@
 #include "gpu-worker/engine.h"
 #include "gpu-worker/fault.h"
 #include "gpu-worker/supervision.h"
+#include "gpu-worker/tool/tool.h"
 
 const char *argp_program_version = "llm-worker " LLMD_VERSION;
 
@@ -361,6 +363,8 @@ int main(int argc, char **argv)
     bool inspect = false, ok;
     struct err e;
 
+    if (argc > 1 && strcmp(argv[1], "model") == 0)
+        return model_tool(argc - 1, argv + 1);
     argp_parse(&argp, argc, argv, 0, NULL, &inspect);
     log_init("llm-worker", LOG_INFO, LOG_TEXT);
     supervision_take_signals();

@@ -66,6 +66,14 @@ static void put_url(char *out, size_t n, const char *listen)
         snprintf(out, n, "http://%s", listen);
 }
 
+bool answer_url(const Llmd__Status *s, char *url, size_t n)
+{
+    if (!s || s->n_listen == 0)
+        return false;
+    put_url(url, n, s->listen[0]);
+    return true;
+}
+
 int answer_find_server(const struct globals *g, struct server *s)
 {
     struct control_msg reply;

@@ -38,6 +38,7 @@ struct server {
     char url[128];
     char model[256];
 };
+bool answer_url(const Llmd__Status *s, char *url, size_t n); /* false: it does not listen */
 int answer_find_server(const struct globals *g, struct server *s);
 
 /* POST body to url, write the text to stdout as it comes, stop when stop_fd is readable.  An exit code;

@@ -158,27 +158,30 @@ static void converse(struct history *h, const struct chat_options *o, const stru
     free(line);
 }
 
+static const struct argp_option chat_option_list[] = {
+    { "raw", 'r', 0, 0, "Write the bytes of the answer and nothing else", 0 },
+    { "system", 'y', "TEXT", 0, "System message in front of the conversation", 0 },
+    { 0 },
+};
+static const struct argp_child chat_children[] = { { &global_argp, 0, NULL, 0 },
+                                                   { &answer_argp, 0, NULL, 0 },
+                                                   { 0 } };
+const struct argp chat_argp = {
+    .options = chat_option_list,
+    .parser = parse,
+    .args_doc = "[MESSAGE]",
+    .doc = "Send one message to the served model, or talk with it when there is none.",
+    .children = chat_children,
+};
+
 int chat_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "raw", 'r', 0, 0, "Write the bytes of the answer and nothing else", 0 },
-        { "system", 'y', "TEXT", 0, "System message in front of the conversation", 0 },
-        { 0 },
-    };
-    const struct argp_child children[] = { global_options[0], { &answer_argp, 0, NULL, 0 }, { 0 } };
-    const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .args_doc = "[MESSAGE]",
-        .doc = "Send one message to the served model, or talk with it when there is none.",
-        .children = children,
-    };
     struct chat_options o = { .globals = g };
     struct history h = { 0 };
     struct server server;
     int code, stop_fd;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&chat_argp, argc, argv, &o);
     code = answer_find_server(&o.globals, &server);
     if (code != CTL_EXIT_OK)
         return code;

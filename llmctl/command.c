@@ -23,7 +23,7 @@ static const struct argp_option global_list[] = {
     { "runtime-dir", 'R', "DIR", 0, "Folder of llmd's control.sock (or LLMD_RUNTIME_DIR)", 0 },
     { 0 },
 };
-static const struct argp global_argp = { .options = global_list, .parser = parse_global };
+const struct argp global_argp = { .options = global_list, .parser = parse_global };
 const struct argp_child global_options[] = { { &global_argp, 0, NULL, 0 }, { 0 } };
 
 error_t command_parse_json(int key, char *arg, struct argp_state *state)

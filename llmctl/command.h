@@ -25,13 +25,19 @@ struct globals {
 /* The argp of these options; a command lists it as its child and, at ARGP_KEY_INIT, sets
  * state->child_inputs[0] to its struct globals. */
 extern const struct argp_child global_options[];
+extern const struct argp global_argp; /* the same, for a command with children of its own */
 
 /* argv[0] is "llmctl NAME".  Returns an exit code. */
 typedef int command_fn(int argc, char **argv, struct globals g);
 
 command_fn status_command, requests_command, logs_command, config_command, drain_command,
     restart_command, reload_command, upgrade_command, wait_command, generate_command, chat_command,
-    version_command, doctor_command, key_command;
+    version_command, doctor_command, key_command, completion_command, bench_command, top_command,
+    model_command, support_bundle_command;
+/* What each parses its arguments with; commands.h walks their options. */
+extern const struct argp status_argp, requests_argp, logs_argp, config_argp, drain_argp,
+    restart_argp, reload_argp, upgrade_argp, wait_argp, generate_argp, chat_argp, version_argp,
+    doctor_argp, key_argp, completion_argp, bench_argp, top_argp, model_argp, support_bundle_argp;
 
 /* Input of a command that has --json and no other option of its own, and its parser. */
 struct json_options {

@@ -40,24 +40,25 @@ static void put_table(struct buf *out, const Llmd__CtlReply *reply)
     table_fini(&t);
 }
 
+static const struct argp_option config_option_list[] = {
+    { "json", 'j', 0, 0, "One JSON array of {name, value, source, help}", 0 },
+    { 0 },
+};
+const struct argp config_argp = {
+    .options = config_option_list,
+    .parser = command_parse_json,
+    .doc = "Show every setting of the running server, its value and where that came from.",
+    .children = global_options,
+};
+
 int config_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "json", 'j', 0, 0, "One JSON array of {name, value, source, help}", 0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = command_parse_json,
-        .doc = "Show every setting of the running server, its value and where that came from.",
-        .children = global_options,
-    };
     struct json_options o = { .globals = g };
     struct control_msg reply;
     struct buf out = { 0 };
     int code;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&config_argp, argc, argv, &o);
     code = command_ask_plain(&o.globals, LLMD__CTL_COMMAND__CTL_CONFIG, &reply);
     if (code != CTL_EXIT_OK)
         return code;

@@ -83,21 +83,21 @@ static bool all_ok(const struct check *checks, int n)
     return true;
 }
 
+static const struct argp_option doctor_option_list[] = {
+    { "json", 'j', 0, 0, "One object: {ok, server, checks: [{name, ok, finding, advice}]}", 0 },
+    { 0 },
+};
+const struct argp doctor_argp = {
+    .options = doctor_option_list,
+    .parser = command_parse_json,
+    .doc = "Look whether this host lets the server run well, and say what to set."
+           "\vExit code 1 when something is to be set. Without a running server the host alone is "
+           "judged.",
+    .children = global_options,
+};
+
 int doctor_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "json", 'j', 0, 0, "One object: {ok, server, checks: [{name, ok, finding, advice}]}", 0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = command_parse_json,
-        .doc =
-            "Look whether this host lets the server run well, and say what to set."
-            "\vExit code 1 when something is to be set. Without a running server the host alone is "
-            "judged.",
-        .children = global_options,
-    };
     struct json_options o = { .globals = g };
     struct check checks[CHECKS_MAX];
     struct buf out = { 0 };
@@ -107,7 +107,7 @@ int doctor_command(int argc, char **argv, struct globals g)
     struct err e;
     int n;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&doctor_argp, argc, argv, &o);
     if (!client_find(&c, o.globals.runtime_dir, &e)) {
         command_complain(&e);
         return CTL_EXIT_USAGE;

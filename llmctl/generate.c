@@ -59,22 +59,25 @@ static void show_prompt(const char *prompt)
     buf_fini(&out);
 }
 
+static const struct argp_option generate_option_list[] = {
+    { "raw", 'r', 0, 0, "Write the bytes of the answer and nothing else: no prompt, no newline",
+      0 },
+    { 0 },
+};
+static const struct argp_child generate_children[] = { { &global_argp, 0, NULL, 0 },
+                                                       { &answer_argp, 0, NULL, 0 },
+                                                       { 0 } };
+const struct argp generate_argp = {
+    .options = generate_option_list,
+    .parser = parse,
+    .args_doc = "PROMPT",
+    .doc = "Continue a text with the served model and write it to stdout as it comes. Ctrl-C "
+           "stops it.",
+    .children = generate_children,
+};
+
 int generate_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "raw", 'r', 0, 0, "Write the bytes of the answer and nothing else: no prompt, no newline",
-          0 },
-        { 0 },
-    };
-    const struct argp_child children[] = { global_options[0], { &answer_argp, 0, NULL, 0 }, { 0 } };
-    const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .args_doc = "PROMPT",
-        .doc = "Continue a text with the served model and write it to stdout as it comes. Ctrl-C "
-               "stops it.",
-        .children = children,
-    };
     struct generate_options o = { .globals = g };
     struct answer a = { 0 };
     struct buf body = { 0 };
@@ -82,7 +85,7 @@ int generate_command(int argc, char **argv, struct globals g)
     struct server server;
     int code, stop_fd;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&generate_argp, argc, argv, &o);
     code = answer_find_server(&o.globals, &server);
     if (code != CTL_EXIT_OK)
         return code;

@@ -1,10 +1,12 @@
-/* http.c - one transfer with libcurl's multi interface, which can wait for Ctrl-C as well.
+/* http.c - transfers with libcurl's multi interface, which can wait for Ctrl-C as well.
  *
  * Proxies are off: the server is on this machine, whatever http_proxy says. */
 #include "llmctl/http.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
+
+#include "common/mem.h"
 
 enum { CONNECT_TIMEOUT_S = 5, POLL_MS = 1000, REFUSAL_BYTES_MAX = 64 << 10 };
 
@@ -13,6 +15,13 @@ struct transfer {
     CURL *easy;
     struct buf *refusal;
     bool is_over; /* the taker wants no more */
+
+    /* of a pool */
+    struct transfer *next, **before;
+    struct curl_slist *headers;
+    struct buf own_refusal;
+    http_end_fn *on_end;
+    char error[CURL_ERROR_SIZE];
 };
 
 static size_t on_write(char *bytes, size_t size, size_t n, void *arg)
@@ -51,6 +60,15 @@ static struct curl_slist *make_headers(const struct http_post *p)
     return NULL;
 }
 
+static bool set_body(struct transfer *t)
+{
+    CURL *c = t->easy;
+
+    return !t->post->body ||
+           (curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->post->n) == CURLE_OK &&
+            curl_easy_setopt(c, CURLOPT_POSTFIELDS, t->post->body) == CURLE_OK);
+}
+
 static bool set_up(struct transfer *t, struct curl_slist *headers, char error[CURL_ERROR_SIZE])
 {
     CURL *c = t->easy;
@@ -60,9 +78,8 @@ static bool set_up(struct transfer *t, struct curl_slist *headers, char error[CU
            curl_easy_setopt(c, CURLOPT_NOPROXY, "*") == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_TIMEOUT_S) == CURLE_OK &&
-           curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
-           curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->post->n) == CURLE_OK &&
-           curl_easy_setopt(c, CURLOPT_POSTFIELDS, t->post->body) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_TIMEOUT, (long)t->post->timeout_s) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) == CURLE_OK && set_body(t) &&
            curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_write) == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_WRITEDATA, t) == CURLE_OK &&
            curl_easy_setopt(c, CURLOPT_ERRORBUFFER, error) == CURLE_OK;
@@ -97,7 +114,7 @@ static enum http_result judge(struct transfer *t, CURLcode code, const char *err
     if (t->is_over)
         return HTTP_STOPPED;
     if (code != CURLE_OK) {
-        err_set(e, ERR_PROTO, 0, "POST %s: %s", t->post->url,
+        err_set(e, ERR_PROTO, 0, "%s %s: %s", t->post->body ? "POST" : "GET", t->post->url,
                 error[0] ? error : curl_easy_strerror(code));
         return HTTP_FAILED;
     }
@@ -128,4 +145,111 @@ enum http_result http_post(const struct http_post *p, struct buf *refusal, long 
     curl_multi_cleanup(multi);
     curl_slist_free_all(headers);
     return result;
+}
+
+/* ---- many at once ---- */
+
+enum { IDLE_CONNECTIONS_MAX = 4096 };
+
+struct http_pool {
+    CURLM *multi;
+    struct transfer *transfers;
+};
+
+struct http_pool *http_pool_new(struct err *e)
+{
+    struct http_pool *pool = mem_zalloc(1, sizeof *pool);
+
+    pool->multi = curl_multi_init();
+    if (pool->multi && curl_multi_setopt(pool->multi, CURLMOPT_MAXCONNECTS,
+                                         (long)IDLE_CONNECTIONS_MAX) == CURLM_OK)
+        return pool;
+    err_set(e, ERR_PROTO, 0, "libcurl cannot start");
+    http_pool_free(pool);
+    return NULL;
+}
+
+static void transfer_free(struct transfer *t, CURLM *multi)
+{
+    if (t->before) {
+        *t->before = t->next;
+        if (t->next)
+            t->next->before = t->before;
+        curl_multi_remove_handle(multi, t->easy);
+    }
+    curl_easy_cleanup(t->easy);
+    curl_slist_free_all(t->headers);
+    buf_fini(&t->own_refusal);
+    free(t);
+}
+
+void http_pool_free(struct http_pool *pool)
+{
+    if (!pool)
+        return;
+    while (pool->transfers)
+        transfer_free(pool->transfers, pool->multi);
+    curl_multi_cleanup(pool->multi);
+    free(pool);
+}
+
+static void link_transfer(struct http_pool *pool, struct transfer *t)
+{
+    t->next = pool->transfers;
+    t->before = &pool->transfers;
+    if (t->next)
+        t->next->before = &t->next;
+    pool->transfers = t;
+}
+
+bool http_pool_start(struct http_pool *pool, const struct http_post *p, http_end_fn *on_end,
+                     struct err *e)
+{
+    struct transfer *t = mem_zalloc(1, sizeof *t);
+
+    t->post = p;
+    t->on_end = on_end;
+    t->refusal = &t->own_refusal;
+    t->easy = curl_easy_init();
+    t->headers = make_headers(p);
+    if (t->easy && t->headers && set_up(t, t->headers, t->error) &&
+        curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t) == CURLE_OK &&
+        curl_multi_add_handle(pool->multi, t->easy) == CURLM_OK) {
+        link_transfer(pool, t);
+        return true;
+    }
+    err_set(e, ERR_PROTO, 0, "libcurl cannot start a transfer: %s", t->error);
+    transfer_free(t, pool->multi);
+    return false;
+}
+
+static void finish(struct http_pool *pool, struct transfer *t, CURLcode code)
+{
+    struct http_end end = { .timed_out = code == CURLE_OPERATION_TIMEDOUT,
+                            .refusal = &t->own_refusal };
+
+    curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &end.status);
+    end.result = judge(t, code, t->error, &end.status, &end.e);
+    t->on_end(t->post->arg, &end);
+    transfer_free(t, pool->multi);
+}
+
+bool http_pool_turn(struct http_pool *pool, int wait_ms, int stop_fd)
+{
+    struct curl_waitfd stop = { .fd = stop_fd, .events = CURL_WAIT_POLLIN };
+    int n_running, n_left;
+    CURLMsg *m;
+
+    curl_multi_perform(pool->multi, &n_running);
+    while ((m = curl_multi_info_read(pool->multi, &n_left))) {
+        struct transfer *t = NULL;
+        if (m->msg != CURLMSG_DONE)
+            continue;
+        CURLcode code = m->data.result;
+        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
+        finish(pool, t, code);
+        wait_ms = 0; /* the caller may have more to start */
+    }
+    curl_multi_poll(pool->multi, &stop, stop_fd >= 0, wait_ms, NULL);
+    return !stop.revents;
 }

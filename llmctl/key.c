@@ -77,28 +77,28 @@ static bool add_key(struct key_options *o, char text[KEY_BYTES_MAX], struct err 
     return true;
 }
 
+static const struct argp_option key_option_list[] = {
+    { "stdin", 's', 0, 0, "Take a key that is there from standard input, make none", 0 },
+    { 0 },
+};
+const struct argp key_argp = {
+    .options = key_option_list,
+    .parser = parse,
+    .args_doc = "NAME [rpm=N] [tpm=N] [concurrency=N] [weight=N] [priority=N] [sha256:HASH]",
+    .doc = "Make an API key, and the line for the server's api_keys_file.\vThe line goes to "
+           "standard output, the key to standard error: it is shown this once. sha256:HASH keeps "
+           "an older key good beside it.",
+    .children = global_options,
+};
+
 int key_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "stdin", 's', 0, 0, "Take a key that is there from standard input, make none", 0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .args_doc = "NAME [rpm=N] [tpm=N] [concurrency=N] [weight=N] [priority=N] [sha256:HASH]",
-        .doc =
-            "Make an API key, and the line for the server's api_keys_file.\vThe line goes to "
-            "standard output, the key to standard error: it is shown this once. sha256:HASH keeps "
-            "an older key good beside it.",
-        .children = global_options,
-    };
     struct key_options o = { .globals = g, .key = { .weight = 1 } };
     char text[KEY_BYTES_MAX];
     struct buf line = { 0 };
     struct err e;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&key_argp, argc, argv, &o);
     if (!add_key(&o, text, &e)) {
         command_complain(&e);
         return CTL_EXIT_USAGE;

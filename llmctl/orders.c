@@ -42,32 +42,33 @@ static int give(const struct order *o, const char *done)
     return CTL_EXIT_OK;
 }
 
+const struct argp drain_argp = {
+    .parser = parse_plain,
+    .doc = "Take no new requests, finish those that run (at most drain_timeout_s), then exit.",
+    .children = global_options,
+};
+
 int drain_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp argp = {
-        .parser = parse_plain,
-        .doc = "Take no new requests, finish those that run (at most drain_timeout_s), then exit.",
-        .children = global_options,
-    };
     struct order o = order_new(g, LLMD__CTL_COMMAND__CTL_DRAIN);
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&drain_argp, argc, argv, &o);
     return give(&o, "draining: no new requests; llmd exits when the running ones are done");
 }
 
+const struct argp upgrade_argp = {
+    .parser = parse_plain,
+    .doc = "Replace every process by the programs that are installed now, one after the other: "
+           "streams pause and go on. When the new programs lay out shared memory in another way, "
+           "running requests are finished first and the service starts anew.",
+    .children = global_options,
+};
+
 int upgrade_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp argp = {
-        .parser = parse_plain,
-        .doc =
-            "Replace every process by the programs that are installed now, one after the other: "
-            "streams pause and go on. When the new programs lay out shared memory in another way, "
-            "running requests are finished first and the service starts anew.",
-        .children = global_options,
-    };
     struct order o = order_new(g, LLMD__CTL_COMMAND__CTL_UPGRADE);
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&upgrade_argp, argc, argv, &o);
     return give(&o, "upgrading, one process after the other; `llmctl status` shows how far it is");
 }
 
@@ -91,26 +92,27 @@ static error_t parse_reload(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
+static const struct argp_option reload_option_list[] = {
+    { "model", 'm', "DIR", 0,
+      "Serve the model in this folder from now on: it is loaded beside the old one, new "
+      "requests "
+      "go to it, and those that run finish on the old one",
+      0 },
+    { 0 },
+};
+const struct argp reload_argp = {
+    .options = reload_option_list,
+    .parser = parse_reload,
+    .doc = "Read the configuration again, as SIGHUP does. Settings that need a restart keep "
+           "their old value until then.",
+    .children = global_options,
+};
+
 int reload_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "model", 'm', "DIR", 0,
-          "Serve the model in this folder from now on: it is loaded beside the old one, new "
-          "requests "
-          "go to it, and those that run finish on the old one",
-          0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse_reload,
-        .doc = "Read the configuration again, as SIGHUP does. Settings that need a restart keep "
-               "their old value until then.",
-        .children = global_options,
-    };
     struct order o = order_new(g, LLMD__CTL_COMMAND__CTL_RELOAD);
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&reload_argp, argc, argv, &o);
     if (o.model[0])
         return give(
             &o, "new requests go to the new model; those that ran before finish on the old one");
@@ -144,20 +146,21 @@ static error_t parse_restart(int key, char *arg, struct argp_state *state)
     }
 }
 
+const struct argp restart_argp = {
+    .parser = parse_restart,
+    .args_doc = "gateway\ngroup N\nllmd",
+    .doc = "End one part of the server and start it again. The new one takes over what the old "
+           "one "
+           "was doing: clients see a pause.",
+    .children = global_options,
+};
+
 int restart_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp argp = {
-        .parser = parse_restart,
-        .args_doc = "gateway\ngroup N\nllmd",
-        .doc = "End one part of the server and start it again. The new one takes over what the old "
-               "one "
-               "was doing: clients see a pause.",
-        .children = global_options,
-    };
     struct order o = order_new(g, LLMD__CTL_COMMAND__CTL_STATUS);
     char done[96];
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&restart_argp, argc, argv, &o);
     if (o.request.command == LLMD__CTL_COMMAND__CTL_RESTART_GATEWAY)
         snprintf(done, sizeof done, "restarting the gateway; connections stay open");
     else if (o.request.command == LLMD__CTL_COMMAND__CTL_RESTART_LLMD)
@@ -168,18 +171,19 @@ int restart_command(int argc, char **argv, struct globals g)
     return give(&o, done);
 }
 
+const struct argp version_argp = {
+    .parser = parse_plain,
+    .doc = "Print the version of llmctl, and of the server when one is reachable.",
+    .children = global_options,
+};
+
 int version_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp argp = {
-        .parser = parse_plain,
-        .doc = "Print the version of llmctl, and of the server when one is reachable.",
-        .children = global_options,
-    };
     struct order o = { .globals = g };
     struct control_msg reply;
     struct client c;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&version_argp, argc, argv, &o);
     puts("llmctl " LLMD_VERSION);
     if (client_find(&c, o.globals.runtime_dir, NULL) &&
         client_ask_status(&c, &reply, NULL) == CLIENT_OK) {

@@ -234,23 +234,24 @@ static int show(const struct status_options *o)
     return CTL_EXIT_OK;
 }
 
+static const struct argp_option status_option_list[] = {
+    { "json", 'j', 0, 0, "One JSON object; its keys are the field names of message Status", 0 },
+    { "watch", 'w', "S", 0, "Again every S seconds, until interrupted", 0 },
+    { 0 },
+};
+const struct argp status_argp = {
+    .options = status_option_list,
+    .parser = parse,
+    .doc = "Show the processes, groups, model and load of the server.",
+    .children = global_options,
+};
+
 int status_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "json", 'j', 0, 0, "One JSON object; its keys are the field names of message Status", 0 },
-        { "watch", 'w', "S", 0, "Again every S seconds, until interrupted", 0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .doc = "Show the processes, groups, model and load of the server.",
-        .children = global_options,
-    };
     struct status_options o = { .globals = g };
     int interrupt_fd;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&status_argp, argc, argv, &o);
     if (!o.watch_s)
         return show(&o);
     interrupt_fd = terminal_catch_interrupt();

@@ -52,8 +52,7 @@ static size_t columns_of(const char *text)
     return n;
 }
 
-/* Bytes of the first n characters. */
-static size_t bytes_of(const char *text, size_t n)
+size_t table_bytes_of(const char *text, size_t n)
 {
     size_t at = 0;
 
@@ -96,7 +95,7 @@ static void add_text(struct line *l, const char *text, enum tint tint)
         return;
     if (n > room) {
         n = room;
-        snprintf(cut, sizeof cut, "%.*s", (int)bytes_of(text, room), text);
+        snprintf(cut, sizeof cut, "%.*s", (int)table_bytes_of(text, room), text);
         text = cut;
     }
     terminal_add(l->out, text, tint, l->colours);

@@ -37,4 +37,7 @@ void table_add(struct table *t, enum tint tint, const char *fmt, ...)
 /* Append titles and rows.  Lines are cut to `width` columns; 0 = never. */
 void table_print(const struct table *t, struct buf *out, bool colours, unsigned width);
 
+/* Bytes of the first n characters of text, or of all when it has fewer. */
+size_t table_bytes_of(const char *text, size_t n);
+
 #endif

@@ -184,27 +184,28 @@ static int wait_until_ready(const struct wait_options *o, const struct client *c
     return code;
 }
 
+static const struct argp_option wait_option_list[] = {
+    { "timeout", 't', "S", 0, "Give up after S seconds (default 600)", 0 },
+    { "pid", 'p', "PID", 0, "Give up when this process, an llmd, ends", 0 },
+    { "quiet", 'q', 0, 0, "Show no progress", 0 },
+    { 0 },
+};
+const struct argp wait_argp = {
+    .options = wait_option_list,
+    .parser = parse,
+    .doc = "Wait until the server is ready, and show what it waits for."
+           "\vExit codes: 0 ready; 1 it failed (the reason is on stderr); 2 timeout.",
+    .children = global_options,
+};
+
 int wait_command(int argc, char **argv, struct globals g)
 {
-    static const struct argp_option options[] = {
-        { "timeout", 't', "S", 0, "Give up after S seconds (default 600)", 0 },
-        { "pid", 'p', "PID", 0, "Give up when this process, an llmd, ends", 0 },
-        { "quiet", 'q', 0, 0, "Show no progress", 0 },
-        { 0 },
-    };
-    static const struct argp argp = {
-        .options = options,
-        .parser = parse,
-        .doc = "Wait until the server is ready, and show what it waits for."
-               "\vExit codes: 0 ready; 1 it failed (the reason is on stderr); 2 timeout.",
-        .children = global_options,
-    };
     struct wait_options o = { .globals = g, .timeout_s = TIMEOUT_S };
     struct client c;
     int pidfd = -1, code;
     struct err e;
 
-    command_parse(&argp, argc, argv, &o);
+    command_parse(&wait_argp, argc, argv, &o);
     if (!client_find(&c, o.globals.runtime_dir, &e)) {
         command_complain(&e);
         return WAIT_EXIT_FAILED;

@@ -153,3 +153,72 @@ bool gguf_family_rename(const struct gguf_family *f, const char *name, char hf[G
         snprintf(hf, GGUF_HF_NAME_BYTES, "%s%s", to, name + n);
     return to != NULL;
 }
+
+/* ---- the way back ---- */
+
+const struct gguf_family *gguf_family_for(const char *architecture)
+{
+    if (strcmp(architecture, "MistralForCausalLM") == 0)
+        architecture = "LlamaForCausalLM";
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (strcmp(families[i].architecture, architecture) == 0)
+            return &families[i];
+    return NULL;
+}
+
+static const char *find_hf(const struct gguf_rename *list, const char *hf)
+{
+    for (; list && list->gguf; list++)
+        if (strcmp(list->hf, hf) == 0)
+            return list->gguf;
+    return NULL;
+}
+
+/* "mlp.experts.12.up_proj" becomes "mlp.experts.%u.up_proj" and 12. */
+static void cut_expert(char *stem, int32_t *expert)
+{
+    char *at = strstr(stem, "experts."), *digits, *end;
+    size_t left;
+
+    *expert = -1;
+    if (!at || !isdigit((unsigned char)at[8]))
+        return;
+    digits = end = at + 8;
+    while (isdigit((unsigned char)*end))
+        end++;
+    if (end - digits > 6 || (left = strlen(end)) + 3 > GGUF_HF_NAME_BYTES - (size_t)(digits - stem))
+        return;
+    *expert = 0;
+    for (const char *d = digits; d < end; d++)
+        *expert = *expert * 10 + (*d - '0');
+    memmove(digits + 2, end, left + 1);
+    memcpy(digits, "%u", 2);
+}
+
+bool gguf_family_name(const struct gguf_family *f, const char *hf, char name[GGUF_HF_NAME_BYTES],
+                      int32_t *expert)
+{
+    char stem[GGUF_HF_NAME_BYTES + 2];
+    size_t n = stem_bytes(hf);
+    const char *to;
+    unsigned number;
+    int at = 0;
+
+    *expert = -1;
+    if (n == 0 || strlen(hf) >= GGUF_HF_NAME_BYTES - 32)
+        return false;
+    if (sscanf(hf, "model.layers.%6u.%n", &number, &at) == 1 && at > 0 && (size_t)at < n) {
+        snprintf(stem, sizeof stem, "%.*s", (int)(n - (size_t)at), hf + at);
+        cut_expert(stem, expert);
+        to = find_hf(f->renames, stem);
+        to = to ? to : find_hf(layer, stem);
+        if (to)
+            snprintf(name, GGUF_HF_NAME_BYTES, "blk.%u.%s%s", number, to, hf + n);
+        return to != NULL;
+    }
+    snprintf(stem, sizeof stem, "%.*s", (int)n, hf);
+    to = find_hf(top, stem);
+    if (to)
+        snprintf(name, GGUF_HF_NAME_BYTES, "%s%s", to, hf + n);
+    return to != NULL;
+}

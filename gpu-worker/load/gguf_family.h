@@ -26,4 +26,12 @@ const struct gguf_family *gguf_family_of(const struct gguf *g, struct err *e);
  * when it has none: nobody asks for it. */
 bool gguf_family_rename(const struct gguf_family *f, const char *name, char hf[GGUF_HF_NAME_BYTES]);
 
+/* The way back.  Of an architecture of config.json (Mistral's models are llama's); NULL when there is none. */
+const struct gguf_family *gguf_family_for(const char *architecture);
+
+/* The GGUF name of a tensor of a HuggingFace directory; *expert: which of a tensor that holds all, or -1.  False when
+ * it has none. */
+bool gguf_family_name(const struct gguf_family *f, const char *hf, char name[GGUF_HF_NAME_BYTES],
+                      int32_t *expert);
+
 #endif

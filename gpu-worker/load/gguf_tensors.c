@@ -35,6 +35,14 @@ static const struct {
               [35] = { "TQ2_0", TENSOR_NONE },    [39] = { "MXFP4", TENSOR_NONE }
 };
 
+uint32_t gguf_tensors_number(enum tensor_type t)
+{
+    for (uint32_t i = 0; t != TENSOR_NONE && i < sizeof types / sizeof *types; i++)
+        if (types[i].type == t && types[i].name)
+            return i;
+    return UINT32_MAX;
+}
+
 static void set_type(struct tensor *t, uint32_t number)
 {
     bool known = number < sizeof types / sizeof *types && types[number].name;

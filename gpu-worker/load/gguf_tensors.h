@@ -15,4 +15,7 @@ struct tensors *gguf_tensors_open(const char *path, struct err *e);
 /* From a set, whose files are emptied: their mappings belong to the result. */
 struct tensors *gguf_tensors_new(struct gguf_set *set, struct err *e);
 
+/* The format's number of a type; of TENSOR_NONE UINT32_MAX. */
+uint32_t gguf_tensors_number(enum tensor_type t);
+
 #endif

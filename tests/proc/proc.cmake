@@ -100,3 +100,9 @@ llmd_test(NAME test_tgi_system
   LIBS engine proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_tgi_system llmd llm-gateway llm-worker)
+# What llmctl writes about itself.
+add_test(NAME test_completion
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_completion.sh $<TARGET_FILE:llmctl>)
+set_tests_properties(test_completion PROPERTIES TIMEOUT 60 LABELS proc)
+llmd_test(NAME test_bench SOURCES proc/test_bench.c LIBS ctl PkgConfig::jansson Threads::Threads TIMEOUT 120 LABELS proc)
+add_dependencies(test_bench llmctl)

@@ -214,6 +214,11 @@ static const struct pre pres[] = {
     { "command-r", .single_digits = true, .gpt2 = true, .nfc = true },
 };
 
+const char *tokenizer_gguf_pre(size_t i)
+{
+    return i < sizeof pres / sizeof *pres ? pres[i].name : NULL;
+}
+
 static const struct pre *find_pre(const struct gguf *g, struct err *e)
 {
     struct gguf_string name;

@@ -51,6 +51,9 @@ struct tokenizer_files {
  * bytes.  ERR_MODEL. */
 bool tokenizer_gguf_files(const struct gguf *g, struct tokenizer_files *files, struct err *e);
 
+/* The names of tokenizer.ggml.pre that are known; NULL behind the last. */
+const char *tokenizer_gguf_pre(size_t i);
+
 /* Fill a zeroed *t whose ids are -1.  What was filled when they fail is for tokenizer_close(). */
 bool tokenizer_load_json(struct tokenizer *t, struct tokenizer_file json, struct err *e);
 bool tokenizer_load_sentencepiece(struct tokenizer *t, struct tokenizer_file model, struct err *e);
