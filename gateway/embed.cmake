@@ -1,6 +1,68 @@
-# embed.cmake - cmake -DIN=file -DOUT=file.c -DNAME=name -P embed.cmake: the bytes of a file as a C array.
-file(READ ${IN} bytes HEX)
-string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
-string(REGEX REPLACE "(0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],0x[0-9a-f][0-9a-f],)"
-  "\\1\n" bytes "${bytes}")
-file(WRITE ${OUT} "/* Made from ${NAME}. */\n#include \"gateway/embedded.h\"\n\nconst unsigned char embedded_${NAME}[] = {\n${bytes}\n};\nconst size_t embedded_${NAME}_bytes = sizeof embedded_${NAME};\n")
+# embed.cmake - cmake -DDIR=folder -DOUT=file.c -P embed.cmake: the files of a folder as C arrays, as they are and by
+# gzip (gateway/embedded.h).
+#
+# A hash of its bytes goes into the name of each file in assets/, and into the pages that refer to it: so browsers may
+# keep it for good.
+file(GLOB names RELATIVE ${DIR} ${DIR}/assets/*)
+file(GLOB pages RELATIVE ${DIR} ${DIR}/*.html)
+list(SORT names)
+list(SORT pages)
+set(work ${OUT}.work)
+file(REMOVE_RECURSE ${work})
+file(MAKE_DIRECTORY ${work}/assets)
+set(eight "")
+foreach(i RANGE 1 8)
+  string(APPEND eight "0x[0-9a-f][0-9a-f],")
+endforeach()
+set(arrays "")
+set(rows "")
+set(i 0)
+
+# array(FILE NAME): append `static const unsigned char NAME[]` with the file's bytes; its length in n_bytes.
+macro(array file name)
+  file(READ ${file} bytes HEX)
+  string(LENGTH "${bytes}" n_bytes)
+  math(EXPR n_bytes "${n_bytes} / 2")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  string(REGEX REPLACE "(${eight}${eight})" "\\1\n" bytes "${bytes}")
+  string(APPEND arrays "static const unsigned char ${name}[] = {\n${bytes}\n};\n")
+endmacro()
+
+# file_row(NAME): the file's arrays and its row in the table.
+macro(file_row name)
+  file(SHA256 ${work}/${name} hash)
+  string(SUBSTRING ${hash} 0 20 hash)
+  array(${work}/${name} file_${i})
+  set(n ${n_bytes})
+  execute_process(COMMAND gzip -9 -n -c ${work}/${name} OUTPUT_FILE ${work}/gz COMMAND_ERROR_IS_FATAL ANY)
+  file(SIZE ${work}/gz n_gzip)
+  set(gzip "NULL, 0")
+  if(n_gzip LESS n)
+    array(${work}/gz gzip_${i})
+    set(gzip "gzip_${i}, ${n_gzip}")
+  endif()
+  string(APPEND rows "    { \"${name}\", \"W/\\\"${hash}\\\"\", file_${i}, ${n}, ${gzip} },\n")
+  math(EXPR i "${i} + 1")
+endmacro()
+
+set(hashed "")
+foreach(name IN LISTS names)
+  file(SHA256 ${DIR}/${name} hash)
+  string(SUBSTRING ${hash} 0 10 hash)
+  string(REGEX REPLACE "(\\.[a-z]+)$" "-${hash}\\1" new ${name})
+  file(COPY_FILE ${DIR}/${name} ${work}/${new})
+  list(APPEND hashed ${new})
+  file_row(${new})
+endforeach()
+foreach(page IN LISTS pages)
+  file(READ ${DIR}/${page} text)
+  foreach(name new IN ZIP_LISTS names hashed)
+    string(REPLACE "${name}\"" "${new}\"" text "${text}")
+  endforeach()
+  file(WRITE ${work}/${page} "${text}")
+  file_row(${page})
+endforeach()
+file(WRITE ${OUT} "/* Made by embed.cmake. */\n#include \"gateway/embedded.h\"\n\n${arrays}\n"
+  "const struct embedded_file embedded_files[] = {\n${rows}};\n"
+  "const size_t embedded_files_n = sizeof embedded_files / sizeof *embedded_files;\n")
+file(REMOVE_RECURSE ${work})

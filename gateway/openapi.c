@@ -1,4 +1,4 @@
-/* openapi.c - route table and field tables to an OpenAPI document, and the page that shows it. */
+/* openapi.c - route table and field tables to an OpenAPI document. */
 #include "gateway/openapi.h"
 
 #include <assert.h>
@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "gateway/embedded.h"
 #include "gateway/pages.h"
 #include "gateway/routes.h"
 
@@ -339,7 +338,7 @@ json_t *openapi_make(void)
                      common_responses());
 }
 
-/* ---- pages ---- */
+/* ---- the route ---- */
 
 void page_openapi(struct service *s, const struct http_request *http, struct reply *r)
 {
@@ -351,15 +350,4 @@ void page_openapi(struct service *s, const struct http_request *http, struct rep
     reply_set(r, 200, REPLY_JSON);
     jw_json(&w, document);
     json_decref(document);
-}
-
-void page_docs(struct service *s, const struct http_request *http, struct reply *r)
-{
-    (void)s;
-    (void)http;
-    reply_set(r, 200, "text/html; charset=utf-8");
-    reply_header(r, "Content-Security-Policy",
-                 "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
-                 "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'");
-    buf_add(&r->body, embedded_docs, embedded_docs_bytes);
 }

@@ -29,7 +29,13 @@ void page_tgi_tokenize(struct service *s, const struct http_request *http, struc
 void page_tgi_chat_tokenize(struct service *s, const struct http_request *http, struct reply *r);
 /* openapi.c */
 void page_openapi(struct service *s, const struct http_request *http, struct reply *r);
+/* web/pages.c; page_root() is a page for browsers and page_health() for everybody else */
+void page_root(struct service *s, const struct http_request *http, struct reply *r);
+void page_status(struct service *s, const struct http_request *http, struct reply *r);
 void page_docs(struct service *s, const struct http_request *http, struct reply *r);
+void page_asset(struct service *s, const struct http_request *http, struct reply *r);
+/* web/status.c */
+void page_status_json(struct service *s, const struct http_request *http, struct reply *r);
 /* metrics.c */
 void page_metrics(struct service *s, const struct http_request *http, struct reply *r);
 

@@ -6,9 +6,11 @@
 #include "gateway/openai/openai.h"
 #include "gateway/pages.h"
 #include "gateway/tgi/tgi.h"
+#include "gateway/web/web.h"
 
 #define OPENAI_FIELDS &openai_common_fields, &openai_repetition_fields
 #define CHAT_FIELDS   &openai_chat_fields, &openai_template_fields, OPENAI_FIELDS
+#define HTML          "text/html; charset=utf-8"
 #define TGI_FIELDS    .fields = { &tgi_body_fields, &tgi_parameter_fields, &tgi_old_parameter_fields }
 
 static const struct route generate = { .dialect = &dialect_tgi,
@@ -126,14 +128,29 @@ static const struct route openapi = { .serve = page_openapi,
 static const struct route docs = { .serve = page_docs,
                                    .access = ROUTE_IS_OPEN,
                                    .summary = "This description as a page.",
-                                   .content_type = "text/html; charset=utf-8" };
+                                   .content_type = HTML };
+static const struct route home = { .serve = page_root,
+                                   .access = ROUTE_IS_OPEN,
+                                   .summary =
+                                       "A browser gets the chat page, everybody else /health." };
+static const struct route status_page = { .serve = page_status,
+                                          .access = ROUTE_IS_OPEN,
+                                          .summary = "The server's state as a page that moves.",
+                                          .content_type = HTML };
+static const struct route status_json = { .serve = page_status_json,
+                                          .access = ROUTE_IS_METRICS,
+                                          .summary = "What the status page shows." };
+static const struct route asset = { .serve = page_asset,
+                                    .access = ROUTE_IS_OPEN,
+                                    .summary = "Scripts and styles of the pages.",
+                                    .content_type = "*/*" };
 
 #define GET  HTTP_METHOD_BIT(HTTP_GET)
 #define POST HTTP_METHOD_BIT(HTTP_POST)
 
 static const struct http_route table[] = {
     { "/", POST, &root },
-    { "/", GET, &health },
+    { "/", GET, &home },
     { "/generate", POST, &generate },
     { "/generate_stream", POST, &generate_stream },
     { "/invocations", POST, &invocations },
@@ -163,6 +180,9 @@ static const struct http_route table[] = {
     { "/openapi.json", GET, &openapi },
     { "/api-doc/openapi.json", GET, &openapi },
     { "/docs", GET, &docs },
+    { "/ui/status", GET, &status_page },
+    { "/ui/status.json", GET, &status_json },
+    { WEB_ASSETS "{file}", GET, &asset },
 };
 
 #define N_ROUTES (sizeof table / sizeof *table)
@@ -178,11 +198,18 @@ static enum http_route_result find(const struct http_route *routes, size_t n,
     return result;
 }
 
+static bool is_below(const char *path, const char *folder)
+{
+    return strncmp(path, folder, strlen(folder)) == 0 && path[strlen(folder)];
+}
+
 static enum http_route_result find_own(enum http_method method, const char *path,
                                        const struct route **route, char allow[HTTP_ALLOW_BYTES])
 {
-    if (strncmp(path, PAGE_MODEL, strlen(PAGE_MODEL)) == 0 && path[strlen(PAGE_MODEL)])
-        path = PAGE_MODEL "{id}"; /* the one path with a name in it, which may have slashes */
+    if (is_below(path, PAGE_MODEL))
+        path = PAGE_MODEL "{id}"; /* a name in it, which may have slashes */
+    else if (is_below(path, WEB_ASSETS))
+        path = WEB_ASSETS "{file}";
     return find(table, N_ROUTES, method, path, route, allow);
 }
 
@@ -208,7 +235,7 @@ static const char *below_predict(const char *path)
     static const char *const above[] = { "/predictWithResponseStream/", "/predict/" };
 
     for (size_t i = 0; i < sizeof above / sizeof *above; i++)
-        if (strncmp(path, above[i], strlen(above[i])) == 0 && path[strlen(above[i])])
+        if (is_below(path, above[i]))
             return path + strlen(above[i]) - 1;
     return path;
 }

@@ -28,6 +28,7 @@ function(llmd_fuzz)
   set_tests_properties(${F_NAME} PROPERTIES TIMEOUT 120 LABELS fuzz)
 endfunction()
 
+llmd_fuzz(NAME fuzz_accept SOURCES fuzz/fuzz_accept.c LIBS gateway_core)
 llmd_fuzz(NAME fuzz_api_keys SOURCES fuzz/fuzz_api_keys.c LIBS common)
 llmd_fuzz(NAME fuzz_bearer SOURCES fuzz/fuzz_bearer.c LIBS gateway_core)
 llmd_fuzz(NAME fuzz_chat_template SOURCES fuzz/fuzz_chat_template.c LIBS text)

@@ -212,10 +212,62 @@ static void metrics_count_what_happened(void **state)
     answer_fini(&a);
 }
 
+/* ---- the web pages ---- */
+
+static void get_page(const char *method, const char *path, const char *headers, struct answer *a)
+{
+    char head[512];
+    int fd = client_connect(h.port);
+    int n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s\r\n",
+                     method, path, headers);
+
+    client_send(fd, head, (size_t)n);
+    client_read(fd, a);
+    close(fd);
+}
+
+/* TGI's probes and a browser ask on one path. */
+static void a_browser_gets_pages_and_a_probe_none(void **state)
+{
+    static const char browser[] = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    char headers[256], asset[128], etag[64];
+    struct answer a = { 0 };
+    const char *at;
+
+    (void)state;
+    get_page("GET", "/", "Accept: */*\r\n", &a);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(a.body.n, 0);
+    get_page("GET", "/", browser, &a);
+    assert_int_equal(a.status, 200);
+    assert_string_equal(answer_header(&a, "Content-Type"), "text/html; charset=utf-8");
+    assert_non_null(strstr(answer_body(&a), "<title>llmd"));
+    snprintf(etag, sizeof etag, "%s", answer_header(&a, "ETag"));
+    snprintf(headers, sizeof headers, "%sIf-None-Match: %s\r\n", browser, etag);
+    get_page("GET", "/", headers, &a);
+    assert_int_equal(a.status, 304);
+    assert_int_equal(a.body.n, 0);
+    get_page("HEAD", "/", browser, &a);
+    assert_int_equal(a.status, 200);
+    assert_int_equal(a.body.n, 0);
+    assert_string_equal(answer_header(&a, "ETag"), etag);
+
+    get_page("GET", "/docs", "", &a);
+    assert_non_null(at = strstr(answer_body(&a), "ui/assets/"));
+    snprintf(asset, sizeof asset, "/%.*s", (int)strcspn(at, "\""), at);
+    get_page("GET", asset, "Accept-Encoding: gzip\r\n", &a);
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(answer_header(&a, "Cache-Control"), "immutable"));
+    get_page("GET", "/ui/assets/..%2Fdocs.html", "", &a);
+    assert_int_equal(a.status, 404);
+    answer_fini(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_answer),
+        cmocka_unit_test(a_browser_gets_pages_and_a_probe_none),
         cmocka_unit_test(priorities_come_in_the_body_or_the_header),
         cmocka_unit_test(both_dialects_tokenize_on_one_path),
         cmocka_unit_test(embeddings_answer_in_the_order_of_their_inputs),

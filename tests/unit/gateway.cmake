@@ -27,6 +27,7 @@ llmd_test(NAME test_model_info SOURCES unit/test_model_info.c LIBS gateway_core 
 llmd_test(NAME test_bucket SOURCES unit/test_bucket.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_fair_queue SOURCES unit/test_fair_queue.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_admission SOURCES unit/test_admission.c LIBS gateway_core LABELS unit threads)
+llmd_test(NAME test_web SOURCES unit/test_web.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_openapi SOURCES unit/test_openapi.c LIBS gateway_core LABELS unit)
 
 # What client libraries talk to (make check-clients).
