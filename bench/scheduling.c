@@ -10,7 +10,8 @@
  *            tokens is read.
  *   system   CLIENTS (32) come at once with a prompt of 20 tokens; then one with a prompt of SYSTEM
  *            (1000) tokens and 20 of its own, and when it has its first token CLIENTS - 1 more at once whose
- *            prompts begin with the same SYSTEM tokens.  The times to the first token.
+ *            prompts begin with the same SYSTEM tokens.  The times to the first token, and the processor time that the
+ *            worker took until all had theirs, over their number.
  *
  *   choices  A prompt of SYSTEM tokens and answers of 16: once, as four sequences that come at once (n = 4 of a
  *            request), and four different prompts of that length at once.  The processor time that the worker takes
@@ -66,6 +67,7 @@ struct bench {
     uint32_t round;
     struct stream streams[STREAMS_MAX];
     struct samples calm, beside, prompt, small, first, shared;
+    struct samples small_cpu, first_cpu, shared_cpu;
     struct samples one, choices, requests;
 };
 
@@ -176,15 +178,28 @@ static void measure_long(struct bench *b)
     stop_streams(b);
 }
 
+/* Of all its threads. */
+static uint64_t worker_cpu_ns(const struct bench *b)
+{
+    struct timespec t = { 0 };
+    clockid_t clock;
+
+    if (clock_getcpuclockid(b->rig.ranks[0].pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        return 0;
+    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 /* ---- clients with one system prompt ---- */
 
-/* n clients at once, prompts of n_system common tokens and OWN of their own; their first tokens. */
-static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, struct samples *into)
+/* n clients at once, prompts of n_system common tokens and OWN of their own; their first tokens, and what these take
+ * of the processors, each. */
+static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, struct samples *into,
+                            struct samples *cpu)
 {
     static int32_t prompts[CLIENTS_MAX][PROMPT_MAX + OWN];
     struct client_stream *streams[CLIENTS_MAX];
     bool seen[CLIENTS_MAX] = { false };
-    uint64_t start = clock_mono_ns();
+    uint64_t start = clock_mono_ns(), cpu_start = worker_cpu_ns(b);
 
     for (uint32_t i = 0; i < n; i++) {
         fill(prompts[i], n_system, b->round + 1);
@@ -203,6 +218,7 @@ static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, stru
             n_seen++;
         }
     }
+    add_sample(cpu, (worker_cpu_ns(b) - cpu_start) / n);
     while (!client_all_over(&b->client) ||
            stat_get(worker_rig_stats(&b->rig), STAT_ledger_entries_used) > 0)
         receive(b);
@@ -210,24 +226,14 @@ static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, stru
 
 static void measure_system(struct bench *b)
 {
-    measure_clients(b, b->n_clients - 1, 0, &b->small);
-    measure_clients(b, 1, b->n_system, &b->first);
-    measure_clients(b, b->n_clients - 1, b->n_system, &b->shared);
+    measure_clients(b, b->n_clients - 1, 0, &b->small, &b->small_cpu);
+    measure_clients(b, 1, b->n_system, &b->first, &b->first_cpu);
+    measure_clients(b, b->n_clients - 1, b->n_system, &b->shared, &b->shared_cpu);
 }
 
 /* ---- choices of one request ---- */
 
 enum { CHOICES = 4, CHOICE_TOKENS = 16 };
-
-static uint64_t worker_cpu_ns(const struct bench *b)
-{
-    struct timespec t = { 0 };
-    clockid_t clock;
-
-    if (clock_getcpuclockid(b->rig.ranks[0].pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
-        return 0;
-    return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
 
 /* n sequences at once of one prompt, or of n. */
 static void measure_sequences(struct bench *b, uint32_t n, bool is_same, struct samples *into)
@@ -275,8 +281,9 @@ static void report(struct samples *s)
 
 static void report_all(struct bench *b)
 {
-    struct samples *const all[] = { &b->calm,   &b->beside, &b->prompt,  &b->small,   &b->first,
-                                    &b->shared, &b->one,    &b->choices, &b->requests };
+    struct samples *const all[] = { &b->calm,       &b->beside, &b->prompt,    &b->small,
+                                    &b->first,      &b->shared, &b->small_cpu, &b->first_cpu,
+                                    &b->shared_cpu, &b->one,    &b->choices,   &b->requests };
     const struct stats *stats = worker_rig_stats(&b->rig);
 
     printf("ms,n,p50,p99,max\n");
@@ -287,6 +294,8 @@ static void report_all(struct bench *b)
     printf("ratio system prompt / 20 tokens,,%.2f,%.2f,\n",
            quantile(&b->shared, 50) / quantile(&b->small, 50),
            quantile(&b->shared, 99) / quantile(&b->small, 99));
+    printf("ratio of their processor time,,%.2f,,\n",
+           quantile(&b->shared_cpu, 50) / quantile(&b->small_cpu, 50));
     printf("ratio four choices / one; four requests / one,,%.2f,%.2f,\n",
            quantile(&b->choices, 50) / quantile(&b->one, 50),
            quantile(&b->requests, 50) / quantile(&b->one, 50));
@@ -331,6 +340,9 @@ int main(int argc, char **argv)
     name_samples(&b.small, "first token of prompts of 20");
     name_samples(&b.first, "first token of the first with a system prompt");
     name_samples(&b.shared, "first token of the others with it");
+    name_samples(&b.small_cpu, "processor time of a prompt of 20");
+    name_samples(&b.first_cpu, "processor time of the first with a system prompt");
+    name_samples(&b.shared_cpu, "processor time of another with it");
     name_samples(&b.one, "processor time of one request");
     name_samples(&b.choices, "processor time of four choices of one");
     name_samples(&b.requests, "processor time of four requests");

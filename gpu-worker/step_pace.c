@@ -18,11 +18,13 @@
 #define SHORTER_WEIGHT 0.75
 #define LONGER_WEIGHT  0.25
 
+#define NEWS        0.25 /* a step alone took so much more or less than it should */
+#define TOO_LONG    1.25 /* of the target */
 #define MUCH_SLOWER 0.75 /* than the steps before: perhaps an accident */
 
 void step_pace_init(struct step_pace *p, uint32_t n_streams_max)
 {
-    *p = (struct step_pace){ .n_streams_max = n_streams_max };
+    *p = (struct step_pace){ .n_streams_max = n_streams_max, .look_after = STEP_PACE_LOOK_SOON };
     p->alone_ns = mem_zalloc(n_streams_max + 1, sizeof *p->alone_ns);
 }
 
@@ -49,14 +51,18 @@ static double alone(const struct step_pace *p, uint32_t n)
     return fmax(least, p->alone_ns[more] * n / more);
 }
 
-static void learn_alone(double *kept, double took)
+/* Returns whether it is news. */
+static bool learn_alone(double *kept, double took)
 {
-    if (*kept == 0)
+    double was = *kept;
+
+    if (was == 0)
         *kept = took;
-    else if (took < *kept)
-        *kept += SHORTER_WEIGHT * (took - *kept);
+    else if (took < was)
+        *kept += SHORTER_WEIGHT * (took - was);
     else
-        *kept += LONGER_WEIGHT * fmin(took - *kept, *kept);
+        *kept += LONGER_WEIGHT * fmin(took - was, was);
+    return fabs(took - was) > NEWS * was;
 }
 
 static double middle(double a, double b, double c)
@@ -83,12 +89,33 @@ static void learn_speed(struct step_pace *p, double new)
         p->speeds[1] = p->speeds[2] = new;
 }
 
-static bool is_look_due(const struct step_pace *p)
+static bool streams_have_changed(const struct step_pace *p)
 {
     uint64_t was = p->looked_back, is = p->looks_back, change = was > is ? was - is : is - was;
 
-    return p->n_since_look >= STEP_PACE_LOOK_STEPS ||
-           (p->n_since_look >= STEP_PACE_LOOK_SOON && change > was / 8);
+    return change > was / 8;
+}
+
+static bool is_look_due(const struct step_pace *p)
+{
+    uint32_t after = p->look_after;
+
+    if (p->n_too_long > 1 && after > STEP_PACE_LOOK_LATE)
+        after = STEP_PACE_LOOK_LATE;
+    if (streams_have_changed(p))
+        after = STEP_PACE_LOOK_SOON;
+    return p->n_since_look >= after;
+}
+
+static void learn_look(struct step_pace *p, bool is_news)
+{
+    uint32_t twice = 2 * p->look_after;
+
+    p->n_since_look = p->n_too_long = 0;
+    p->looked_back = p->looks_back;
+    p->look_after = twice < STEP_PACE_LOOK_STEPS ? twice : STEP_PACE_LOOK_STEPS;
+    if (is_news)
+        p->look_after = STEP_PACE_LOOK_SOON;
 }
 
 static double stretch(const struct step_pace_load *load, uint64_t percent)
@@ -126,12 +153,11 @@ void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, u
     if (n_streams == 0)
         return;
     if (n_rows == 0) {
-        learn_alone(&p->alone_ns[n_streams], took);
-        p->n_since_look = 0;
-        p->looked_back = p->looks_back;
+        learn_look(p, learn_alone(&p->alone_ns[n_streams], took));
         return;
     }
     p->n_since_look++;
+    p->n_too_long = took > TOO_LONG * p->target_ns ? p->n_too_long + 1 : 0;
     if (n_rows >= p->n_given || took >= p->target_ns)
         learn_speed(p, (n_streams + n_rows) / took);
 }

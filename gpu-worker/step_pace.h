@@ -15,9 +15,10 @@
  * answered in the next step, a much dearer one (a machine that became slower) when a second step says the same: the
  * first may have been interrupted.
  *
- * Streams grow dearer too while a prompt is read, and others take their place.  So now and then, and soon when what
- * they look back on has changed, a step carries no prompt: it costs the prompt little, the streams nothing, and
- * tells what they take alone.
+ * Streams grow dearer too while a prompt is read, others take their place, and the machine itself changes.  So now
+ * and then a step carries no prompt: it costs the prompt little, the streams nothing, and tells what they take alone.
+ * The next one comes soon when it told something new, when what the streams look back on has changed, or when steps
+ * take longer than they should.
  *
  * Who waits for a first token waits as well: where more prompts are read than streams run, the stretch grows as
  * the one number over the other.  (31 requests behind one that came a millisecond earlier would be read in crumbs
@@ -31,8 +32,9 @@
 #include <stdint.h>
 
 enum {
-    STEP_PACE_LOOK_STEPS = 32, /* steps with prompts between two without */
-    STEP_PACE_LOOK_SOON = 4,   /* when the streams have changed */
+    STEP_PACE_LOOK_SOON = 4,   /* steps with prompts between two without, at least */
+    STEP_PACE_LOOK_LATE = 8,   /* when steps are too long: perhaps rows are that dear */
+    STEP_PACE_LOOK_STEPS = 32, /* at most */
     STEP_PACE_SPEEDS = 3
 };
 
@@ -43,6 +45,8 @@ struct step_pace {
     double draft_ns;                 /* added by a draft row (speculation.h), a moving average */
     uint32_t n_given;                /* by the last step_pace_rows() */
     double target_ns;                /* of that */
+    uint32_t look_after;             /* so many steps with prompts */
+    uint32_t n_too_long;             /* of the last steps with prompts */
     uint32_t n_since_look;           /* steps with prompts since one without, */
     uint64_t looked_back;            /* load.n_back of that, */
     uint64_t looks_back;             /* and of the last step_pace_rows() */

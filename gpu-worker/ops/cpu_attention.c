@@ -253,13 +253,16 @@ static void finish_unit(const struct attend_job *j, const struct unit *u,
     }
 }
 
+/* Not neighbours but every so many: a prompt's units take longer than those of the streams beside it, and lie
+ * together. */
 static void run_units(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
+    uint32_t n_shares = split_count(j->split);
     float out[ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
     struct attention_sum sums[ATTENTION_ROWS], more[ATTENTION_ROWS];
 
-    for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
+    for (uint32_t k = i; k < j->split.n; k += n_shares) {
         struct unit u = unit_at(j, k);
         begin_unit(j, &u, sums);
         for (uint32_t s = u.a.begin / ATTENTION_SPLIT; s * ATTENTION_SPLIT < u.a.end; s++) {

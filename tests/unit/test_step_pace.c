@@ -171,6 +171,13 @@ static void what_was_never_seen_is_looked_at(void **state)
     step_pace_fini(&p);
 }
 
+/* n streams are known well: they take so long each time. */
+static void know(struct step_pace *p, uint32_t n_streams, uint64_t ns)
+{
+    for (uint32_t i = 0; i < 8; i++)
+        step_pace_learn(p, n_streams, 0, ns);
+}
+
 /* However dear a row is. */
 static void a_prompt_always_gets_on(void **state)
 {
@@ -178,29 +185,62 @@ static void a_prompt_always_gets_on(void **state)
 
     (void)state;
     step_pace_init(&p, STREAMS_MAX);
-    step_pace_learn(&p, 8, 0, 20 * MS);
-    for (uint32_t i = 0; i < 10; i++)
+    know(&p, 8, 20 * MS);
+    for (uint32_t i = 0; i < STEP_PACE_LOOK_LATE - 1; i++)
         step_pace_learn(&p, 8, 1, 1000 * MS);
     assert_int_equal(rows_for(&p, 8, 101), 1);
     step_pace_fini(&p);
 }
 
-/* Streams grow dearer while a prompt is read: one step in so many carries none of it. */
-static void a_step_without_a_prompt_comes_now_and_then(void **state)
+/* How many of n steps carry no prompt, when streams alone take alone_ms and a row of a prompt makes that so much
+ * more. */
+static uint32_t count_looks(struct step_pace *p, uint32_t n, uint32_t alone_ms, uint32_t beside_ms)
 {
     uint32_t n_without = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t rows = rows_for(p, 8, 180);
+        n_without += rows == 0;
+        step_pace_learn(p, 8, rows, (uint64_t)(rows == 0 ? alone_ms : beside_ms) * MS);
+    }
+    return n_without;
+}
+
+/* Seldom where nothing changes, soon where something has. */
+static void a_step_without_a_prompt_comes_now_and_then(void **state)
+{
+    enum { AGES = 100 * (STEP_PACE_LOOK_STEPS + 1) };
     struct step_pace p;
 
     (void)state;
     step_pace_init(&p, STREAMS_MAX);
     step_pace_learn(&p, 8, 0, 20 * MS);
-    for (uint32_t i = 0; i < 10 * (STEP_PACE_LOOK_STEPS + 1); i++) {
-        uint32_t rows = rows_for(&p, 8, 180);
-        n_without += rows == 0;
-        step_pace_learn(&p, 8, rows, (rows == 0 ? 40 : 60) * MS);
+    assert_in_range(count_looks(&p, AGES, 20, 36), 100, 105);
+    count_looks(&p, 4 * STEP_PACE_LOOK_STEPS, 200, 360); /* a slower machine */
+    assert_true(p.alone_ns[8] > 150.0 * MS);
+    count_looks(&p, 2 * STEP_PACE_LOOK_STEPS, 20, 36); /* and a faster one */
+    assert_true(p.alone_ns[8] < 25.0 * MS);
+    assert_true(count_looks(&p, AGES, 20, 60) < AGES / STEP_PACE_LOOK_LATE); /* dear rows */
+    step_pace_fini(&p);
+}
+
+/* Long streams have ended and short ones begun: at once they take less. */
+static void other_streams_are_looked_at_soon(void **state)
+{
+    struct step_pace_load load = { 8, 1, 4000 };
+    struct step_pace p;
+
+    (void)state;
+    step_pace_init(&p, STREAMS_MAX);
+    assert_int_equal(step_pace_rows(&p, &load, 180), 0);
+    know(&p, 8, 20 * MS);
+    for (uint32_t i = 0; i < STEP_PACE_LOOK_SOON; i++) {
+        assert_int_not_equal(step_pace_rows(&p, &load, 180), 0);
+        step_pace_learn(&p, 8, 6, 36 * MS);
     }
-    assert_int_equal(n_without, 10);
-    assert_true(rows_for(&p, 8, 180) >= 4); /* by 40 ms, not by 20 */
+    assert_int_not_equal(step_pace_rows(&p, &load, 180), 0);
+    load.n_back = 100;
+    assert_int_equal(step_pace_rows(&p, &load, 180), 0);
     step_pace_fini(&p);
 }
 
@@ -229,7 +269,7 @@ static void the_end_of_a_prompt_teaches_nothing_but_slowness(void **state)
 
     (void)state;
     step_pace_init(&p, STREAMS_MAX);
-    step_pace_learn(&p, 8, 0, 20 * MS);
+    know(&p, 8, 20 * MS);
     rows_for(&p, 8, 180);
     step_pace_learn(&p, 8, 92, 36 * MS);
     assert_int_equal(rows_for(&p, 8, 180), 92);
@@ -249,7 +289,7 @@ static void a_machine_that_became_slower_is_learnt_at_the_second_step(void **sta
 
     (void)state;
     step_pace_init(&p, STREAMS_MAX);
-    step_pace_learn(&p, 8, 0, 20 * MS);
+    know(&p, 8, 20 * MS);
     for (uint32_t i = 0; i < STEP_PACE_SPEEDS; i++) {
         rows_for(&p, 8, 180);
         step_pace_learn(&p, 8, 72, 36 * MS);
@@ -272,8 +312,7 @@ static void an_interrupted_step_is_forgotten(void **state)
 
     (void)state;
     step_pace_init(&p, STREAMS_MAX);
-    for (uint32_t i = 0; i < 10; i++)
-        step_pace_learn(&p, 8, 0, 20 * MS);
+    know(&p, 8, 20 * MS);
     step_pace_learn(&p, 8, 0, 2000 * MS);
     assert_true(p.alone_ns[8] <= 25.1 * MS);
     step_pace_learn(&p, 8, 0, 20 * MS);
@@ -316,6 +355,7 @@ int main(void)
         cmocka_unit_test(what_was_never_seen_is_looked_at),
         cmocka_unit_test(a_prompt_always_gets_on),
         cmocka_unit_test(a_step_without_a_prompt_comes_now_and_then),
+        cmocka_unit_test(other_streams_are_looked_at_soon),
         cmocka_unit_test(many_prompts_stretch_the_step_of_few_streams),
         cmocka_unit_test(the_end_of_a_prompt_teaches_nothing_but_slowness),
         cmocka_unit_test(a_machine_that_became_slower_is_learnt_at_the_second_step),
