@@ -28,8 +28,8 @@ enum { SLOWNESS = 3 }; /* programs with a sanitizer take longer for everything *
 enum { SLOWNESS = 1 };
 #endif
 
-/* All cut calls of tools from what a chat says.  KV pages are scarce in groups2: what is cached there is thrown out,
- * and what runs gives way. */
+/* All cut calls of tools from what a chat says.  KV pages of the demo model are scarce in groups2: what is cached
+ * there is thrown out, and what runs gives way. */
 #define ARGS "--log-level", "info", "--tool-call-parser", "hermes"
 static const char *const plain_args[] = { ARGS, NULL };
 static const char *const scarce_args[] = { ARGS, "--kv-cache-bytes", "8388608", NULL };
@@ -223,7 +223,7 @@ static struct server_config server_of(const struct chaos_options *o, const struc
                                    .model = o->model,
                                    .hang_step_ms = o->hang_step_ms,
                                    .hang_timeout_s = o->hang_timeout_s,
-                                   .args = shape->args,
+                                   .args = o->set == CATALOG_LARGE ? plain_args : shape->args,
                                    .peer_command = o->peer_command,
                                    .peer_port = o->peer_port };
 }

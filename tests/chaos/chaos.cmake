@@ -7,9 +7,9 @@ add_executable(chaos chaos/main.c)
 target_link_libraries(chaos PRIVATE chaos_driver)
 target_compile_definitions(chaos PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
-llmd_test(NAME test_chaos SOURCES chaos/test_chaos.c LIBS chaos_driver TIMEOUT 400 LABELS proc)
+llmd_test(NAME test_chaos SOURCES chaos/test_chaos.c LIBS chaos_driver TIMEOUT 900 LABELS proc)
 add_test(NAME test_chaos_quantized COMMAND test_chaos)
-set_tests_properties(test_chaos_quantized PROPERTIES TIMEOUT 400 LABELS proc
+set_tests_properties(test_chaos_quantized PROPERTIES TIMEOUT 900 LABELS proc
   ENVIRONMENT "LLMD_QUANTIZE=int4;LLMD_KV_CACHE_DTYPE=int8;LLMD_CHAOS_ROUNDS=3;LLMD_CHAOS_SEED=4")
 add_dependencies(test_chaos llmd llm-init llm-gateway llm-worker llmctl)
 add_dependencies(chaos llmd llm-init llm-gateway llm-worker llmctl)

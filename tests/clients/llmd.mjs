@@ -68,6 +68,8 @@ export async function start({ settings = [], withInit = false, apiKey } = {}) {
   const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)));
   let hasEnded = false;
   ended.then(() => (hasEnded = true));
+  child.unref(); // a test that fails does not wait for it
+  process.once('exit', () => hasEnded || child.kill('SIGTERM'));
   const url = `http://127.0.0.1:${port}`;
   const headers = apiKey ? { authorization: `Bearer ${apiKey}` } : {};
 
@@ -102,6 +104,7 @@ export async function start({ settings = [], withInit = false, apiKey } = {}) {
     },
     // SIGTERM where it still runs; the exit code, or the signal that ended it.
     async stop() {
+      child.ref();
       child.kill('SIGTERM');
       const code = await ended;
       rmSync(folder, { recursive: true, force: true });

@@ -16,7 +16,9 @@ foreach(test test_engine test_engine_prompts test_engine_prefix test_engine_refu
   llmd_test(NAME ${test} SOURCES unit/${test}.c LIBS engine_fixture LABELS unit)
 endforeach()
 llmd_test(NAME test_page_adoption SOURCES unit/test_page_adoption.c LIBS engine_fixture LABELS unit)
-llmd_test(NAME test_recovery SOURCES unit/test_recovery.c LIBS engine_fixture LABELS unit)
+foreach(test test_recovery test_poison)
+  llmd_test(NAME ${test} SOURCES unit/${test}.c unit/recovery_rig.c LIBS engine_fixture LABELS unit)
+endforeach()
 llmd_test(NAME test_worker_process LIBS proto LABELS proc TIMEOUT 600
   SOURCES unit/test_worker_process.c unit/worker_rig.c unit/gateway_client.c)
 add_dependencies(test_worker_process llm-worker)
