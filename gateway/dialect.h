@@ -15,6 +15,7 @@
 struct request;
 struct choice;
 struct service;
+struct stats;
 
 enum dialect_id {
     DIALECT_NONE,
@@ -44,6 +45,8 @@ struct dialect {
     void (*begin)(struct request *rq, struct reply *r);
     void (*token)(struct request *rq, struct choice *c, uint32_t i, struct buf *out);
     void (*end)(struct request *rq, struct buf *out);
+    /* It has ended well: what the statistics are told beyond what all dialects tell.  NULL: nothing. */
+    void (*count)(const struct request *rq, struct stats *stats);
     /* Refused or failed: a whole answer, or the last event of a stream. */
     void (*fault)(const struct fault *f, struct reply *r);
     void (*stream_fault)(struct request *rq, const struct fault *f, struct buf *out);

@@ -194,6 +194,16 @@ static bool chat_parse(struct request *rq, const struct http_request *http, cons
     return ok;
 }
 
+static void chat_count_calls(const struct request *rq, struct stats *stats)
+{
+    static const enum stat_id had[2][2] = {
+        { STAT_chat_texts_plain, STAT_chat_texts_called },
+        { STAT_chat_streams_plain, STAT_chat_streams_called },
+    };
+
+    chat_count(rq, had, stats);
+}
+
 const struct dialect dialect_openai_chat = {
     .id = DIALECT_OPENAI_CHAT,
     .name = "chat",
@@ -203,6 +213,7 @@ const struct dialect dialect_openai_chat = {
     .begin = openai_begin,
     .token = chat_token,
     .end = openai_end,
+    .count = chat_count_calls,
     .fault = openai_fault,
     .stream_fault = openai_stream_fault,
     .layer_error = openai_layer_error,

@@ -224,6 +224,16 @@ static bool responses_parse(struct request *rq, const struct http_request *http,
     return ok;
 }
 
+static void responses_count_calls(const struct request *rq, struct stats *stats)
+{
+    static const enum stat_id had[2][2] = {
+        { STAT_response_texts_plain, STAT_response_texts_called },
+        { STAT_response_streams_plain, STAT_response_streams_called },
+    };
+
+    chat_count(rq, had, stats);
+}
+
 const struct dialect dialect_openai_responses = {
     .id = DIALECT_OPENAI_RESPONSES,
     .name = "responses",
@@ -233,6 +243,7 @@ const struct dialect dialect_openai_responses = {
     .begin = openai_begin,
     .token = responses_token,
     .end = responses_end,
+    .count = responses_count_calls,
     .fault = openai_fault,
     .stream_fault = responses_stream_fault,
     .layer_error = openai_layer_error,
