@@ -2,7 +2,7 @@
  *
  * Formatters are pure: the same request with the same tokens gives the same bytes and the same pieces,
  * whenever the tokens came, so that a successor can write an answer again (design section 4).  That is
- * why a stream has one event per token, and several choices take turns. */
+ * why an event has a number of tokens that was asked for, and several choices take turns. */
 #ifndef LLMD_GATEWAY_DIALECT_H
 #define LLMD_GATEWAY_DIALECT_H
 

@@ -110,13 +110,8 @@ static const struct {
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "kv_transfer_params", NULL },
-    { "ec_transfer_params", NULL },
-    { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "functions", NULL },
-    { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },
     { "media_io_kwargs", is_empty },
 };

@@ -545,9 +545,6 @@ static void what_is_not_done_is_refused_by_name(void **state)
         { "guided_regex", "{\"prompt\":\"a\",\"guided_regex\":\"a\"}" },
         { "guided_choice", "{\"prompt\":\"a\",\"guided_choice\":[\"a\"]}" },
         { "guided_grammar", "{\"prompt\":\"a\",\"guided_grammar\":\"a\"}" },
-        { "kv_transfer_params", "{\"prompt\":\"a\",\"kv_transfer_params\":{}}" },
-        { "ec_transfer_params", "{\"prompt\":\"a\",\"ec_transfer_params\":{}}" },
-        { "vllm_xargs", "{\"prompt\":\"a\",\"vllm_xargs\":{\"a\":1}}" },
         { "logits_processors", "{\"prompt\":\"a\",\"logits_processors\":[\"x\"]}" },
         { "prompt_embeds", "{\"prompt_embeds\":\"AA==\"}" },
     };
@@ -1013,6 +1010,10 @@ static void harmless_parameters_are_taken(void **state)
 
     assert_true(
         rig_parse(r, &dialect_openai_completions, 0, "{\"prompt\":\"the\",\"n\":2,\"best_of\":2}"));
+    rig_done(r);
+    assert_true(rig_parse(r, &dialect_openai_completions, 0,
+                          "{\"prompt\":\"the\",\"kv_transfer_params\":{\"a\":1},"
+                          "\"ec_transfer_params\":{},\"vllm_xargs\":{\"a\":1}}"));
     rig_done(r);
     assert_true(rig_parse(r, &dialect_openai_chat, 0,
                           "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"tools\":"
