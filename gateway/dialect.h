@@ -2,7 +2,7 @@
  *
  * Formatters are pure: the same request with the same tokens gives the same bytes and the same pieces,
  * whenever the tokens came, so that a successor can write an answer again (design section 4).  That is
- * why a stream has one event per token, and several choices take turns. */
+ * why an event has a number of tokens that was asked for, and several choices take turns. */
 #ifndef LLMD_GATEWAY_DIALECT_H
 #define LLMD_GATEWAY_DIALECT_H
 
@@ -15,6 +15,7 @@
 struct request;
 struct choice;
 struct service;
+struct stats;
 
 enum dialect_id {
     DIALECT_NONE,
@@ -44,6 +45,8 @@ struct dialect {
     void (*begin)(struct request *rq, struct reply *r);
     void (*token)(struct request *rq, struct choice *c, uint32_t i, struct buf *out);
     void (*end)(struct request *rq, struct buf *out);
+    /* It has ended well: what the statistics are told beyond what all dialects tell.  NULL: nothing. */
+    void (*count)(const struct request *rq, struct stats *stats);
     /* Refused or failed: a whole answer, or the last event of a stream. */
     void (*fault)(const struct fault *f, struct reply *r);
     void (*stream_fault)(struct request *rq, const struct fault *f, struct buf *out);

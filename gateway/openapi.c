@@ -99,7 +99,8 @@ static json_t *schema_at(json_t *schema, const char *inside)
         schema = member(member(schema, "properties"), name);
         if (is_list)
             schema = member(schema, "items");
-        json_object_set_new(schema, "type", json_string("object"));
+        if (!json_object_get(schema, "type")) /* an answer's object may be null */
+            json_object_set_new(schema, "type", json_string("object"));
         inside += n + (inside[n] == '.');
     }
     return schema;
@@ -199,6 +200,64 @@ static json_t *request_body(const struct route *route)
 
 /* ---- answers ---- */
 
+static const struct answer_member {
+    const char *path, *inside, *name, *types;
+} answer_members[] = {
+#define ANSWER(path_, inside_, name_, types_) { path_, inside_, name_, types_ },
+#include "gateway/answers.def"
+#undef ANSWER
+};
+
+#define N_ANSWER_MEMBERS (sizeof answer_members / sizeof *answer_members)
+
+/* "string|null?" as {"type":["string","null"]}. */
+static json_t *schema_of_types(const char *types)
+{
+    json_t *list = json_array();
+
+    while (*types && *types != '?') {
+        size_t n = strcspn(types, "|?");
+        json_array_append_new(list, json_stringn(types, n));
+        types += n + (types[n] == '|');
+    }
+    if (json_array_size(list) == 1) {
+        json_t *one = json_pack("{sO}", "type", json_array_get(list, 0));
+        json_decref(list);
+        return one;
+    }
+    return json_pack("{so}", "type", list);
+}
+
+static void add_answer_member(json_t *root, const struct answer_member *m)
+{
+    json_t *schema = schema_at(root, m->inside), *required;
+
+    json_object_set_new(member(schema, "properties"), m->name, schema_of_types(m->types));
+    if (strchr(m->types, '?'))
+        return;
+    required = json_object_get(schema, "required");
+    if (!required) {
+        required = json_array();
+        json_object_set_new(schema, "required", required);
+    }
+    json_array_append_new(required, json_string(m->name));
+}
+
+/* Of the JSON that a path answers with; NULL: nothing is said of it. */
+static json_t *schema_of_answer(const char *path)
+{
+    json_t *schema = NULL;
+
+    for (size_t i = 0; i < N_ANSWER_MEMBERS; i++) {
+        if (strcmp(answer_members[i].path, path) != 0)
+            continue;
+        if (!schema)
+            schema = json_pack("{ss}", "type", "object");
+        add_answer_member(schema, &answer_members[i]);
+    }
+    return schema;
+}
+
 static bool has_stream(const struct route *route)
 {
     for (size_t i = 0; i < ROUTE_TABLES_MAX && route->fields[i]; i++)
@@ -208,13 +267,29 @@ static bool has_stream(const struct route *route)
     return route->like[0] && has_stream(route->like[0]);
 }
 
-static json_t *good_answer(const struct route *route)
+#define ANSWERED "_answer"
+
+/* The content of a good answer in JSON. */
+static json_t *json_content(const char *path)
+{
+    char name[NAME_BYTES], reference[NAME_BYTES + 40];
+    json_t *schema = schema_of_answer(path);
+
+    if (!schema)
+        return json_object();
+    json_decref(schema);
+    name_of_path(path, name);
+    snprintf(reference, sizeof reference, "#/components/schemas/%s" ANSWERED, name);
+    return json_pack("{s{ss}}", "schema", "$ref", reference);
+}
+
+static json_t *good_answer(const struct route *route, const char *path)
 {
     const char *type = route->content_type ? route->content_type : REPLY_JSON;
     json_t *content = json_object();
 
     if (!route->always_streams)
-        json_object_set_new(content, type, json_object());
+        json_object_set_new(content, type, json_content(path));
     if (route->generates && (route->always_streams || has_stream(route)))
         json_object_set_new(content, REPLY_SSE, json_object());
     return json_pack("{ssso}", "description",
@@ -230,11 +305,11 @@ static void add_reference(json_t *responses, const char *status, const char *nam
     json_object_set_new(responses, status, json_pack("{ss}", "$ref", reference));
 }
 
-static json_t *responses_of(const struct route *route, bool has_body)
+static json_t *responses_of(const struct route *route, const char *path, bool has_body)
 {
     json_t *responses = json_object();
 
-    json_object_set_new(responses, "200", good_answer(route));
+    json_object_set_new(responses, "200", good_answer(route, path));
     if (has_body)
         add_reference(responses, "4XX", "Refused");
     if (route->access != ROUTE_IS_OPEN)
@@ -301,7 +376,7 @@ static void add_operation(json_t *paths, const struct http_route *http, enum htt
     snprintf(name, sizeof name, "%s_%s", verb, path_name);
     operation = json_pack("{sssss[s]}", "operationId", name, "summary",
                           route->summary ? route->summary : "", "tags", tag_of(route));
-    json_object_set_new(operation, "responses", responses_of(route, body != NULL));
+    json_object_set_new(operation, "responses", responses_of(route, http->path, body != NULL));
     if (body)
         json_object_set_new(operation, "requestBody", body);
     if (strchr(http->path, '{'))
@@ -316,7 +391,7 @@ json_t *openapi_make(void)
     json_t *paths = json_object(), *schemas = json_object();
     size_t n;
     const struct http_route *routes = routes_all(&n);
-    char name[NAME_BYTES + sizeof OTHER];
+    char name[NAME_BYTES + sizeof OTHER], answer[NAME_BYTES + sizeof ANSWERED];
 
     for (size_t i = 0; i < n; i++) {
         const struct route *route = routes[i].serve;
@@ -325,9 +400,11 @@ json_t *openapi_make(void)
         name_of_path(routes[i].path, name);
         if (route->fields[0])
             json_object_set_new(schemas, name, schema_of_tables(route->fields));
+        snprintf(answer, sizeof answer, "%.*s" ANSWERED, NAME_BYTES - 1, name);
         strcat(name, OTHER);
         if (route->or_fields[0])
             json_object_set_new(schemas, name, schema_of_tables(route->or_fields));
+        json_object_set_new(schemas, answer, schema_of_answer(routes[i].path));
     }
     return json_pack("{sss{ssssss}s[{s[]}]sos{sos{s{ssss}}so}}", "openapi", "3.1.0", "info",
                      "title", "llmd", "version", LLMD_VERSION, "description",

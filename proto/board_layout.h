@@ -29,7 +29,7 @@
 #include "proto/segment.h"
 #include "proto/stats.h"
 
-enum { BOARD_VERSION = 5, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
+enum { BOARD_VERSION = 6, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
 enum { BOARD_SLOTS_OFFSET = 4096 };
 
 /* States of a process as llmd sees it; supervisor/process.c draws the machine. */

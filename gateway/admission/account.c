@@ -37,6 +37,14 @@ static uint64_t cached_tokens(const struct request *rq)
     return n;
 }
 
+static bool has_end(const struct request *rq, enum choice_end end)
+{
+    for (uint32_t i = 0; i < rq->n_choices; i++)
+        if (request_choice(rq, i)->end == end)
+            return true;
+    return false;
+}
+
 void account_parts(struct stats *stats, const struct request *rq, uint64_t went_ns,
                    uint64_t first_token_ns)
 {
@@ -45,6 +53,10 @@ void account_parts(struct stats *stats, const struct request *rq, uint64_t went_
     uint64_t last_ns = last_token_ns(rq);
     uint32_t n = longest(rq);
 
+    if (has_end(rq, CHOICE_REPETITION) && !has_end(rq, CHOICE_LENGTH) && !has_end(rq, CHOICE_TIME))
+        stat_add(stats, STAT_requests_finished_repetition, 1);
+    if (rq->dialect->count)
+        rq->dialect->count(rq, stats);
     hist_observe(stats, HIST_request_longest_tokens, n);
     hist_observe(stats, HIST_request_computed_tokens,
                  n_prompt > n_cached ? (double)(n_prompt - n_cached) : 0);

@@ -209,6 +209,16 @@ struct text_parts chat_split(const struct choice *c)
     return parts;
 }
 
+void chat_count(const struct request *rq, const enum stat_id had[2][2], struct stats *stats)
+{
+    if (!chat_extra(rq)->rules.tools)
+        return;
+    for (uint32_t i = 0; i < rq->n_choices; i++) {
+        struct text_parts parts = chat_split(request_choice(rq, i));
+        stat_add(stats, had[rq->is_stream][text_parts_calls(&parts) > 0], 1);
+    }
+}
+
 /* ---- ids ---- */
 
 /* SplitMix64 (Steele, Lea, Flood 2014) of the step `number` from the request's own random id. */

@@ -4,6 +4,7 @@
 
 #include "gateway/answer/chat_text.h"
 #include "gateway/openai/openai.h"
+#include "proto/stats.h"
 
 enum { CHAT_CALL_ID_BYTES = 32 };
 
@@ -31,6 +32,9 @@ void chat_set_thoughts(struct request *rq);
 const struct text_parts *chat_take(struct choice *c, uint32_t i);
 /* The parts of the whole text, in the request's arena; of a stream, as they were streamed. */
 struct text_parts chat_split(const struct choice *c);
+
+/* The answers that were looked through for calls, had[is_stream][there are some], in the statistics. */
+void chat_count(const struct request *rq, const enum stat_id had[2][2], struct stats *stats);
 
 /* The id of a call: a pure function of the request, so that a successor gives the same. */
 void chat_call_id(const struct choice *c, uint32_t call, char out[CHAT_CALL_ID_BYTES]);

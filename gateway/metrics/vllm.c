@@ -169,17 +169,49 @@ static void put_prompt_sources(struct buf *out, const struct service *s)
 static void put_success(struct buf *out, const struct service *s)
 {
     const struct stats *g = metrics_of_gateway(s);
+    uint64_t repeated = stat_get(g, STAT_requests_finished_repetition);
+    uint64_t stop = stat_get(g, STAT_requests_finished_stop);
     const struct labelled values[] = {
-        { "stop", (double)stat_get(g, STAT_requests_finished_stop) },
+        { "stop", (double)(stop - repeated) },
         { "length", (double)stat_get(g, STAT_requests_finished_length) },
         { "abort", (double)stat_get(g, STAT_requests_cancelled) },
         { "error", (double)stat_get(g, STAT_requests_finished_error) },
-        { "repetition", 0 }
+        { "repetition", (double)repeated }
     };
 
     metrics_family(out, "vllm:", "request_success_total", "", "counter",
                    "Requests that ended, by how.");
     put_labelled(out, s, 0, "request_success_total", "finished_reason", values, COUNT(values));
+}
+
+static void put_tool_parses(struct buf *out, const struct service *s)
+{
+    static const struct {
+        const char *mode, *outcome, *type;
+        enum stat_id id;
+    } rows[] = {
+        { "non_streaming", "tool_call", "chat_completions", STAT_chat_texts_called },
+        { "non_streaming", "no_tool_call", "chat_completions", STAT_chat_texts_plain },
+        { "streaming", "tool_call", "chat_completions", STAT_chat_streams_called },
+        { "streaming", "no_tool_call", "chat_completions", STAT_chat_streams_plain },
+        { "non_streaming", "tool_call", "responses", STAT_response_texts_called },
+        { "non_streaming", "no_tool_call", "responses", STAT_response_texts_plain },
+        { "streaming", "tool_call", "responses", STAT_response_streams_called },
+        { "streaming", "no_tool_call", "responses", STAT_response_streams_plain },
+    };
+
+    struct buf labels = { 0 };
+
+    metrics_label(&labels, "model_name", s->model_name);
+    metrics_family(out, "vllm:", "tool_call_parser_invocations_total", "", "counter",
+                   "Answers looked through for tool calls.");
+    for (size_t i = 0; i < COUNT(rows); i++)
+        buf_printf(out,
+                   "vllm:tool_call_parser_invocations_total{%s,mode=\"%s\",outcome=\"%s\","
+                   "request_type=\"%s\"} %" PRIu64 "\n",
+                   labels.data, rows[i].mode, rows[i].outcome, rows[i].type,
+                   stat_get(metrics_of_gateway(s), rows[i].id));
+    buf_fini(&labels);
 }
 
 static void put_cache_config(struct buf *out, const struct service *s)
@@ -260,6 +292,7 @@ void metrics_vllm(struct buf *out, struct service *s)
     put_sleep_state(out, s);
     put_prompt_sources(out, s);
     put_success(out, s);
+    put_tool_parses(out, s);
     put_cache_config(out, s);
     put_hists(out, s);
 }

@@ -160,7 +160,7 @@ static bool apply_max_tokens(struct request *rq, const struct openai_params *p,
 }
 
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
-                 const struct openai_params *p, struct fault *f)
+                 struct openai_params *p, struct fault *f)
 {
     struct openai_chat_options options;
     struct chat_own own;
@@ -181,17 +181,22 @@ static bool chat_parse(struct request *rq, const struct http_request *http, cons
                        size_t n, struct fault *f)
 {
     struct chat_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    struct openai_params p;
-    json_t *root = NULL;
-    bool ok;
 
     extra->common = (struct openai_extra){ .id_prefix = "chatcmpl-",
                                            .object = "chat.completion",
                                            .chunk_object = "chat.completion.chunk" };
     rq->extra = extra;
-    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
-    json_decref(root);
-    return ok;
+    return openai_read(rq, http, body, n, fill, f);
+}
+
+static void chat_count_calls(const struct request *rq, struct stats *stats)
+{
+    static const enum stat_id had[2][2] = {
+        { STAT_chat_texts_plain, STAT_chat_texts_called },
+        { STAT_chat_streams_plain, STAT_chat_streams_called },
+    };
+
+    chat_count(rq, had, stats);
 }
 
 const struct dialect dialect_openai_chat = {
@@ -203,6 +208,7 @@ const struct dialect dialect_openai_chat = {
     .begin = openai_begin,
     .token = chat_token,
     .end = openai_end,
+    .count = chat_count_calls,
     .fault = openai_fault,
     .stream_fault = openai_stream_fault,
     .layer_error = openai_layer_error,

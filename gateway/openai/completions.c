@@ -63,7 +63,7 @@ static bool apply_own(struct request *rq, const struct openai_params *p,
 }
 
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
-                 const struct openai_params *p, struct fault *f)
+                 struct openai_params *p, struct fault *f)
 {
     unsigned flags =
         !p->add_special_tokens.is_set || p->add_special_tokens.b ? TOKENIZER_ADD_SPECIAL : 0;
@@ -88,17 +88,12 @@ static bool completions_parse(struct request *rq, const struct http_request *htt
                               size_t n, struct fault *f)
 {
     struct openai_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    struct openai_params p;
-    json_t *root = NULL;
-    bool ok;
 
     *extra = (struct openai_extra){ .id_prefix = "cmpl-",
                                     .object = "text_completion",
                                     .chunk_object = "text_completion" };
     rq->extra = extra;
-    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
-    json_decref(root);
-    return ok;
+    return openai_read(rq, http, body, n, fill, f);
 }
 
 /* ---- logprobs, in the legacy form of four lists ---- */

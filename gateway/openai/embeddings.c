@@ -85,7 +85,7 @@ static bool set_prompts(struct request *rq, const struct openai_params *p,
 }
 
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
-                 const struct openai_params *p, struct fault *f)
+                 struct openai_params *p, struct fault *f)
 {
     struct openai_chat_options options;
     struct embedding_own own;
@@ -107,15 +107,10 @@ static bool embeddings_parse(struct request *rq, const struct http_request *http
                              size_t n, struct fault *f)
 {
     struct embedding_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    struct openai_params p;
-    json_t *root = NULL;
-    bool ok;
 
     extra->openai = (struct openai_extra){ .id_prefix = "embd-", .object = "list" };
     rq->extra = extra;
-    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
-    json_decref(root);
-    return ok;
+    return openai_read(rq, http, body, n, fill, f);
 }
 
 /* ---- answer ---- */

@@ -83,14 +83,9 @@ static bool generate_parse(struct request *rq, const struct http_request *http, 
                            size_t n, struct fault *f)
 {
     struct openai_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    struct openai_params p;
-    json_t *root = NULL;
-    bool ok;
 
     rq->extra = extra;
-    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
-    json_decref(root);
-    return ok;
+    return openai_read(rq, http, body, n, fill, f);
 }
 
 /* ---- answers ---- */

@@ -85,10 +85,12 @@ bool openai_takes(const char *content_type, struct fault *f);
 
 /* A body that is an object.  The caller gives *root back with json_decref(), on failure too. */
 bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f);
-/* Parse the body: an object whose common members are good by themselves.  The caller gives *root
- * back with json_decref(), on failure too. */
-bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
-                 struct openai_params *p, struct fault *f);
+/* The whole of a dialect's parse(), rq->extra being set: an object whose common members are good by themselves, then
+ * `fill` for what is the route's own. */
+typedef bool openai_fill_fn(struct request *rq, const struct http_request *http, const json_t *root,
+                            struct openai_params *p, struct fault *f);
+bool openai_read(struct request *rq, const struct http_request *http, const char *body, size_t n,
+                 openai_fill_fn *fill, struct fault *f);
 /* A common member has this name. */
 bool openai_knows(const char *name);
 /* A table of the dialect's own members, with errors in vLLM's form. */

@@ -110,13 +110,8 @@ static const struct {
     { "guided_regex", NULL },
     { "guided_choice", NULL },
     { "guided_grammar", NULL },
-    { "kv_transfer_params", NULL },
-    { "ec_transfer_params", NULL },
-    { "vllm_xargs", NULL },
     { "logits_processors", is_empty },
     { "prompt_embeds", NULL },
-    { "functions", NULL },
-    { "function_call", NULL },
     { "mm_processor_kwargs", is_empty },
     { "media_io_kwargs", is_empty },
 };
@@ -167,8 +162,9 @@ bool openai_parse(const char *body, size_t n, json_t **root, struct fault *f)
                      found);
 }
 
-bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
-                 struct openai_params *p, struct fault *f)
+/* An object whose common members are good by themselves.  The caller gives *root back, on failure too. */
+static bool read_common(struct request *rq, const char *body, size_t n, json_t **root,
+                        struct openai_params *p, struct fault *f)
 {
     if (!openai_parse(body, n, root, f))
         return false;
@@ -178,6 +174,18 @@ bool openai_read(struct request *rq, const char *body, size_t n, json_t **root,
         return false;
     rq->is_stream = p->stream.b;
     return check_supported(*root, f);
+}
+
+bool openai_read(struct request *rq, const struct http_request *http, const char *body, size_t n,
+                 openai_fill_fn *fill, struct fault *f)
+{
+    struct openai_params p;
+    json_t *root = NULL;
+    bool ok;
+
+    ok = read_common(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
+    json_decref(root);
+    return ok;
 }
 
 /* ---- sampling ---- */

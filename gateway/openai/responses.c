@@ -194,7 +194,7 @@ static bool apply_lengths(struct request *rq, const struct openai_params *p,
 }
 
 static bool fill(struct request *rq, const struct http_request *http, const json_t *root,
-                 const struct openai_params *p, struct fault *f)
+                 struct openai_params *p, struct fault *f)
 {
     struct responses_own own;
 
@@ -212,16 +212,21 @@ static bool responses_parse(struct request *rq, const struct http_request *http,
                             size_t n, struct fault *f)
 {
     struct responses_extra *extra = arena_alloc(&rq->arena, sizeof *extra);
-    struct openai_params p;
-    json_t *root = NULL;
-    bool ok;
 
     extra->chat.common = (struct openai_extra){ .id_prefix = "resp_", .object = "response" };
     extra->truncation = "disabled";
     rq->extra = extra;
-    ok = openai_read(rq, body, n, &root, &p, f) && fill(rq, http, root, &p, f);
-    json_decref(root);
-    return ok;
+    return openai_read(rq, http, body, n, fill, f);
+}
+
+static void responses_count_calls(const struct request *rq, struct stats *stats)
+{
+    static const enum stat_id had[2][2] = {
+        { STAT_response_texts_plain, STAT_response_texts_called },
+        { STAT_response_streams_plain, STAT_response_streams_called },
+    };
+
+    chat_count(rq, had, stats);
 }
 
 const struct dialect dialect_openai_responses = {
@@ -233,6 +238,7 @@ const struct dialect dialect_openai_responses = {
     .begin = openai_begin,
     .token = responses_token,
     .end = responses_end,
+    .count = responses_count_calls,
     .fault = openai_fault,
     .stream_fault = responses_stream_fault,
     .layer_error = openai_layer_error,

@@ -31,6 +31,8 @@ static struct service *open_service(void)
     return service;
 }
 
+enum { FIRST_PAGE = 0xfc }; /* completions rendered, a chat rendered, /tokenize, /detokenize */
+
 static const struct {
     const struct dialect *dialect;
     int variant;
@@ -40,7 +42,7 @@ static const struct {
     { &dialect_openai_chat, 0 },       { &dialect_oci, 0 },
     { &dialect_openai_embeddings, 0 }, { &dialect_openai_generate, 0 },
     { &dialect_tgi_vertex, 0 },        { &dialect_tgi_invocations, 0 },
-    { &dialect_openai_responses, 0 },
+    { &dialect_openai_responses, 0 },  { &dialect_openai_chat, OPENAI_CHAT_BATCH },
 };
 
 /* One token for each choice, then its end: the formatters see every combination of options. */
@@ -81,15 +83,19 @@ static void answer(struct request *rq)
 }
 
 /* Bodies of the routes that need no worker. */
-static void open_page(struct service *service, bool is_ids, const char *body, size_t n)
+static void open_page(struct service *service, uint8_t which, const char *body, size_t n)
 {
     struct reply r;
 
     reply_init(&r);
-    if (is_ids)
+    if (which == 0xff)
         openai_detokenize_page(service, "application/json", body, n, &r);
-    else
+    else if (which == 0xfe)
         openai_tokenize_page(service, "application/json", body, n, &r);
+    else
+        openai_render_page(service,
+                           which == 0xfd ? &dialect_openai_chat : &dialect_openai_completions,
+                           "application/json", body, n, &r);
     assert(r.status >= 200 && r.status < 500 && r.body.n > 0);
     reply_fini(&r);
 }
@@ -106,8 +112,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
     if (n == 0)
         return 0;
-    if (data[0] >= 0xfe) {
-        open_page(service, data[0] == 0xff, (const char *)data + 1, n - 1);
+    if (data[0] >= FIRST_PAGE) {
+        open_page(service, data[0], (const char *)data + 1, n - 1);
         return 0;
     }
     if (!config_set(&service->config, "tgi_compat", data[0] & 0x80 ? "0.9.3" : "3", "t", &e))

@@ -236,6 +236,7 @@ static void best_of_takes_as_many_permits(void **state)
     for (int i = 0; i < 3; i++)
         expect("/generate", body, 429,
                "{\"error\":\"Model is overloaded\",\"error_type\":\"overloaded\"}");
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
     client_request(h.port, "/generate", "",
                    "{\"inputs\":\"a\",\"parameters\":{\"max_new_tokens\":2}}", &a);
     assert_int_equal(a.status, 200);

@@ -18,7 +18,10 @@ static struct harness h;
 static int set_up(void **state)
 {
     (void)state;
-    harness_start(&h, 1, NULL);
+    static const struct harness_setting settings[] = { { "tool_call_parser", "hermes" },
+                                                       { NULL, NULL } };
+
+    harness_start(&h, 1, settings);
     harness_start_worker(&h, 0);
     return 0;
 }
@@ -142,12 +145,38 @@ static void a_killed_gateways_request_is_counted_once(void **state)
     answer_fini(&a);
 }
 
+/* Whole or streamed, with calls or without: each answer that was looked through is counted once. */
+static void answers_looked_through_for_calls_are_counted(void **state)
+{
+#define ASK_TOOLS                                                                                  \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"Where\"}],\"tools\":[{\"type\":\"function\"," \
+    "\"function\":{\"name\":\"clock\"}}],\"max_tokens\":300"
+    struct answer a = { 0 };
+
+    (void)state;
+    ask("/v1/chat/completions", ASK_TOOLS ",\"seed\":20240726}", 200); /* the script has calls */
+    ask("/v1/chat/completions", ASK_TOOLS ",\"seed\":20240726,\"stream\":true}", 200);
+    ask("/v1/chat/completions", ASK_TOOLS ",\"seed\":3,\"n\":2}", 200);
+    ask("/v1/chat/completions", ASK_TOOLS ",\"seed\":3,\"tool_choice\":\"none\"}", 200);
+    assert_true(harness_wait_stat(&h, STAT_chat_texts_called, 1));
+    assert_true(harness_wait_stat(&h, STAT_chat_streams_called, 1));
+    assert_true(harness_wait_stat(&h, STAT_chat_texts_plain, 2));
+    assert_true(harness_wait_stat(&h, STAT_requests_active, 0));
+    assert_int_equal(harness_stat(&h, STAT_chat_texts_plain), 2);
+    assert_int_equal(harness_stat(&h, STAT_chat_streams_plain), 0);
+    client_get(h.port, "/metrics", &a);
+    assert_non_null(strstr(answer_body(&a), "mode=\"streaming\",outcome=\"tool_call\",request_type="
+                                            "\"chat_completions\"} 1\n"));
+    answer_fini(&a);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(tokens_and_answers_are_counted_by_request),
         TEST(a_requests_time_is_the_sum_of_its_parts),
+        TEST(answers_looked_through_for_calls_are_counted),
         TEST(refusals_are_counted_by_cause),
         TEST(a_killed_gateways_request_is_counted_once),
     };

@@ -25,41 +25,6 @@ static inline void rig_says(struct rig *r, uint32_t choice, const char *text, Ll
     free(ids);
 }
 
-static inline void expect_whole(struct rig *r, const char *want)
-{
-    struct reply reply;
-
-    reply_init(&reply);
-    r->rq.dialect->whole(&r->rq, &reply);
-    assert_int_equal(reply.status, 200);
-    assert_string_equal(reply.body.data, want);
-    reply_fini(&reply);
-    rig_done(r);
-}
-
-/* Only a part of the whole answer. */
-static inline void expect_in_whole(struct rig *r, const char *want)
-{
-    struct reply reply;
-
-    reply_init(&reply);
-    r->rq.dialect->whole(&r->rq, &reply);
-    if (!strstr(reply.body.data, want))
-        fail_msg("no %s in %s", want, reply.body.data);
-    reply_fini(&reply);
-    rig_done(r);
-}
-
-static inline void expect_stream(struct rig *r, const char *want)
-{
-    struct buf out = { 0 };
-
-    rig_stream(r, &out);
-    assert_string_equal(out.data, want);
-    buf_fini(&out);
-    rig_done(r);
-}
-
 static inline void expect_fault(struct rig *r, const struct dialect *d, const char *body,
                                 int status, const char *want)
 {

@@ -15,6 +15,8 @@ llmd_test(NAME test_token_params SOURCES unit/test_token_params.c LIBS gateway_c
 llmd_test(NAME test_conversations SOURCES unit/test_conversations.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_stream_interval SOURCES unit/test_stream_interval.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_repetition SOURCES unit/test_repetition.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_completions SOURCES unit/test_completions.c LIBS gateway_core LABELS unit)
+llmd_test(NAME test_openai_pages SOURCES unit/test_openai_pages.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_tgi SOURCES unit/test_tgi.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat SOURCES unit/test_chat.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_chat_text SOURCES unit/test_chat_text.c LIBS gateway_core LABELS unit)

@@ -145,4 +145,81 @@ static inline void rig_stream(struct rig *r, struct buf *out)
     rq->dialect->end(rq, out);
 }
 
+/* ---- a group of tests with one rig ---- */
+
+static inline int rig_set_up(void **state)
+{
+    *state = rig_new();
+    return 0;
+}
+
+static inline int rig_tear_down(void **state)
+{
+    rig_free(*state);
+    return 0;
+}
+
+/* ---- what is answered; the request is over then ---- */
+
+static inline const char *header_of(const struct reply *reply, const char *name)
+{
+    for (size_t i = 0; i < reply->n_headers; i++)
+        if (strcmp(reply->headers[i].name, name) == 0)
+            return reply->headers[i].value;
+    return NULL;
+}
+
+static inline void expect_whole(struct rig *r, const char *want)
+{
+    struct reply reply;
+
+    reply_init(&reply);
+    request_choose(&r->rq);
+    r->rq.dialect->whole(&r->rq, &reply);
+    assert_int_equal(reply.status, 200);
+    assert_string_equal(reply.body.data, want);
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* Only a part of the whole answer. */
+static inline void expect_in_whole(struct rig *r, const char *want)
+{
+    struct reply reply;
+
+    reply_init(&reply);
+    request_choose(&r->rq);
+    r->rq.dialect->whole(&r->rq, &reply);
+    if (!strstr(reply.body.data, want))
+        fail_msg("no %s in %s", want, reply.body.data);
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+static inline void expect_stream(struct rig *r, const char *want)
+{
+    struct buf out = { 0 };
+
+    rig_stream(r, &out);
+    assert_string_equal(out.data, want);
+    buf_fini(&out);
+    rig_done(r);
+}
+
+/* Refused, with this body and no other. */
+static inline void expect_refused(struct rig *r, const struct dialect *d, int variant,
+                                  const char *body, int status, const char *want)
+{
+    struct reply reply;
+
+    if (rig_parse(r, d, variant, body))
+        fail_msg("taken: %s", body);
+    reply_init(&reply);
+    r->rq.dialect->fault(&r->fault, &reply);
+    assert_int_equal(reply.status, status);
+    assert_string_equal(reply.body.data, want);
+    reply_fini(&reply);
+    rig_done(r);
+}
+
 #endif

@@ -6,6 +6,7 @@
 
 #include "tests/unit/gateway_rig.h"
 
+#include "gateway/openai/openai.h"
 #include "gateway/openapi.h"
 #include "gateway/pages.h"
 #include "gateway/routes.h"
@@ -336,6 +337,151 @@ static void every_field_table_is_told_of(void **state)
     assert_true(n_tables >= 8);
 }
 
+/* ---- answers ---- */
+
+static const char *type_of(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        return "object";
+    case JSON_ARRAY:
+        return "array";
+    case JSON_STRING:
+        return "string";
+    case JSON_INTEGER:
+        return "integer";
+    case JSON_REAL:
+        return "number";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "boolean";
+    }
+}
+
+static bool allows(const json_t *schema, const json_t *v)
+{
+    const json_t *types = json_object_get(schema, "type");
+    bool found = json_is_string(types) && strcmp(json_string_value(types), type_of(v)) == 0;
+
+    for (size_t i = 0; i < json_array_size(types); i++)
+        found |= strcmp(json_string_value(json_array_get(types, i)), type_of(v)) == 0;
+    return found;
+}
+
+/* Each member of v is in the schema, each that the schema requires in v. */
+static void expect_described(const char *path, const json_t *schema, json_t *v)
+{
+    const json_t *properties = json_object_get(schema, "properties"), *name;
+    const char *key;
+    json_t *child;
+    size_t i;
+
+    if (!properties)
+        return;
+    json_array_foreach (json_object_get(schema, "required"), i, name)
+        if (!json_object_get(v, json_string_value(name)))
+            fail_msg("%s: no member '%s' in the answer; answers.def has it without '?'", path,
+                     json_string_value(name));
+    json_object_foreach (v, key, child) {
+        const json_t *described = json_object_get(properties, key);
+        json_t *item;
+        if (!described || !allows(described, child))
+            fail_msg("%s: '%s' is %s in the answer: give it its line in gateway/answers.def", path,
+                     key, type_of(child));
+        if (json_is_object(child))
+            expect_described(path, described, child);
+        json_array_foreach (child, i, item)
+            if (json_is_object(item))
+                expect_described(path, json_object_get(described, "items"), item);
+    }
+}
+
+static void expect_answer(const char *path, const char *verb, const struct reply *reply)
+{
+    const json_t *item = json_object_get(json_object_get(document, "paths"), path);
+    const json_t *good =
+        json_object_get(json_object_get(json_object_get(item, verb), "responses"), "200");
+    json_t *schema = json_object_get(
+        json_object_get(json_object_get(good, "content"), "application/json"), "schema");
+    json_t *v = json_parse(reply->body.data, reply->body.n, NULL);
+
+    assert_int_equal(reply->status, 200);
+    assert_non_null(schema);
+    assert_non_null(v);
+    expect_described(path, resolve(schema), v);
+    json_decref(v);
+}
+
+static void expect_generated(struct rig *r, const char *path, const struct dialect *d,
+                             const char *body)
+{
+    static const int32_t dog[] = { 533, 607 };
+    static const float values[] = { 3, 4 };
+    struct reply reply;
+
+    if (!rig_parse(r, d, 0, body))
+        fail_msg("%s: %s", body, r->fault.text);
+    if (r->rq.want_prompt_logprobs)
+        rig_prompt(r, 0);
+    for (uint32_t i = 0; i < r->rq.n_candidates; i++) {
+        if (r->rq.pooling)
+            sequence_set_embedding(&r->rq.choices[i].seq, values, 2);
+        else
+            rig_tokens(r, i, dog, 2, LLMD__FINISH__FINISH_LENGTH);
+    }
+    reply_init(&reply);
+    request_choose(&r->rq);
+    d->whole(&r->rq, &reply);
+    expect_answer(path, "post", &reply);
+    reply_fini(&reply);
+    rig_done(r);
+}
+
+/* What is said of answers is held against answers, with and without what can be asked for. */
+static void answers_are_as_described(void **state)
+{
+    struct rig *r = *state;
+
+    expect_generated(r, "/v1/completions", &dialect_openai_completions, "{\"prompt\":\"a\"}");
+    expect_generated(r, "/v1/completions", &dialect_openai_completions,
+                     "{\"prompt\":\"a\",\"logprobs\":1,\"prompt_logprobs\":1,\"n\":2,"
+                     "\"return_token_ids\":true}");
+    expect_generated(r, "/v1/chat/completions", &dialect_openai_chat,
+                     "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}");
+    expect_generated(r, "/v1/chat/completions", &dialect_openai_chat,
+                     "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"logprobs\":true,"
+                     "\"top_logprobs\":1,\"return_token_ids\":true,\"return_prompt_text\":true}");
+    expect_generated(r, "/v1/embeddings", &dialect_openai_embeddings, "{\"input\":\"a\"}");
+    expect_generated(r, "/v1/embeddings", &dialect_openai_embeddings,
+                     "{\"input\":[\"a\",\"b\"],\"encoding_format\":\"base64\"}");
+    expect_generated(r, "/generate", &dialect_tgi, "{\"inputs\":\"a\"}");
+    expect_generated(r, "/generate", &dialect_tgi,
+                     "{\"inputs\":\"a\",\"parameters\":{\"details\":true,\"best_of\":2,"
+                     "\"do_sample\":true,\"decoder_input_details\":true,\"top_n_tokens\":1}}");
+}
+
+static void pages_are_as_described(void **state)
+{
+    static const char text[] = "{\"prompt\":\"a b\",\"return_token_strs\":true}";
+    static const char ids[] = "{\"tokens\":[264]}";
+    struct rig *r = *state;
+    struct reply reply;
+
+    reply_init(&reply);
+    openai_tokenize_page(&r->service, "application/json", text, sizeof text - 1, &reply);
+    expect_answer("/tokenize", "post", &reply);
+    reply_fini(&reply);
+    reply_init(&reply);
+    openai_detokenize_page(&r->service, "application/json", ids, sizeof ids - 1, &reply);
+    expect_answer("/detokenize", "post", &reply);
+    reply_fini(&reply);
+    reply_init(&reply);
+    page_models(&r->service, NULL, &reply);
+    expect_answer("/v1/models", "get", &reply);
+    reply_fini(&reply);
+}
+
 /* ---- the route ---- */
 
 static void the_route_serves_it(void **state)
@@ -364,6 +510,8 @@ int main(void)
         cmocka_unit_test(every_parameter_is_described),
         cmocka_unit_test(parsers_read_the_fields_that_are_described),
         cmocka_unit_test(every_field_table_is_told_of),
+        cmocka_unit_test(answers_are_as_described),
+        cmocka_unit_test(pages_are_as_described),
         cmocka_unit_test(the_route_serves_it),
     };
 

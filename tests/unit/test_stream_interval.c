@@ -4,18 +4,6 @@
 
 #define TEXT "one two three"
 
-static int set_up(void **state)
-{
-    *state = rig_new();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    rig_free(*state);
-    return 0;
-}
-
 /* The stream of TEXT, a byte a token; its pieces are counted. */
 static size_t stream(struct rig *r, const struct dialect *d, const char *body, struct buf *out)
 {
@@ -150,7 +138,7 @@ static void the_end_without_a_token_brings_the_rest(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, rig_set_up, rig_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(completions_have_events_of_so_many_tokens), TEST(chats_have_events_of_so_many_tokens),
         TEST(responses_have_events_of_so_many_tokens),   TEST(the_setting_is_the_servers),

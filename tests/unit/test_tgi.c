@@ -11,18 +11,6 @@ enum { THE = 264, DOG = 533, RAN = 607, DOT = 1985, EOS = 2 };
 
 static const int32_t dog_ran[] = { DOG, RAN, DOT };
 
-static int set_up(void **state)
-{
-    *state = rig_new();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    rig_free(*state);
-    return 0;
-}
-
 static void set(struct rig *r, const char *name, const char *value)
 {
     struct err e;
@@ -30,56 +18,10 @@ static void set(struct rig *r, const char *name, const char *value)
     assert_ok(config_set(&r->service.config, name, value, "test", &e), e);
 }
 
-static void expect_whole(struct rig *r, const char *want)
-{
-    struct reply reply;
-
-    reply_init(&reply);
-    request_choose(&r->rq);
-    r->rq.dialect->whole(&r->rq, &reply);
-    assert_int_equal(reply.status, 200);
-    assert_string_equal(reply.body.data, want);
-    reply_fini(&reply);
-    rig_done(r);
-}
-
-static void expect_stream(struct rig *r, const char *want)
-{
-    struct buf out = { 0 };
-
-    rig_stream(r, &out);
-    assert_string_equal(out.data, want);
-    buf_fini(&out);
-    rig_done(r);
-}
-
-static void expect_fault(struct rig *r, const struct dialect *d, int variant, const char *body,
-                         int status, const char *want)
-{
-    struct reply reply;
-
-    if (rig_parse(r, d, variant, body))
-        fail_msg("taken: %s", body);
-    reply_init(&reply);
-    r->rq.dialect->fault(&r->fault, &reply);
-    assert_int_equal(reply.status, status);
-    assert_string_equal(reply.body.data, want);
-    reply_fini(&reply);
-    rig_done(r);
-}
-
 static void take(struct rig *r, int variant, const char *body)
 {
     if (!rig_parse(r, &dialect_tgi, variant, body))
         fail_msg("%s: %s", body, r->fault.text);
-}
-
-static const char *header_of(const struct reply *reply, const char *name)
-{
-    for (size_t i = 0; i < reply->n_headers; i++)
-        if (strcmp(reply->headers[i].name, name) == 0)
-            return reply->headers[i].value;
-    return NULL;
 }
 
 #define SCHEMA(text) "Failed to deserialize the JSON body into the target type: " text
@@ -107,13 +49,13 @@ static void seeds_have_64_bits(void **state)
     take(r, TGI_GENERATE, WITH("\"seed\":0"));
     assert_true(r->rq.choices[0].seq.sampling.seed == 0);
     rig_done(r);
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":18446744073709551616"), 422,
-                 SCHEMA("parameters.seed: invalid type: floating point `1.84467e+19`, expected "
-                        "u64"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":-1"), 422,
-                 SCHEMA("parameters.seed: invalid value: integer `-1`, expected u64"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":\"1\""), 422,
-                 SCHEMA("parameters.seed: invalid type: string \"1\", expected u64"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":18446744073709551616"), 422,
+                   SCHEMA("parameters.seed: invalid type: floating point `1.84467e+19`, expected "
+                          "u64"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":-1"), 422,
+                   SCHEMA("parameters.seed: invalid value: integer `-1`, expected u64"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"seed\":\"1\""), 422,
+                   SCHEMA("parameters.seed: invalid type: string \"1\", expected u64"));
     take(r, TGI_GENERATE, WITH("\"unknown\":18446744073709551616,\"seed\":null"));
     rig_done(r);
 }
@@ -162,7 +104,7 @@ static void types_are_told_in_serdes_words(void **state)
     struct rig *r = *state;
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        expect_fault(r, &dialect_tgi, TGI_GENERATE, cases[i].body, 422, cases[i].want);
+        expect_refused(r, &dialect_tgi, TGI_GENERATE, cases[i].body, 422, cases[i].want);
 }
 
 /* Null is as good as absent where the field is optional, and members that nobody knows are nothing. */
@@ -243,17 +185,17 @@ static void limits_are_those_of_the_settings(void **state)
     set(r, "max_stop_sequences", "1");
     set(r, "max_top_n_tokens", "0");
     set(r, "max_input_tokens", "3");
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"best_of\":2,\"do_sample\":true"), 422,
-                 VALIDATION("`best_of` != 1 is not allowed for this endpoint"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"stop\":[\"a\",\"b\"]"), 422,
-                 VALIDATION("`stop` supports up to 1 stop sequences. Given: 2"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"top_n_tokens\":1"), 422,
-                 VALIDATION("`top_n_tokens` must be >= 0 and <= 0. Given: 1"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"truncate\":4"), 422,
-                 VALIDATION("`truncate` must be strictly positive and less than 3. Given: 4"));
-    expect_fault(r, &dialect_tgi, TGI_GENERATE,
-                 "{\"inputs\":\"the dog ran.\",\"parameters\":{\"max_new_tokens\":1}}", 422,
-                 VALIDATION("`inputs` must have less than 3 tokens. Given: 5"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"best_of\":2,\"do_sample\":true"), 422,
+                   VALIDATION("`best_of` != 1 is not allowed for this endpoint"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"stop\":[\"a\",\"b\"]"), 422,
+                   VALIDATION("`stop` supports up to 1 stop sequences. Given: 2"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"top_n_tokens\":1"), 422,
+                   VALIDATION("`top_n_tokens` must be >= 0 and <= 0. Given: 1"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"truncate\":4"), 422,
+                   VALIDATION("`truncate` must be strictly positive and less than 3. Given: 4"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE,
+                   "{\"inputs\":\"the dog ran.\",\"parameters\":{\"max_new_tokens\":1}}", 422,
+                   VALIDATION("`inputs` must have less than 3 tokens. Given: 5"));
     take(r, TGI_GENERATE, WITH("\"truncate\":3,\"max_new_tokens\":1")); /* equal is allowed */
     rig_done(r);
     take(r, TGI_GENERATE, "{\"inputs\":\"the dog\",\"parameters\":{\"max_new_tokens\":1}}");
@@ -455,8 +397,8 @@ static void old_defaults(void **state)
     assert_int_equal(r->rq.choices[0].seq.submit.max_tokens, 20);
     rig_tokens(r, 0, dog_ran, 1, LLMD__FINISH__FINISH_EOS);
     expect_whole(r, "[{\"generated_text\":\"\"}]"); /* without the prompt */
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":null"), 422,
-                 SCHEMA("parameters.max_new_tokens: invalid type: null, expected u32"));
+    expect_refused(r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":null"), 422,
+                   SCHEMA("parameters.max_new_tokens: invalid type: null, expected u32"));
     take(r, TGI_GENERATE,
          WITH("\"frequency_penalty\":9,\"top_n_tokens\":\"x\",\"grammar\":5,\"adapter_id\":{}"));
     assert_true(r->rq.sampling.frequency_penalty == 0);
@@ -468,13 +410,15 @@ static void old_lengths_are_not_cut(void **state)
 {
     struct rig *r = *state;
 
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":2000"), 422,
-                 VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
-                            "tokens and 1024 `max_new_tokens`"));
+    expect_refused(
+        r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":2000"), 422,
+        VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
+                   "tokens and 1024 `max_new_tokens`"));
     set(r, "tgi_compat", "0.9.3");
-    expect_fault(r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":2000"), 422,
-                 VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
-                            "tokens and 2000 `max_new_tokens`"));
+    expect_refused(
+        r, &dialect_tgi, TGI_GENERATE, WITH("\"max_new_tokens\":2000"), 422,
+        VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
+                   "tokens and 2000 `max_new_tokens`"));
 }
 
 static void old_streams(void **state)
@@ -546,13 +490,13 @@ static void invocations_are_what_their_body_is(void **state)
     assert_ptr_equal(r->rq.dialect, &dialect_openai_completions);
     assert_true(r->rq.is_stream);
     rig_done(r);
-    expect_fault(r, &dialect_tgi_invocations, 0, "{\"text\":\"the\"}", 422,
-                 SCHEMA("data did not match any variant of untagged enum SagemakerRequest"));
-    expect_fault(r, &dialect_tgi_invocations, 0, "{\"inputs\":\"\"}", 422,
-                 VALIDATION("`inputs` cannot be empty"));
+    expect_refused(r, &dialect_tgi_invocations, 0, "{\"text\":\"the\"}", 422,
+                   SCHEMA("data did not match any variant of untagged enum SagemakerRequest"));
+    expect_refused(r, &dialect_tgi_invocations, 0, "{\"inputs\":\"\"}", 422,
+                   VALIDATION("`inputs` cannot be empty"));
     set(r, "tgi_compat", "0.9.3");
-    expect_fault(r, &dialect_tgi_invocations, 0, "{\"prompt\":\"the\"}", 422,
-                 SCHEMA("missing field `inputs`"));
+    expect_refused(r, &dialect_tgi_invocations, 0, "{\"prompt\":\"the\"}", 422,
+                   SCHEMA("missing field `inputs`"));
 }
 
 static void vertex_answers_each_instance(void **state)
@@ -575,46 +519,51 @@ static void vertex_answers_each_instance(void **state)
     rig_tokens(r, 0, dog_ran, 2, LLMD__FINISH__FINISH_LENGTH);
     rig_tokens(r, 1, dog_ran, 1, LLMD__FINISH__FINISH_LENGTH);
     expect_whole(r, "{\"predictions\":[\" dog ran\",\" dog\",\" dog ran.\"]}");
-    expect_fault(
+    expect_refused(
         r, &dialect_tgi_vertex, 0, "{\"instances\":[]}", 422,
         "{\"error\":\"Input validation error\",\"error_type\":\"Input validation error\"}");
-    expect_fault(r, &dialect_tgi_vertex, 0, "{}", 422, SCHEMA("missing field `instances`"));
-    expect_fault(r, &dialect_tgi_vertex, 0, "{\"instances\":5}", 422,
-                 SCHEMA("instances: invalid type, expected a sequence"));
-    expect_fault(r, &dialect_tgi_vertex, 0, "{\"instances\":[{\"inputs\":\"the\"},{}]}", 422,
-                 SCHEMA("instances[1]: data did not match any variant of untagged enum "
-                        "VertexInstance"));
-    expect_fault(r, &dialect_tgi_vertex, 0, "{\"instances\":[{\"inputs\":\"\"}]}", 422,
-                 VALIDATION("`inputs` cannot be empty"));
-    expect_fault(r, &dialect_tgi_vertex, 0,
-                 "{\"instances\":[{\"inputs\":\"the\",\"parameters\":{\"max_new_tokens\":600}}]}",
-                 422,
-                 VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
-                            "tokens and 600 `max_new_tokens`"));
+    expect_refused(r, &dialect_tgi_vertex, 0, "{}", 422, SCHEMA("missing field `instances`"));
+    expect_refused(r, &dialect_tgi_vertex, 0, "{\"instances\":5}", 422,
+                   SCHEMA("instances: invalid type, expected a sequence"));
+    expect_refused(r, &dialect_tgi_vertex, 0, "{\"instances\":[{\"inputs\":\"the\"},{}]}", 422,
+                   SCHEMA("instances[1]: data did not match any variant of untagged enum "
+                          "VertexInstance"));
+    expect_refused(r, &dialect_tgi_vertex, 0, "{\"instances\":[{\"inputs\":\"\"}]}", 422,
+                   VALIDATION("`inputs` cannot be empty"));
+    expect_refused(
+        r, &dialect_tgi_vertex, 0,
+        "{\"instances\":[{\"inputs\":\"the\",\"parameters\":{\"max_new_tokens\":600}}]}", 422,
+        VALIDATION("`inputs` tokens + `max_new_tokens` must be <= 512. Given: 2 `inputs` "
+                   "tokens and 600 `max_new_tokens`"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(seeds_have_64_bits, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(types_are_told_in_serdes_words, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(null_and_unknown_members_are_taken, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(what_selects_sampling, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(parameters_reach_the_sampler, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(limits_are_those_of_the_settings, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(prefill_shows_the_prompts_tokens, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(best_of_shows_the_others_too, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_special_token_can_be_a_stop_string, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_stream_that_ends_without_a_token_says_so, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(errors_have_their_kind, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(answers_tell_their_times, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(old_defaults, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(old_lengths_are_not_cut, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(old_streams, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(info_has_the_versions_keys, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(invocations_are_what_their_body_is, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(vertex_answers_each_instance, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(seeds_have_64_bits, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(types_are_told_in_serdes_words, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(null_and_unknown_members_are_taken, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(what_selects_sampling, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(parameters_reach_the_sampler, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(limits_are_those_of_the_settings, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(prefill_shows_the_prompts_tokens, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(best_of_shows_the_others_too, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(a_special_token_can_be_a_stop_string, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(a_stream_that_ends_without_a_token_says_so, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(errors_have_their_kind, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(answers_tell_their_times, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(old_defaults, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(old_lengths_are_not_cut, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(old_streams, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(info_has_the_versions_keys, rig_set_up, rig_tear_down),
+        cmocka_unit_test_setup_teardown(invocations_are_what_their_body_is, rig_set_up,
+                                        rig_tear_down),
+        cmocka_unit_test_setup_teardown(vertex_answers_each_instance, rig_set_up, rig_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

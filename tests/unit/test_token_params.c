@@ -5,18 +5,6 @@
 #define COMPLETIONS (&dialect_openai_completions)
 #define CHAT        (&dialect_openai_chat)
 
-static int set_up(void **state)
-{
-    *state = rig_new();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    rig_free(*state);
-    return 0;
-}
-
 static const Llmd__Sampling *parse(struct rig *r, const struct dialect *d, const char *body)
 {
     if (!rig_parse(r, d, 0, body))
@@ -234,7 +222,7 @@ static void a_budget_needs_a_model_that_thinks(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, rig_set_up, rig_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(all_the_vocabulary_is_within_the_limit_or_not),
         TEST(named_tokens_stand_for_the_likeliest),
