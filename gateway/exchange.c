@@ -54,12 +54,12 @@ static void account(struct exchange *x, enum stat_id cause, const char *outcome)
     }
     if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
         account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
-    log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
-             "ms=%.1f id=%016llx",
-             rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
-             (unsigned long long)request_prompt_tokens(rq),
-             (unsigned long long)request_generated_tokens(rq), seconds * 1e3,
-             (unsigned long long)rq->answer_id);
+    log_request(LOG_INFO, x->id,
+                "request path=\"%s\" dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu "
+                "tokens=%llu ms=%.1f",
+                http_request_path(x->http), rq->dialect->name, rq->is_stream, outcome,
+                rq->n_choices, (unsigned long long)request_prompt_tokens(rq),
+                (unsigned long long)request_generated_tokens(rq), seconds * 1e3);
 }
 
 static void account_fault(struct exchange *x, enum fault_kind kind)
@@ -560,6 +560,7 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     t->exchanges = x;
     request_init(&x->rq, t->service, route->dialect, route->variant);
     x->rq.owner = x;
+    request_id_of(http, x->rq.answer_id, x->id);
     x->rq.is_stream = route->always_streams;
     x->record = http_conn_user(http_request_conn(http));
     record_reading(x->record, route->dialect->id);
@@ -602,6 +603,7 @@ static bool parse(struct exchange *x, struct fault *f)
 
     body = http_request_body(x->http, &n);
     x->is_restored = record_restore(x->record, rq);
+    request_id_of(x->http, rq->answer_id, x->id);
     ok = rq->dialect->parse(rq, x->http, body, n, f);
     rq->cuts_at_deadline = !rq->is_stream && predict_timeout_s(x) > 0;
     if (!x->is_restored)
@@ -617,12 +619,26 @@ static bool parse(struct exchange *x, struct fault *f)
     return ok;
 }
 
+static void log_prompts(const struct exchange *x)
+{
+    const struct request *rq = &x->rq;
+
+    if (!atomic_load(&rq->service->logs_prompts))
+        return;
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        const struct prompt *p = &rq->prompts[i];
+        log_request(LOG_INFO, x->id, "prompt tokens=%u text=\"%.*s\"", p->n_ids,
+                    p->text ? (int)p->text_bytes : 0, p->text ? p->text : "");
+    }
+}
+
 static void count_prompt(struct exchange *x)
 {
     const struct request *rq = &x->rq;
 
     if (!record_counts(x->record, CONNECTION_COUNTED_PROMPT))
         return;
+    log_prompts(x);
     admission_charge_prompt(admission_of(x), x->key, request_prompt_tokens(rq), clock_mono_ns());
     stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
@@ -658,8 +674,10 @@ static void prepare_sequences(struct exchange *x)
         x->first_sequence_id = upstream_draw_ids(x->thread->upstream, rq->n_candidates);
     record_waiting(x->record, rq, x->first_sequence_id);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_candidates; i++)
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
         rq->choices[i].seq.submit.priority = priority_in_group(x);
+        rq->choices[i].seq.submit.request_id = x->id;
+    }
 }
 
 /* The dead gateway had sent it. */

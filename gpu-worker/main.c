@@ -362,7 +362,7 @@ int main(int argc, char **argv)
     struct err e;
 
     argp_parse(&argp, argc, argv, 0, NULL, &inspect);
-    log_init("llm-worker", LOG_INFO, LOG_TEXT);
+    log_init("llm-worker", LOG_INFO, LOG_AUTO);
     supervision_take_signals();
     config_init(&w.config);
     ok = receive_boot(&w, &e);
