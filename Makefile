@@ -8,6 +8,7 @@
 #   make check-clients                   OpenAI's, Hugging Face's and other client libraries against the gateway
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make deb                             the Debian package, build/deb/llmd_*.deb
+#   make check-systemd                   the package installed, used and removed under a real systemd; root only
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
 PORT    ?= 8080
@@ -18,7 +19,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients clean deb format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients check-systemd clean deb format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -38,6 +39,9 @@ chaos-1b:
 
 check-clients:
 	@exec scripts/check-clients.sh
+
+check-systemd:
+	@exec scripts/check-systemd.sh
 
 deb:
 	@exec scripts/deb.sh

@@ -1,5 +1,5 @@
 #!/bin/bash
-# packages.sh build|deb|test|fuzz - install the Debian packages that are missing for it.
+# packages.sh build|deb|test|systemd|fuzz - install the Debian packages that are missing for it.
 #
 # Asks dpkg first, which takes milliseconds; apt-get runs only when something is missing, with sudo when
 # we are not root.  On a system without apt-get it says what is wanted and goes on: cmake then tells
@@ -13,16 +13,18 @@ build=(
     protobuf-c-compiler protobuf-compiler systemtap-sdt-dev util-linux
 )
 deb=(dpkg-dev)
-tests=(libcmocka-dev prometheus)
+tests=(libcmocka-dev mmdebstrap prometheus systemd)
+systemd=(lintian)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in
 build) wanted=("${build[@]}") ;;
 deb) wanted=("${build[@]}" "${deb[@]}") ;;
-test) wanted=("${build[@]}" "${tests[@]}") ;;
+test) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}") ;;
+systemd) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}" "${systemd[@]}") ;;
 fuzz) wanted=("${build[@]}" "${tests[@]}" "${fuzz[@]}") ;;
 *)
-    echo "usage: $0 build|deb|test|fuzz" >&2
+    echo "usage: $0 build|deb|test|systemd|fuzz" >&2
     exit 2
     ;;
 esac
