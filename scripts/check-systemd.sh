@@ -34,9 +34,9 @@ package() {
     local root=$PWD/build/clean-root log=build/test_package.log code=0 depends
     depends=$(dpkg-deb -f "$1" Depends | tr ',|' '\n\n' | sed 's/([^)]*)//; s/ //g' | sort -u | tr '\n' ' ')
     # shellcheck disable=SC2086 # words
-    scripts/clean-root.sh "$root" systemd-sysv $depends || code=$?
+    scripts/clean-root.sh "$root" curl systemd-sysv $depends || code=$?
     if [[ $code -eq 0 ]]; then
-        tests/proc/test_package.sh "$1" "$root" 2>&1 | tee "$log" || code=$?
+        tests/proc/test_package.sh "$1" "$root" "$PWD/README.md" 2>&1 | tee "$log" || code=$?
     fi
     if [[ $code -eq 77 ]]; then
         whole test_package exit_with 77

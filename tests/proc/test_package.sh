@@ -1,5 +1,5 @@
 #!/bin/bash
-# test_package.sh DEB ROOT - the Debian package in a bare Debian (clean-root.sh ROOT) under a real systemd (sdbox.sh).
+# test_package.sh DEB ROOT README - the Debian package in a bare Debian (clean-root.sh ROOT) under a real systemd (sdbox.sh).
 #
 # If this breaks, an operator installs the package and has no service; or loses streams by an upgrade, cannot find
 # a request in the journal, or keeps files of something that was removed.  Steps build upon each other and are
@@ -7,7 +7,7 @@
 #
 # Exit code 77: not root, or no namespaces here.
 set -eu
-deb=$1 root=$2
+deb=$1 root=$2 readme=$3
 here=$(cd "$(dirname "$0")" && pwd)
 box=$(mktemp -d "${TMPDIR:-/tmp}/llmd-package-XXXXXX")
 url=http://127.0.0.1:8080
@@ -154,7 +154,7 @@ while_it_streams() {
 # Everything but what dpkg, the journal and the kernel keep of everything.
 list_files() {
     inside find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp \
-        -o -path /var/log -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/lib/systemd \) -prune \
+        -o -path /var/log -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/lib/systemd -o -path /var/lib/apt \) -prune \
         -o -print | grep -v -e '^/etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$' -e '^/etc/.pwd.lock$' |
         sort
 }
@@ -320,12 +320,26 @@ purged_nothing_is_left() {
     inside test ! -e /run/llmd
 }
 
+# Each command of the section, as a newcomer pastes it; the checkout is /root there.
+the_words_of_the_readme_are_enough() {
+    local commands
+    commands=$(sed -n '/^## As a systemd service/,/^## Models/s/^    //p' "$readme")
+    [[ $(wc -l <<<"$commands") -ge 10 ]]
+    inside sh -exc "cd /root
+$commands" >"$box/said" 2>&1 || { cat "$box/said" && return 1; }
+    grep -q 'Active: active (running)' "$box/said"
+    grep -q '^{"generated_text":' "$box/said"
+    grep -q 'llm-worker/0.0.*request_id=mine-1' "$box/said"
+    list_files | diff "$box/files.before" -
+}
+
 # ---- the box
 
-mkdir -p "$box/stage/root" "$box/stage/etc/systemd/system/llmd.service.d"
-cp "$deb" "$box/stage/root/llmd.deb"
+mkdir -p "$box/stage/root/build/release" "$box/stage/etc/systemd/system/llmd.service.d"
+cp "$deb" "$box/stage/root/build/release/"
+ln -s "build/release/${deb##*/}" "$box/stage/root/llmd.deb"
 printf '[Service]\nWatchdogSec=3s\n' >"$box/stage/etc/systemd/system/llmd.service.d/test.conf"
-chmod 755 "$box" "$box/stage" "$box/stage/root"
+chmod -R a+rX "$box"
 "$here/sdbox.sh" start "$box" "$box/stage" "$root" || exit $?
 list_files | grep -v '^/etc/systemd/system/llmd.service.d' >"$box/files.before"
 list_users >"$box/users.before"
@@ -343,5 +357,6 @@ run two_instances_serve_beside_it
 run an_upgrade_cuts_no_stream
 run removed_nothing_runs
 run purged_nothing_is_left
+run the_words_of_the_readme_are_enough
 echo "$n_passed passed, $n_failed failed"
 [[ $n_failed -eq 0 ]]
