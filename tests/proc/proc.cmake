@@ -94,3 +94,7 @@ llmd_test(NAME test_tgi_system
   LIBS engine proto
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_tgi_system llmd llm-gateway llm-worker)
+
+add_test(NAME test_container_log
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_container_log.sh ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+set_tests_properties(test_container_log PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)

@@ -186,6 +186,7 @@ it_runs_as_its_own_user_in_its_sandbox() {
         ! grep -q 'rwxp' <<<"$(inside cat "/proc/$pid/maps")" || fail "process $pid has memory that is rwx"
     done
     [[ -n $pid ]]
+    ! inside journalctl -b --no-pager -o cat -u llmd | grep -i 'device' || fail 'systemd has something to say of devices'
     [[ $(inside stat -c '%U %a' /run/llmd) == 'llmd 1750' || $(inside stat -c '%U %a' /run/llmd) == 'llmd 750' ]]
 }
 
@@ -268,6 +269,15 @@ no_text_of_a_client_is_logged_unless_it_is_asked_for() {
     [[ $(inside journalctl -o cat LLMD_REQUEST_ID=shown) == *'text="Once upon a time"'* ]]
     inside sed -i '/^log_prompts/d' /etc/llmd/llmd.yaml
     inside systemctl reload llmd
+}
+
+another_model_is_served_inside_the_sandbox() {
+    inside cp -r /usr/share/llmd/stories-demo /srv/other
+    inside llmctl reload --model /srv/other
+    [[ $(ask "$url/v1/models") == *'"other"'* ]]
+    tells_a_story
+    inside systemctl restart llmd
+    inside rm -r /srv/other
 }
 
 two_instances_serve_beside_it() {
@@ -353,6 +363,7 @@ run who_asks_during_a_restart_waits
 run reload_takes_settings_over_or_says_what_is_wrong
 run the_journal_finds_a_request_by_its_id
 run no_text_of_a_client_is_logged_unless_it_is_asked_for
+run another_model_is_served_inside_the_sandbox
 run two_instances_serve_beside_it
 run an_upgrade_cuts_no_stream
 run removed_nothing_runs
