@@ -55,6 +55,7 @@ format:
 fuzz:
 	@exec scripts/fuzz.sh '$(SECONDS)'
 
-install: build
-	cmake -S . -B build/release -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null
+install:
+	@scripts/packages.sh build
+	@scripts/build.sh release installables -DCMAKE_INSTALL_PREFIX='$(PREFIX)'
 	DESTDIR='$(DESTDIR)' cmake --install build/release
