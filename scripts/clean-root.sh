@@ -22,10 +22,15 @@ sources=$(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)
     'Created-By: Packages' 'Origin: Debian' | sort -u)
 [[ -n $release && -n $sources ]] || cannot 'apt knows no sources of Debian here'
 
+options=()
+while read -r line; do # how this machine reaches them
+    options+=(--aptopt="$line")
+done < <(apt-config dump | grep -iE '^Acquire::https?::Proxy[ :]' || true)
+
 rm -rf "$folder" "$folder.for"
 # what nobody reads in a test is left out; nor must its files reach the disk
 if ! mmdebstrap --quiet --mode=root --variant=minbase --include="$(IFS=, && echo "$*")" \
-    --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
+    "${options[@]}" --aptopt='APT::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     "$release" "$folder" - <<<"$sources" >"$folder.log" 2>&1; then
