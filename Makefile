@@ -10,6 +10,7 @@
 #   make check-oci                       the OCI kit: the platform's contract, its Makefile, its tools
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make deb                             the Debian package, build/deb/llmd_*.deb
+#   make check-systemd                   the package installed, used and removed under a real systemd; root only
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
 PORT    ?= 8080
@@ -21,7 +22,7 @@ DESTDIR ?=
 FULL    ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients check-container check-oci clean deb format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients check-container check-oci check-systemd clean deb format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -42,6 +43,9 @@ chaos-1b:
 check-clients:
 	@exec scripts/check-clients.sh
 
+check-systemd:
+	@exec scripts/check-systemd.sh
+
 deb:
 	@exec scripts/deb.sh
 
@@ -60,6 +64,7 @@ format:
 fuzz:
 	@exec scripts/fuzz.sh '$(SECONDS)'
 
-install: build
-	cmake -S . -B build/release -DCMAKE_INSTALL_PREFIX='$(PREFIX)' >/dev/null
+install:
+	@scripts/packages.sh build
+	@scripts/build.sh release installables -DCMAKE_INSTALL_PREFIX='$(PREFIX)'
 	DESTDIR='$(DESTDIR)' cmake --install build/release

@@ -342,6 +342,8 @@ enum log_level config_log_level(const struct config *c)
 
 enum log_format config_log_format(const struct config *c)
 {
+    if (strcmp(c->log_format, "auto") == 0)
+        return LOG_AUTO;
     return strcmp(c->log_format, "json") == 0 ? LOG_JSON : LOG_TEXT;
 }
 

@@ -12,44 +12,59 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "common/journal.h"
 #include "common/utf8.h"
 
-enum { LINE_BYTES = 2048, PROCESS_BYTES = 32, TEXT_BYTES = LINE_BYTES - 128 - PROCESS_BYTES };
+enum {
+    LINE_BYTES = 2304,
+    PROCESS_BYTES = 32,
+    REQUEST_BYTES = 132,
+    TEXT_BYTES = LINE_BYTES - 192 - PROCESS_BYTES - REQUEST_BYTES
+};
 
 static struct {
     char process[PROCESS_BYTES];
     _Atomic int level;
     enum log_format format;
-    int under_journal; /* stderr goes to journald: prefix lines, leave the time to it */
+    bool under_journal; /* stderr goes to journald: prefix lines, leave the time to it */
+    int journal;        /* its socket; LOG_JOURNAL only */
     log_tap_fn *tap;
     void *tap_arg;
-} logger = { .process = "llmd", .level = LOG_INFO };
+} logger = { .process = "llmd", .level = LOG_INFO, .format = LOG_TEXT, .journal = -1 };
 
 static const char *const level_names[] = { "error", "warning", "info", "debug" };
 static const int syslog_levels[] = { 3, 4, 6, 7 };
 
-/* JOURNAL_STREAM names the device and inode of journald's socket; a child whose stderr was sent
- * elsewhere inherits the variable all the same (systemd.exec(5)). */
-static int stderr_is_journal(void)
+/* Process 1 is one of ours in a container that was made for it, and nowhere else. */
+static bool is_below_our_init(void)
 {
-    const char *text = getenv("JOURNAL_STREAM");
-    unsigned long long device, inode;
-    struct stat st;
+    FILE *f = fopen("/proc/1/comm", "re");
+    char name[16] = "";
+    bool ours = f && fgets(name, sizeof name, f) &&
+                (strcmp(name, "llm-init\n") == 0 || strcmp(name, "llmd\n") == 0);
 
-    return text && sscanf(text, "%llu:%llu", &device, &inode) == 2 &&
-           fstat(STDERR_FILENO, &st) == 0 && device == (unsigned long long)st.st_dev &&
-           inode == (unsigned long long)st.st_ino;
+    if (f)
+        fclose(f);
+    return ours;
+}
+
+static enum log_format find_format(void)
+{
+    if (logger.under_journal)
+        return logger.journal >= 0 ? LOG_JOURNAL : LOG_TEXT;
+    return is_below_our_init() ? LOG_JSON : LOG_TEXT;
 }
 
 void log_init(const char *process, enum log_level level, enum log_format format)
 {
     snprintf(logger.process, sizeof logger.process, "%s", process);
-    logger.format = format;
-    logger.under_journal = stderr_is_journal();
+    logger.under_journal = journal_is_stderr();
+    if (format == LOG_AUTO && logger.under_journal && logger.journal < 0)
+        logger.journal = journal_open(JOURNAL_SOCKET);
+    logger.format = format == LOG_AUTO ? find_format() : format;
     atomic_store(&logger.level, level);
 }
 
@@ -102,26 +117,49 @@ static void put_clean(char *out, size_t n, const char *s, enum log_format format
     out[at] = '\0';
 }
 
-static int put_text_line(char *line, enum log_level level, const char *text)
+/* request: "request_id=abc ", or "". */
+static int put_text_line(char *line, enum log_level level, const char *request, const char *text)
 {
     char when[40];
 
     if (logger.under_journal)
-        return snprintf(line, LINE_BYTES, "<%d>%s: %s", syslog_levels[level], logger.process, text);
+        return snprintf(line, LINE_BYTES, "<%d>%s: %s%s", syslog_levels[level], logger.process,
+                        request, text);
     put_time(when, sizeof when);
-    return snprintf(line, LINE_BYTES, "%s %-7s %s: %s", when, level_names[level], logger.process,
-                    text);
+    return snprintf(line, LINE_BYTES, "%s %-7s %s: %s%s", when, level_names[level], logger.process,
+                    request, text);
 }
 
-static int put_json_line(char *line, enum log_level level, const char *text)
+static int put_json_line(char *line, enum log_level level, const char *request_id, const char *text)
 {
     char when[40];
 
     put_time(when, sizeof when);
     return snprintf(line, LINE_BYTES,
-                    "{\"timestamp\":\"%s\",\"level\":\"%s\",\"process\":\"%s\","
+                    "{\"timestamp\":\"%s\",\"level\":\"%s\",\"process\":\"%s\",%s%s%s"
                     "\"message\":\"%s\"}",
-                    when, level_names[level], logger.process, text);
+                    when, level_names[level], logger.process,
+                    request_id[0] ? "\"request_id\":\"" : "", request_id,
+                    request_id[0] ? "\"," : "", text);
+}
+
+/* Behind "<6>name: ". */
+static const char *message_of(const char *line)
+{
+    return line + strlen("<6>") + strlen(logger.process) + strlen(": ");
+}
+
+static bool tell_journal(enum log_level level, const struct log_place *place,
+                         const char *request_id, const char *message)
+{
+    return journal_send(logger.journal,
+                        &(struct journal_line){ .priority = syslog_levels[level],
+                                                .process = logger.process,
+                                                .message = message,
+                                                .request_id = request_id[0] ? request_id : NULL,
+                                                .file = place->file,
+                                                .function = place->function,
+                                                .line = place->line });
 }
 
 static void write_line(const char *line, size_t n)
@@ -133,9 +171,21 @@ static void write_line(const char *line, size_t n)
     while (put < 0 && errno == EINTR); /* any other failure: nowhere is left to say it */
 }
 
-void log_line(enum log_level level, const char *fmt, ...)
+/* An id is a word: what would end it, or a string, is changed. */
+static void put_id(char *out, size_t n, const char *id)
+{
+    size_t i = 0;
+
+    for (; id && id[i] && i + 1 < n; i++)
+        out[i] = id[i] > ' ' && id[i] < 0x7f && id[i] != '"' && id[i] != '\\' ? id[i] : '_';
+    out[i] = '\0';
+}
+
+void log_line(enum log_level level, const struct log_place *place, const char *request_id,
+              const char *fmt, ...)
 {
     char msg[TEXT_BYTES], text[TEXT_BYTES], line[LINE_BYTES + 1];
+    char id[REQUEST_BYTES], request[REQUEST_BYTES + 16] = "";
     int saved = errno, n;
     va_list ap;
 
@@ -145,12 +195,17 @@ void log_line(enum log_level level, const char *fmt, ...)
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
     put_clean(text, sizeof text, msg, logger.format);
-    n = logger.format == LOG_JSON ? put_json_line(line, level, text)
-                                  : put_text_line(line, level, text);
+    put_id(id, sizeof id, request_id);
+    if (id[0])
+        snprintf(request, sizeof request, "request_id=%s ", id);
+    n = logger.format == LOG_JSON ? put_json_line(line, level, id, text)
+                                  : put_text_line(line, level, request, text);
     if (logger.tap)
         logger.tap(logger.tap_arg, line, (size_t)n);
-    line[n++] = '\n';
-    write_line(line, (size_t)n);
+    if (logger.format != LOG_JOURNAL || !tell_journal(level, place, id, message_of(line))) {
+        line[n++] = '\n';
+        write_line(line, (size_t)n);
+    }
     errno = saved;
 }
 
@@ -158,6 +213,9 @@ void log_line(enum log_level level, const char *fmt, ...)
  * last words of a process are kept. */
 void __assert_fail(const char *expression, const char *file, unsigned line, const char *function)
 {
-    log_error("bug: %s:%u: %s: assertion '%s' failed", file, line, function, expression);
+    const struct log_place place = { file, function, (int)line };
+
+    log_line(LOG_ERROR, &place, NULL, "bug: %s:%u: %s: assertion '%s' failed", file, line, function,
+             expression);
     abort();
 }

@@ -267,6 +267,7 @@ void exchange_begin(struct gateway_thread *t, struct http_request *http, const s
     t->exchanges = x;
     request_init(&x->rq, t->service, route->dialect, route->variant);
     x->rq.owner = x;
+    request_id_of(http, x->rq.answer_id, x->id);
     x->rq.is_stream = route->always_streams;
     x->record = http_conn_user(http_request_conn(http));
     record_reading(x->record, route->dialect->id);
@@ -313,6 +314,7 @@ static bool parse(struct exchange *x, struct fault *f)
 
     body = http_request_body(x->http, &n);
     x->is_restored = record_restore(x->record, rq);
+    request_id_of(x->http, rq->answer_id, x->id);
     ok = rq->dialect->parse(rq, x->http, body, n, f);
     rq->cuts_at_deadline = !rq->is_stream && predict_timeout_s(x) > 0;
     if (!x->is_restored)
@@ -328,12 +330,26 @@ static bool parse(struct exchange *x, struct fault *f)
     return ok;
 }
 
+static void log_prompts(const struct exchange *x)
+{
+    const struct request *rq = &x->rq;
+
+    if (!atomic_load(&rq->service->logs_prompts))
+        return;
+    for (uint32_t i = 0; i < rq->n_prompts; i++) {
+        const struct prompt *p = &rq->prompts[i];
+        log_request(LOG_INFO, x->id, "prompt tokens=%u text=\"%.*s\"", p->n_ids,
+                    p->text ? (int)p->text_bytes : 0, p->text ? p->text : "");
+    }
+}
+
 static void count_prompt(struct exchange *x)
 {
     const struct request *rq = &x->rq;
 
     if (!record_counts(x->record, CONNECTION_COUNTED_PROMPT))
         return;
+    log_prompts(x);
     admission_charge_prompt(admission_of(x), x->key, request_prompt_tokens(rq), clock_mono_ns());
     stat_add(stats_of(x), STAT_gateway_prompt_tokens, request_prompt_tokens(rq));
     hist_observe(stats_of(x), HIST_request_prompt_tokens, (double)request_prompt_tokens(rq));
@@ -369,8 +385,10 @@ static void prepare_sequences(struct exchange *x)
         x->first_sequence_id = upstream_draw_ids(x->thread->upstream, rq->n_candidates);
     record_waiting(x->record, rq, x->first_sequence_id);
     count_prompt(x);
-    for (uint32_t i = 0; i < rq->n_candidates; i++)
+    for (uint32_t i = 0; i < rq->n_candidates; i++) {
         rq->choices[i].seq.submit.priority = priority_in_group(x);
+        rq->choices[i].seq.submit.request_id = x->id;
+    }
 }
 
 /* The dead gateway had sent it. */

@@ -16,6 +16,7 @@
 #include "gateway/net/http_request.h"
 #include "gateway/net/loop.h"
 #include "gateway/request.h"
+#include "gateway/request_id.h"
 #include "gateway/routes.h"
 #include "gateway/takeover/record.h"
 
@@ -27,6 +28,7 @@ struct exchange {
     struct http_request *http;
     const struct route *route;
     struct request rq;
+    char id[REQUEST_ID_BYTES]; /* in logs, the answer's header and with the workers */
     struct beam_run *beams; /* NULL: its choices are sequences */
     uint64_t first_sequence_id;
     uint32_t n_submitted; /* choices */

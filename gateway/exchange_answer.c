@@ -47,12 +47,12 @@ void exchange_account(struct exchange *x, enum stat_id cause, const char *outcom
     }
     if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
         account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
-    log_info("request dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu tokens=%llu "
-             "ms=%.1f id=%016llx",
-             rq->dialect->name, rq->is_stream, outcome, rq->n_choices,
-             (unsigned long long)request_prompt_tokens(rq),
-             (unsigned long long)request_generated_tokens(rq), seconds * 1e3,
-             (unsigned long long)rq->answer_id);
+    log_request(LOG_INFO, x->id,
+                "request path=\"%s\" dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu "
+                "tokens=%llu ms=%.1f",
+                http_request_path(x->http), rq->dialect->name, rq->is_stream, outcome,
+                rq->n_choices, (unsigned long long)request_prompt_tokens(rq),
+                (unsigned long long)request_generated_tokens(rq), seconds * 1e3);
 }
 
 static void account_fault(struct exchange *x, enum fault_kind kind)

@@ -387,7 +387,7 @@ int main(void)
     int status = 0;
     struct err e;
 
-    log_init("llm-gateway", LOG_INFO, LOG_TEXT);
+    log_init("llm-gateway", LOG_INFO, LOG_AUTO);
     g->signal_fd = -1;
     pthread_mutex_init(&g->service.causes_lock, NULL);
     if (start(g, &e)) {

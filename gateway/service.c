@@ -95,6 +95,7 @@ void service_apply_settings(struct service *s)
     atomic_store(&s->predict_timeout_s, s->config.predict_timeout_s);
     atomic_store(&s->unavailable_wait_s, s->config.unavailable_wait_s);
     atomic_store(&s->metrics_are_open, strcmp(s->config.metrics_access, "open") == 0);
+    atomic_store(&s->logs_prompts, strcmp(s->config.log_prompts, "on") == 0);
     admission_set_max(&s->admission, s->config.max_concurrent_requests);
     admission_set_room(&s->admission, sequences_under_way(s));
 }

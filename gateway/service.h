@@ -58,7 +58,7 @@ struct service {
     _Atomic uint32_t load[UPSTREAM_GROUPS_MAX]; /* sequences by group */
 
     /* LIVE settings */
-    _Atomic bool metrics_are_open;
+    _Atomic bool metrics_are_open, logs_prompts;
     _Atomic uint64_t max_body_bytes, request_timeout_s, predict_timeout_s, unavailable_wait_s;
 
     /* who is in service */

@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "gateway/admission/access.h"
+#include "gateway/request_id.h"
 
 /* A stream's pieces are written until http_is_congested(), so what waits is at most that and one piece:
  * this bound is for a piece with a whole long text in it (the OCI dialect's). */
@@ -19,16 +20,12 @@ enum { MOVE_AFTER_MS = 3000, OUT_BYTES_MAX = 64 << 20 };
 void thread_add_request_id(const struct gateway_thread *t, const struct http_request *http,
                            uint64_t bits, struct reply *r)
 {
-    const char *id;
+    char id[REQUEST_ID_BYTES];
 
     if (strcmp(t->service->config.request_id_headers, "on") != 0)
         return;
-    id = http_request_header(http, "X-Request-Id");
-    if (id && *id)
-        reply_header(r, "X-Request-Id", "%s", id);
-    else
-        reply_header(r, "X-Request-Id", "%016llx%016llx", (unsigned long long)bits,
-                     (unsigned long long)request_choice_seed(bits, 1));
+    request_id_of(http, bits, id);
+    reply_header(r, "X-Request-Id", "%s", id);
 }
 
 void thread_send(struct gateway_thread *t, struct http_request *http, struct reply *r)
@@ -39,6 +36,19 @@ void thread_send(struct gateway_thread *t, struct http_request *http, struct rep
     http_respond(http, r->status, r->headers, r->n_headers, r->body.data, r->body.n);
 }
 
+/* An answer of no exchange.  Probes ask often: what is in order is told to who looks closely. */
+static void send_page(struct gateway_thread *t, struct http_request *http, struct reply *r)
+{
+    uint64_t bits = request_random();
+    char id[REQUEST_ID_BYTES];
+
+    request_id_of(http, bits, id);
+    log_request(r->status < 400 ? LOG_DEBUG : LOG_INFO, id, "page path=\"%s\" status=%d",
+                http_request_path(http), r->status);
+    thread_add_request_id(t, http, bits, r);
+    thread_send(t, http, r);
+}
+
 static void send_refusal(struct gateway_thread *t, struct http_request *http, int status,
                          const char *allow)
 {
@@ -46,8 +56,7 @@ static void send_refusal(struct gateway_thread *t, struct http_request *http, in
 
     reply_init(&r);
     routes_refuse(t->service, http_request_path(http), status, allow, &r);
-    thread_add_request_id(t, http, request_random(), &r);
-    thread_send(t, http, &r);
+    send_page(t, http, &r);
     reply_fini(&r);
 }
 
@@ -82,8 +91,7 @@ static bool has_access(struct gateway_thread *t, struct http_request *http, stru
         stat_add(t->service->stats, STAT_requests_refused_unauthorized, 1);
     reply_init(&r);
     access_refuse(route, access, &r);
-    thread_add_request_id(t, http, request_random(), &r);
-    thread_send(t, http, &r);
+    send_page(t, http, &r);
     reply_fini(&r);
     return false;
 }
@@ -136,8 +144,7 @@ static void on_request(struct http_request *http, void *ctx)
                 allow);
     reply_init(&r);
     route->serve(t->service, http, &r);
-    thread_add_request_id(t, http, request_random(), &r);
-    thread_send(t, http, &r);
+    send_page(t, http, &r);
     reply_fini(&r);
 }
 

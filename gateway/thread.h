@@ -60,8 +60,7 @@ void thread_drain(struct gateway_thread *t);
 /* After upstream was given something to wait for: see to it that time passes for it. */
 void thread_arm_tick(struct gateway_thread *t);
 
-/* The field X-Request-Id, where the setting asks for it: the client's, or one made of `bits`, so that an
- * answer that is made again has the same. */
+/* The field X-Request-Id, where the setting asks for it: request_id_of() of the two. */
 void thread_add_request_id(const struct gateway_thread *t, const struct http_request *http,
                            uint64_t bits, struct reply *r);
 /* Send a whole answer; the thread's own fields are added. */

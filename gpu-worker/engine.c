@@ -196,11 +196,30 @@ static enum stat_id counter_of(Llmd__Finish finish)
     }
 }
 
+static void tell_end(const struct sequence *q, Llmd__Finish finish)
+{
+    static const char *const names[] = {
+        [LLMD__FINISH__FINISH_EOS] = "eos",
+        [LLMD__FINISH__FINISH_STOP_TOKEN] = "stop_token",
+        [LLMD__FINISH__FINISH_LENGTH] = "length",
+        [LLMD__FINISH__FINISH_CANCELLED] = "cancelled",
+        [LLMD__FINISH__FINISH_DEADLINE] = "deadline",
+        [LLMD__FINISH__FINISH_ERROR] = "error",
+        [LLMD__FINISH__FINISH_EMBEDDED] = "embedded",
+    };
+
+    if (q->request->request_id[0])
+        log_request(LOG_INFO, q->request->request_id,
+                    "sequence=%llx finish=%s prompt_tokens=%u tokens=%u", (unsigned long long)q->id,
+                    names[finish], q->n_prompt, q->n_generated);
+}
+
 void engine_end(struct engine *g, struct sequence *q, Llmd__Finish finish, const char *error)
 {
     assert(sequence_is_live(q));
     scheduler_remove(&g->scheduler, q);
     sequence_finish(q, finish, error);
+    tell_end(q, finish);
     stat_add(engine_stats(g), counter_of(finish), 1);
     delivery_notice(&g->delivery, q);
 }

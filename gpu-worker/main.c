@@ -366,7 +366,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "model") == 0)
         return model_tool(argc - 1, argv + 1);
     argp_parse(&argp, argc, argv, 0, NULL, &inspect);
-    log_init("llm-worker", LOG_INFO, LOG_TEXT);
+    log_init("llm-worker", LOG_INFO, LOG_AUTO);
     supervision_take_signals();
     config_init(&w.config);
     ok = receive_boot(&w, &e);

@@ -154,8 +154,9 @@ static void end_guilty(struct engine *g, struct sequence *q)
              s.crashes >= CRASHES_MAX
                  ? "this request was running at two crashes of the worker"
                  : "this request was running each time the worker was killed, five times");
-    log_error("sequence=%llx was running at crashes=%u kills=%u, ending it",
-              (unsigned long long)q->id, s.crashes, s.kills);
+    log_request(LOG_ERROR, q->request->request_id,
+                "sequence=%llx was running at crashes=%u kills=%u, ending it",
+                (unsigned long long)q->id, s.crashes, s.kills);
     ledger_add_suspect(g->boot.ledger, &s);
     stat_add(engine_stats(g), STAT_sequences_poisoned, 1);
     engine_end(g, q, LLMD__FINISH__FINISH_ERROR, s.error);

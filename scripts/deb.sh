@@ -1,15 +1,15 @@
 #!/bin/bash
-# deb.sh - make the Debian package build/deb/llmd_VERSION_ARCH.deb, in a build folder of its own with prefix /usr.
+# deb.sh - make the Debian package build/release/llmd_VERSION_ARCH.deb, and print where it is.
 #
 # The same commit gives the same bytes with the same compiler: times come from the commit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/packages.sh deb
+scripts/packages.sh deb >&2
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 umask 022
-scripts/build.sh deb programs
-cd build/deb
+scripts/build.sh release installables -DCMAKE_INSTALL_PREFIX=/usr >&2
+cd build/release
 rm -f llmd_*.deb
 cpack -G DEB >cpack.log 2>&1 || {
     cat cpack.log >&2

@@ -1,5 +1,5 @@
 #!/bin/bash
-# packages.sh build|deb|test|fuzz|container|oci - install the Debian packages that are missing for it.
+# packages.sh build|deb|test|systemd|container|oci|fuzz - install the Debian packages that are missing for it.
 #
 # Asks dpkg first, which takes milliseconds; apt-get runs only when something is missing, with sudo when
 # we are not root.  On a system without apt-get it says what is wanted and goes on: cmake then tells
@@ -15,18 +15,20 @@ build=(
 deb=(dpkg-dev)
 container=(binutils buildah mmdebstrap podman python3 runc)
 oci=(make python3 python3-requests python3-yaml)
-tests=(libcmocka-dev prometheus jq "${container[@]}" "${oci[@]}")
+tests=(libcmocka-dev prometheus jq systemd "${container[@]}" "${oci[@]}")
+systemd=(lintian)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in
 build) wanted=("${build[@]}") ;;
 deb) wanted=("${build[@]}" "${deb[@]}") ;;
-test) wanted=("${build[@]}" "${tests[@]}") ;;
+test) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}") ;;
+systemd) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}" "${systemd[@]}") ;;
 container) wanted=("${build[@]}" "${container[@]}") ;;
 oci) wanted=("${build[@]}" "${oci[@]}") ;;
 fuzz) wanted=("${build[@]}" "${tests[@]}" "${fuzz[@]}") ;;
 *)
-    echo "usage: $0 build|deb|test|fuzz|container|oci" >&2
+    echo "usage: $0 build|deb|test|systemd|container|oci|fuzz" >&2
     exit 2
     ;;
 esac

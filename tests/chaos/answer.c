@@ -183,8 +183,8 @@ void answer_end(struct answer *a)
 static bool is_of_its_run(const char *line, size_t n)
 {
     static const char *const names[] = {
-        "Date",         "Connection",       "x-compute-time",  "x-total-time", "x-validation-time",
-        "x-queue-time", "x-inference-time", "x-time-per-token"
+        "Date",         "Connection",       "x-compute-time",   "x-total-time", "x-validation-time",
+        "x-queue-time", "x-inference-time", "x-time-per-token", "X-Request-Id"
     };
     size_t ignored;
 

@@ -106,3 +106,7 @@ add_test(NAME test_completion
 set_tests_properties(test_completion PROPERTIES TIMEOUT 60 LABELS proc)
 llmd_test(NAME test_bench SOURCES proc/test_bench.c LIBS ctl PkgConfig::jansson Threads::Threads TIMEOUT 120 LABELS proc)
 add_dependencies(test_bench llmctl)
+
+add_test(NAME test_container_log
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_container_log.sh ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+set_tests_properties(test_container_log PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)

@@ -1,13 +1,14 @@
 #!/bin/bash
 # sdbox.sh - a real systemd for tests, in about a second, with nothing to install.
 #
-#   sdbox.sh start DIR STAGE    boot; STAGE is a tree that is copied over the root inside (units, programs)
+#   sdbox.sh start DIR STAGE [ROOT]   boot; STAGE is a tree that is copied over the root inside (units, programs)
 #   sdbox.sh run DIR CMD...     run CMD inside
+#   sdbox.sh net DIR CMD...     run this host's CMD on the network inside
 #   sdbox.sh stop DIR           power off, and remove everything in DIR that start made
 #
 # This host's own systemd becomes PID 1 of private mount, PID, network, IPC, UTS and cgroup namespaces, over an
-# overlay of this host's root whose writes go to a tmpfs and vanish, with nothing that the host has
-# enabled.  The network inside is a loopback of its own, so fixed ports are safe.  DIR and STAGE are absolute.
+# overlay of this host's root, or of ROOT with the systemd there, whose writes go to a tmpfs and vanish, with nothing
+# that the host has enabled.  The network inside is a loopback of its own, so fixed ports are safe.  Folders are absolute.
 #
 # Exit code 77 of start: not root, no systemd, or this kernel does not allow it.  Should the caller die
 # without a stop, so does the box: its first process is killed with the process that booted it, which watches
@@ -16,7 +17,7 @@ set -eu
 export LC_ALL=C
 
 usage() {
-    sed -n '3,5p' "$0" >&2
+    sed -n '3,6p' "$0" >&2
     exit 2
 }
 
@@ -36,10 +37,10 @@ cgroup_root() {
 
 # Inside the new namespaces: build the root, become systemd.
 boot_inside() {
-    local dir=$1 stage=$2 root=$1/root node
+    local dir=$1 stage=$2 lower=$3 root=$1/root node
     mount -t tmpfs -o size=2g,mode=755 tmpfs "$dir/up"
     mkdir "$dir/up/upper" "$dir/up/work"
-    mount -t overlay -o "lowerdir=/,upperdir=$dir/up/upper,workdir=$dir/up/work" overlay "$root"
+    mount -t overlay -o "lowerdir=$lower,upperdir=$dir/up/upper,workdir=$dir/up/work" overlay "$root"
 
     # forget what the host has enabled, and what needs hardware
     rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/system/*.requires \
@@ -86,17 +87,17 @@ boot_inside() {
 
 # In a cgroup of its own, since systemd takes over the one it starts in.
 boot() {
-    local cgroup=$1 stage=$2
+    local cgroup=$1 stage=$2 lower=$3
     echo "$BASHPID" >"$cgroup/cgroup.procs"
     exec setsid unshare --mount --pid --fork --kill-child=KILL --uts --ipc --net --cgroup \
-        --propagation private /bin/bash "$0" boot-inside "$dir" "$stage" \
+        --propagation private /bin/bash "$0" boot-inside "$dir" "$stage" "$lower" \
         </dev/null >"$dir/boot.log" 2>&1
 }
 
 start() {
-    local stage=$1 cgroup state='' pid=''
+    local stage=$1 lower=$2 cgroup state='' pid=''
     [[ $(id -u) -eq 0 ]] || cannot 'not root'
-    [[ -x /lib/systemd/systemd ]] || cannot 'no systemd here'
+    [[ -x $lower/lib/systemd/systemd ]] || cannot 'no systemd here'
     cgroup=$(cgroup_root)/sdbox.$$
     if [[ $cgroup != /sys/* ]] || ! mkdir "$cgroup" 2>/dev/null; then
         cannot 'no cgroup2 tree to write in'
@@ -107,7 +108,7 @@ start() {
         stop
         cannot 'no namespaces'
     }
-    boot "$cgroup" "$stage" &
+    boot "$cgroup" "$stage" "$lower" &
     echo $! >"$dir/unshare.pid"
     for ((i = 0; i < 300; i++)); do
         pid=$(pgrep -o -P "$(<"$dir/unshare.pid")" systemd || true)
@@ -145,9 +146,10 @@ stop() {
 }
 
 case $verb in
-start) start "$1" ;;
+start) start "$1" "${2:-/}" ;;
 run) exec nsenter -t "$(<"$dir/init.pid")" -a "$@" ;;
+net) exec nsenter -t "$(<"$dir/init.pid")" -n "$@" ;;
 stop) stop ;;
-boot-inside) boot_inside "$dir" "$1" ;;
+boot-inside) boot_inside "$dir" "$1" "$2" ;;
 *) usage ;;
 esac

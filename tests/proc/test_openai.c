@@ -658,8 +658,25 @@ static void expect_request_id(const struct system *s, const char *path, const ch
     exchange_close(&x);
 }
 
+/* What is no word is not sent back, nor written into a log. */
+static void expect_made_up_id(const struct system *s, const char *headers)
+{
+    static const char field[] = "X-Request-Id: ";
+    struct exchange x = { 0 };
+    const char *id;
+
+    exchange_start(&x, s->port, "/v1/models", headers, NULL);
+    assert_true(exchanges_run(&x, 1, 20000));
+    assert_true(exchange_finish(&x));
+    id = strstr(x.raw.data, field);
+    if (!id || strspn(id + strlen(field), "0123456789abcdef") != 32)
+        fail_msg("%s: no id of ours in %s", headers, x.raw.data);
+    exchange_close(&x);
+}
+
 static void answers_carry_the_id_of_their_request(void **state)
 {
+    char longer[160];
     const struct system *s = *state;
     const char *mine = "X-Request-Id: abc-7\r\n", *theirs = "X-Request-Id: abc-7\r\n";
 
@@ -672,6 +689,11 @@ static void answers_carry_the_id_of_their_request(void **state)
     expect_request_id(s, "/v1/models", mine, NULL, theirs);
     expect_request_id(s, "/nowhere", mine, NULL, theirs);
     expect_request_id(s, "/v1/models", "", NULL, "X-Request-Id: ");
+    expect_made_up_id(s, "");
+    expect_made_up_id(s, "X-Request-Id: a b\r\n");
+    expect_made_up_id(s, "X-Request-Id: a\" x=\"b\r\n");
+    snprintf(longer, sizeof longer, "X-Request-Id: %0129d\r\n", 1);
+    expect_made_up_id(s, longer);
     /* the body's counts more in the answer's own id */
     expect_request_id(s, "/v1/completions", mine,
                       "{\"prompt\":\"a\",\"max_tokens\":1,\"request_id\":\"r9\"}",

@@ -81,8 +81,12 @@ is_another_service() {
     has_other_pid gateway "$gateway" && is_ready
 }
 
+has_state() {
+    [[ $(inside llmctl status --json 2>/dev/null) == *"\"state\":\"$1\",\"uptime_ns\""* ]]
+}
+
 is_ready() {
-    [[ $(inside llmctl status --json 2>/dev/null) == *'"state":"ready","uptime_ns"'* ]]
+    has_state ready
 }
 
 count_processes() {
@@ -237,6 +241,7 @@ wait_for 'the stream' grep -q token "$box/last"
 worker=$(pid_of 'worker 0.0')
 inside kill -STOP "$worker" # the stream, and with it the drain, cannot end before the kill
 inside systemctl restart --no-block llmd
+wait_for 'the drain' has_state draining
 inside kill -KILL "$main"
 inside kill -CONT "$worker"
 wait "${clients[@]}" || fail 'the stream was cut off'

@@ -1,5 +1,6 @@
 llmd_test(NAME test_err SOURCES unit/test_err.c LIBS common LABELS unit)
 llmd_test(NAME test_log SOURCES unit/test_log.c LIBS common LABELS unit threads)
+llmd_test(NAME test_log_journal SOURCES unit/test_log_journal.c LIBS common LABELS unit)
 llmd_test(NAME test_buf SOURCES unit/test_buf.c LIBS common LABELS unit)
 llmd_test(NAME test_api_keys SOURCES unit/test_api_keys.c LIBS common LABELS unit)
 llmd_test(NAME test_arena SOURCES unit/test_arena.c LIBS common LABELS unit)

@@ -264,11 +264,13 @@ static void config_log_words_become_levels(void **state)
     (void)state;
     config_init(&c);
     assert_int_equal(config_log_level(&c), LOG_INFO);
-    assert_int_equal(config_log_format(&c), LOG_TEXT);
+    assert_int_equal(config_log_format(&c), LOG_AUTO);
     assert_ok(config_set(&c, "log-level", "debug", "test", &e), e);
     assert_ok(config_set(&c, "log-format", "json", "test", &e), e);
     assert_int_equal(config_log_level(&c), LOG_DEBUG);
     assert_int_equal(config_log_format(&c), LOG_JSON);
+    assert_ok(config_set(&c, "log-format", "text", "test", &e), e);
+    assert_int_equal(config_log_format(&c), LOG_TEXT);
     assert_true(config_is_live(CONFIG_log_level));
     assert_false(config_is_live(CONFIG_port));
 }

@@ -151,7 +151,7 @@ static void the_launchers_variables_are_read(void **state)
     assert_int_equal(c.max_input_tokens, 100);
     assert_int_equal(c.drain_timeout_s, 90);
     assert_string_equal(c.host, "0.0.0.0");
-    assert_string_equal(c.log_format, "text");
+    assert_string_equal(c.log_format, "auto");
     assert_ok(foreign_read_environment(&c, json, &e), e);
     assert_string_equal(c.log_format, "json");
     assert_fails(foreign_read_environment(&c, bad, &e), e, ERR_CONFIG, "environment NUM_SHARD: ");

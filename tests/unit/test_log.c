@@ -119,7 +119,7 @@ static void log_json_always_parses(void **state)
             text[length] = '\0';
             log_error("%s", text);
             size_t n = drain(line, sizeof line);
-            assert_true(n > 0 && n <= 2048);
+            assert_true(n > 0 && n <= 2304);
             assert_ptr_equal(strchr(line, '\n'), line + n - 1);
             json_t *v = json_loads(line, JSON_REJECT_DUPLICATES, &why);
             if (!v)
@@ -145,7 +145,7 @@ static void log_line_that_is_too_long_is_one_line_all_the_same(void **state)
     log_init("a-process-name-far-longer-than-its-room", LOG_INFO, LOG_TEXT);
     log_info("%s", text);
     size_t n = drain(line, sizeof line);
-    assert_in_range(n, 1800, 2048);
+    assert_in_range(n, 1800, 2304);
     assert_ptr_equal(strchr(line, '\n'), line + n - 1);
 }
 
@@ -170,6 +170,44 @@ static void log_prefixes_lines_for_the_journal_only_when_it_reads_them(void **st
     log_error("event=a");
     drain(line, sizeof line);
     assert_true(line[0] != '<');
+}
+
+static void log_request_names_the_request(void **state)
+{
+    char line[1024], forged[400];
+    json_t *v;
+
+    (void)state;
+    log_init("t", LOG_INFO, LOG_TEXT);
+    log_request(LOG_INFO, "abc-7", "tokens=%d", 3);
+    log_request(LOG_INFO, "", "tokens=4");
+    drain(line, sizeof line);
+    assert_non_null(strstr(line, " t: request_id=abc-7 tokens=3\n"));
+    assert_non_null(strstr(line, " t: tokens=4\n"));
+
+    log_init("t", LOG_INFO, LOG_JSON);
+    memset(forged, 'x', sizeof forged);
+    memcpy(forged, "a\",\"level\":\"b\\ \n", 16);
+    forged[sizeof forged - 1] = '\0';
+    log_request(LOG_INFO, forged, "tokens=3");
+    drain(line, sizeof line);
+    v = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(v);
+    assert_memory_equal(json_string_value(json_object_get(v, "request_id")), "a_,_level_:_b___xx",
+                        18);
+    assert_string_equal(json_string_value(json_object_get(v, "message")), "tokens=3");
+    json_decref(v);
+}
+
+static void log_format_auto_is_text_outside_of_the_journal_and_our_init(void **state)
+{
+    char line[512];
+
+    (void)state;
+    log_init("t", LOG_INFO, LOG_AUTO);
+    log_info("event=a");
+    drain(line, sizeof line);
+    assert_non_null(strstr(line, " info    t: event=a\n"));
 }
 
 enum { WRITERS = 4, LINES = 50 };
@@ -223,6 +261,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(log_line_that_is_too_long_is_one_line_all_the_same, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(log_prefixes_lines_for_the_journal_only_when_it_reads_them,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(log_request_names_the_request, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(log_format_auto_is_text_outside_of_the_journal_and_our_init,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(log_lines_of_threads_do_not_mix, set_up, tear_down),
     };
