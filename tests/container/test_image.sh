@@ -3,10 +3,10 @@
 
 SIZE_MAX_BYTES=40000000
 
-# Mounts the image's root and runs "$@" with it in $root.
+# Mounts the root of the image cpu, or $image_of, and runs "$@" with it in $root.
 with_root() {
     local box root code=0
-    box=$(engine_buildah from --pull-never "$image:cpu") || return 1
+    box=$(engine_buildah from --pull-never "${image_of:-$image:cpu}") || return 1
     root=$(engine_buildah mount "$box") || return 1
     root=$root "$@" || code=$?
     engine_buildah rm "$box" >/dev/null
@@ -83,3 +83,17 @@ every_program_finds_its_libraries() {
     done
 }
 run every_program_finds_its_libraries
+
+# What is sent to the builder is less than the repository (.dockerignore); here it is not compiled, but looked at.
+configure_from_root() {
+    cmake -S "$root/src" -B "$folder/configured" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLMD_TESTS=OFF || return 1
+    ninja -C "$folder/configured" -n programs
+}
+
+the_build_context_has_what_the_programs_are_made_of() {
+    printf 'FROM scratch\nCOPY . /src\n' >"$folder/Context"
+    engine_bud -q -f "$folder/Context" -t localhost/llmd-context . >/dev/null || return 1
+    image_of=localhost/llmd-context with_root configure_from_root >"$folder/configure.log" 2>&1 ||
+        fail "$(tail -5 "$folder/configure.log")"
+}
+run the_build_context_has_what_the_programs_are_made_of

@@ -50,7 +50,7 @@ the_image_keeps_the_platforms_contract() {
     python3 deploy/oci/oci-byoc-check "$image:cpu" --model models/stories-demo --host-network \
         --engine "podman ${store[*]} --cgroup-manager cgroupfs --events-backend file --runtime runc" \
         --engine-option '--ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --no-healthcheck' \
-        --env LLMD_CPU_TIER=plain >"$folder/byoc" 2>&1 || fail "$(cat "$folder/byoc")"
+        --env LLMD_DRAIN_TIMEOUT_S=55 >"$folder/byoc" 2>&1 || fail "$(cat "$folder/byoc")"
     holds '^PASS curl_inside_sees_it_healthy' "$folder/byoc" || fail "no probe inside"
 }
 run the_image_keeps_the_platforms_contract

@@ -14,7 +14,7 @@ fail() {
 }
 
 holds() {
-    grep -- "$@" >/dev/null
+    grep "$@" >/dev/null
 }
 
 run() {
