@@ -21,6 +21,8 @@ const struct command commands[] = {
     { "doctor", "[--json]", "what this host should have set", COMMAND(doctor), "" },
     { "model", "inspect|verify|quantize MODEL", "look at a model, or write it smaller",
       COMMAND(model), "inspect verify quantize" },
+    { "support-bundle", "[-o FILE]", "facts for whoever helps, without secrets",
+      COMMAND(support_bundle), "" },
     { "key", "NAME [LIMIT...]", "make an API key", COMMAND(key),
       "rpm= tpm= concurrency= weight= priority=" },
     { "drain", "", "finish what runs, take nothing new, exit", COMMAND(drain), "" },

@@ -100,3 +100,6 @@ add_test(NAME test_completion
 set_tests_properties(test_completion PROPERTIES TIMEOUT 60 LABELS proc)
 llmd_test(NAME test_bench SOURCES proc/test_bench.c LIBS ctl PkgConfig::jansson Threads::Threads TIMEOUT 120 LABELS proc)
 add_dependencies(test_bench llmctl)
+add_test(NAME test_llmctl_real COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_llmctl_real.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_llmctl_real PROPERTIES TIMEOUT 180 LABELS proc)
