@@ -12,7 +12,7 @@ build=(
     libssl-dev libsystemd-dev libutf8proc-dev libxxhash-dev libyaml-dev libzmq3-dev
     protobuf-c-compiler protobuf-compiler systemtap-sdt-dev util-linux
 )
-tests=(libcmocka-dev prometheus)
+tests=(libcmocka-dev prometheus mandoc man-db zsh fish)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in

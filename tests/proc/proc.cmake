@@ -103,3 +103,6 @@ add_dependencies(test_bench llmctl)
 add_test(NAME test_llmctl_real COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_llmctl_real.sh
   ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_llmctl_real PROPERTIES TIMEOUT 180 LABELS proc)
+add_test(NAME test_manuals COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_manuals.sh
+  ${CMAKE_BINARY_DIR}/man ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+set_tests_properties(test_manuals PROPERTIES TIMEOUT 60 LABELS proc)
