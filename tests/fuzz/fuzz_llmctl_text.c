@@ -59,7 +59,7 @@ static void secrets(const char *text, size_t n)
 
     memcpy(exact, text, n);
     redact_add(&once, exact, n);
-    if (once.n == 0 || !strstr(once.data, "(redacted)"))
+    if (once.n == 0 || !memmem(once.data, once.n, "(redacted)", 10))
         assert(once.n == n && (n == 0 || memcmp(once.data, exact, n) == 0));
     buf_fini(&once);
     free(exact);

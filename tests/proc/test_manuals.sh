@@ -29,21 +29,23 @@ done
 command -v mandoc >/dev/null || echo "skipped: mandoc is not installed"
 command -v man >/dev/null || echo "skipped: man is not installed"
 
-# The pages as plain text of their sources: hyphens as they were.
-plain() {
-    sed 's/\\-/-/g' "$man/$1"
-}
+# The pages' sources with hyphens as they were.
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+for page in llmctl.1 llmd.yaml.5 llmd.8 llm-init.8; do
+    sed 's/\\-/-/g' "$man/$page" >"$dir/$page"
+done
 for command in $("$bin/llmctl" --help | sed -n 's/^  \([a-z][a-z-]*\)\( .*\)\{0,1\}$/\1/p'); do
-    plain llmctl.1 | grep -q "^\.It Cm $command " || fail "llmctl.1 does not know '$command'"
+    grep -q "^\.It Cm $command " "$dir/llmctl.1" || fail "llmctl.1 does not know '$command'"
 done
 for option in $("$bin/llmd" --help | grep -oE '^  (-., |    )--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+'); do
     case $option in --usage) continue ;; esac
-    plain llmd.8 | grep -qE "^\.It (Fl . , )?Fl Fl ${option#--}( |\$)" || fail "llmd.8 does not know '$option'"
+    grep -qE "^\.It (Fl . , )?Fl Fl ${option#--}( |\$)" "$dir/llmd.8" || fail "llmd.8 does not know '$option'"
     case $option in --config | --help | --version | --layouts | --gateway-last) continue ;; esac
-    plain llmd.yaml.5 | grep -qx "\.It Ic $(echo "${option#--}" | tr - _)" ||
+    grep -qx "\.It Ic $(echo "${option#--}" | tr - _)" "$dir/llmd.yaml.5" ||
         fail "llmd.yaml.5 does not know '$option'"
 done
 for option in $("$bin/llm-init" --help | grep -oE -- '--[a-z-]+=' | tr -d '='); do
-    plain llm-init.8 | grep -q "Fl Fl ${option#--} " || fail "llm-init.8 does not know '$option'"
+    grep -q "Fl Fl ${option#--} " "$dir/llm-init.8" || fail "llm-init.8 does not know '$option'"
 done
 exit $failed
