@@ -87,7 +87,7 @@ static void read_kernel(struct facts *f, const char *root)
         fclose(file);
 }
 
-void facts_read(struct facts *f, const char *root, pid_t pid)
+void facts_read(struct facts *f, const char *root, pid_t pid, unsigned port)
 {
     struct topology *machine = mem_zalloc(1, sizeof *machine);
     char path[PATH_BYTES];
@@ -104,11 +104,12 @@ void facts_read(struct facts *f, const char *root, pid_t pid)
     read_cpu(f, root);
     snprintf(path, sizeof path, "%s/run/systemd/system", root);
     f->has_systemd = stat(path, &st) == 0;
+    host_facts_read(&f->host, root, pid, port);
 }
 
 /* ---- findings ---- */
 
-static void __attribute__((format(printf, 2, 3))) find(struct check *c, const char *fmt, ...)
+void check_find(struct check *c, const char *fmt, ...)
 {
     va_list args;
 
@@ -117,8 +118,7 @@ static void __attribute__((format(printf, 2, 3))) find(struct check *c, const ch
     va_end(args);
 }
 
-/* It is not as it should be. */
-static void __attribute__((format(printf, 2, 3))) advise(struct check *c, const char *fmt, ...)
+void check_advise(struct check *c, const char *fmt, ...)
 {
     va_list args;
 
@@ -171,8 +171,9 @@ static void advise_huge(const struct facts *f, struct check *c)
 
     if (n > 0)
         snprintf(pool, sizeof pool, "sysctl vm.nr_hugepages=%llu", (unsigned long long)n);
-    advise(c, "%s, or echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled; then %s",
-           pool, f->status ? "stop and start llmd" : "start llmd");
+    check_advise(c,
+                 "%s, or echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled; then %s",
+                 pool, f->status ? "stop and start llmd" : "start llmd");
 }
 
 static void judge_segment(const struct facts *f, struct check *c, const Llmd__SegmentMemory *m,
@@ -182,7 +183,7 @@ static void judge_segment(const struct facts *f, struct check *c, const Llmd__Se
     char all[32], mapped[32], huge[32];
 
     if (strcmp(m->pages, "off") == 0) {
-        find(c, "small ones, as the setting huge_pages says");
+        check_find(c, "small ones, as the setting huge_pages says");
         return;
     }
 
@@ -190,10 +191,10 @@ static void judge_segment(const struct facts *f, struct check *c, const Llmd__Se
     terminal_bytes(mapped, sizeof mapped, m->resident_bytes);
     terminal_bytes(huge, sizeof huge, m->huge_bytes);
     if (m->bytes < worth_bytes && is_small) {
-        find(c, "%s, too small to gain from them", all);
+        check_find(c, "%s, too small to gain from them", all);
         return;
     }
-    find(c, "%s, %s mapped, %s of it in huge pages (%s)", all, mapped, huge, m->pages);
+    check_find(c, "%s, %s mapped, %s of it in huge pages (%s)", all, mapped, huge, m->pages);
     if (is_small ||
         (m->resident_bytes >= HUGE_FROM_BYTES && m->huge_bytes < m->resident_bytes / 10 * 9))
         advise_huge(f, c);
@@ -207,16 +208,19 @@ static void check_weights_pages(const struct facts *f, struct check *c)
     if (m)
         judge_segment(f, c, m, HUGE_FROM_BYTES);
     else if (f->huge.pool_free > 0)
-        find(c, "%llu huge pages are reserved and free", (unsigned long long)f->huge.pool_free);
+        check_find(c, "%llu huge pages are reserved and free",
+                   (unsigned long long)f->huge.pool_free);
     else if (huge_host_takes_advice(&f->huge))
-        find(c, "shared memory may have huge pages (shmem_enabled: %s)", f->huge.shmem_enabled);
+        check_find(c, "shared memory may have huge pages (shmem_enabled: %s)",
+                   f->huge.shmem_enabled);
     else if (can_collapse(f))
-        find(c, "weights will be collapsed into huge pages (Linux %u.%u)", f->kernel_major,
-             f->kernel_minor);
+        check_find(c, "weights will be collapsed into huge pages (Linux %u.%u)", f->kernel_major,
+                   f->kernel_minor);
     else {
-        find(c, "no huge pages for shared memory (Linux %u.%u, shmem_enabled: %s, none reserved)",
-             f->kernel_major, f->kernel_minor,
-             f->huge.shmem_enabled[0] ? f->huge.shmem_enabled : "not there");
+        check_find(
+            c, "no huge pages for shared memory (Linux %u.%u, shmem_enabled: %s, none reserved)",
+            f->kernel_major, f->kernel_minor,
+            f->huge.shmem_enabled[0] ? f->huge.shmem_enabled : "not there");
         advise_huge(f, c);
     }
 }
@@ -229,9 +233,9 @@ static void check_kv_pages(const struct facts *f, struct check *c)
     if (m)
         judge_segment(f, c, m, KV_WORTH_BYTES);
     else if (f->huge.pool_free > 0 || huge_host_takes_advice(&f->huge))
-        find(c, "huge pages can be had for them");
+        check_find(c, "huge pages can be had for them");
     else
-        find(c, "pages of 4 KiB; a pool of gigabytes gains a little from huge ones");
+        check_find(c, "pages of 4 KiB; a pool of gigabytes gains a little from huge ones");
 }
 
 /* ---- the rest ---- */
@@ -243,16 +247,17 @@ static void check_cores(const struct facts *f, struct check *c)
 
     c->name = "cores";
     if (threads == 0 || ranks == 0) {
-        find(c, "%u of our own, shared out among the ranks", f->cores);
+        check_find(c, "%u of our own, shared out among the ranks", f->cores);
         if (ranks > f->cores)
-            advise(c, "%llu ranks (groups * tp_size) take turns on them: have at most %u",
-                   (unsigned long long)ranks, f->cores);
+            check_advise(c, "%llu ranks (groups * tp_size) take turns on them: have at most %u",
+                         (unsigned long long)ranks, f->cores);
         return;
     }
-    find(c, "%llu compute threads on %u cores", (unsigned long long)(threads * ranks), f->cores);
+    check_find(c, "%llu compute threads on %u cores", (unsigned long long)(threads * ranks),
+               f->cores);
     if (threads * ranks > f->cores)
-        advise(c, "threads wait for each other at every step: set threads to %llu, or to 0",
-               (unsigned long long)(f->cores / ranks > 0 ? f->cores / ranks : 1));
+        check_advise(c, "threads wait for each other at every step: set threads to %llu, or to 0",
+                     (unsigned long long)(f->cores / ranks > 0 ? f->cores / ranks : 1));
 }
 
 /* Pages of the KV pool come with their first use; those of the pool of huge pages are promised already. */
@@ -270,15 +275,16 @@ static void check_memory(const struct facts *f, struct check *c)
     terminal_bytes(available, sizeof available, f->memory_available);
     terminal_bytes(needed, sizeof needed, to_come);
     if (f->memory_available == 0)
-        find(c, "cannot be read");
+        check_find(c, "cannot be read");
     else if (to_come > 0)
-        find(c, "%s available, %s of the KV pool not yet used", available, needed);
+        check_find(c, "%s available, %s of the KV pool not yet used", available, needed);
     else
-        find(c, "%s available", available);
+        check_find(c, "%s available", available);
     if (f->memory_available > 0 && f->memory_available < to_come)
-        advise(c, "at full load the kernel kills: lower kv_cache_bytes or raise the limit");
+        check_advise(c, "at full load the kernel kills: lower kv_cache_bytes or raise the limit");
     else if (f->memory_available > 0 && f->memory_available < MEMORY_LOW_BYTES)
-        advise(c, "that is little: raise the limit of the container, or stop what else runs here");
+        check_advise(
+            c, "that is little: raise the limit of the container, or stop what else runs here");
 }
 
 static void check_files(const struct facts *f, struct check *c)
@@ -288,49 +294,51 @@ static void check_files(const struct facts *f, struct check *c)
 
     c->name = "descriptors";
     if (f->files_max == 0) {
-        find(c, "no limit can be read");
+        check_find(c, "no limit can be read");
         return;
     }
-    find(c, "%llu in a process, max_connections needs %llu", (unsigned long long)f->files_max,
-         (unsigned long long)wanted);
-    if (f->files_max < wanted)
-        advise(c, "LimitNOFILE=%llu in the unit, ulimit -Hn, or a lower max_connections",
+    check_find(c, "%llu in a process, max_connections needs %llu", (unsigned long long)f->files_max,
                (unsigned long long)wanted);
+    if (f->files_max < wanted)
+        check_advise(c, "LimitNOFILE=%llu in the unit, ulimit -Hn, or a lower max_connections",
+                     (unsigned long long)wanted);
 }
 
 static void check_fd_store(const struct facts *f, struct check *c)
 {
     c->name = "fd_store";
     if (f->status && f->status->fd_store)
-        find(c, "a service manager holds the descriptors: llmd may die unnoticed");
+        check_find(c, "a service manager holds the descriptors: llmd may die unnoticed");
     else if (f->status) {
-        find(c, "nobody holds the descriptors: when llmd dies, its children end");
-        advise(c, "start it by systemd/llmd.service, or as: llm-init llmd ...");
+        check_find(c, "nobody holds the descriptors: when llmd dies, its children end");
+        check_advise(c, "start it by systemd/llmd.service, or as: llm-init llmd ...");
     } else if (f->has_systemd)
-        find(c, "systemd is here; systemd/llmd.service lets it hold the descriptors");
+        check_find(c, "systemd is here; systemd/llmd.service lets it hold the descriptors");
     else
-        find(c, "no systemd here: start as: llm-init llmd ...");
+        check_find(c, "no systemd here: start as: llm-init llmd ...");
 }
 
 static void check_cpu(const struct facts *f, struct check *c)
 {
     c->name = "cpu";
     if (f->has_avx512)
-        find(c, "AVX-512%s%s", f->has_vnni ? ", VNNI" : "", f->has_bf16 ? ", BF16" : "");
+        check_find(c, "AVX-512%s%s", f->has_vnni ? ", VNNI" : "", f->has_bf16 ? ", BF16" : "");
     else if (f->has_avx2)
-        find(c, "AVX2, FMA, F16C%s", f->has_vnni ? ", VNNI" : "");
+        check_find(c, "AVX2, FMA, F16C%s", f->has_vnni ? ", VNNI" : "");
     else {
-        find(c, "no AVX2 with FMA and F16C: plain C code computes");
-        advise(c,
-               "expect a tenth of the speed; in a virtual machine, pass the host's CPU model on");
+        check_find(c, "no AVX2 with FMA and F16C: plain C code computes");
+        check_advise(
+            c, "expect a tenth of the speed; in a virtual machine, pass the host's CPU model on");
     }
 }
 
 int checks_run(const struct facts *f, struct check checks[CHECKS_MAX])
 {
-    static void (*const all[])(const struct facts *, struct check *) = {
-        check_cpu,    check_cores, check_weights_pages, check_kv_pages,
-        check_memory, check_files, check_fd_store
+    static check_fn *const all[] = {
+        check_cpu,      check_cores, check_governor,     check_numa,          check_container,
+        check_memory,   check_model, check_model_memory, check_weights_pages, check_kv_pages,
+        check_shm,      check_files, check_memlock,      check_gpu,           check_port,
+        check_fd_store, check_unit,  check_clock,
     };
     enum { N = sizeof all / sizeof *all };
 

@@ -11,8 +11,8 @@ struct command {
     const char *help;
     command_fn *run;
     const struct argp *argp;
-    /* What may stand for an argument, for completions: words, "FILE", "DIR", or "" */
-    const char *words;
+    const char *words; /* that may stand for an argument, for completions; "" */
+    bool then_files;   /* behind the first of them, paths */
 };
 
 extern const struct command commands[]; /* ends with a name of NULL */

@@ -117,8 +117,9 @@ static void put_bash(struct buf *out)
     buf_add_str(out, "' options='--help --version --runtime-dir' ;;\n");
     for (const struct command *c = commands; c->name; c++) {
         buf_printf(out, "    %s) ", c->name);
-        if (is_path(c->words))
-            buf_printf(out, "paths=%c ", c->words[0] == 'D' ? 'd' : 'f');
+        if (c->then_files)
+            buf_printf(out, "if [[ $previous == %s ]]; then words='%s'; else paths=f; fi; ",
+                       c->name, c->words);
         else
             buf_printf(out, "words='%s' ", c->words);
         buf_add_str(out, "options='--help");
@@ -178,12 +179,12 @@ static void zsh_option(void *arg, const struct argp_option *o)
     }
 }
 
-static void zsh_words(struct buf *out, const char *words)
+static void zsh_words(struct buf *out, const struct command *c)
 {
-    if (is_path(words))
-        buf_printf(out, " \\\n            '*:path:_files%s'", words[0] == 'D' ? " -/" : "");
-    else if (words[0])
-        buf_printf(out, " \\\n            '*:argument:(%s)'", words);
+    if (c->words[0])
+        buf_printf(out, " \\\n            '%s:argument:(%s)'", c->then_files ? "1" : "*", c->words);
+    if (c->then_files)
+        buf_add_str(out, " \\\n            '*:file:_files'");
 }
 
 static void put_zsh(struct buf *out)
@@ -215,7 +216,7 @@ static void put_zsh(struct buf *out)
     for (const struct command *c = commands; c->name; c++) {
         buf_printf(out, "        %s)\n            _arguments", c->name);
         options_each(c->argp, zsh_option, out);
-        zsh_words(out, c->words);
+        zsh_words(out, c);
         buf_add_str(out, "\n            ;;\n");
     }
     buf_add_str(out, "        esac\n"
@@ -267,9 +268,9 @@ static void put_fish(struct buf *out)
         struct script f = { .out = out, .command = c->name };
         buf_printf(out, "complete -c llmctl -n __fish_use_subcommand -a %s -d '%s'\n", c->name,
                    c->help);
-        if (is_path(c->words))
+        if (c->then_files)
             buf_printf(out, "complete -c llmctl -n '__fish_seen_subcommand_from %s' -F\n", c->name);
-        else if (c->words[0])
+        if (c->words[0])
             buf_printf(out, "complete -c llmctl -n '__fish_seen_subcommand_from %s' -a '%s'\n",
                        c->name, c->words);
         options_each(c->argp, fish_option, &f);

@@ -97,6 +97,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case KEY_REQUEST:
         o->filter.text = arg;
         return 0;
+    case ARGP_KEY_END:
+        if (o->lines_max == 0 && !o->follow)
+            argp_error(state, "--lines: 0 is for --follow");
+        return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
@@ -192,7 +196,8 @@ static int show_once(const struct logs_options *o)
     if (code != CTL_EXIT_OK)
         return code;
     put_all(&out, command_reply(&reply), o);
-    fwrite(out.data, 1, out.n, stdout);
+    if (out.n > 0)
+        fwrite(out.data, 1, out.n, stdout);
     buf_fini(&out);
     control_msg_fini(&reply);
     return CTL_EXIT_OK;
@@ -286,7 +291,8 @@ static void show_new(const struct logs_options *o, const Llmd__CtlReply *before,
         qsort(f.all, f.n, sizeof *f.all, by_time);
     for (size_t i = is_first && f.n > o->lines_max ? f.n - o->lines_max : 0; i < f.n; i++)
         put_fresh(&out, &f.all[i], o);
-    fwrite(out.data, 1, out.n, stdout);
+    if (out.n > 0)
+        fwrite(out.data, 1, out.n, stdout);
     fflush(stdout);
     buf_fini(&out);
     free(f.all);

@@ -103,9 +103,15 @@ add_dependencies(test_tgi_system llmd llm-gateway llm-worker)
 # What llmctl writes about itself.
 add_test(NAME test_completion
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_completion.sh $<TARGET_FILE:llmctl>)
-set_tests_properties(test_completion PROPERTIES TIMEOUT 60 LABELS proc)
+set_tests_properties(test_completion PROPERTIES TIMEOUT 180 LABELS proc)
 llmd_test(NAME test_bench SOURCES proc/test_bench.c LIBS ctl PkgConfig::jansson Threads::Threads TIMEOUT 120 LABELS proc)
 add_dependencies(test_bench llmctl)
+add_test(NAME test_llmctl_real COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_llmctl_real.sh
+  ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
+set_tests_properties(test_llmctl_real PROPERTIES TIMEOUT 300 LABELS proc)
+add_test(NAME test_manuals COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_manuals.sh
+  ${CMAKE_BINARY_DIR}/man ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+set_tests_properties(test_manuals PROPERTIES TIMEOUT 180 LABELS proc)
 
 add_test(NAME test_container_log
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_container_log.sh ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})

@@ -43,6 +43,8 @@ expect --sort llmctl requests --s
 expect age llmctl requests --sort ''
 expect age llmctl requests --sort = a
 expect tgi llmctl bench --api t
+expect verify llmctl model ''
+expect "$dir/fish" llmctl model inspect "$dir/f"
 expect --ignore-eos llmctl bench --i
 [ -z "$(offers llmctl bench --api x)" ] || fail "bash offers what --api does not take"
 [ -z "$(offers llmctl drain --js)" ] || fail "bash offers --json to drain"

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 
@@ -762,6 +763,99 @@ static void llmctl_chat_on_a_terminal_is_a_conversation(void **state)
     fake_llmd_stop(&f);
 }
 
+static void llmctl_top_draws_until_q_and_gives_the_terminal_back(void **state)
+{
+    struct winsize size = { .ws_col = 80, .ws_row = 24 }, smaller = { .ws_col = 40, .ws_row = 12 };
+    struct fake_llmd f = { .states = "ready", .restarts = 2 };
+    int terminal, status = 0;
+    size_t seen = 0;
+    pid_t pid;
+
+    (void)state;
+    fake_llmd_start(&f);
+    result = (struct outcome){ 0 };
+    pid = forkpty(&terminal, NULL, NULL, &size);
+    if (pid < 0) {
+        fake_llmd_stop(&f);
+        skip();
+    }
+    if (pid == 0) {
+        setenv("TERM", "xterm", 1);
+        setenv("NO_COLOR", "1", 1);
+        execl(TEST_BIN_DIR "/llmctl", "llmctl", "top", "-R", f.dir, (char *)NULL);
+        _exit(127);
+    }
+    read_until(terminal, &seen, "\033[?1049h"); /* the alternate screen */
+    read_until(terminal, &seen, "worker 0.0");
+    read_until(terminal, &seen, "sort (name)");
+    assert_int_equal(write(terminal, "s", 1), 1);
+    read_until(terminal, &seen, "sort (age)");
+    assert_int_equal(write(terminal, "p", 1), 1);
+    read_until(terminal, &seen, "PAUSED");
+    read_until(terminal, &seen, "p go on");
+    assert_int_equal(write(terminal, "p", 1), 1);
+    read_until(terminal, &seen, "p pause");
+    assert_int_equal(ioctl(terminal, TIOCSWINSZ, &smaller), 0);
+    read_until(terminal, &seen,
+               "q quit  p pause  s sort (age)  + - inter\033[K\033[J"); /* cut at 40 */
+    assert_int_equal(write(terminal, "q", 1), 1);
+    read_until(terminal, &seen, "\033[?1049l");
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(terminal);
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_top_wants_a_terminal(void **state)
+{
+    struct fake_llmd f = { 0 };
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "top"), 2);
+    expect_contains(result.err, "status --watch");
+    assert_string_equal(result.out, "");
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_logs_filters_and_follows(void **state)
+{
+    struct fake_llmd f = { 0 };
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "logs", "--request", "g2"), 0);
+    assert_string_equal(result.out, "gateway\ng2\n\nworker 0.0\n");
+    assert_int_equal(run_until("w2", &f, (char *[]){ "logs", "-f", NULL }), 0);
+    assert_string_equal(result.out,
+                        "g1\ng2\ng3\nw1[31m\nw2\n"); /* each once, however often asked */
+    assert_int_equal(run_until("\"w2\"", &f, (char *[]){ "logs", "-f", "-n", "2", "--json", NULL }),
+                     0);
+    assert_string_equal(result.out, "{\"process\":\"worker 0.0\",\"line\":\"w1\\u001b[31m\"}\n"
+                                    "{\"process\":\"worker 0.0\",\"line\":\"w2\"}\n");
+    assert_int_equal(run(&f, "logs", "--level", "loud"), 2);
+    assert_int_equal(run(&f, "logs", "--since", "5 weeks"), 2);
+    fake_llmd_stop(&f);
+}
+
+static void llmctl_requests_sorts_and_filters(void **state)
+{
+    struct fake_llmd f = { 0 };
+
+    (void)state;
+    fake_llmd_start(&f);
+    assert_int_equal(run(&f, "requests", "--state", "poisoned", "--json"), 0);
+    assert_null(strstr(result.out, "\"running\""));
+    expect_contains(result.out, "\"poisoned\"");
+    assert_int_equal(run(&f, "requests", "--group", "0", "--json"), 0);
+    assert_null(strstr(result.out, "\"poisoned\""));
+    assert_int_equal(run(&f, "requests", "--sort", "generated"), 0);
+    assert_true(strstr(result.out, "running") < strstr(result.out, "poisoned"));
+    assert_int_equal(run(&f, "requests", "--sort", "beauty"), 2);
+    assert_int_equal(run(&f, "requests", "--state", "asleep"), 2);
+    fake_llmd_stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -793,6 +887,10 @@ int main(void)
         cmocka_unit_test(llmctl_generate_without_an_address_says_so),
         cmocka_unit_test(llmctl_chat_sends_one_message),
         cmocka_unit_test(llmctl_chat_on_a_terminal_is_a_conversation),
+        cmocka_unit_test(llmctl_top_draws_until_q_and_gives_the_terminal_back),
+        cmocka_unit_test(llmctl_top_wants_a_terminal),
+        cmocka_unit_test(llmctl_logs_filters_and_follows),
+        cmocka_unit_test(llmctl_requests_sorts_and_filters),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
