@@ -6,6 +6,7 @@
 #   make chaos [ROUNDS=130] [SEED=1]     kill processes under load, compare every answer; bench/chaos.csv
 #   make chaos-1b [SEED=1]               kill workers of a model of 1 billion parameters; bench/chaos_1b.csv
 #   make check-clients                   OpenAI's, Hugging Face's and other client libraries against the gateway
+#   make check-web                       the chat and status pages in a headless Chromium; build/web-screenshots
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make install [DESTDIR=] [PREFIX=/usr/local]
 MODEL   ?= models/stories-demo
@@ -17,7 +18,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients clean format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients check-web clean format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -37,6 +38,9 @@ chaos-1b:
 
 check-clients:
 	@exec scripts/check-clients.sh
+
+check-web:
+	@exec scripts/check-web.sh
 
 clean:
 	rm -rf build

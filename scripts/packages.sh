@@ -1,5 +1,5 @@
 #!/bin/bash
-# packages.sh build|test|fuzz - install the Debian packages that are missing for it.
+# packages.sh build|test|web|fuzz - install the Debian packages that are missing for it.
 #
 # Asks dpkg first, which takes milliseconds; apt-get runs only when something is missing, with sudo when
 # we are not root.  On a system without apt-get it says what is wanted and goes on: cmake then tells
@@ -13,14 +13,18 @@ build=(
     protobuf-c-compiler protobuf-compiler systemtap-sdt-dev util-linux
 )
 tests=(libcmocka-dev prometheus)
+# For the browser tests.  Node of another source than Debian's brings its own npm, and conflicts with Debian's.
+web=(chromium fonts-dejavu-core)
+command -v npm >/dev/null || web+=(nodejs npm)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${build[@]}" "${tests[@]}") ;;
+web) wanted=("${web[@]}") ;;
 fuzz) wanted=("${build[@]}" "${tests[@]}" "${fuzz[@]}") ;;
 *)
-    echo "usage: $0 build|test|fuzz" >&2
+    echo "usage: $0 build|test|web|fuzz" >&2
     exit 2
     ;;
 esac

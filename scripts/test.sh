@@ -20,10 +20,31 @@ run() {
     logs+=("build/$preset/ctest.log" "build/$preset/Testing/Temporary/LastTest.log")
 }
 
+# check NAME [option...]: scripts/check-NAME.sh, told to test-totals.awk as ctest would have.
+check() {
+    local name=$1 result=0 verdict=Passed
+    local folder=build/check-$name
+    shift
+    echo "== check-$name"
+    mkdir -p "$folder"
+    echo "1/1 Testing: check-$name" >"$folder/LastTest.log"
+    "scripts/check-$name.sh" "$@" 2>&1 | tee -a "$folder/LastTest.log" || result=$?
+    case $result in
+    0) ;;
+    77) verdict='***Skipped' ;;
+    *) verdict='***Failed' code=1 ;;
+    esac
+    echo "1/1 Test #1: check-$name ... $verdict " >"$folder/ctest.log"
+    logs+=("$folder/ctest.log" "$folder/LastTest.log")
+}
+
 scripts/packages.sh test
+# Before cmake looks for npm.
+scripts/packages.sh web || echo "The packages for the browser tests cannot be installed."
 rm -f build/*/ctest.log build/*/Testing/Temporary/LastTest.log
 run release
 run debug
 run tsan -L threads
+check web
 awk -f scripts/test-totals.awk "${logs[@]}" || code=1
 exit "$code"

@@ -13,6 +13,7 @@ const examples = [
   'Write a short story about a brave little mouse.',
   'Tell me a story about a girl named Lily and her cat.',
   'Explain in three sentences why the sky is blue.',
+  'Give me three ideas for a rainy afternoon.',
   'Write a Python function that says whether a word is a palindrome.',
 ];
 const pauseMs = 700; // without a token, it is said that we wait
@@ -142,6 +143,8 @@ class Speaker {
   }
 }
 
+/** What the reader saw: times are those of this page, and the rate is over the whole wait, since pieces that came while
+ *  the page was busy are seen at once. */
 class Meter {
   #begun = performance.now();
   #first = 0;
@@ -155,9 +158,8 @@ class Meter {
   }
 
   stats() {
-    const seconds = (this.#last - this.#first) / 1000;
-    return { tokens: this.tokens, first: this.#first ? this.#first - this.#begun : 0,
-      rate: this.tokens > 1 && seconds > 0 ? (this.tokens - 1) / seconds : 0 };
+    const seconds = (this.#last - this.#begun) / 1000;
+    return { tokens: this.tokens, first: this.#first ? this.#first - this.#begun : 0, rate: seconds > 0 ? this.tokens / seconds : 0 };
   }
 }
 
@@ -175,7 +177,7 @@ function takeChunk(answer, chunk, meter) {
 /** Run the request and fill the answer; never throws. */
 async function receive(request, run) {
   const { answer, view, controller } = run;
-  const meter = new Meter();
+  let meter = null;
   const speaker = new Speaker();
   const start = answer.text.length;
   let finish = 'lost';
@@ -191,6 +193,7 @@ async function receive(request, run) {
   };
   try {
     await fit(request.body);
+    meter = new Meter();
     for await (const chunk of streamCompletion(request.path, request.body, controller.signal)) {
       finish = takeChunk(answer, chunk, meter) ?? finish;
       waitFor();
@@ -209,7 +212,7 @@ async function receive(request, run) {
   }
   clearTimeout(pause);
   view.pause = null;
-  answer.stats = meter.stats();
+  answer.stats = meter?.stats() ?? null;
   answer.finish = finish;
   speaker.hear(answer.text.slice(start), true);
 }
