@@ -252,29 +252,35 @@ test('a worker that dies in the middle of an answer is only a pause', limit, asy
   assert.equal(await server.stop(), 0);
 });
 
-test('a model without a chat template goes on with the text, over kill -9 of its worker', limit, async () => {
+test('a model without a chat template goes on with the text, over kill -9 of its worker and of the gateway', limit, async () => {
   const folder = await mkdtemp(join(tmpdir(), 'llmd-web-model-'));
   const model = join(folder, 'model.gguf');
   assert.equal(spawnSync(join(bin, 'bench-make-gguf'), ['--shape', '110m', model]).status, 0);
   const server = await startLlmd({ model });
   const page = await openPage(browser, server.url, { allowed: [400] }); // it asks whether there is a template
+  const kill = async (name) => {
+    await page.waitForFunction(() => document.querySelector('.message.running .text')?.innerText.length > 5);
+    process.kill((await server.process(name)).pid, 'SIGKILL');
+    await ended(page);
+    assert.equal((await server.process(name)).restarts, 1);
+    assert.match(await answers(page).locator('.stats').innerText(), /^100 tokens/);
+  };
   await openPanel(page);
   await setExact(page, 'temperature', 0);
   await setExact(page, 'max_tokens', 100);
   await page.getByText('This model has no chat template').waitFor();
   assert.ok(await page.locator('#system-control').isHidden());
   await ask(page, 'Once upon a time');
-  await page.waitForFunction(() => document.querySelector('.message.assistant .text')?.innerText.length > 5);
-  process.kill((await server.process('worker 0.0')).pid, 'SIGKILL');
-  await ended(page);
-  assert.equal((await server.process('worker 0.0')).restarts, 1);
-  assert.match(await answers(page).locator('.stats').innerText(), /^100 tokens/);
-  const disturbed = await textOf(page);
+  await kill('worker 0.0');
+  const text = await textOf(page);
   await page.getByRole('button', { name: 'Answer again' }).click();
-  await page.getByText('2 / 2').waitFor();
+  await kill('gateway');
+  assert.equal(await textOf(page), text);
+  await page.getByRole('button', { name: 'Answer again' }).click();
+  await page.getByText('3 / 3').waitFor();
   await ended(page);
-  assert.equal(await textOf(page), disturbed);
-  assert.equal(page.bodies[0].prompt, 'Once upon a time');
+  assert.equal(await textOf(page), text);
+  assert.deepEqual(page.bodies.map((b) => b.prompt), Array(3).fill('Once upon a time'));
   await page.done();
   assert.equal(await server.stop(), 0);
   await rm(folder, { recursive: true });
