@@ -17,7 +17,9 @@ scripts/packages.sh web || skip "its packages cannot be installed"
 CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
 [[ -n $CHROMIUM ]] || skip "there is no Chromium"
 command -v npm >/dev/null || skip "there is no npm"
-scripts/build.sh release programs -DLLMD_WEB=AUTO # npm may have come since it was configured
+# npm, or its registry, may have come since the last build.
+[[ -f build/release/web/dist/assets/chat.js ]] || rm -f build/release/web/stamp
+scripts/build.sh release programs -DLLMD_WEB=AUTO
 [[ -f build/release/web/dist/assets/chat.js ]] || skip "npm cannot get the packages of the pages (build/release/web/npm.log)"
 for program in serve_told bench-make-gguf; do
     scripts/build.sh release "$program"

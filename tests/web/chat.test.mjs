@@ -173,6 +173,36 @@ test('conversations are kept over a reload, and can be left, opened and deleted'
   await page.done();
 });
 
+test('a conversation left in the middle of an answer keeps what came, and other tabs see it', limit, async () => {
+  const page = await openPage(browser, told.url);
+  await told.say('na '.repeat(140));
+  await told.step(20000);
+  await ask(page, 'Sing');
+  await page.waitForFunction(() => document.querySelector('.message.assistant .text')?.innerText.startsWith('na na'));
+  await page.click('#new');
+  await told.idle();
+  await told.say('Short.');
+  await ask(page, 'Speak');
+  await ended(page);
+  assert.equal(await textOf(page), 'Short.');
+  const other = await page.context().newPage();
+  await other.goto(told.url);
+  await ask(other, 'Whisper');
+  await ended(other);
+  await page.waitForFunction(() => document.querySelectorAll('#conversations li').length === 3);
+  assert.deepEqual(await page.locator('.entry').allInnerTexts(), ['Whisper', 'Speak', 'Sing']);
+  await page.getByRole('button', { name: 'Sing', exact: true }).click();
+  assert.match(await textOf(page), /^na na/);
+  assert.match(await answers(page).locator('.stats').innerText(), /stopped$/);
+  await page.locator('.message.user').hover();
+  await page.getByRole('button', { name: 'Edit this message' }).click();
+  await page.getByLabel('Edit your message').fill('Speak again');
+  await page.getByRole('button', { name: 'Send', exact: true }).first().click();
+  await ended(page);
+  assert.equal(await textOf(page), 'Short.');
+  await page.done();
+});
+
 test('system prompt and sampling controls reach the request', limit, async () => {
   const page = await openPage(browser, demo.url);
   await openPanel(page);

@@ -2,6 +2,7 @@
 // reverse proxy with a path prefix.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
@@ -59,11 +60,16 @@ class Server {
   }
 }
 
-/** llmd and all its processes; settings as on its command line. */
+// What a failed test has left.
+const leftovers = new Set();
+process.on('exit', () => leftovers.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+
+/** llmd and all its processes; settings as on its command line.  They end with this process, however it ends. */
 export async function startLlmd({ model = demo, settings = [], key = null } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'llmd-web-'));
+  leftovers.add(folder);
   const port = await freePort();
-  const child = spawn(join(bin, 'llmd'), ['--host', '127.0.0.1', '--port', String(port), '--model', model, '--runtime-dir',
+  const child = spawn('setpriv', ['--pdeathsig', 'TERM', join(bin, 'llmd'), '--host', '127.0.0.1', '--port', String(port), '--model', model, '--runtime-dir',
     join(folder, 'run'), ...(key ? ['--api-key', key] : []), ...settings],
   { stdio: ['ignore', 'inherit', 'inherit'], env: { ...process.env, LLMD_LOG_LEVEL: 'error' } });
   const ended = once(child, 'exit');
@@ -76,6 +82,7 @@ export async function startLlmd({ model = demo, settings = [], key = null } = {}
     child.kill('SIGTERM');
     await ended;
     await rm(folder, { recursive: true });
+    leftovers.delete(folder);
     return child.exitCode;
   };
   return server;
