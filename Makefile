@@ -8,6 +8,7 @@
 #   make check-clients                   OpenAI's, Hugging Face's and other client libraries against a server
 #   make check-container [FULL=1]        images built and run without an engine; FULL compiles in the image too
 #   make check-oci                       the OCI kit: the platform's contract, its Makefile, its tools
+#   make check-web                       the chat and status pages in a headless Chromium; build/web-screenshots
 #   make fuzz [SECONDS=60]               every fuzz target with clang's libFuzzer
 #   make deb                             the Debian package, build/deb/llmd_*.deb
 #   make check-systemd                   the package installed, used and removed under a real systemd; root only
@@ -22,7 +23,7 @@ DESTDIR ?=
 FULL    ?=
 WERROR  ?= OFF
 
-.PHONY: build run test chaos chaos-1b check-clients check-container check-oci check-systemd clean deb format fuzz install
+.PHONY: build run test chaos chaos-1b check-clients check-container check-oci check-systemd check-web clean deb format fuzz install
 
 build:
 	@scripts/packages.sh build
@@ -54,6 +55,9 @@ check-container:
 
 check-oci:
 	@exec scripts/check-oci.sh
+
+check-web:
+	@exec scripts/check-web.sh
 
 clean:
 	rm -rf build

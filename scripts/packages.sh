@@ -1,5 +1,5 @@
 #!/bin/bash
-# packages.sh build|deb|test|systemd|container|oci|fuzz - install the Debian packages that are missing for it.
+# packages.sh build|deb|test|systemd|container|oci|web|fuzz - install the Debian packages that are missing for it.
 #
 # Asks dpkg first, which takes milliseconds; apt-get runs only when something is missing, with sudo when
 # we are not root.  On a system without apt-get it says what is wanted and goes on: cmake then tells
@@ -17,6 +17,9 @@ container=(binutils buildah mmdebstrap podman python3 runc)
 oci=(make python3 python3-requests python3-yaml)
 tests=(libcmocka-dev prometheus jq systemd mandoc man-db zsh fish "${container[@]}" "${oci[@]}")
 systemd=(lintian)
+# For the browser tests.  Node of another source than Debian's brings its own npm, and conflicts with Debian's.
+web=(chromium fonts-dejavu-core)
+command -v npm >/dev/null || web+=(nodejs npm)
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in
@@ -25,10 +28,11 @@ deb) wanted=("${build[@]}" "${deb[@]}") ;;
 test) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}") ;;
 systemd) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}" "${systemd[@]}") ;;
 container) wanted=("${build[@]}" "${container[@]}") ;;
+web) wanted=("${web[@]}") ;;
 oci) wanted=("${build[@]}" "${oci[@]}") ;;
 fuzz) wanted=("${build[@]}" "${tests[@]}" "${fuzz[@]}") ;;
 *)
-    echo "usage: $0 build|deb|test|systemd|container|oci|fuzz" >&2
+    echo "usage: $0 build|deb|test|systemd|container|oci|web|fuzz" >&2
     exit 2
     ;;
 esac

@@ -80,9 +80,16 @@ fi
 
 address=$(ctl status --json | sed -n 's/.*"listen":\["\([^"]*\)".*/\1/p')
 name=$(ctl status --json | sed -n 's/.*"served_model_name":"\([^"]*\)".*/\1/p')
+if [[ -f build/release/web/dist/assets/chat.js ]]; then
+    pages="In a browser: http://$address/ to chat, http://$address/ui/status to watch it, http://$address/docs for the API."
+else
+    pages="There is no chat page in this build: npm with node 18 or newer makes it (Debian: nodejs npm)."
+fi
 cat <<END
 
 Serving $name at http://$address
+
+$pages
 
 Try in another terminal:
 

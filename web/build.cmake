@@ -17,6 +17,7 @@ if(NPM)
   else()
     file(COPY ${SOURCE}/package-lock.json DESTINATION ${WORK})
     execute_process(COMMAND ${NPM} ci --ignore-scripts --no-audit --no-fund --prefer-offline
+      --fetch-retries=1 --fetch-retry-mintimeout=2000
       WORKING_DIRECTORY ${WORK} OUTPUT_FILE ${WORK}/npm.log ERROR_FILE ${WORK}/npm.log RESULT_VARIABLE code)
     if(code EQUAL 0)
       file(WRITE ${WORK}/installed.json "${wanted}")

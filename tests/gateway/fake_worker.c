@@ -313,7 +313,7 @@ static void take_submit(struct fake_worker *w, uint32_t peer, const Llmd__Submit
         s->min_tokens = m->min_tokens;
         s->key =
             fake_key(m->prompt, m->n_prompt, m->sampling->temperature == 0 ? 0 : m->sampling->seed);
-        s->is_scripted = m->sampling->seed == FAKE_SCRIPT_SEED;
+        s->script = m->sampling->seed == FAKE_SCRIPT_SEED ? fake_script : atomic_load(&w->says);
         s->ignore_eos = m->ignore_eos;
         s->want_logprobs = m->sampling->want_logprobs;
         s->n_top = m->sampling->top_logprobs;
@@ -418,11 +418,11 @@ static void make_token(struct fake_worker *w, struct fake_sequence *s)
     }
     i = s->n_tokens++;
     s->tokens[i] = fake_token(s->key, i);
-    if (s->is_scripted)
-        s->tokens[i] = (unsigned char)fake_script[i] + FAKE_BYTE_TOKEN;
+    if (s->script)
+        s->tokens[i] = (unsigned char)s->script[i] + FAKE_BYTE_TOKEN;
     if (fail_at && s->n_tokens >= fail_at)
         s->finish = LLMD__FINISH__FINISH_ERROR;
-    else if ((s->is_scripted && fake_script[i] == '\0') ||
+    else if ((s->script && s->script[i] == '\0') ||
              (eos_at && s->n_tokens >= eos_at && !s->ignore_eos && s->n_tokens > s->min_tokens)) {
         s->tokens[i] = FAKE_EOS;
         s->finish = LLMD__FINISH__FINISH_EOS;

@@ -22,8 +22,8 @@ struct fake_sequence {
     uint32_t peer;
     int32_t tokens[FAKE_TOKENS_MAX];
     uint32_t n_tokens, n_sent, max_tokens, min_tokens;
-    uint64_t key; /* of prompt and seed */
-    bool is_scripted;
+    uint64_t key;       /* of prompt and seed */
+    const char *script; /* what it says, a byte a token; NULL: the tokens of its key */
     bool ignore_eos, want_logprobs, wants_prompt;
     uint32_t n_top;
     int32_t prompt[FAKE_TOKENS_MAX];
@@ -54,6 +54,7 @@ struct fake_worker {
     _Atomic bool sends_twice;      /* each message of tokens, again */
     _Atomic bool is_silent;        /* answers nothing at all */
     _Atomic bool must_stop;
+    const char *_Atomic says; /* the script of every sequence to come; NULL: by its seed */
     _Atomic uint32_t restart; /* 1: lose the link, keep the ledger; 2: lose both */
 
     /* what it saw */

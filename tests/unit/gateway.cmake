@@ -36,3 +36,8 @@ llmd_test(NAME test_openapi SOURCES unit/test_openapi.c LIBS gateway_core LABELS
 add_executable(serve_scripted clients/serve.c)
 target_link_libraries(serve_scripted PRIVATE gateway_harness PkgConfig::cmocka)
 add_dependencies(serve_scripted llm-gateway)
+
+# What a browser talks to (make check-web), where no model can be trusted to say it.
+add_executable(serve_told web/serve.c)
+target_link_libraries(serve_told PRIVATE gateway_harness PkgConfig::cmocka)
+add_dependencies(serve_told llm-gateway)

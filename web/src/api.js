@@ -58,7 +58,7 @@ async function send(path, body, signal) {
 }
 
 export const getJson = async (path, signal) => (await send(path, null, signal)).json();
-export const postJson = async (path, body) => (await send(path, body)).json();
+export const postJson = async (path, body, signal) => (await send(path, body, signal)).json();
 
 /** The state that /health/ready tells, whatever its status; null when nobody answers. */
 export async function readiness() {

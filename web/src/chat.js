@@ -13,6 +13,7 @@ const examples = [
   'Write a short story about a brave little mouse.',
   'Tell me a story about a girl named Lily and her cat.',
   'Explain in three sentences why the sky is blue.',
+  'Give me three ideas for a rainy afternoon.',
   'Write a Python function that says whether a word is a palindrome.',
 ];
 const pauseMs = 700; // without a token, it is said that we wait
@@ -24,7 +25,7 @@ const history = new History();
 const settings = new Settings();
 let conversation = newConversation();
 let views = [];
-let running = null; // { controller, view, answer }
+let running = null; // { conversation, view, answer, controller, ended }
 let model = null; // { name, context, chats }
 
 // ---- the server ----
@@ -101,12 +102,12 @@ function promptText(end) {
 }
 
 /** Leave out the oldest turns until there is room for an answer, and no more tokens asked for than there is room. */
-async function fit(body) {
+async function fit(body, signal) {
   for (;;) {
     const { count, max_model_len: context } = await postJson('tokenize', body.messages
       ? { model: body.model, messages: body.messages, add_generation_prompt: body.add_generation_prompt,
         continue_final_message: body.continue_final_message }
-      : { model: body.model, prompt: body.prompt });
+      : { model: body.model, prompt: body.prompt }, signal);
     const room = context - count;
     const first = body.messages?.findIndex((m) => m.role !== 'system');
     if (room >= Math.min(body.max_tokens, context / 4) || !body.messages || body.messages.length - first < 3) {
@@ -142,6 +143,8 @@ class Speaker {
   }
 }
 
+/** What the reader saw: times are those of this page, and the rate is over the whole wait, since pieces that came while
+ *  the page was busy are seen at once. */
 class Meter {
   #begun = performance.now();
   #first = 0;
@@ -155,9 +158,8 @@ class Meter {
   }
 
   stats() {
-    const seconds = (this.#last - this.#first) / 1000;
-    return { tokens: this.tokens, first: this.#first ? this.#first - this.#begun : 0,
-      rate: this.tokens > 1 && seconds > 0 ? (this.tokens - 1) / seconds : 0 };
+    const seconds = (this.#last - this.#begun) / 1000;
+    return { tokens: this.tokens, first: this.#first ? this.#first - this.#begun : 0, rate: seconds > 0 ? this.tokens / seconds : 0 };
   }
 }
 
@@ -175,7 +177,7 @@ function takeChunk(answer, chunk, meter) {
 /** Run the request and fill the answer; never throws. */
 async function receive(request, run) {
   const { answer, view, controller } = run;
-  const meter = new Meter();
+  let meter = null;
   const speaker = new Speaker();
   const start = answer.text.length;
   let finish = 'lost';
@@ -190,7 +192,8 @@ async function receive(request, run) {
     }, pauseMs);
   };
   try {
-    await fit(request.body);
+    await fit(request.body, controller.signal);
+    meter = new Meter();
     for await (const chunk of streamCompletion(request.path, request.body, controller.signal)) {
       finish = takeChunk(answer, chunk, meter) ?? finish;
       waitFor();
@@ -198,7 +201,7 @@ async function receive(request, run) {
       follow();
       speaker.hear(answer.text.slice(start), false);
       if (performance.now() - saved > saveMs) {
-        history.save(conversation);
+        history.save(run.conversation);
         saved = performance.now();
       }
     }
@@ -209,7 +212,7 @@ async function receive(request, run) {
   }
   clearTimeout(pause);
   view.pause = null;
-  answer.stats = meter.stats();
+  answer.stats = meter?.stats() ?? null;
   answer.finish = finish;
   speaker.hear(answer.text.slice(start), true);
 }
@@ -238,33 +241,44 @@ async function answerTo(end, goesOn = false) {
   const answer = shown(message);
   Object.assign(answer, { finish: null, error: null });
   if (!views[end]) addView(message, end);
-  const run = { controller: new AbortController(), view: views[end], answer };
+  const run = { conversation, view: views[end], answer, controller: new AbortController() };
   setRunning(run);
   run.view.draw();
   follow(true);
   history.save(conversation);
   showList();
-  await receive(request, run);
+  run.ended = receive(request, run).then(() => finishRun(run));
+}
+
+function finishRun(run) {
   setRunning(null);
   run.view.draw();
   follow();
-  history.save(conversation);
+  history.save(run.conversation);
 }
 
 function stop() {
   running?.controller.abort();
 }
 
+/** Before the conversation is changed or left: stop, and wait until what came is saved. */
+async function halt() {
+  stop();
+  await running?.ended;
+}
+
 // ---- the conversation ----
 
 function addView(message, index) {
   const view = new MessageView(message, {
-    again: () => {
+    again: async () => {
+      await halt();
       cut(index + 1);
       answerTo(index);
     },
     more: () => answerTo(index, true),
-    edit: (text) => {
+    edit: async (text) => {
+      await halt();
       cut(index);
       ask(text);
     },
@@ -280,7 +294,6 @@ function addView(message, index) {
 
 /** Drop message `end` and all after it. */
 function cut(end) {
-  if (running) return;
   conversation.messages.length = Math.min(conversation.messages.length, end);
   for (const view of views.splice(end)) view.root.remove();
 }
@@ -296,7 +309,6 @@ function ask(text) {
 }
 
 function show(next) {
-  stop();
   conversation = next;
   openId.set(next.id);
   views = [];
@@ -311,7 +323,8 @@ function show(next) {
   follow(true);
 }
 
-function openSaved(id) {
+async function openSaved(id) {
+  await halt();
   const saved = history.load(id);
   if (saved) show(saved);
   closeDrawers();
@@ -329,6 +342,7 @@ async function confirmed(question) {
 
 async function remove(entry) {
   if (!(await confirmed(`Delete “${entry.title}”?`))) return;
+  await halt();
   history.remove(entry.id);
   if (entry.id === conversation.id) show(newConversation());
   else showList();
@@ -336,6 +350,7 @@ async function remove(entry) {
 
 async function forget() {
   if (!(await confirmed('Delete all conversations?'))) return;
+  await halt();
   for (const { id } of [...history.entries]) history.remove(id);
   show(newConversation());
 }
@@ -384,7 +399,8 @@ function closeDrawers() {
   if (!isWide.matches) setDrawer('panel', false);
 }
 
-function newChat() {
+async function newChat() {
+  await halt();
   show(newConversation());
   closeDrawers();
   byId('prompt').focus();
@@ -454,6 +470,7 @@ function wire() {
   on('backdrop', 'click', closeDrawers);
   on('log', 'scroll', noteScroll);
   on('to-end', 'click', () => follow(true));
+  history.onChange(showList);
   isWide.addEventListener('change', closeDrawers);
   document.addEventListener('keydown', onKey);
   document.addEventListener('settingsreset', () => model && settings.limit(model.context));

@@ -38,7 +38,7 @@ export function happenings(before, now) {
     const was = old.get(p.name);
     if (!was) continue;
     if (p.restarts > was.restarts)
-      list.push(`${p.name} was started again${p.last_exit ? `: it ${p.last_exit}` : ''} (restart ${p.restarts})`);
+      list.push(`${p.name} was started again, restart ${p.restarts}${p.last_exit ? `: ${p.last_exit}` : ''}`);
     else if (p.pid !== was.pid && p.pid !== 0 && was.pid !== 0) list.push(`${p.name} was replaced`);
   }
   return list;

@@ -59,8 +59,17 @@ export const openId = {
 };
 
 export class History {
-  constructor() {
-    this.entries = read(listName, []); // { id, title, changed }
+  #entries = [];
+
+  /** { id, title, changed } of each, as they are now: other tabs write, too. */
+  get entries() {
+    this.#entries = read(listName, this.#entries);
+    return this.#entries;
+  }
+
+  /** act(): other tabs have changed the list. */
+  onChange(act) {
+    addEventListener('storage', (e) => e.key === listName && act());
   }
 
   load(id) {
@@ -71,17 +80,18 @@ export class History {
   save(conversation) {
     const { id, title } = conversation;
     conversation.changed = Date.now();
-    this.entries = [{ id, title, changed: conversation.changed }, ...this.entries.filter((e) => e.id !== id)];
-    while (!(write(itemName(id), conversation) && write(listName, this.entries))) {
-      if (this.entries.length <= 1) return;
-      erase(itemName(this.entries.pop().id));
+    const entries = [{ id, title, changed: conversation.changed }, ...this.entries.filter((e) => e.id !== id)];
+    this.#entries = entries;
+    while (!(write(itemName(id), conversation) && write(listName, entries))) {
+      if (entries.length <= 1) return;
+      erase(itemName(entries.pop().id));
     }
   }
 
   remove(id) {
     erase(itemName(id));
-    this.entries = this.entries.filter((e) => e.id !== id);
-    write(listName, this.entries);
+    this.#entries = this.entries.filter((e) => e.id !== id);
+    write(listName, this.#entries);
   }
 }
 
