@@ -9,7 +9,7 @@
 
 #include "common/mem.h"
 
-#define DRAFT_WEIGHT    0.125 /* of a new measurement */
+#define MEAN_WEIGHT     0.125 /* of a new measurement */
 #define ROWS_MAX        1e9
 #define DRAFT_PRICE_MIN 0.1 /* sampling and bookkeeping are not for nothing */
 
@@ -26,29 +26,41 @@ void step_pace_init(struct step_pace *p, uint32_t n_streams_max)
 {
     *p = (struct step_pace){ .n_streams_max = n_streams_max, .look_after = STEP_PACE_LOOK_SOON };
     p->alone_ns = mem_zalloc(n_streams_max + 1, sizeof *p->alone_ns);
+    p->mean_ns = mem_zalloc(n_streams_max + 1, sizeof *p->mean_ns);
 }
 
 void step_pace_fini(struct step_pace *p)
 {
     free(p->alone_ns);
+    free(p->mean_ns);
     *p = (struct step_pace){ 0 };
 }
 
 /* What n streams alone take; of a number never seen the least that its neighbours allow: fewer take no longer, and
  * more at most in proportion.  0 when nothing was seen. */
-static double alone(const struct step_pace *p, uint32_t n)
+static double infer(const struct step_pace *p, const double *seen_ns, uint32_t n)
 {
     uint32_t fewer = n, more = n + 1;
     double least;
 
-    while (fewer > 0 && p->alone_ns[fewer] == 0)
+    while (fewer > 0 && seen_ns[fewer] == 0)
         fewer--;
-    while (more < p->n_streams_max && p->alone_ns[more] == 0)
+    while (more < p->n_streams_max && seen_ns[more] == 0)
         more++;
-    least = fewer > 0 ? p->alone_ns[fewer] : 0;
+    least = fewer > 0 ? seen_ns[fewer] : 0;
     if (fewer == n || more > p->n_streams_max)
         return least;
-    return fmax(least, p->alone_ns[more] * n / more);
+    return fmax(least, seen_ns[more] * n / more);
+}
+
+static double alone(const struct step_pace *p, uint32_t n)
+{
+    return infer(p, p->alone_ns, n);
+}
+
+static void learn_mean(double *kept, double took)
+{
+    *kept = *kept == 0 ? took : *kept + MEAN_WEIGHT * (took - *kept);
 }
 
 /* Returns whether it is news. */
@@ -153,6 +165,7 @@ void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, u
     if (n_streams == 0)
         return;
     if (n_rows == 0) {
+        learn_mean(&p->mean_ns[n_streams], took);
         learn_look(p, learn_alone(&p->alone_ns[n_streams], took));
         return;
     }
@@ -165,15 +178,15 @@ void step_pace_learn(struct step_pace *p, uint32_t n_streams, uint32_t n_rows, u
 void step_pace_learn_drafts(struct step_pace *p, uint32_t n_streams, uint32_t n_drafts,
                             uint64_t took_ns)
 {
-    double base = alone(p, n_streams);
+    double base = infer(p, p->mean_ns, n_streams);
 
     if (base > 0) /* less than nothing, too: else a machine with noise would make them seem dear */
-        p->draft_ns += DRAFT_WEIGHT * (((double)took_ns - base) / n_drafts - p->draft_ns);
+        p->draft_ns += MEAN_WEIGHT * (((double)took_ns - base) / n_drafts - p->draft_ns);
 }
 
 double step_pace_draft_price(const struct step_pace *p, uint32_t n_streams)
 {
-    double base = alone(p, n_streams), price = 0;
+    double base = infer(p, p->mean_ns, n_streams), price = 0;
 
     if (base > 0)
         price = p->draft_ns * n_streams / base;

@@ -4,7 +4,7 @@
  * waits for the whole step.  So a chunk may make a step only so much longer than the same streams alone
  * (setting prefill_step_percent).
  *
- *   alone   what a step of n streams without a prompt takes, an average for each n
+ *   alone   what a step of n streams without a prompt takes when nothing interrupts it, for each n
  *   speed   rows in a time, those of streams included, by the last few steps with both
  *   target  alone * (1 + stretch), the stretch being what the percentage adds
  *   rows    speed * target - streams
@@ -40,7 +40,8 @@ enum {
 
 struct step_pace {
     uint32_t n_streams_max;
-    double *alone_ns;                /* [n_streams_max + 1] 0 = never seen */
+    double *alone_ns; /* [n_streams_max + 1] when nothing interrupts; 0 = never seen */
+    double *mean_ns;  /* [n_streams_max + 1] interrupted or not, as the steps with drafts are */
     double speeds[STEP_PACE_SPEEDS]; /* rows in a nanosecond, the newest first; 0 = never seen */
     double draft_ns;                 /* added by a draft row (speculation.h), a moving average */
     uint32_t n_given;                /* by the last step_pace_rows() */

@@ -346,6 +346,21 @@ static void a_draft_costs_what_it_adds(void **state)
     step_pace_fini(&p);
 }
 
+/* Every second step is interrupted, with drafts or without: they add nothing for that. */
+static void a_busy_machine_does_not_make_drafts_dear(void **state)
+{
+    struct step_pace p;
+
+    (void)state;
+    step_pace_init(&p, STREAMS_MAX);
+    for (uint32_t i = 0; i < 200; i++) {
+        step_pace_learn(&p, 4, 0, (uint64_t)(i % 2 ? 20 : 80) * MS);
+        step_pace_learn_drafts(&p, 4, 4, (uint64_t)(i % 2 ? 80 : 20) * MS);
+    }
+    assert_true(step_pace_draft_price(&p, 4) < 0.2);
+    step_pace_fini(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -361,6 +376,7 @@ int main(void)
         cmocka_unit_test(a_machine_that_became_slower_is_learnt_at_the_second_step),
         cmocka_unit_test(an_interrupted_step_is_forgotten),
         cmocka_unit_test(a_draft_costs_what_it_adds),
+        cmocka_unit_test(a_busy_machine_does_not_make_drafts_dear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
