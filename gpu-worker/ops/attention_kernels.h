@@ -22,7 +22,8 @@ enum {
     SPAN = 64,
     SPAN_VECTORS = SPAN, /* at most: pages of one token */
     SCORES = SPAN + VF_LANES,
-    ROWS_MAX = 6, /* of a tile */
+    ROWS_MAX = 6,                           /* of a tile */
+    Q_STRIDE = ATTENTION_HEAD_DIM_MAX + 16, /* at a power of two rows would share a cache's set */
     VECTORS_MAX = 8,
 };
 
@@ -141,7 +142,7 @@ INLINE void add_outer(const enum dtype dtype, const int R, const int V,
 }
 
 struct scores_job {
-    const float *q; /* [head_dim][R], scaled */
+    const float *q; /* [R][Q_STRIDE], scaled */
     const struct span *span;
     uint32_t n_vectors; /* the first ones of the span */
     uint32_t head_dim, page_tokens;
@@ -157,7 +158,7 @@ INLINE void score_part(const struct scores_job *j, const enum dtype dtype, const
         for (uint32_t d = 0; d < j->head_dim; d++)
             acc = vf_fma(
                 kv_load_part(dtype, v->k + (size_t)d * j->page_tokens * kv_size(dtype), v->n),
-                vf_set1(j->q[d * (uint32_t)R + r]), acc);
+                vf_set1(j->q[r * Q_STRIDE + d]), acc);
         vf_store(j->scores + r * SCORES + v->i, acc);
     }
 }
@@ -179,7 +180,7 @@ INLINE void score_group(const struct scores_job *j, const enum dtype dtype, cons
         for (int v = 0; v < V; v++)
             acc[r][v] = vf_set1(0);
     for (uint32_t d = 0; d < j->head_dim; d++)
-        add_outer(dtype, R, V, acc, j->q + (size_t)d * R, 1, p, d * step);
+        add_outer(dtype, R, V, acc, j->q + d, Q_STRIDE, p, d * step);
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++)
 #pragma GCC unroll 6
@@ -313,7 +314,7 @@ struct row_tile {
     const struct attention_job *j;
     const struct attention_functions *functions; /* by rows */
     uint32_t first, n;
-    const float *q; /* [head_dim][n], scaled */
+    const float *q; /* [n][Q_STRIDE], scaled */
     struct attention_sum *sums;
     float *out;
 };
@@ -363,7 +364,7 @@ INLINE float soften(float *p, struct seen seen, struct attention_sum *sum)
         vf_store(p + i, w);
         total = vf_add(total, w);
     }
-    shrink = expf(before - sum->largest);
+    shrink = before == sum->largest ? 1 : expf(before - sum->largest);
     sum->sum = sum->sum * shrink + vf_hsum(total);
     return shrink;
 }
@@ -459,15 +460,17 @@ static void attend_tile(const struct row_tile *t, const struct span *s)
 
 /* ---- a split ---- */
 
-/* q[d * n + r] = scale * element d of row first + r */
-static void gather_queries(const struct attention_job *j, uint32_t first, uint32_t n, float *q)
+/* All queries, scaled, where vectors and broadcasts read them. */
+static void gather_queries(const struct attention_job *j, float *q)
 {
-    for (uint32_t r = 0; r < n; r++) {
-        uint32_t row = j->row_begin + first + r;
+    for (uint32_t r = 0; r < j->n_rows; r++, q += Q_STRIDE) {
+        uint32_t row = j->row_begin + r, d = 0;
         const float *from =
             j->q + row / j->group * j->q_stride + row % j->group * (size_t)j->head_dim;
-        for (uint32_t d = 0; d < j->head_dim; d++)
-            q[(size_t)d * n + r] = from[d] * j->scale;
+        for (; d + VF_LANES <= j->head_dim; d += VF_LANES)
+            vf_store(q + d, vf_mul(vf_load(from + d), vf_set1(j->scale)));
+        for (; d < j->head_dim; d++)
+            q[d] = from[d] * j->scale;
     }
 }
 
@@ -475,16 +478,14 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
                          const struct attention_functions *functions, struct attention_sum *sums,
                          float *out)
 {
-    float q[ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
+    float q[ATTENTION_ROWS * Q_STRIDE];
     struct tiles tiles = tiles_of(j->n_rows, ROWS_MAX);
     struct span span;
 
     memset(out, 0, (size_t)j->n_rows * j->head_dim * sizeof *out);
     for (uint32_t i = 0; i < j->n_rows; i++)
         sums[i] = (struct attention_sum){ -INFINITY, 0 };
-    for (uint32_t i = 0; i < tiles.n; i++)
-        gather_queries(j, tile_first(tiles, i), tile_width(tiles, i),
-                       q + (size_t)tile_first(tiles, i) * j->head_dim);
+    gather_queries(j, q);
     for (uint32_t at = j->begin / SPAN * SPAN; at < j->end; at = span.end) {
         span_find(&span, j, dtype, at, at + SPAN < j->end ? at + SPAN : j->end);
         for (uint32_t i = 0; i < tiles.n; i++)
@@ -492,11 +493,39 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
                                             .functions = functions,
                                             .first = tile_first(tiles, i),
                                             .n = tile_width(tiles, i),
-                                            .q = q + (size_t)tile_first(tiles, i) * j->head_dim,
+                                            .q = q + (size_t)tile_first(tiles, i) * Q_STRIDE,
                                             .sums = sums,
                                             .out = out },
                         &span);
     }
+}
+
+/* ---- splits put together ---- */
+
+static void vector_attention_merge(struct attention_sum *sum, float *out,
+                                   const struct attention_sum *more, const float *more_out,
+                                   uint32_t head_dim)
+{
+    struct attention_factors f = attention_merge_sums(sum, more);
+    uint32_t d = 0;
+
+    if (f.more == 0)
+        return;
+    for (; d + VF_LANES <= head_dim; d += VF_LANES)
+        vf_store(out + d, vf_add(vf_mul(vf_load(out + d), vf_set1(f.old)),
+                                 vf_mul(vf_load(more_out + d), vf_set1(f.more))));
+    for (; d < head_dim; d++)
+        out[d] = out[d] * f.old + more_out[d] * f.more;
+}
+
+static void vector_attention_finish(float *out, const float *values, float sum, uint32_t head_dim)
+{
+    uint32_t d = 0;
+
+    for (; d + VF_LANES <= head_dim; d += VF_LANES)
+        vf_store(out + d, vf_div(vf_load(values + d), vf_set1(sum)));
+    for (; d < head_dim; d++)
+        out[d] = values[d] / sum;
 }
 
 static void vector_attention(const struct attention_job *j, struct attention_sum *sums, float *out)

@@ -6,7 +6,6 @@
  * units than threads have use for - a long context, a single stream - splits are computed by themselves, on
  * all threads, and merged afterwards: the same sums in the same order, so the same bits. */
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "gpu-worker/ops/cpu_stream.h"
@@ -211,46 +210,38 @@ static float *row_out(const struct attend_job *j, const struct unit *u, uint32_t
            ((size_t)u->head * group + row % group) * u->a.head_dim;
 }
 
-/* Sums of one more split to those before it. */
-static void merge_row(struct attention_sum *sum, float *out, const struct attention_sum *more,
-                      const float *more_out, uint32_t head_dim)
-{
-    float largest = fmaxf(sum->largest, more->largest), old, new;
+/* The sums and values of a unit's rows, of the splits so far. */
+struct unit_sums {
+    struct attention_sum *sums; /* [rows] */
+    float *values;              /* [rows, head_dim] */
+};
 
-    if (more->largest == -INFINITY && more->sum == 0)
-        return;
-    old = expf(sum->largest - largest);
-    new = expf(more->largest - largest);
-    for (uint32_t d = 0; d < head_dim; d++)
-        out[d] = out[d] * old + more_out[d] * new;
-    *sum = (struct attention_sum){ largest, sum->sum * old + more->sum * new };
+static void merge_split(const struct attend_job *j, const struct unit *u, struct unit_sums to,
+                        struct unit_sums more)
+{
+    uint32_t dim = u->a.head_dim;
+
+    for (size_t i = 0; i < u->a.n_rows; i++)
+        j->s->kernels->attention_merge(&to.sums[i], to.values + i * dim, &more.sums[i],
+                                       more.values + i * dim, dim);
 }
 
-static void merge_split(const struct attend_job *j, const struct unit *u,
-                        struct attention_sum *sums, const struct attention_sum *more,
-                        const float *more_out)
+static void finish_unit(const struct attend_job *j, const struct unit *u, struct unit_sums from)
 {
+    uint32_t dim = u->a.head_dim;
+
     for (uint32_t i = 0; i < u->a.n_rows; i++)
-        merge_row(&sums[i], row_out(j, u, i), &more[i], more_out + (size_t)i * u->a.head_dim,
-                  u->a.head_dim);
+        j->s->kernels->attention_finish(row_out(j, u, i), from.values + (size_t)i * dim,
+                                        from.sums[i].sum, dim);
 }
 
-static void begin_unit(const struct attend_job *j, const struct unit *u, struct attention_sum *sums)
+static void run_split(const struct attend_job *j, const struct unit *u, uint32_t split,
+                      struct unit_sums to)
 {
-    for (uint32_t i = 0; i < u->a.n_rows; i++) {
-        sums[i] = (struct attention_sum){ -INFINITY, 0 };
-        memset(row_out(j, u, i), 0, u->a.head_dim * sizeof(float));
-    }
-}
+    struct attention_job a = u->a;
 
-static void finish_unit(const struct attend_job *j, const struct unit *u,
-                        const struct attention_sum *sums)
-{
-    for (uint32_t i = 0; i < u->a.n_rows; i++) {
-        float *out = row_out(j, u, i);
-        for (uint32_t d = 0; d < u->a.head_dim; d++)
-            out[d] /= sums[i].sum;
-    }
+    if (cut_to_split(&a, split))
+        j->s->kernels->attention(&a, to.sums, to.values);
 }
 
 /* Not neighbours but every so many: a prompt's units take longer than those of the streams beside it, and lie
@@ -259,30 +250,31 @@ static void run_units(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
     uint32_t n_shares = split_count(j->split);
-    float out[ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
-    struct attention_sum sums[ATTENTION_ROWS], more[ATTENTION_ROWS];
+    float values[2][ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
+    struct attention_sum sums[2][ATTENTION_ROWS];
+    struct unit_sums all = { sums[0], values[0] }, more = { sums[1], values[1] };
 
     for (uint32_t k = i; k < j->split.n; k += n_shares) {
         struct unit u = unit_at(j, k);
-        begin_unit(j, &u, sums);
-        for (uint32_t s = u.a.begin / ATTENTION_SPLIT; s * ATTENTION_SPLIT < u.a.end; s++) {
-            struct attention_job a = u.a;
-            cut_to_split(&a, s);
-            j->s->kernels->attention(&a, more, out);
-            merge_split(j, &u, sums, more, out);
+        uint32_t s = u.a.begin / ATTENTION_SPLIT;
+        run_split(j, &u, s++, all);
+        for (; s * ATTENTION_SPLIT < u.a.end; s++) {
+            run_split(j, &u, s, more);
+            merge_split(j, &u, all, more);
         }
-        finish_unit(j, &u, sums);
+        finish_unit(j, &u, all);
     }
 }
 
 /* ---- splits on several threads ---- */
 
 /* Sums and values of a unit's rows in a split. */
-static float *partial_at(const struct attend_job *j, uint32_t unit, uint32_t split)
+static struct unit_sums partial_at(const struct attend_job *j, uint32_t unit, uint32_t split)
 {
     size_t floats = (size_t)j->rows_max * (j->s->setup.head_dim + 2);
+    float *at = j->s->partials + (unit * (size_t)j->n_splits + split) * floats;
 
-    return j->s->partials + (unit * (size_t)j->n_splits + split) * floats;
+    return (struct unit_sums){ (struct attention_sum *)at, at + 2 * j->rows_max };
 }
 
 static void run_one_split(void *arg, uint32_t i)
@@ -291,25 +283,21 @@ static void run_one_split(void *arg, uint32_t i)
 
     for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
         struct unit u = unit_at(j, k / j->n_splits);
-        float *to = partial_at(j, k / j->n_splits, k % j->n_splits);
-        if (cut_to_split(&u.a, k % j->n_splits))
-            j->s->kernels->attention(&u.a, (struct attention_sum *)to, to + 2 * j->rows_max);
+        run_split(j, &u, k % j->n_splits, partial_at(j, k / j->n_splits, k % j->n_splits));
     }
 }
 
 static void run_merge(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
-    struct attention_sum sums[ATTENTION_ROWS];
 
     for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
         struct unit u = unit_at(j, k);
-        begin_unit(j, &u, sums);
-        for (uint32_t s = u.a.begin / ATTENTION_SPLIT; s * ATTENTION_SPLIT < u.a.end; s++) {
-            const float *from = partial_at(j, k, s);
-            merge_split(j, &u, sums, (const struct attention_sum *)from, from + 2 * j->rows_max);
-        }
-        finish_unit(j, &u, sums);
+        uint32_t s = u.a.begin / ATTENTION_SPLIT;
+        struct unit_sums all = partial_at(j, k, s);
+        while (++s * ATTENTION_SPLIT < u.a.end)
+            merge_split(j, &u, all, partial_at(j, k, s));
+        finish_unit(j, &u, all);
     }
 }
 

@@ -11,6 +11,7 @@
 #ifndef LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
 #define LLMD_GPU_WORKER_OPS_CPU_KERNELS_H
 
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -90,6 +91,26 @@ struct attention_sum {
     float largest, sum; /* -INFINITY and 0 when no position was seen */
 };
 
+/* What older and newer values are multiplied with when the sums of one more split join those before it. */
+struct attention_factors {
+    float old, more; /* more = 0: nothing is added */
+};
+
+/* *sum with *more added. */
+static inline struct attention_factors attention_merge_sums(struct attention_sum *sum,
+                                                            const struct attention_sum *more)
+{
+    float largest = fmaxf(sum->largest, more->largest);
+    struct attention_factors f = { 1, 0 };
+
+    if (more->largest == -INFINITY && more->sum == 0)
+        return f;
+    f.old = expf(sum->largest - largest);
+    f.more = expf(more->largest - largest);
+    *sum = (struct attention_sum){ largest, sum->sum * f.old + more->sum * f.more };
+    return f;
+}
+
 /* Positions first .. last that row i of the job sees, of all splits. */
 static inline uint32_t attention_last(const struct attention_job *j, uint32_t i)
 {
@@ -113,6 +134,11 @@ struct cpu_kernels {
     float (*narrow_i8)(int8_t *y, const float *x, uint32_t n);
     /* Without the division by the sums.  sums [n_rows], out [n_rows, head_dim] */
     void (*attention)(const struct attention_job *j, struct attention_sum *sums, float *out);
+    /* Sums and values of one more split added to a row's. */
+    void (*attention_merge)(struct attention_sum *sum, float *out, const struct attention_sum *more,
+                            const float *more_out, uint32_t head_dim);
+    /* out[d] = values[d] / sum */
+    void (*attention_finish)(float *out, const float *values, float sum, uint32_t head_dim);
     /* y[i] = act(gate[i]) * up[i] */
     void (*gate)(float *y, const float *gate, const float *up, uint32_t n, enum activation act);
 };

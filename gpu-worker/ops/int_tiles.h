@@ -213,11 +213,9 @@ INLINE vi whole_sum(const enum dtype dtype, const enum form form, vi sum, vi off
 }
 
 /* sum = fma(ws * xs, whole, sum) */
-INLINE void add_block(float *sum, const float *ws, float xs, vi whole)
+INLINE void add_block(float *sum, vf ws, vf xs, vi whole)
 {
-    vf factor = vf_mul(vf_load(ws), vf_set1(xs));
-
-    vf_store(sum, vf_fma(factor, vf_of_int(whole), vf_load(sum)));
+    vf_store(sum, vf_fma(vf_mul(ws, xs), vf_of_int(whole), vf_load(sum)));
 }
 
 /* A tile of tokens by a block of panels; pointers are to the first panel's. */
@@ -258,12 +256,16 @@ INLINE void tile_lines(const enum dtype dtype, const enum form form, const int n
             add_signed(n, a, line, j->step, j->x + 4 * c);
 #endif
     }
+    vf ws[2] = { vf_load(scales), vf_load(scales + NUMBERS_STEP) };
 #pragma GCC unroll 8
-    for (int t = 0; t < n; t++)
+    for (int t = 0; t < n; t++) {
+        vf x = vf_set1(xs[t]);
+        vi offset = vi_broadcast(offsets + t);
 #pragma GCC unroll 2
         for (int v = 0; v < 2; v++)
-            add_block(j->sums + t * PACKING_INT_ROWS + v * SUMS_STEP, scales + v * NUMBERS_STEP,
-                      xs[t], whole_sum(dtype, form, a[t][v], vi_broadcast(offsets + t)));
+            add_block(j->sums + t * PACKING_INT_ROWS + v * SUMS_STEP, ws[v], x,
+                      whole_sum(dtype, form, a[t][v], offset));
+    }
 }
 
 /* sum = fma(min, sum_x, sum) */
@@ -404,6 +406,18 @@ INLINE struct chunk chunk_at(const struct linear_job *j, uint32_t i, uint32_t n_
     return c;
 }
 
+/* The output of a tile's tokens, to the second cache: the first has the sums.  A token's rows of all panels are
+ * together, and far from the next token's. */
+INLINE void fetch_output(const struct linear_job *j, const struct int_tile *t, uint32_t row,
+                         uint32_t n_panels)
+{
+    for (uint32_t i = t->first; i < t->first + t->n; i++) {
+        const float *y = j->y + i * j->y_stride + row;
+        for (uint32_t p = 0; p < n_panels; p++)
+            _mm_prefetch((const char *)(y + p * PACKING_INT_ROWS), _MM_HINT_T1);
+    }
+}
+
 INLINE void run_chunk(const struct linear_job *j, const enum dtype dtype, const enum form form,
                       struct tiles *s, struct chunk *c, const uint8_t *panels, uint32_t n_panels,
                       uint32_t row)
@@ -419,12 +433,14 @@ INLINE void run_chunk(const struct linear_job *j, const enum dtype dtype, const 
         unpack(dtype, form, s, &b);
         for (uint32_t i = 0; i < c->n_tiles; i++) {
             struct int_tile *t = &c->tiles[i];
+            if (b.k + 1 == 2 * n_superblocks)
+                fetch_output(j, t, row, n_panels);
             run_tile(dtype, form, s, &b, t, t->first - c->first);
             t->block += t->n * INT_INPUT_BYTES;
         }
     }
-    for (uint32_t p = 0; p < n_panels; p++)
-        for (uint32_t t = 0; t < c->n_tokens; t++)
+    for (uint32_t t = 0; t < c->n_tokens; t++)
+        for (uint32_t p = 0; p < n_panels; p++)
             put_rows(j, row + p * PACKING_INT_ROWS, c->first + t, s->sums[p][t]);
 }
 

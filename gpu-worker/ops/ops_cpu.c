@@ -184,6 +184,22 @@ static void plain_attention(const struct attention_job *j, struct attention_sum 
         attend_row(j, i, &sums[i], out + (size_t)i * j->head_dim);
 }
 
+static void plain_attention_merge(struct attention_sum *sum, float *out,
+                                  const struct attention_sum *more, const float *more_out,
+                                  uint32_t head_dim)
+{
+    struct attention_factors f = attention_merge_sums(sum, more);
+
+    for (uint32_t d = 0; d < head_dim && f.more != 0; d++)
+        out[d] = out[d] * f.old + more_out[d] * f.more;
+}
+
+static void plain_attention_finish(float *out, const float *values, float sum, uint32_t head_dim)
+{
+    for (uint32_t d = 0; d < head_dim; d++)
+        out[d] = values[d] / sum;
+}
+
 static float plain_narrow_i8(int8_t *y, const float *x, uint32_t n)
 {
     float largest = 0, scale, inverse;
@@ -219,6 +235,8 @@ const struct cpu_kernels cpu_kernels_plain = {
     .rmsnorm = plain_rmsnorm,
     .rope = plain_rope,
     .attention = plain_attention,
+    .attention_merge = plain_attention_merge,
+    .attention_finish = plain_attention_finish,
     .gate = plain_gate,
 };
 

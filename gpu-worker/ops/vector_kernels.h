@@ -262,6 +262,7 @@ static void vector_gate(float *y, const float *gate, const float *up, uint32_t n
     {                                                                                              \
         .widen = vector_widen, .narrow = vector_narrow, .narrow_i8 = vector_narrow_i8,             \
         .rmsnorm = vector_rmsnorm, .rope = vector_rope, .attention = vector_attention,             \
+        .attention_merge = vector_attention_merge, .attention_finish = vector_attention_finish,    \
         .gate = vector_gate,                                                                       \
     }
 
