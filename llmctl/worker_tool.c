@@ -79,7 +79,7 @@ static pid_t start(const char *path, char *const *argv, int *from, struct err *e
         return -1;
     }
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM); /* it takes back what is half written */
         if (getppid() == parent && dup2(out[1], STDOUT_FILENO) >= 0) {
             close(out[0]);
             close(out[1]);

@@ -551,6 +551,11 @@ static void converter_fini(struct converter *v)
     free(v->gguf);
 }
 
+void convert_part_name(const char *to, char *part, size_t n)
+{
+    snprintf(part, n, "%s.part.gguf", to);
+}
+
 bool convert_model(const char *from, const char *to, enum tensor_type type, bool force,
                    struct convert_report *report, convert_progress_fn *progress, void *arg,
                    struct err *e)
@@ -567,7 +572,7 @@ bool convert_model(const char *from, const char *to, enum tensor_type type, bool
         return err_set(e, ERR_CONFIG, 0, "'%.80s' does not end in .gguf", to);
     if (!force && access(to, F_OK) == 0)
         return err_set(e, ERR_CONFIG, 0, "'%.80s' exists (--force replaces it)", to);
-    snprintf(part, sizeof part, "%s.part.gguf", to);
+    convert_part_name(to, part, sizeof part);
     ok = convert(&v, part, e);
     if (!ok)
         unlink(part);

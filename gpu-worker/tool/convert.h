@@ -11,6 +11,7 @@
 #define LLMD_GPU_WORKER_TOOL_CONVERT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -29,9 +30,12 @@ typedef void convert_progress_fn(void *arg, double share);
 /* The type of that name ("Q8_0", case does not matter), or TENSOR_NONE when it cannot be written. */
 enum tensor_type convert_type(const char *name);
 
-/* `to` is made as to.part first, and replaced only when `force`.  ERR_MODEL, ERR_SYS, ERR_CONFIG. */
+/* `to` is made under convert_part_name() first, and replaced only when `force`.  ERR_MODEL, ERR_SYS, ERR_CONFIG. */
 bool convert_model(const char *from, const char *to, enum tensor_type type, bool force,
                    struct convert_report *report, convert_progress_fn *progress, void *arg,
                    struct err *e);
+
+/* The name that `to` has until it is whole. */
+void convert_part_name(const char *to, char *part, size_t n);
 
 #endif

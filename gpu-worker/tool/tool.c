@@ -1,10 +1,12 @@
 /* tool.c - the command line of `llm-worker model`. */
 #include "gpu-worker/tool/tool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "gpu-worker/tool/convert.h"
@@ -56,6 +58,25 @@ static int verify(const char *model)
     return finish(&out, ok, NULL);
 }
 
+/* What is half written goes when we are stopped. */
+static char part[4200];
+
+static void on_stop(int signal)
+{
+    unlink(part);
+    _exit(128 + signal);
+}
+
+static void watch_stop(const char *to)
+{
+    struct sigaction act = { .sa_handler = on_stop };
+
+    convert_part_name(to, part, sizeof part);
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
+}
+
 static void put_report(struct buf *out, const char *to, const struct convert_report *r)
 {
     struct json_writer w = { .out = out };
@@ -91,8 +112,10 @@ static int quantize(const char *model, const char *to, const char *type, bool fo
             &e, ERR_CONFIG, 0,
             "type '%.40s' cannot be written; have F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0",
             type);
-    else
+    else {
+        watch_stop(to);
         ok = convert_model(model, to, t, force, &report, say_progress, NULL, &e);
+    }
     if (ok)
         put_report(&out, to, &report);
     return finish(&out, ok, &e);

@@ -269,12 +269,12 @@ static void times_are_those_of_the_server(void **state)
         assert_int_equal(number(v, "total_input_tokens"), 6 * PROMPT_TOKENS);
         assert_int_equal(number(v, "total_output_tokens"), 6 * TOKENS);
         /* never before the server wrote it; later by the loopback and a busy machine */
-        expect_between(v, "mean_ttft_ms", truth, truth + 100);
-        expect_between(v, "mean_itl_ms", 19, 120);
+        expect_between(v, "mean_ttft_ms", truth, truth + 500);
+        expect_between(v, "mean_itl_ms", 19, 500);
         /* 5 gaps for the 11 tokens behind the first */
         expect_between(v, "mean_tpot_ms", number(v, "mean_itl_ms") * 5 / 11 - 0.5,
                        number(v, "mean_itl_ms") * 5 / 11 + 0.5);
-        expect_between(v, "mean_e2el_ms", truth + 5 * 19, truth + 5 * 120 + 200);
+        expect_between(v, "mean_e2el_ms", truth + 5 * 19, truth + 5 * 500 + 500);
         assert_true(number(v, "p50_ttft_ms") <= number(v, "p90_ttft_ms"));
         assert_true(number(v, "p90_ttft_ms") <= number(v, "p99_ttft_ms"));
         expect_between(v, "output_throughput", 1, 6 * TOKENS / (2 * 0.160));

@@ -34,6 +34,19 @@ ctl() {
 grep -q '^size .*3.6 MiB, was 6.6 MiB' "$dir/made" || fail "model quantize says: $(cat "$dir/made")"
 "$bin/llmctl" model verify "$dir/demo.gguf" >/dev/null || fail "model verify"
 
+# ---- stopped: nothing half written is left ----
+"$bin/llm-worker" model quantize "$source/models/stories-demo" "$dir/stopped.gguf" q4_0 >"$dir/progress" 2>&1 &
+worker=$!
+i=0
+until [ -s "$dir/stopped.gguf.part.gguf" ] || [ -e "$dir/stopped.gguf" ] || [ $i -ge 300 ]; do
+    sleep 0.02
+    i=$((i + 1))
+done
+if kill -TERM $worker 2>/dev/null; then
+    wait $worker && [ ! -e "$dir/stopped.gguf" ] && fail "quantize was not stopped, and made nothing"
+fi
+[ ! -e "$dir/stopped.gguf.part.gguf" ] || fail "a half written file is left"
+
 key=sk-verysecretkey0123456789
 prompt='Once upon a time xyzzyplugh'
 LLMD_API_KEY=$key "$bin/llm-init" "$bin/llmd" --model "$dir/demo.gguf" --port 0 --runtime-dir "$run" \
