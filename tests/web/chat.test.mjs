@@ -387,6 +387,8 @@ test('a conversation longer than the context leaves out its beginning', limit, a
 test('a phone has room for everything', limit, async () => {
   const page = await openPage(browser, demo.url, { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
   await assertNoSideways(page);
+  await page.locator('#state[data-state=ready]').waitFor();
+  assert.equal(await page.evaluate(() => document.getElementById('log').scrollTop), 0);
   await shoot(page, 'chat-welcome-phone');
   await page.locator('#examples button').first().tap();
   await ended(page);

@@ -320,7 +320,8 @@ function show(next) {
   byId('welcome').hidden = conversation.messages.length > 0;
   notice(null);
   showList();
-  follow(true);
+  if (conversation.messages.length) follow(true);
+  else log.scrollTop = 0;
 }
 
 async function openSaved(id) {
