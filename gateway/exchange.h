@@ -29,7 +29,7 @@ struct exchange {
     const struct route *route;
     struct request rq;
     char id[REQUEST_ID_BYTES]; /* in logs, the answer's header and with the workers */
-    struct beam_run *beams; /* NULL: its choices are sequences */
+    struct beam_run *beams;    /* NULL: its choices are sequences */
     uint64_t first_sequence_id;
     uint32_t n_submitted; /* choices */
     struct loop_timer *deadline;
