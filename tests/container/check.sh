@@ -3,7 +3,8 @@
 #
 # BIN has the programs of a release build.  buildah builds in a chroot, podman runs with runc; a Debian base is
 # made from this machine's own apt configuration and given as BASE, and BIN's programs as PROGRAMS, so that
-# nothing is compiled again.  With --full the Dockerfile's own builder stage compiles, as a user's build does.
+# nothing is compiled again.  With --full the Dockerfile's own builder stage compiles image cpu, as a user's build
+# does, and target debug is built.
 # Everything lies in a folder under TMPDIR that is removed at the end.
 #
 # Prints a line for each test as cmocka does, last "N passed, N failed, N skipped".  Exit code 77: not root, or a
@@ -48,7 +49,7 @@ step() {
 }
 
 step "a Debian to build on" engine_make_base "$full"
-[[ $full == --full ]] || step "the programs of $bin" engine_import_programs "$bin"
+step "the programs of $bin" engine_import_programs "$bin"
 step "image cpu" engine_build cpu "$full"
 
 # shellcheck disable=SC1091

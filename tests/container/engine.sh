@@ -77,7 +77,7 @@ engine_build() {
     if [[ ${1:-} == --full ]]; then
         programs=build
     fi
-    [[ -z ${1:-} || $1 == --full ]] && shift
+    [[ ${1-x} != "" && ${1-x} != --full ]] || shift
     engine_bud --build-arg BASE=localhost/debian --build-arg PROGRAMS="$programs" \
         --build-arg REVISION=tested "$@" -f docker/Dockerfile --target "$target" -t "$image:$target" .
 }
