@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BOUND_MAX 1e300 /* differences of these are numbers */
+
 /* "name_bucket{le="0.1"} 12" */
 static bool read_bucket(struct metrics_histogram *h, const char *line, const char *name, size_t n)
 {
@@ -19,7 +21,8 @@ static bool read_bucket(struct metrics_histogram *h, const char *line, const cha
     if (end[0] != '"' || end[1] != '}' || end[2] != ' ')
         return false;
     count = strtod(end + 3, NULL);
-    if (isnan(bound) || !(count >= 0) || (h->n > 0 && bound <= h->bounds[h->n - 1]))
+    if (!(fabs(bound) < BOUND_MAX || bound == INFINITY) || !(count >= 0 && count < BOUND_MAX) ||
+        (h->n > 0 && bound <= h->bounds[h->n - 1]))
         return false;
     h->bounds[h->n] = bound;
     h->counts[h->n++] = count;
