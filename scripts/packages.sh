@@ -1,5 +1,5 @@
 #!/bin/bash
-# packages.sh build|deb|test|systemd|container|oci|web|fuzz - install the Debian packages that are missing for it.
+# packages.sh build|image|deb|test|systemd|container|oci|web|fuzz - install the Debian packages that are missing for it.
 #
 # Asks dpkg first, which takes milliseconds; apt-get runs only when something is missing, with sudo when
 # we are not root.  On a system without apt-get it says what is wanted and goes on: cmake then tells
@@ -17,14 +17,17 @@ container=(binutils buildah mmdebstrap podman python3 runc)
 oci=(make python3 python3-requests python3-yaml)
 tests=(libcmocka-dev prometheus jq systemd mandoc man-db zsh fish "${container[@]}" "${oci[@]}")
 systemd=(lintian)
-# For the browser tests.  Node of another source than Debian's brings its own npm, and conflicts with Debian's.
-web=(chromium fonts-dejavu-core)
-command -v npm >/dev/null || web+=(nodejs npm)
+# Bundle the web pages.  Node of another source than Debian's brings its own npm, and conflicts with Debian's.
+pages=()
+command -v npm >/dev/null || pages=(nodejs npm)
+# For the browser tests.
+web=(chromium fonts-dejavu-core "${pages[@]}")
 fuzz=(clang-14 libclang-rt-14-dev)
 
 case ${1:-} in
 build) wanted=("${build[@]}") ;;
-deb) wanted=("${build[@]}" "${deb[@]}") ;;
+image) wanted=("${build[@]}" "${pages[@]}") ;;
+deb) wanted=("${build[@]}" "${pages[@]}" "${deb[@]}") ;;
 test) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}") ;;
 systemd) wanted=("${build[@]}" "${deb[@]}" "${tests[@]}" "${systemd[@]}") ;;
 container) wanted=("${build[@]}" "${container[@]}") ;;
@@ -32,7 +35,7 @@ web) wanted=("${web[@]}") ;;
 oci) wanted=("${build[@]}" "${oci[@]}") ;;
 fuzz) wanted=("${build[@]}" "${tests[@]}" "${fuzz[@]}") ;;
 *)
-    echo "usage: $0 build|deb|test|systemd|container|oci|web|fuzz" >&2
+    echo "usage: $0 build|image|deb|test|systemd|container|oci|web|fuzz" >&2
     exit 2
     ;;
 esac
