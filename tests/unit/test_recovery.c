@@ -252,7 +252,7 @@ static void death_while_a_prompt_is_read_changes_nothing_said_of_it(void **state
         "worker.embed=kill:9@1",
         "worker.embed=kill:9@1, worker.embed=kill:2@2",
         "worker.publish=kill:4@1",
-        "worker.publish=kill:9@1, worker.recover=kill:3@2",
+        "worker.publish=kill:4@1, worker.recover=kill@2",
         "worker.seal=kill:6@1",
         "worker.release=kill@1",
     };
