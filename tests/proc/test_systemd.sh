@@ -232,14 +232,18 @@ is_ready || fail 'not ready after a restart'
 is_one_service || fail "processes after a restart: $(inside pgrep -a '^llm(d|-)')"
 inside curl -sSf http://127.0.0.1:8080/health
 
+has_request() {
+    inside curl -sS http://127.0.0.1:8080/metrics | grep -q '^llmd_requests_active 1'
+}
+
 step 'restart whose llmd is killed in its drain ends with a fresh service too'
 main=$(property MainPID) gateway=$(pid_of gateway)
+worker=$(pid_of 'worker 0.0')
+inside kill -STOP "$worker" # the stream, and with it the drain, cannot end before the kill
 inside curl -sS -N http://127.0.0.1:8080/generate_stream -H 'Content-Type: application/json' \
     -d '{"inputs":"Once","parameters":{"max_new_tokens":240}}' >"$box/last" &
 clients=($!)
-wait_for 'the stream' grep -q token "$box/last"
-worker=$(pid_of 'worker 0.0')
-inside kill -STOP "$worker" # the stream, and with it the drain, cannot end before the kill
+wait_for 'the stream' has_request
 inside systemctl restart --no-block llmd
 wait_for 'the drain' has_state draining
 inside kill -KILL "$main"
