@@ -191,6 +191,15 @@ bool listeners_open(struct listeners *l, const struct config *c, struct passed *
                                                  listen_on(l, c->host, c->health_port, e));
 }
 
+bool listeners_are_activated(const struct listeners *l)
+{
+    bool all = l->n > 0;
+
+    for (uint32_t i = 0; i < l->n; i++)
+        all &= l->is_activated[i];
+    return all;
+}
+
 void listeners_close(struct listeners *l)
 {
     for (uint32_t i = 0; i < l->n; i++)

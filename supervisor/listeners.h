@@ -27,6 +27,8 @@ bool listeners_open(struct listeners *l, const struct config *c, struct passed *
                     struct err *e);
 /* Take over a running service's, whatever the settings say now. */
 bool listeners_adopt(struct listeners *l, struct passed *from, struct err *e);
+/* All are the service manager's: it holds them when we are gone. */
+bool listeners_are_activated(const struct listeners *l);
 void listeners_close(struct listeners *l);
 
 #endif

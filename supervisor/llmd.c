@@ -63,6 +63,14 @@ const char *llmd_state(const struct llmd *l)
     return up == l->n_groups ? "ready" : "degraded";
 }
 
+/* Whoever asks during a drain is refused, for nobody comes after us; but where the service manager holds the sockets
+ * the next llmd does: there the gateway closes its doors, as for a successor, and clients wait in the backlog.  (Not
+ * with drain_lead_s: who sets it wants load balancers to be told.) */
+static bool refuses_in_drain(const struct llmd *l)
+{
+    return !listeners_are_activated(&l->listeners) || l->config.drain_lead_s > 0;
+}
+
 /* Which groups are up.  It is a state, not an event: when the gateway does not read just now, it is
  * made and sent again when it does (llmd_writable). */
 static void tell_gateway(struct llmd *l)
@@ -72,7 +80,7 @@ static void tell_gateway(struct llmd *l)
 
     if (kept_is_handing(&l->kept))
         return; /* behind the connections, which it waits for */
-    service.draining = l->phase != LLMD_SERVING;
+    service.draining = l->phase != LLMD_SERVING && refuses_in_drain(l);
     service.n_groups = l->n_groups;
     service.groups = arena_alloc(&a, l->n_groups * sizeof *service.groups);
     for (uint32_t g = 0; g < l->n_groups; g++) {
