@@ -219,8 +219,8 @@ void engine_end(struct engine *g, struct sequence *q, Llmd__Finish finish, const
     assert(sequence_is_live(q));
     scheduler_remove(&g->scheduler, q);
     sequence_finish(q, finish, error);
+    stat_add(engine_stats(g), counter_of(finish), 1); /* at once: nobody counts it after us */
     tell_end(q, finish);
-    stat_add(engine_stats(g), counter_of(finish), 1);
     delivery_notice(&g->delivery, q);
 }
 
