@@ -30,16 +30,7 @@ begin() { test=$1; echo "[ RUN      ] $test"; }
 passed() { echo "[       OK ] $test"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-# wait_for WHAT COMMAND...: until it succeeds.
-wait_for() {
-    local what=$1
-    shift
-    for ((i = 0; i < 1200; i++)); do
-        if "$@" >/dev/null 2>&1; then return 0; fi
-        sleep 0.05
-    done
-    fail "waited in vain for $what"
-}
+. "$sources/tests/wait_for.sh"
 
 begin rules_are_valid_and_fire_on_what_they_say
 promtool check rules "$files/llmd.rules.yml" >"$work/check.log"

@@ -42,18 +42,7 @@ fail() {
     return 1
 }
 
-# wait_for WHAT COMMAND...: until it succeeds.
-wait_for() {
-    local what=$1
-    shift
-    for ((i = 0; i < 1200; i++)); do
-        if "$@" >/dev/null 2>&1; then
-            return 0
-        fi
-        sleep 0.05
-    done
-    fail "waited in vain for $what"
-}
+. "$here/../wait_for.sh"
 
 # A test is a function, run in a subshell in which the first command that fails ends it.
 run() {

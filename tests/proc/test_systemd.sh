@@ -36,18 +36,7 @@ fail() {
     exit 1
 }
 
-# wait_for WHAT COMMAND...: until it succeeds.
-wait_for() {
-    local what=$1
-    shift
-    for ((i = 0; i < 600; i++)); do
-        if "$@" >/dev/null 2>&1; then
-            return 0
-        fi
-        sleep 0.05
-    done
-    fail "waited in vain for $what"
-}
+. "$sources/tests/wait_for.sh"
 
 property() {
     inside systemctl show llmd -p "$1" --value
