@@ -231,24 +231,12 @@ static const struct {
     [FAULT_GENERATION] = { 500, "generation" },
 };
 
-static void put_error(struct buf *out, const char *text, const char *type)
-{
-    struct json_writer w = { .out = out };
-
-    jw_object(&w);
-    jw_key(&w, "error");
-    jw_str(&w, text);
-    jw_key(&w, "error_type");
-    jw_str(&w, type);
-    jw_object_end(&w);
-}
-
 static void oci_fault(const struct fault *f, struct reply *r)
 {
     reply_set(r, errors[f->kind].status, REPLY_JSON);
     if (f->kind == FAULT_OVERLOADED || f->kind == FAULT_UNAVAILABLE)
         reply_header(r, "Retry-After", "%u", f->retry_after_s);
-    put_error(&r->body, f->text, errors[f->kind].type);
+    tgi_put_error(&r->body, f->text, errors[f->kind].type);
 }
 
 /* The sample's stream has no form for an error: another object, in the frame of its kind. */
@@ -256,7 +244,7 @@ static void oci_stream_fault(struct request *rq, const struct fault *f, struct b
 {
     if (oci_extra(rq)->is_sse)
         buf_add_str(out, "data: ");
-    put_error(out, f->text, errors[f->kind].type);
+    tgi_put_error(out, f->text, errors[f->kind].type);
     if (oci_extra(rq)->is_sse)
         buf_add_str(out, "\n\n");
     else
@@ -265,7 +253,7 @@ static void oci_stream_fault(struct request *rq, const struct fault *f, struct b
 
 static const char *oci_layer_error(int status, const char *text, struct buf *body)
 {
-    put_error(body, text, status >= 500 ? "unavailable" : "validation");
+    tgi_put_error(body, text, status >= 500 ? "unavailable" : "validation");
     return REPLY_JSON;
 }
 

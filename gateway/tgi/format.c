@@ -296,7 +296,7 @@ static void begin_event(const struct request *rq, struct buf *out)
     buf_add_str(out, tgi_is_old(rq->service) ? "data:" : "data: ");
 }
 
-static void put_error(struct buf *out, const char *text, const char *type)
+void tgi_put_error(struct buf *out, const char *text, const char *type)
 {
     struct json_writer w = { .out = out };
 
@@ -313,9 +313,9 @@ static void put_incomplete(const struct request *rq, struct buf *out)
 {
     begin_event(rq, out);
     if (tgi_is_old(rq->service))
-        put_error(out, "Incomplete generation", "incomplete_generation");
+        tgi_put_error(out, "Incomplete generation", "incomplete_generation");
     else
-        put_error(out, "Incomplete generation stream", "incomplete_generation_stream");
+        tgi_put_error(out, "Incomplete generation stream", "incomplete_generation_stream");
     buf_add_str(out, "\n\n");
 }
 
@@ -389,7 +389,7 @@ static void put_fault(struct buf *out, const struct fault *f)
         buf_printf(&text, "%s%s", error->prefix, f->text);
     else
         buf_add_str(&text, "Model is overloaded");
-    put_error(out, text.data, error->type ? error->type : "validation");
+    tgi_put_error(out, text.data, error->type ? error->type : "validation");
     buf_fini(&text);
 }
 
@@ -421,7 +421,7 @@ static const char *tgi_layer_error(int status, const char *text, struct buf *bod
         buf_add_str(body, "Failed to buffer the request body: length limit exceeded");
         return REPLY_TEXT;
     }
-    put_error(body, text, status >= 500 ? "unavailable" : "validation");
+    tgi_put_error(body, text, status >= 500 ? "unavailable" : "validation");
     return REPLY_JSON;
 }
 

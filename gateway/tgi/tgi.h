@@ -60,4 +60,7 @@ static inline const struct tgi_extra *tgi_extra(const struct request *rq)
     return rq->extra;
 }
 
+/* The error object of TGI, and of OCI's containers: {"error":TEXT,"error_type":TYPE}. */
+void tgi_put_error(struct buf *out, const char *text, const char *type);
+
 #endif

@@ -178,3 +178,15 @@ void client_get(uint16_t port, const char *path, struct answer *a)
     client_read(fd, a);
     close(fd);
 }
+
+json_t *answer_json(const struct answer *a)
+{
+    struct err e;
+    json_t *v = json_parse(answer_body(a), a->body.n, &e);
+
+    if (!v) {
+        fprintf(stderr, "not JSON: %s: %s\n", e.msg, answer_body(a));
+        abort();
+    }
+    return v;
+}

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "common/json.h"
 
 struct answer {
     int status; /* 0: no answer */
@@ -16,6 +17,8 @@ struct answer {
 };
 
 void answer_fini(struct answer *a);
+/* The body as JSON, the caller's; a body that is none ends the program. */
+json_t *answer_json(const struct answer *a);
 /* Value of a field, or NULL; valid until the next call. */
 const char *answer_header(const struct answer *a, const char *name);
 static inline const char *answer_body(const struct answer *a)

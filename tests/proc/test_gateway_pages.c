@@ -33,16 +33,6 @@ static int stop(void **state)
     return 0;
 }
 
-static json_t *parse(const struct answer *a)
-{
-    struct err e;
-    json_t *v = json_parse(answer_body(a), a->body.n, &e);
-
-    if (!v)
-        fail_msg("not JSON: %s: %s", e.msg, answer_body(a));
-    return v;
-}
-
 static void pages_answer(void **state)
 {
     static const struct {
@@ -150,7 +140,7 @@ static void embeddings_answer_in_the_order_of_their_inputs(void **state)
     buf_add_str(&body, "]}");
     client_request(h.port, "/v1/embeddings", "", body.data, &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_int_equal(json_array_size(json_object_get(root, "data")), N_INPUTS);
     for (int i = 0; i < N_INPUTS; i++) {
         uint64_t key = fake_key((int32_t[]){ 1, 300 + i }, 2, 0);

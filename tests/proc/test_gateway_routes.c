@@ -66,16 +66,6 @@ static void expected_text(const char *prompt, unsigned flags, uint32_t n, struct
     token_list_fini(&ids);
 }
 
-static json_t *parse(const struct answer *a)
-{
-    struct err e;
-    json_t *v = json_parse(answer_body(a), a->body.n, &e);
-
-    if (!v)
-        fail_msg("not JSON: %s: %s", e.msg, answer_body(a));
-    return v;
-}
-
 static const char *get_text(json_t *root, const char *list, const char *object, const char *key)
 {
     json_t *v = json_array_get(json_object_get(root, list), 0);
@@ -100,7 +90,7 @@ static void generate_answers_the_workers_text(void **state)
                    "\"parameters\":{\"max_new_tokens\":12,\"do_sample\":true,\"seed\":7}}",
                    &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(json_string_value(json_object_get(root, "generated_text")), want.data);
     assert_int_equal(json_object_size(root), 1);
     assert_string_equal(answer_header(&a, "x-prompt-tokens"), "5");
@@ -126,7 +116,7 @@ static void root_answers_an_array_with_the_prompt(void **state)
                    "{\"inputs\":\"One day\","
                    "\"parameters\":{\"max_new_tokens\":3,\"do_sample\":true,\"seed\":7}}",
                    &a);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_true(json_is_array(root));
     assert_string_equal(
         json_string_value(json_object_get(json_array_get(root, 0), "generated_text")), text);
@@ -145,7 +135,7 @@ static void completions_and_chat_answer_the_workers_text(void **state)
     expected_text("One day", TOKENIZER_ADD_SPECIAL, 16, &want);
     client_request(h.port, "/v1/completions", "", "{\"prompt\":\"One day\",\"seed\":7}", &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(get_text(root, "choices", NULL, "text"), want.data);
     assert_string_equal(get_text(root, "choices", NULL, "finish_reason"), "length");
     json_decref(root);
@@ -156,7 +146,7 @@ static void completions_and_chat_answer_the_workers_text(void **state)
                    "\"max_completion_tokens\":5,\"seed\":7}",
                    &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(get_text(root, "choices", "message", "content"), want.data);
     assert_int_equal(
         json_integer_value(json_object_get(json_object_get(root, "usage"), "completion_tokens")),
@@ -179,7 +169,7 @@ static void eos_ends_the_text_and_is_not_in_it(void **state)
                    "{\"inputs\":\"One day\",\"parameters\":{\"max_new_tokens\":9,"
                    "\"do_sample\":true,\"seed\":7,\"details\":true}}",
                    &a);
-    root = parse(&a);
+    root = answer_json(&a);
     details = json_object_get(root, "details");
     assert_string_equal(json_string_value(json_object_get(root, "generated_text")), want.data);
     assert_string_equal(json_string_value(json_object_get(details, "finish_reason")), "eos_token");
@@ -192,7 +182,7 @@ static void eos_ends_the_text_and_is_not_in_it(void **state)
     json_decref(root);
     client_request(h.port, "/v1/completions", "",
                    "{\"prompt\":\"One day\",\"seed\":7,\"max_tokens\":9}", &a);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(get_text(root, "choices", NULL, "text"), want.data);
     assert_string_equal(get_text(root, "choices", NULL, "finish_reason"), "stop");
     json_decref(root);
@@ -309,7 +299,7 @@ static void chat_answers_with_thoughts_and_calls(void **state)
     client_request(h.port, "/v1/chat/completions", "",
                    "{" SCRIPTED TOOLS "\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}", &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     expect_text(root, PATH("choices", "0", "finish_reason"), "tool_calls");
     expect_text(root, PATH("choices", "0", "message", "reasoning"), "\nI need to look.\n");
     expect_text(root, PATH("choices", "0", "message", "content"), "Let me see.\n");
@@ -361,7 +351,7 @@ static void responses_answer_with_items(void **state)
                    "\"name\":\"weather\"}]}",
                    &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     expect_text(root, PATH("status"), "completed");
     expect_text(root, PATH("output", "0", "content", "0", "text"), "\nI need to look.\n");
     expect_text(root, PATH("output", "1", "content", "0", "text"), "Let me see.\n");
@@ -462,7 +452,7 @@ static void stop_strings_end_the_answer_and_cancel(void **state)
             assert_non_null(strstr(answer_body(&a), "\"finish_reason\":\"stop\""));
             continue;
         }
-        root = parse(&a);
+        root = answer_json(&a);
         assert_int_equal(strlen(get_text(root, "choices", NULL, "text")), cut);
         assert_string_equal(get_text(root, "choices", NULL, "stop_reason"), stop_string);
         json_decref(root);
@@ -473,7 +463,7 @@ static void stop_strings_end_the_answer_and_cancel(void **state)
                "\"seed\":7,\"details\":true,\"stop\":[\"%s\"]}}",
                stop_string);
     client_request(h.port, "/generate", "", body.data, &a);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(json_string_value(json_object_get(root, "generated_text")), five.data);
     assert_string_equal(
         json_string_value(json_object_get(json_object_get(root, "details"), "finish_reason")),
@@ -500,7 +490,7 @@ static void more_prompts_than_run_at_once_are_answered(void **state)
     buf_add_str(&body, "\"One day\"]}");
     client_request(h.port, "/v1/completions", "", body.data, &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     last = json_array_get(json_object_get(root, "choices"), 199);
     assert_string_equal(json_string_value(json_object_get(last, "text")), want.data);
     json_decref(root);

@@ -34,16 +34,6 @@ static int stop(void **state)
     return 0;
 }
 
-static json_t *parse(const struct answer *a)
-{
-    struct err e;
-    json_t *v = json_parse(answer_body(a), a->body.n, &e);
-
-    if (!v)
-        fail_msg("not JSON: %s: %s", e.msg, answer_body(a));
-    return v;
-}
-
 static void expect_begin(const struct answer *a, const char *want)
 {
     if (strncmp(answer_body(a), want, strlen(want)) != 0)
@@ -285,7 +275,7 @@ static void chat_tokenize_tells_the_prompt_too(void **state)
                    "{\"messages\":[{\"role\":\"user\",\"content\":\"the dog\"}]}", &a);
     assert_int_equal(a.status, 200);
     expect_begin(&a, "{\"tokenize_response\":[{\"id\":1,\"text\":\"<s>\",\"start\":0,\"stop\":3}");
-    root = parse(&a);
+    root = answer_json(&a);
     text = json_string_value(json_object_get(root, "templated_text"));
     assert_string_equal(text, "<s>[INST] the dog [/INST]");
     last = json_object_get(root, "tokenize_response");
@@ -296,7 +286,7 @@ static void chat_tokenize_tells_the_prompt_too(void **state)
                    "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\","
                    "\"content\":\"the\"}]}",
                    &a);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_string_equal(json_string_value(json_object_get(root, "templated_text")),
                         "<s>[INST] x [/INST] the"); /* to be continued */
     json_decref(root);
@@ -334,7 +324,7 @@ static void best_of_is_the_likelier_of_two(void **state)
                        &a);
         assert_int_equal(a.status, 200);
         assert_int_equal(atomic_load(&h.workers[0].n_submits), submits + 2);
-        root = parse(&a);
+        root = answer_json(&a);
         details = json_object_get(root, "details");
         other = json_array_get(json_object_get(details, "best_of_sequences"), 0);
         assert_int_equal(json_array_size(json_object_get(details, "best_of_sequences")), 1);
@@ -359,7 +349,7 @@ static void prefill_comes_from_the_worker(void **state)
                    "\"decoder_input_details\":true}}",
                    &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     prefill = json_object_get(json_object_get(root, "details"), "prefill");
     assert_int_equal(json_array_size(prefill), 3);
     assert_true(json_is_null(json_object_get(json_array_get(prefill, 0), "logprob")));
@@ -440,7 +430,7 @@ static void invocations_and_vertex_answer(void **state)
                    "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"max_tokens\":3}]}",
                    &a);
     assert_int_equal(a.status, 200);
-    root = parse(&a);
+    root = answer_json(&a);
     assert_int_equal(json_array_size(json_object_get(root, "predictions")), 2);
     json_decref(root);
     answer_fini(&a);
