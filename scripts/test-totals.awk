@@ -44,7 +44,7 @@ function name_at(skip) {
 }
 
 function add_total(    words) {
-    if (!match(last_line, /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/)) {
+    if (!match(last_line, /^[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$/)) {
         n_failed++
         return
     }
