@@ -70,7 +70,7 @@ static double one_round(const char *bin_dir, const char *model)
     limit_ns = start_ns + 20 * NS_PER_S;
     pid = start_llmd(bin_dir, model, dir);
     do {
-        exchange_close(&x);
+        http_exchange_close(&x);
         exchange_start(&x, PORT, "/generate_stream", "",
                        "{\"inputs\":\"Once upon a time\",\"parameters\":{\"max_new_tokens\":8}}");
         if (x.refused)
@@ -79,7 +79,7 @@ static double one_round(const char *bin_dir, const char *model)
     exchanges_run(&x, 1, 20000);
     if (x.first_ns && exchange_finish(&x) && x.status == 200 && strstr(x.body.data, "\"token\""))
         ms = (double)(x.first_ns - start_ns) / 1e6;
-    exchange_close(&x);
+    http_exchange_close(&x);
     kill(pid, SIGTERM);
     waitpid(pid, NULL, 0);
     rmdir(dir);

@@ -11,7 +11,7 @@
 
 struct options {
     struct plan plan;
-    const char *csv, *svg, *markdown;
+    const char *csv;
 };
 
 enum {
@@ -24,8 +24,6 @@ enum {
     OPT_SHARED_KV,
     OPT_PINNED,
     OPT_CSV,
-    OPT_SVG,
-    OPT_MARKDOWN,
     OPT_BUDGET,
     OPT_APART,
     OPT_OUR_SERVER,
@@ -63,8 +61,6 @@ static const struct argp_option argp_options[] = {
     { "peer-server", OPT_PEER_SERVER, "COMMAND", 0,
       "server: starts the other (default: $LLAMA_SERVER, else llama-server)", 0 },
     { "csv", OPT_CSV, "FILE", 0, "write the results", 0 },
-    { "svg", OPT_SVG, "FILE", 0, "draw the ratios", 0 },
-    { "markdown", OPT_MARKDOWN, "FILE", 0, "write the table of the README", 0 },
     { 0 },
 };
 
@@ -175,12 +171,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_CSV:
         o->csv = arg;
         return 0;
-    case OPT_SVG:
-        o->svg = arg;
-        return 0;
-    case OPT_MARKDOWN:
-        o->markdown = arg;
-        return 0;
     case ARGP_KEY_END:
         if (!p->library || !p->models)
             argp_error(state, "--library and --models are needed");
@@ -208,19 +198,6 @@ static void fill_defaults(struct plan *p)
         p->budget_s = 45; /* and the last round that began in time */
 }
 
-static bool write_files(const struct options *o, const struct figures *f)
-{
-    struct err e;
-
-    if ((o->csv && !figures_write_csv(f, o->csv, &e)) ||
-        (o->svg && !figures_write_svg(f, o->svg, &e)) ||
-        (o->markdown && !figures_write_markdown(f, o->markdown, &e))) {
-        fprintf(stderr, "bench-cpu-vs-llamacpp: %s\n", e.msg);
-        return false;
-    }
-    return true;
-}
-
 int main(int argc, char **argv)
 {
     static const struct argp argp = { .options = argp_options,
@@ -235,6 +212,7 @@ int main(int argc, char **argv)
     static struct figures figures;
     struct limits_options how = { .passes = 10, .read_bytes = (size_t)1 << 30 };
     struct machine_limits limits;
+    struct err e;
     bool ok;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);
@@ -253,5 +231,9 @@ int main(int argc, char **argv)
            limits.ops[LIMIT_INT8] * 1e-9);
     ok = plan_run(&o.plan, &limits, &figures);
     printf("ours:   %s\ntheirs: %s\n", figures.ours, figures.theirs);
-    return !write_files(&o, &figures) || !ok;
+    if (o.csv && !figures_write_csv(&figures, o.csv, &e)) {
+        fprintf(stderr, "bench-cpu-vs-llamacpp: %s\n", e.msg);
+        ok = false;
+    }
+    return !ok;
 }

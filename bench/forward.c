@@ -142,7 +142,7 @@ static void step(struct rank *k, uint32_t n_seqs, uint32_t n_rows, uint32_t star
                                       k->pages + (size_t)i * k->pages_a_seq };
         logit_rows[i] = (i + 1) * n_rows - 1;
     }
-    if (!runtime_forward(k->rt, &b, k->logits, &e))
+    if (!runtime_forward(k->rt, &b, NULL, k->logits, &e))
         die("forward", &e);
     free(tokens);
 }

@@ -240,7 +240,7 @@ int main(int argc, char **argv)
            m.read_one * 1e-9, m.ops[LIMIT_FP32] * 1e-9, m.ops[LIMIT_INT4] * 1e-9,
            m.ops[LIMIT_INT8] * 1e-9);
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
-        for (enum dtype dtype = DTYPE_F32; dtype < N_DTYPES; dtype++)
+        for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_I6; dtype++)
             if (is_wanted(&o, tier, dtype))
                 bench(&o, tier, dtype, &m);
     return 0;

@@ -10,9 +10,10 @@
 #include "common/clock.h"
 #include "common/mem.h"
 
-enum { CPUS_MAX = 512 };
+enum { CPUS_MAX = 512, GLANCE_PASSES = 8 };
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define GLANCE_BYTES    ((size_t)512 << 20)
 #define KERNEL_NS       (20 * NS_PER_MS) /* of one pass */
 #define KERNEL_PROBE    ((uint64_t)100000)
 
@@ -186,15 +187,16 @@ static double read_pass(struct crew *c, size_t bytes, bool cpu_clock)
     return sum;
 }
 
+/* The rate of the best pass; *mean, unless NULL: of all passes together. */
 static double measure_read(uint32_t n_threads, const struct limits_options *o, bool huge,
-                           bool *is_so)
+                           bool *is_so, double *mean)
 {
     size_t mapped = o->read_bytes + HUGE_PAGE_BYTES;
     char *map = mmap(NULL, mapped, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     struct crew c = { .n_threads = n_threads, .work = work_touch, .bytes = o->read_bytes };
     size_t head, used;
-    double best = 0;
+    double best = 0, seconds = 0;
 
     if (map == MAP_FAILED) {
         perror("mmap");
@@ -211,7 +213,10 @@ static double measure_read(uint32_t n_threads, const struct limits_options *o, b
     for (uint32_t i = 0; i < o->passes; i++) {
         double rate = read_pass(&c, used, o->cpu_clock);
         best = rate > best ? rate : best;
+        seconds += (double)used / rate;
     }
+    if (mean)
+        *mean = o->passes * (double)used / seconds;
     munmap(map, mapped);
     return best;
 }
@@ -229,9 +234,20 @@ void machine_limits_measure(struct machine_limits *m, const struct limits_option
     if (m->n_threads > CPUS_MAX)
         m->n_threads = CPUS_MAX;
     measure_arithmetic(m, o->passes);
-    m->read_all = measure_read(m->n_threads, o, true, &m->huge);
-    m->read_one = m->n_threads > 1 ? measure_read(1, o, true, NULL) : m->read_all;
-    m->read_small_pages = measure_read(m->n_threads, o, false, NULL);
+    m->read_all = measure_read(m->n_threads, o, true, &m->huge, NULL);
+    m->read_one = m->n_threads > 1 ? measure_read(1, o, true, NULL, NULL) : m->read_all;
+    m->read_small_pages = measure_read(m->n_threads, o, false, NULL, NULL);
+}
+
+void machine_limits_glance(struct machine_limits *m, uint32_t n_threads, bool cpu_clock)
+{
+    struct limits_options o = { n_threads, GLANCE_PASSES, GLANCE_BYTES, cpu_clock };
+    double mean;
+
+    m->n_threads = n_threads;
+    measure_arithmetic(m, o.passes);
+    measure_read(n_threads, &o, true, &m->huge, &mean);
+    m->read_all = m->read_all > 0 ? (m->read_all + mean) / 2 : mean;
 }
 
 double machine_limits_ops(const struct machine_limits *m, uint32_t weight_bits, const char **name)

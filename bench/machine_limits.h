@@ -27,6 +27,12 @@ struct machine_limits {
 
 void machine_limits_measure(struct machine_limits *m, const struct limits_options *o);
 
+/* A look at the arithmetic and at reading with all threads, beside work that is compared with them: on a shared
+ * machine bandwidth may halve from one moment to the next.  So reading is not the best pass here but the mean of a
+ * quarter of a second, as the work's own rate is a mean.  The first look at a zeroed *m; a second one is averaged
+ * with it. */
+void machine_limits_glance(struct machine_limits *m, uint32_t n_threads, bool cpu_clock);
+
 /* The arithmetic limit of products with weights of so many bits, and what it is called. */
 double machine_limits_ops(const struct machine_limits *m, uint32_t weight_bits, const char **name);
 

@@ -33,7 +33,7 @@ struct config {
 #define NUM(name, ...)    uint64_t name;
 #define REAL(name, ...)   double name;
 #define TEXT(name, ...)   char name[CONFIG_TEXT_BYTES];
-#define CHOICE(name, ...) char name[16];
+#define CHOICE(name, ...) char name[24];
 #include "common/config.def"
 #undef NUM
 #undef REAL

@@ -1,6 +1,7 @@
 /* fault_point.c - parse the list, count the passes, act. */
 #include "common/fault_point.h"
 
+#include <ctype.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,15 +12,15 @@
 
 enum { POINTS_MAX = 16, NAME_BYTES = 48 };
 
-enum action { ACT_KILL, ACT_ABORT, ACT_SEGV, ACT_EXIT, ACT_STOP, ACT_LOOP, N_ACTIONS };
+enum action { ACT_KILL, ACT_ABORT, ACT_SEGV, ACT_EXIT, ACT_STOP, ACT_LOOP, ACT_FAIL, N_ACTIONS };
 
-static const char *const action_names[N_ACTIONS] = {
-    "kill", "abort", "segv", "exit", "stop", "loop"
-};
+static const char *const action_names[N_ACTIONS] = { "kill", "abort", "segv", "exit",
+                                                     "stop", "loop",  "fail" };
 
 struct point {
     char name[NAME_BYTES];
     enum action action;
+    int code;                    /* ACT_FAIL */
     _Atomic int64_t passes_left; /* acts when it becomes 0 */
 };
 
@@ -27,30 +28,34 @@ _Atomic bool fault_points_armed;
 static struct point points[POINTS_MAX];
 static _Atomic uint32_t n_points;
 
-static bool find_action(const char *word, enum action *action)
+/* code: what stood behind the word, 0 = nothing. */
+static bool find_action(const char *word, unsigned code, struct point *p)
 {
     for (int i = 0; i < N_ACTIONS; i++)
         if (strcmp(word, action_names[i]) == 0) {
-            *action = (enum action)i;
-            return true;
+            p->action = (enum action)i;
+            p->code = (int)code;
+            return (i == ACT_FAIL) == (code > 0);
         }
     return false;
 }
 
-/* "NAME=ACTION[:N][@EPOCH]" into *p. */
+/* "NAME=ACTION[CODE][:N][@EPOCH]" into *p. */
 static bool parse_point(const char *part, struct point *p, uint32_t *epoch, struct err *e)
 {
     char action[16] = "";
-    unsigned passes = 1;
+    unsigned passes = 1, code = 0;
     int at = 0, end = 0;
 
     *epoch = 0;
     if (sscanf(part, "%47[a-z_.]=%15[a-z]%n", p->name, action, &at) == 2) {
+        if (isdigit((unsigned char)part[at]) && sscanf(part + at, "%5u%n", &code, &end) == 1)
+            at += end;
         if (part[at] == ':' && sscanf(part + at, ":%u%n", &passes, &end) == 1)
             at += end;
         if (part[at] == '@' && sscanf(part + at, "@%u%n", epoch, &end) == 1)
             at += end;
-        if (part[at] == '\0' && passes > 0 && find_action(action, &p->action)) {
+        if (part[at] == '\0' && passes > 0 && find_action(action, code, p)) {
             atomic_store(&p->passes_left, passes);
             return true;
         }
@@ -58,7 +63,7 @@ static bool parse_point(const char *part, struct point *p, uint32_t *epoch, stru
     return err_set(
         e, ERR_CONFIG, 0,
         "setting 'fault_points': '%s', expected NAME=ACTION[:N][@EPOCH] with an action of "
-        "kill, abort, segv, exit, stop, loop",
+        "kill, abort, segv, exit, stop, loop, failCODE",
         part);
 }
 
@@ -105,12 +110,13 @@ static void act(enum action action)
     case ACT_LOOP:
         for (volatile uint64_t turns = 0;; turns++) {
         }
+    case ACT_FAIL:
     case N_ACTIONS:
         break;
     }
 }
 
-void fault_point_pass(const char *name)
+int fault_point_answer(const char *name, int result)
 {
     uint32_t n = atomic_load(&n_points);
 
@@ -119,5 +125,12 @@ void fault_point_pass(const char *name)
             continue;
         log_warning("fault_point=%s action=%s", name, action_names[points[i].action]);
         act(points[i].action);
+        result = points[i].action == ACT_FAIL ? points[i].code : result;
     }
+    return result;
+}
+
+void fault_point_pass(const char *name)
+{
+    fault_point_answer(name, 0);
 }

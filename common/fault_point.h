@@ -8,7 +8,8 @@
  *
  * The ACTION happens at the N-th pass (from 1, the default) since it was armed, in the process whose
  * BOOT said EPOCH (0 or left out: any), once.  Actions: kill (SIGKILL), abort, segv, exit (code 1),
- * stop (SIGSTOP), loop (for ever).
+ * stop (SIGSTOP), loop (for ever); failCODE: where the place is a call of a library, it is taken to have
+ * answered CODE (worker.device=fail226: of NVIDIA's driver), elsewhere nothing.
  *
  * Not armed, a point costs one load of a flag.  Nothing but tests sets it; it is no secret door: who can
  * set it can kill the process anyway. */
@@ -34,6 +35,16 @@ static inline void fault_point(const char *name)
 {
     if (__builtin_expect(atomic_load_explicit(&fault_points_armed, memory_order_relaxed), 0))
         fault_point_pass(name);
+}
+
+/* A call has answered `result`: what it is to be taken for. */
+int fault_point_answer(const char *name, int result);
+
+static inline int fault_point_call(const char *name, int result)
+{
+    if (__builtin_expect(atomic_load_explicit(&fault_points_armed, memory_order_relaxed), 0))
+        return fault_point_answer(name, result);
+    return result;
 }
 
 #endif

@@ -9,9 +9,16 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+
 #define SYSTEM_DIR "/run/llmd"
+
+/* An llmd that was killed while it forked has the lock until its child has become another program. */
+#define LOCK_WAIT_NS (1 * NS_PER_S)
+#define LOCK_NAP_NS  (5 * NS_PER_MS)
 
 static bool is_writable(const char *path)
 {
@@ -86,6 +93,20 @@ static bool is_still(const char *dir, int fd)
            ours.st_dev == there.st_dev;
 }
 
+static bool lock(int fd, const char *dir, struct err *e)
+{
+    uint64_t deadline_ns = clock_mono_ns() + LOCK_WAIT_NS;
+
+    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return err_set(e, ERR_SYS, errno, "lock runtime_dir '%s'", dir);
+        if (clock_mono_ns() > deadline_ns)
+            return err_set(e, ERR_CONFIG, 0, "another llmd uses runtime_dir '%s'", dir);
+        nanosleep(&(struct timespec){ .tv_nsec = LOCK_NAP_NS }, NULL);
+    }
+    return true;
+}
+
 int runtime_dir_open(const char *dir, struct err *e)
 {
     for (int tries = 0; tries < 10; tries++) {
@@ -99,11 +120,7 @@ int runtime_dir_open(const char *dir, struct err *e)
             err_set(e, ERR_SYS, errno, "open runtime_dir '%s'", dir);
             return -1;
         }
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-            if (errno == EWOULDBLOCK)
-                err_set(e, ERR_CONFIG, 0, "another llmd uses runtime_dir '%s'", dir);
-            else
-                err_set(e, ERR_SYS, errno, "lock runtime_dir '%s'", dir);
+        if (!lock(fd, dir, e)) {
             close(fd);
             return -1;
         }

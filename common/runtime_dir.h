@@ -28,7 +28,7 @@ bool runtime_dir_resolve(const struct config *c, char *out, size_t n, struct err
 void runtime_dir_control_path(const char *dir, char *out, size_t n);
 
 /* llmd only: make the folder if need be (0750; below /tmp 0700) and lock it.  Returns the descriptor
- * that holds the lock, -1 on errors; ERR_CONFIG when another llmd has it. */
+ * that holds the lock, -1 on errors; ERR_CONFIG when another llmd has it for a second more. */
 int runtime_dir_open(const char *dir, struct err *e);
 
 /* Remove control.sock, and the folder if llmd made it and it is empty.  The caller holds the lock. */

@@ -4,19 +4,9 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "gateway/admission/account.h"
-#include "gateway/thread.h"
+#include "gateway/exchange_state.h"
 
 #define KEEP_ALIVE ":\n\n"
-
-static struct stats *stats_of(const struct exchange *x)
-{
-    return x->thread->service->stats;
-}
-
-static struct admission *admission_of(const struct exchange *x)
-{
-    return &x->thread->service->admission;
-}
 
 /* ---- the end, counted once ---- */
 
@@ -24,7 +14,7 @@ static struct admission *admission_of(const struct exchange *x)
 static void leave_key(struct exchange *x)
 {
     if (x->is_of_key)
-        admission_answered(admission_of(x), x->key);
+        admission_answered(exchange_admission(x), x->key);
     x->is_of_key = false;
 }
 
@@ -39,14 +29,14 @@ void exchange_account(struct exchange *x, enum stat_id cause, const char *outcom
     leave_key(x);
     if (!record_counts(x->record, CONNECTION_COUNTED_END))
         return;
-    stat_add(stats_of(x), cause, 1);
+    stat_add(exchange_stats(x), cause, 1);
     if (rq->choices) {
-        hist_observe(stats_of(x), HIST_request_seconds, seconds);
-        hist_observe(stats_of(x), HIST_request_generated_tokens,
+        hist_observe(exchange_stats(x), HIST_request_seconds, seconds);
+        hist_observe(exchange_stats(x), HIST_request_generated_tokens,
                      (double)request_generated_tokens(rq));
     }
     if (cause == STAT_requests_finished_stop || cause == STAT_requests_finished_length)
-        account_parts(stats_of(x), rq, x->went_ns, x->first_token_ns);
+        account_parts(exchange_stats(x), rq, x->went_ns, x->first_token_ns);
     log_request(LOG_INFO, x->id,
                 "request path=\"%s\" dialect=%s stream=%d outcome=%s choices=%u prompt_tokens=%llu "
                 "tokens=%llu ms=%.1f",
@@ -97,7 +87,7 @@ static void account_finished(struct exchange *x)
 /* Nothing of it is computed any more. */
 void exchange_cancel(struct exchange *x)
 {
-    admission_leave(admission_of(x), &x->turn);
+    admission_leave(exchange_admission(x), &x->turn);
     if (x->beams)
         beam_run_cancel(x->beams);
     for (uint32_t i = 0; i < x->rq.n_candidates; i++)

@@ -1,8 +1,8 @@
-/* upstream.c - routing, token dedupe, resubmission and resynchronisation.
+/* upstream.c - routing, resubmission and resynchronisation.
  *
  * Three things may happen to a message: it arrives, it arrives twice, it is lost.  Tokens carry their
- * index, log probabilities of a prompt too, so the second is dropped; RESYNC after each HELLO says what is
- * held, so the third is repeated.
+ * index, so the second is dropped (answer/arrival.h); RESYNC after each HELLO says what is held, so the third
+ * is repeated.
  * SUBMIT needs no memory of its own: a sequence on a group's list that the group does not know comes
  * back as FINISH_UNKNOWN, and is sent again with the tokens it already has. */
 #include "gateway/upstream.h"
@@ -14,27 +14,22 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "gateway/answer/arrival.h"
+#include "gateway/answer/sequence_index.h"
 #include "gateway/answer/sequence_list.h"
-#include "proto/link.h"
+#include "gateway/group_link.h"
 #include "proto/sequence_id.h"
 
 enum {
-    HASH_BUCKETS = 1024,
     TICK_MS = 20,          /* while something waits */
     FULL_PAUSE_MS = 20,    /* a group that refused for lack of room is asked again after this */
     RESYNC_PAUSE_MS = 100, /* between two RESYNCs because of a gap in the indexes */
     RESUBMISSIONS_MAX = 8,
     FINISHED_SHARE = 4, /* finished sequences may fill one in so many entries of a ledger */
-    IDS_BATCH = 256,    /* CANCEL and ACK carry at most so many ids */
-};
-
-struct id_list {
-    uint64_t *ids;
-    size_t n, cap;
 };
 
 struct group {
-    struct link *link;
+    struct group_link to;
     bool said_hello;  /* at least once; it may be restarting */
     bool is_up;       /* by llmd's word; true until told otherwise */
     bool is_draining; /* by its own word */
@@ -46,52 +41,16 @@ struct group {
     struct sequence_list held;
     struct sequence_list finished; /* not yet acknowledged */
     uint32_t finished_max;
-    struct id_list acks, cancels; /* to be sent */
 };
 
 struct upstream {
     struct upstream_config config;
     struct group *groups;
     struct sequence_list waiting;
-    struct sequence *hash[HASH_BUCKETS];
+    struct sequence_index by_id;
     uint32_t n_sequences;
     uint32_t counter; /* of sequence ids */
 };
-
-/* ---- lists ---- */
-
-static void ids_add(struct id_list *l, uint64_t id)
-{
-    if (l->n == l->cap) {
-        l->cap = l->cap ? l->cap * 2 : 16;
-        l->ids = mem_realloc(l->ids, l->cap * sizeof *l->ids);
-    }
-    l->ids[l->n++] = id;
-}
-
-static struct sequence **bucket(struct upstream *u, uint64_t id)
-{
-    return &u->hash[id % HASH_BUCKETS];
-}
-
-static struct sequence *find(struct upstream *u, uint64_t id)
-{
-    struct sequence *s = *bucket(u, id);
-
-    while (s && s->id != id)
-        s = s->hash_next;
-    return s;
-}
-
-static void hash_remove(struct upstream *u, struct sequence *s)
-{
-    struct sequence **at = bucket(u, s->id);
-
-    while (*at != s)
-        at = &(*at)->hash_next;
-    *at = s->hash_next;
-    s->hash_next = NULL;
-}
 
 /* ---- life and death ---- */
 
@@ -105,8 +64,9 @@ struct upstream *upstream_new(const struct upstream_config *config, struct err *
     u->groups = mem_zalloc(config->n_groups, sizeof *u->groups);
     for (uint32_t g = 0; g < config->n_groups; g++) {
         u->groups[g].is_up = true;
-        u->groups[g].link = link_connect(config->instance, g, 1 + config->thread, e);
-        if (!u->groups[g].link) {
+        u->groups[g].to =
+            (struct group_link){ .group = g, .kick = config->kick, .ctx = config->ctx };
+        if (!group_link_open(&u->groups[g].to, config->instance, 1 + config->thread, e)) {
             upstream_free(u);
             return NULL;
         }
@@ -119,18 +79,15 @@ void upstream_free(struct upstream *u)
     if (!u)
         return;
     assert(u->n_sequences == 0);
-    for (uint32_t g = 0; g < u->config.n_groups; g++) {
-        link_close(u->groups[g].link);
-        free(u->groups[g].acks.ids);
-        free(u->groups[g].cancels.ids);
-    }
+    for (uint32_t g = 0; g < u->config.n_groups; g++)
+        group_link_close(&u->groups[g].to);
     free(u->groups);
     free(u);
 }
 
 int upstream_fd(const struct upstream *u, uint32_t group)
 {
-    return link_fd(u->groups[group].link);
+    return link_fd(u->groups[group].to.link);
 }
 
 uint64_t upstream_draw_ids(struct upstream *u, uint32_t n)
@@ -172,7 +129,7 @@ static void detach(struct upstream *u, struct sequence *s)
 static void end(struct upstream *u, struct sequence *s)
 {
     detach(u, s);
-    hash_remove(u, s);
+    sequence_index_remove(&u->by_id, s);
     u->n_sequences--;
     s->state = SEQUENCE_ENDED;
 }
@@ -188,10 +145,10 @@ static void end_with_fault(struct upstream *u, struct sequence *s, enum fault_ki
 static void acknowledge(struct upstream *u, struct sequence *s)
 {
     sequence_list_remove(&u->groups[s->group].finished, s);
-    hash_remove(u, s);
+    sequence_index_remove(&u->by_id, s);
     u->n_sequences--;
     s->is_kept = false;
-    ids_add(&u->groups[s->group].acks, s->id);
+    group_link_owe_ack(&u->groups[s->group].to, s->id);
 }
 
 /* Finished: known to both sides until the answer is out.  Clients that read slowly must not fill the ledger
@@ -210,79 +167,23 @@ static void keep(struct upstream *u, struct sequence *s)
 
 /* ---- sending ---- */
 
-static bool send_message(struct upstream *u, uint32_t g, enum msg_type type, const void *message)
-{
-    bool sent = link_send(u->groups[g].link, 0, type, message);
-
-    u->config.kick(g, u->config.ctx);
-    return sent;
-}
-
-static void send_ids(struct upstream *u, uint32_t g, enum msg_type type, struct id_list *l)
-{
-    size_t done = 0;
-
-    while (done < l->n) {
-        size_t n = l->n - done < IDS_BATCH ? l->n - done : IDS_BATCH;
-        Llmd__Cancel cancel = LLMD__CANCEL__INIT;
-        Llmd__Ack ack = LLMD__ACK__INIT;
-        const void *message = &cancel;
-
-        cancel.sequence_id = ack.sequence_id = l->ids + done;
-        cancel.n_sequence_id = ack.n_sequence_id = n;
-        if (type == MSG_ACK)
-            message = &ack;
-        if (!send_message(u, g, type, message))
-            break;
-        done += n;
-    }
-    memmove(l->ids, l->ids + done, (l->n - done) * sizeof *l->ids);
-    l->n -= done;
-}
-
 /* What is owed to a group.  One that restarts is told by RESYNC instead. */
-static void flush_ids(struct upstream *u, uint32_t g)
+static void tell_owed(struct upstream *u, uint32_t g)
 {
     struct group *group = &u->groups[g];
 
-    if (!group->said_hello) {
-        group->acks.n = group->cancels.n = 0;
-        return;
-    }
-    if (group->cancels.n)
-        send_ids(u, g, MSG_CANCEL, &group->cancels);
-    if (group->acks.n)
-        send_ids(u, g, MSG_ACK, &group->acks);
-}
-
-static void list_held(const struct sequence_list *from, Llmd__Resync *resync,
-                      Llmd__Resync__Held *held)
-{
-    for (struct sequence *s = from->first; s; s = s->next) {
-        Llmd__Resync__Held *h = &held[resync->n_held];
-        llmd__resync__held__init(h);
-        h->sequence_id = s->id;
-        h->n_tokens = s->n_tokens;
-        resync->held[resync->n_held++] = h;
-    }
+    if (group->said_hello)
+        group_link_flush(&group->to);
+    else
+        group_link_forget(&group->to);
 }
 
 static void send_resync(struct upstream *u, uint32_t g)
 {
     struct group *group = &u->groups[g];
-    Llmd__Resync resync = LLMD__RESYNC__INIT;
-    size_t n = group->held.n + group->finished.n + 1;
-    Llmd__Resync__Held *held = mem_zalloc(n, sizeof *held);
-    Llmd__Resync__Held **list = mem_zalloc(n, sizeof *list);
 
-    resync.held = list;
-    list_held(&group->held, &resync, held);
-    list_held(&group->finished, &resync, held);
-    group->needs_resync = !send_message(u, g, MSG_RESYNC, &resync);
+    group->needs_resync = !group_link_resync(&group->to, &group->held, &group->finished);
     group->resynced_ns = clock_mono_ns();
-    group->acks.n = group->cancels.n = 0; /* the list says as much */
-    free(held);
-    free(list);
 }
 
 /* ---- routing ---- */
@@ -312,11 +213,14 @@ static int pick_group(const struct upstream *u, uint64_t now_ns)
 
 static bool submit_to(struct upstream *u, uint32_t g, struct sequence *s)
 {
+    bool is_sent;
+
     s->submit.sequence_id = s->id;
     s->submit.deadline_ns = (int64_t)s->deadline_ns;
-    s->submit.generated = s->tokens;
-    s->submit.n_generated = s->n_tokens;
-    if (!send_message(u, g, MSG_SUBMIT, &s->submit))
+    sequence_list_tokens(s);
+    is_sent = group_link_send(&u->groups[g].to, MSG_SUBMIT, &s->submit);
+    sequence_unlist(s);
+    if (!is_sent)
         return false;
     sequence_list_remove(&u->waiting, s);
     s->state = SEQUENCE_SUBMITTED;
@@ -342,11 +246,8 @@ static void dispatch(struct upstream *u)
 
 void upstream_submit(struct upstream *u, struct sequence *s)
 {
-    struct sequence **at = bucket(u, s->id);
-
     assert(s->state == SEQUENCE_NEW && s->id != 0 && s->submit.n_prompt > 0);
-    s->hash_next = *at;
-    *at = s;
+    sequence_index_add(&u->by_id, s);
     u->n_sequences++;
     s->state = SEQUENCE_WAITING;
     s->waiting_since_ns = clock_mono_ns();
@@ -356,15 +257,12 @@ void upstream_submit(struct upstream *u, struct sequence *s)
 
 void upstream_adopt(struct upstream *u, struct sequence *s, uint32_t g)
 {
-    struct sequence **at = bucket(u, s->id);
-
     if (g >= u->config.n_groups) {
         upstream_submit(u, s);
         return;
     }
     assert(s->state == SEQUENCE_NEW && s->id != 0);
-    s->hash_next = *at;
-    *at = s;
+    sequence_index_add(&u->by_id, s);
     u->n_sequences++;
     s->state = SEQUENCE_RUNNING;
     s->group = g;
@@ -381,7 +279,7 @@ void upstream_release(struct upstream *u, struct sequence *s)
         return;
     }
     acknowledge(u, s);
-    flush_ids(u, s->group);
+    tell_owed(u, s->group);
 }
 
 void upstream_cancel(struct upstream *u, struct sequence *s)
@@ -395,8 +293,8 @@ void upstream_cancel(struct upstream *u, struct sequence *s)
         s->finish = LLMD__FINISH__FINISH_CANCELLED;
     if (!was_sent)
         return;
-    ids_add(&u->groups[s->group].cancels, s->id);
-    flush_ids(u, s->group);
+    group_link_owe_cancel(&u->groups[s->group].to, s->id);
+    tell_owed(u, s->group);
 }
 
 /* Back to the head of the queue: it was there before. */
@@ -443,7 +341,7 @@ static void make_room(struct upstream *u, uint32_t g)
 
 static void take_refused(struct upstream *u, uint32_t g, const Llmd__Refused *refused)
 {
-    struct sequence *s = find(u, refused->sequence_id);
+    struct sequence *s = sequence_index_find(&u->by_id, refused->sequence_id);
     struct group *group = &u->groups[g];
 
     if (!s || s->state != SEQUENCE_SUBMITTED || s->group != g)
@@ -477,91 +375,18 @@ static void resubmit(struct upstream *u, struct sequence *s)
     wait_again(u, s);
 }
 
-static void observe_arrival(struct upstream *u, struct sequence *s, uint32_t n_new)
-{
-    uint64_t now_ns = clock_mono_ns();
-
-    if (s->first_token_ns == 0)
-        s->first_token_ns = now_ns;
-    else
-        hist_observe(u->config.stats, HIST_inter_token_latency_seconds,
-                     (double)(now_ns - s->last_token_ns) / 1e9);
-    s->last_token_ns = now_ns;
-    stat_add(u->config.stats, STAT_gateway_generated_tokens, n_new);
-}
-
-/* An end that may come before everything else has. */
-static bool is_broken_off(const Llmd__SequenceTokens *m)
-{
-    return m->finish == LLMD__FINISH__FINISH_ERROR || m->finish == LLMD__FINISH__FINISH_DEADLINE ||
-           m->finish == LLMD__FINISH__FINISH_CANCELLED;
-}
-
-/* What a message says of the prompt, in order and before any token.  False: some of it is missing before this
- * message, so it cannot be taken. */
-static bool take_prompt(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
-{
-    bool goes_on = m->n_tokens > 0 || m->finish != LLMD__FINISH__FINISH_NONE;
-
-    if (m->n_prompt_logprobs > 0 && m->prompt_index <= s->n_prompt_logprobs)
-        sequence_append_prompt(s, m);
-    if (m->prompt_index <= s->n_prompt_logprobs &&
-        (!goes_on || is_broken_off(m) || !sequence_awaits_prompt(s)))
-        return true;
-    u->groups[s->group].needs_resync = true;
-    return false;
-}
-
-/* Appends what is new.  False: tokens before these are missing, so none can be taken. */
-static bool take_new_tokens(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
-{
-    uint32_t n = (uint32_t)m->n_tokens;
-    uint32_t known;
-
-    if (m->index > s->n_tokens) {
-        u->groups[s->group].needs_resync = true;
-        return false;
-    }
-    known = s->n_tokens - m->index < n ? s->n_tokens - m->index : n;
-    stat_add(u->config.stats, STAT_duplicate_tokens_dropped, known);
-    if (m->index == 0 && s->n_tokens == 0 && (n > 0 || m->finish != LLMD__FINISH__FINISH_NONE)) {
-        s->queue_ns = m->queue_ns;
-        s->cached_tokens = m->cached_tokens;
-    }
-    if (known < n) {
-        sequence_append(s, m, known);
-        observe_arrival(u, s, n - known);
-    }
-    return true;
-}
-
-static void take_embedding(struct sequence *s, const Llmd__SequenceTokens *m)
-{
-    if (m->n_embedding > 0)
-        sequence_set_embedding(s, m->embedding, m->n_embedding);
-    else
-        fault_set(&s->fault, FAULT_GENERATION, "", "the worker gave no embedding");
-}
-
 static void take_finish(struct upstream *u, struct sequence *s, const Llmd__SequenceTokens *m)
 {
     uint32_t g = s->group;
 
     keep(u, s);
-    s->finish = m->finish;
-    if (m->finish == LLMD__FINISH__FINISH_ERROR)
-        fault_set(&s->fault, FAULT_GENERATION, "", "%s",
-                  *m->error ? m->error : "the worker gave no reason");
-    else if (m->finish == LLMD__FINISH__FINISH_DEADLINE)
-        fault_set(&s->fault, FAULT_TIMEOUT, "", "the request's deadline has passed");
-    else if (m->finish == LLMD__FINISH__FINISH_EMBEDDED)
-        take_embedding(s, m);
+    arrival_finish(s, m);
     u->groups[g].full_until_ns = 0; /* there may be room again */
 }
 
 static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__SequenceTokens *m)
 {
-    struct sequence *s = find(u, m->sequence_id);
+    struct sequence *s = sequence_index_find(&u->by_id, m->sequence_id);
     uint32_t n_before;
     bool awaited_prompt;
 
@@ -571,7 +396,7 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
         /* Cancelled, or moved to another group: late news. */
         if (!s && m->finish != LLMD__FINISH__FINISH_NONE &&
             m->finish != LLMD__FINISH__FINISH_UNKNOWN)
-            ids_add(&u->groups[g].acks, m->sequence_id);
+            group_link_owe_ack(&u->groups[g].to, m->sequence_id);
         return;
     }
     if (m->finish == LLMD__FINISH__FINISH_UNKNOWN) {
@@ -580,8 +405,10 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
     }
     n_before = s->n_tokens;
     awaited_prompt = sequence_awaits_prompt(s);
-    if (!take_prompt(u, s, m) || !take_new_tokens(u, s, m))
+    if (!arrival_take(s, m, u->config.stats)) {
+        u->groups[g].needs_resync = true;
         return;
+    }
     if (s->state == SEQUENCE_SUBMITTED)
         s->state = SEQUENCE_RUNNING;
     if (m->finish != LLMD__FINISH__FINISH_NONE)
@@ -593,7 +420,7 @@ static void take_sequence_tokens(struct upstream *u, uint32_t g, const Llmd__Seq
 
 static void take_accepted(struct upstream *u, uint32_t g, const Llmd__Accepted *accepted)
 {
-    struct sequence *s = find(u, accepted->sequence_id);
+    struct sequence *s = sequence_index_find(&u->by_id, accepted->sequence_id);
 
     if (!s || s->state != SEQUENCE_SUBMITTED || s->group != g)
         return;
@@ -631,7 +458,7 @@ static void settle(struct upstream *u, uint32_t g)
 
     if (group->needs_resync && clock_mono_ns() - group->resynced_ns >= RESYNC_PAUSE_MS * NS_PER_MS)
         send_resync(u, g);
-    flush_ids(u, g);
+    tell_owed(u, g);
     dispatch(u);
 }
 
@@ -641,7 +468,7 @@ void upstream_receive(struct upstream *u, uint32_t group)
         struct link_msg m;
         struct err e;
 
-        switch (link_recv(u->groups[group].link, &m, &e)) {
+        switch (link_recv(u->groups[group].to.link, &m, &e)) {
         case LINK_OK:
             take_message(u, group, &m);
             frame_free_body(m.body);
@@ -752,7 +579,7 @@ uint64_t upstream_tick_due_ns(const struct upstream *u)
 
     for (uint32_t g = 0; g < u->config.n_groups && !is_needed; g++) {
         const struct group *group = &u->groups[g];
-        is_needed = group->needs_resync || group->acks.n > 0 || group->cancels.n > 0 ||
+        is_needed = group->needs_resync || group_link_is_owed(&group->to) ||
                     (group->down_since_ns > 0 && group->held.n > 0);
     }
     return is_needed ? clock_mono_ns() + TICK_MS * NS_PER_MS : 0;

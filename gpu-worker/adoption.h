@@ -14,7 +14,8 @@ struct adoption {
     uint32_t n_adopted; /* pages, one that several list counts for each */
     uint32_t n_cached;  /* sealed pages that nobody lists, kept to be found */
     uint32_t n_corrupt; /* sealed pages whose data is not what was sealed */
-    uint32_t n_freed;   /* all other pages of the group's dead epochs */
+    uint32_t n_freed;   /* all other pages of the group's dead epochs that nobody may write to */
+    uint32_t n_moved;   /* pages whose committed tokens were copied to fresh ones */
 };
 
 /* Keep what is good of the pages that these sequences list in their ledger entries, with keep_cached also

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,9 @@
 #define SWEEP_NS         (5 * NS_PER_S)
 #define UNCLAIMED_S      60 /* past request_timeout_s nobody comes for a finished sequence */
 #define AVERAGE_OF_STEPS 8
-#define DRAFTED_MAX      31 /* steps with drafts, between two without */
+#define PAGES_POLL_NS    (10 * NS_PER_MS) /* while all pages that are wanted are in quarantine */
+#define MOVING_POLL_NS   NS_PER_MS        /* while copies to or from the host tier are under way */
+#define DRAFTED_MAX      31               /* steps with drafts, between two without */
 
 static bool check_boot(const struct engine_boot *b, const struct model_info *info, struct err *e)
 {
@@ -95,7 +98,7 @@ static void start_step(struct engine *g)
 /* From here on the pages that the ledger lists are of this runtime's making, and so are the times. */
 static void claim_ledger(struct engine *g)
 {
-    struct hash128 identity = runtime_kv_identity(g->boot.runtime);
+    struct hash128 identity = runtime_kv_place(g->boot.runtime);
     struct ledger_hdr *l = g->boot.ledger->hdr;
 
     if (l->kv_identity[0] != identity.low || l->kv_identity[1] != identity.high)
@@ -113,6 +116,8 @@ static void start_cache(struct engine *g)
     kvcache_init(&g->cache, &(struct kvcache_setup){
                                 .pool = b->pool,
                                 .stats = engine_stats(g),
+                                .host_tier = b->host_tier,
+                                .tier_data = b->tier_data,
                                 .identity = runtime_kv_identity(b->runtime),
                                 .group = b->group,
                                 .n_groups = b->n_groups,
@@ -347,6 +352,28 @@ static void note_step_end(struct engine *g, uint64_t work, uint64_t took)
     step_history_learn(&g->history, work, took);
 }
 
+/* It did not happen: nobody waits for it, and nobody is to blame. */
+static void note_no_step(struct engine *g, const struct plan *plan)
+{
+    atomic_store_explicit(&g->boot.slot->step_started_ns, 0, memory_order_release);
+    for (uint32_t i = 0; i < plan->n_items; i++)
+        atomic_store_explicit(&plan->items[i].sequence->entry->running, LEDGER_RESTS,
+                              memory_order_relaxed);
+}
+
+/* Others have taken the device's memory, and it was waited for in vain.  Who came last gives way: so each failed step leaves
+ * less to do, and what is left may find enough. */
+static void turn_away_last(struct engine *g, const struct err *why)
+{
+    struct sequence *q = g->scheduler.running[g->scheduler.n_running - 1];
+    char text[sizeof why->msg + 64];
+
+    snprintf(text, sizeof text, "the GPU has no memory left to go on with this request: %s",
+             why->msg);
+    log_warning("%s, ending one of %u sequences", text, g->scheduler.n_running);
+    engine_end(g, q, LLMD__FINISH__FINISH_ERROR, text);
+}
+
 static bool forward(struct engine *g, const struct plan *plan, struct err *e)
 {
     uint64_t start = clock_mono_ns(), work = step_work(plan);
@@ -367,6 +394,16 @@ static void end_not_finite(struct engine *g, struct sequence *q)
     engine_end(g, q, LLMD__FINISH__FINISH_ERROR,
                "the model's output is not a finite number at this token");
     kvcache_distrust(&g->cache);
+}
+
+/* The pages that this step has filled, of all sequences at once. */
+static void read_pages(struct engine *g, const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_items; i++) {
+        const struct sequence *q = plan->items[i].sequence;
+        kvcache_expect(&g->cache, q, q->n_computed + plan->items[i].n_rows);
+    }
+    kvcache_read_ahead(&g->cache);
 }
 
 /* Before the KV of the rows they are of (ledger_layout.h). */
@@ -395,20 +432,22 @@ static bool is_finite(const float *values, uint32_t n)
     return true;
 }
 
-static void commit_embeddings(struct engine *g, const struct plan *plan)
+static bool commit_embeddings(struct engine *g, const struct plan *plan, struct err *e)
 {
     for (uint32_t i = 0; i < plan->n_items; i++) {
         struct sequence *q = plan->items[i].sequence;
         const float *values;
         if (!sequence_is_pooled(q))
             continue;
-        values = step_pool(&g->step, plan, i);
+        if (!step_pool(&g->step, plan, i, &values, e))
+            return false;
         if (values && is_finite(values, g->info->hidden_size))
             sequence_embed(q, g->boot.ledger, values, g->info->hidden_size);
         else if (values)
             end_not_finite(g, q);
         fault_point("worker.embed");
     }
+    return true;
 }
 
 /* A draw's sequence, whose token is in the ledger: its rows are committed now, so that committed KV never
@@ -447,7 +486,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
     struct sequence *q = draw->sequence;
     Llmd__Finish finish;
 
-    switch (draw->result) {
+    switch (draw->row->result) {
     case SAMPLER_NOT_FINITE:
         end_not_finite(g, q);
         return;
@@ -457,7 +496,7 @@ static void commit_draw(struct engine *g, const struct step_draw *draw)
     case SAMPLER_OK:
         break;
     }
-    sequence_append(q, g->boot.ledger, &draw->out);
+    sequence_append(q, g->boot.ledger, &draw->row->out);
     fault_point("worker.commit");
     commit_kv(g, q, draw->n_rows);
     stat_add(engine_stats(g), STAT_generated_tokens, 1);
@@ -480,8 +519,8 @@ static void commit_draws(struct engine *g, const struct step_draw *draws)
         int32_t expected =
             q->tokens[sequence_n_tokens(q)]; /* the draft, or nothing in particular */
         commit_draw(g, &draws[n_true]);
-        goes_on = n_true < n_drafts && draws[n_true].result == SAMPLER_OK &&
-                  draws[n_true].out.token == expected;
+        goes_on = n_true < n_drafts && draws[n_true].row->result == SAMPLER_OK &&
+                  draws[n_true].row->out.token == expected;
         n_true += goes_on;
         goes_on = goes_on && sequence_is_live(q);
     }
@@ -549,17 +588,27 @@ static bool run_step(struct engine *g, struct err *e)
 
     watch_weights(g);
     plan = plan_step(g);
+    g->waits_for_pages = plan->n_items == 0 && g->scheduler.n_running + g->scheduler.n_waiting > 0;
     if (plan->n_items == 0)
         return true;
     if (!forward(g, plan, e)) {
+        if (runtime_forgive(g->boot.runtime, e)) {
+            note_no_step(g, plan);
+            turn_away_last(g, e);
+            return true;
+        }
         if (e->code == ERR_DEVICE) /* a peer that is gone may have been killed from outside */
             fault_note(g->boot.ledger);
         return err_wrap(e, "forward pass of %u rows", plan->n_rows);
     }
     step_sample(&g->step);
     stat_add(engine_stats(g), STAT_prompt_tokens, count_prompt_rows(plan));
+    read_pages(g, plan);
     commit_measures(g);
-    commit_embeddings(g, plan);
+    if (!commit_embeddings(g, plan, e)) {
+        fault_note(g->boot.ledger);
+        return false;
+    }
     for (uint32_t i = 0; i < g->step.n_draws; i += 1 + g->step.draws[i].n_drafts)
         if (sequence_is_live(g->step.draws[i].sequence))
             commit_draws(g, &g->step.draws[i]);
@@ -584,6 +633,15 @@ static void publish(struct engine *g)
         g->is_busy = true;
 }
 
+/* Nobody waits: time for what makes later steps faster. */
+static bool rest(struct engine *g, struct err *e)
+{
+    g->is_resting = false;
+    if (g->is_busy || g->is_draining || g->scheduler.n_running + g->scheduler.n_waiting > 0)
+        return true;
+    return runtime_rest(g->boot.runtime, &g->is_resting, e);
+}
+
 /* Published before the step too: HELLO, and what a RESYNC has just asked for, must not wait for a step that
  * may be long. */
 bool engine_turn(struct engine *g, struct err *e)
@@ -601,19 +659,23 @@ bool engine_turn(struct engine *g, struct err *e)
     fault_point("worker.publish");
     publish(g);
     update_gauges(g);
-    return true;
+    return rest(g, e);
 }
 
 uint64_t engine_wake_ns(const struct engine *g)
 {
     uint64_t wake = delivery_wake_ns(&g->delivery);
 
-    if (g->is_busy || g->scheduler.n_running + g->scheduler.n_waiting > 0)
+    if (g->waits_for_pages && !g->is_busy)
+        return clock_mono_ns() + (kvcache_is_moving(&g->cache) ? MOVING_POLL_NS : PAGES_POLL_NS);
+    if (g->is_busy || g->is_resting || g->scheduler.n_running + g->scheduler.n_waiting > 0)
         return 0;
     if (g->is_draining && !g->drain_ended && g->drain_deadline_ns < wake)
         wake = g->drain_deadline_ns;
     if (g->drain_ended && g->linger_until_ns < wake)
         wake = g->linger_until_ns;
+    if (kvcache_is_moving(&g->cache) && wake > clock_mono_ns() + MOVING_POLL_NS)
+        wake = clock_mono_ns() + MOVING_POLL_NS;
     return wake;
 }
 

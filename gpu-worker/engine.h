@@ -13,8 +13,10 @@
 #define LLMD_GPU_WORKER_ENGINE_H
 
 #include "common/config.h"
+#include "gpu-worker/kv_tier_data.h"
 #include "gpu-worker/runtime.h"
 #include "proto/board.h"
+#include "proto/host_tier.h"
 #include "proto/ledger.h"
 #include "proto/link.h"
 
@@ -25,6 +27,8 @@ struct engine_boot {
     uint32_t epoch; /* > 1: a predecessor died; its ledger is recovered */
     struct ledger *ledger;
     struct kvpool *pool;
+    struct host_tier *host_tier;          /* NULL: there is none, or nobody who could copy to it */
+    const struct kv_tier_data *tier_data; /* runtime_kv_tier() */
     struct board_slot *slot;
     struct runtime *runtime;
     struct link *link;

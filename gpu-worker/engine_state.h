@@ -25,7 +25,9 @@ struct engine {
     uint64_t next_order;
     uint64_t next_deadline_ns; /* no live sequence has an earlier one; UINT64_MAX = none */
     uint64_t next_sweep_ns;    /* look for entries nobody claims */
+    bool waits_for_pages;      /* nothing runs: pages are in quarantine */
     bool is_busy;              /* something happened in this turn: take another one */
+    bool is_resting;           /* the runtime used an idle turn, and may use another one */
 
     bool is_draining;
     uint64_t drain_deadline_ns;

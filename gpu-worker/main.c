@@ -1,6 +1,8 @@
 /* main.c - llm-worker: one rank of a group, started by llmd with its control socket as descriptor 3.
  *
  *   llm-worker --inspect   read the model's metadata, write one MODEL_PLAN frame to stdout
+ *   llm-worker gpu-keeper  hold GPU memory for the workers of one rank (cuda/keeper.h); they start it
+ *   llm-worker gpu-check   ask NVML whether GPUs can be used (gpu_check.h); llmd starts it
  *   llm-worker model ...   look at a model, or write it in another number format (tool/tool.h), for llmctl
  *   llm-worker             serve: BOOT brings settings and descriptors of the shared segments
  *
@@ -8,7 +10,8 @@
  * while the main thread stays with llmd (heartbeat, drain, reload).
  *
  * Exit codes: 0 drained, or inspected; 1 an error, its words sent as FATAL and logged; 64 (EX_USAGE) wrong
- * command line.  A bug aborts.  llmd restarts the whole group in every case but the first. */
+ * command line; those of proto/worker_exit.h: a GPU.  A bug aborts.  llmd restarts the whole group in every case but the first,
+ * when the GPU can be used. */
 #include <argp.h>
 #include <errno.h>
 #include <pthread.h>
@@ -21,8 +24,11 @@
 #include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/log.h"
+#include "gpu-worker/chunk_road.h"
 #include "gpu-worker/engine.h"
 #include "gpu-worker/fault.h"
+#include "gpu-worker/gpu_check.h"
+#include "gpu-worker/gpu_keeper.h"
 #include "gpu-worker/supervision.h"
 #include "gpu-worker/tool/tool.h"
 
@@ -35,9 +41,12 @@ struct worker {
     struct board board;
     struct ledger ledger; /* rank 0 */
     struct kvpool pool;
+    struct host_tier host_tier; /* .hdr NULL: there is none */
+    struct chunk_road road;
     struct runtime *runtime;
     struct link *link; /* rank 0 */
     struct engine *engine;
+    int failed_code; /* of a runtime that could not be opened */
     struct supervision supervision;
     int follower_done; /* eventfd of the other ranks */
     bool follower_ok;
@@ -94,6 +103,19 @@ static bool check_boot(const Llmd__Boot *b, struct err *e)
     return true;
 }
 
+/* Only llmd knows whether there is one. */
+static bool attach_host_tier(struct worker *w, struct err *e)
+{
+    int fd = control_take_fd(&w->message, LLMD__FD_KIND__FD_HOST_TIER, 0);
+
+    return fd < 0 || host_tier_attach(&w->host_tier, fd, e);
+}
+
+static struct host_tier *host_tier_of(struct worker *w)
+{
+    return w->host_tier.hdr ? &w->host_tier : NULL;
+}
+
 static bool attach_segments(struct worker *w, struct err *e)
 {
     const Llmd__Boot *b = w->boot;
@@ -106,7 +128,7 @@ static bool attach_segments(struct worker *w, struct err *e)
                        w->board.hdr->n_slots);
     log_set_tap(board_log_line, board_slot(&w->board, b->slot));
     if (!take_fd(w, LLMD__FD_KIND__FD_KVPOOL, 0, "KV pool", &fd, e) ||
-        !kvpool_attach(&w->pool, fd, e))
+        !kvpool_attach(&w->pool, fd, e) || !attach_host_tier(w, e))
         return false;
     return b->rank != 0 || (take_fd(w, LLMD__FD_KIND__FD_LEDGER, b->group, "ledger", &fd, e) &&
                             ledger_attach(&w->ledger, fd, true, e));
@@ -130,6 +152,10 @@ static bool open_runtime(struct worker *w, struct err *e)
                                  .tp_size = b->tp_size,
                                  .epoch = b->epoch,
                                  .pool = &w->pool,
+                                 .host_tier = host_tier_of(w),
+                                 .road = &w->road,
+                                 .gpus = b->gpus,
+                                 .failed_code = &w->failed_code,
                                  .stats = &board_slot(&w->board, b->slot)->stats };
     bool loaded = false;
 
@@ -160,6 +186,7 @@ static void answer_adoption(struct worker *w)
     if (!w->supervision.is_adopted)
         return;
     w->supervision.is_adopted = false;
+    chunk_road_tell_again(&w->road); /* first: WEIGHTS_READY is of weights that it holds */
     if (!say_weights_ready(w, &e) || !say_ready(w, &e))
         log_warning("%s; the new llmd does not know that this rank is ready", e.msg);
 }
@@ -184,6 +211,8 @@ static bool start_engine(struct worker *w, struct err *e)
                                                   .epoch = w->boot->epoch,
                                                   .ledger = &w->ledger,
                                                   .pool = &w->pool,
+                                                  .host_tier = host_tier_of(w),
+                                                  .tier_data = runtime_kv_tier(w->runtime),
                                                   .slot = board_slot(&w->board, w->boot->slot),
                                                   .runtime = w->runtime,
                                                   .link = w->link },
@@ -200,8 +229,8 @@ static bool lead(struct worker *w, struct err *e)
                           board_slot(&w->board, w->boot->slot), w->boot->epoch, e) ||
         !say_ready(w, e))
         return false;
-    log_info("ready group=%u epoch=%u model=%s", w->boot->group, w->boot->epoch,
-             runtime_info(w->runtime)->name);
+    log_info("ready group=%u epoch=%u model=%s device=\"%s\"", w->boot->group, w->boot->epoch,
+             runtime_info(w->runtime)->name, runtime_device(w->runtime));
     while (!engine_is_drained(w->engine)) {
         if (!supervision_wait(s, engine_wake_ns(w->engine), e))
             return false;
@@ -277,8 +306,10 @@ static bool follow(struct worker *w, struct err *e)
 
 static bool serve(struct worker *w, struct err *e)
 {
+    runtime_environment();
     if (!check_boot(w->boot, e) || !fault_points_set(w->config.fault_points, w->boot->epoch, e) ||
-        !attach_segments(w, e) || !bind_link(w, e) || !open_runtime(w, e))
+        !chunk_road_open(&w->road, CONTROL_FD, w->boot->n_chunks, e) || !attach_segments(w, e) ||
+        !bind_link(w, e) || !open_runtime(w, e))
         return false;
     return w->boot->rank == 0 ? lead(w, e) : follow(w, e);
 }
@@ -317,6 +348,8 @@ static void worker_fini(struct worker *w)
     engine_free(w->engine);
     link_close(w->link);
     runtime_close(w->runtime);
+    chunk_road_close(&w->road);
+    host_tier_close(&w->host_tier);
     kvpool_close(&w->pool);
     ledger_close(&w->ledger);
     log_set_tap(NULL, NULL);
@@ -359,12 +392,18 @@ int main(int argc, char **argv)
                                           "One rank of an llmd group.  Started by llmd, with its "
                                           "control socket as descriptor 3." };
     static struct worker w = { .supervision = { .epoll = -1, .signals = -1, .timer = -1 },
-                               .follower_done = -1 };
+                               .follower_done = -1,
+                               .failed_code = EXIT_FAILURE };
     bool inspect = false, ok;
     struct err e;
+    int code;
 
     if (argc > 1 && strcmp(argv[1], "model") == 0)
         return model_tool(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "gpu-keeper") == 0)
+        return gpu_keeper_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "gpu-check") == 0)
+        return gpu_check_main(argc - 1, argv + 1);
     argp_parse(&argp, argc, argv, 0, NULL, &inspect);
     log_init("llm-worker", LOG_INFO, LOG_AUTO);
     supervision_take_signals();
@@ -376,6 +415,9 @@ int main(int argc, char **argv)
     }
     if (!ok)
         say_fatal(&e);
+    code = ok ? EXIT_SUCCESS : w.runtime ? runtime_exit_code(w.runtime, &e) : w.failed_code;
+    if (code != EXIT_SUCCESS && code != EXIT_FAILURE)
+        _exit(code); /* a device that hangs would keep whoever gives it back */
     worker_fini(&w);
-    return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+    return code;
 }

@@ -106,7 +106,7 @@ static bool may_adopt(const struct engine *g, const struct sequence *q, uint32_t
 
 static bool kv_is_ours(const struct engine *g)
 {
-    struct hash128 identity = runtime_kv_identity(g->boot.runtime);
+    struct hash128 identity = runtime_kv_place(g->boot.runtime);
     const uint64_t *kept = g->boot.ledger->hdr->kv_identity;
 
     return kept[0] == identity.low && kept[1] == identity.high;
@@ -134,6 +134,7 @@ static void adopt_pages(struct engine *g, const struct found *found, uint32_t n,
                  adopted);
     free(with_pages);
     stat_add(engine_stats(g), STAT_kv_pages_adopted, adopted->n_adopted);
+    stat_add(engine_stats(g), STAT_kv_pages_moved, adopted->n_moved);
     stat_add(engine_stats(g), STAT_kv_pages_corrupt, adopted->n_corrupt);
     if (adopted->n_corrupt > 0)
         log_error("kv_pages_corrupt=%u, computing them and those behind them again",
@@ -184,7 +185,7 @@ void engine_recover(struct engine *g)
     free(found);
     stat_add(engine_stats(g), STAT_sequences_recovered, n);
     log_info("group=%u epoch=%u recovered sequences=%u suspects=%u pages_adopted=%u "
-             "pages_cached=%u pages_corrupt=%u pages_freed=%u",
-             g->boot.group, g->boot.epoch, n, n_suspects, adopted.n_adopted, adopted.n_cached,
-             adopted.n_corrupt, adopted.n_freed);
+             "pages_moved=%u pages_cached=%u pages_corrupt=%u pages_freed=%u",
+             g->boot.group, g->boot.epoch, n, n_suspects, adopted.n_adopted, adopted.n_moved,
+             adopted.n_cached, adopted.n_corrupt, adopted.n_freed);
 }

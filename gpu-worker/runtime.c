@@ -1,143 +1,31 @@
-/* runtime.c - settings, files and segments put together into a model that runs.
- *
- * Both doors start from the same struct model: what the directory says, checked against the settings.
- * runtime_inspect() turns it into sizes; runtime_open() into a running rank. */
+/* runtime.c - a served model (served_model.h) and its segments put together into a running rank. */
 #include "gpu-worker/runtime.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/fault_point.h"
-#include "common/host.h"
-#include "common/huge.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/topology.h"
-#include "gpu-worker/comm/comm.h"
 #include "gpu-worker/load/huge_pages.h"
-#include "gpu-worker/load/model_config.h"
 #include "gpu-worker/load/weights_guard.h"
-#include "gpu-worker/models/llama.h"
 #include "gpu-worker/ops/cpu_kernels.h"
-#include "gpu-worker/ops/ops.h"
-#include "gpu-worker/ops/packing.h"
-#include "proto/ledger.h"
+#include "gpu-worker/sampler.h"
+#include "gpu-worker/served_model.h"
+#include "proto/worker_exit.h"
 
 #define CHECK_NS (20 * NS_PER_MS) /* for verifying weights before service */
 
-static_assert((int)MODEL_EOS_MAX == (int)MODEL_CONFIG_EOS_MAX, "model_info holds every EOS id");
+enum { ORDER_REST = 1000 }; /* to the other ranks; smaller numbers are the backend's own */
+
 static_assert(ATTENTION_PAGE_TOKENS_MAX >= 256, "config.def: kv_page_tokens");
-
-/* ---- the model and the settings ---- */
-
-struct model {
-    struct model_config c;
-    struct tensors *files;
-    struct model_info info;
-};
-
-/* The type that most bytes of the weights have. */
-static const char *main_dtype(const struct weights_plan *plan)
-{
-    uint64_t bytes[N_DTYPES] = { 0 };
-    uint32_t best = DTYPE_NONE;
-
-    for (uint32_t i = 0; i < plan->n; i++)
-        bytes[plan->tensors[i].entry.dtype] += plan->tensors[i].entry.bytes;
-    for (uint32_t t = 0; t < N_DTYPES; t++)
-        best = bytes[t] > bytes[best] ? t : best;
-    return dtype_name((enum dtype)best);
-}
-
-static void fill_info(struct model *m, const char *dir, const struct weights_plan *plan)
-{
-    size_t end = strlen(dir), begin;
-
-    while (end > 1 && dir[end - 1] == '/')
-        end--;
-    for (begin = end; begin > 0 && dir[begin - 1] != '/';)
-        begin--;
-    snprintf(m->info.name, sizeof m->info.name, "%.*s", (int)(end - begin), dir + begin);
-    snprintf(m->info.architecture, sizeof m->info.architecture, "%s", m->c.architecture);
-    snprintf(m->info.weights_dtype, sizeof m->info.weights_dtype, "%s", main_dtype(plan));
-    m->info.vocab_size = m->c.vocab_size;
-    m->info.n_layers = m->c.n_layers;
-    m->info.n_kv_heads = m->c.n_kv_heads;
-    m->info.head_dim = m->c.head_dim;
-    m->info.hidden_size = m->c.hidden_size;
-    m->info.parameters = plan->parameters;
-    m->info.n_eos = m->c.n_eos;
-    memcpy(m->info.eos, m->c.eos, sizeof m->info.eos);
-}
-
-static bool set_max_model_len(struct model *m, const struct config *config, struct err *e)
-{
-    if (config->max_model_len > m->c.positions_max)
-        return err_set(e, ERR_CONFIG, 0,
-                       "max_model_len %llu is more than the %u tokens the model was made for "
-                       "(config.json: max_position_embeddings)",
-                       (unsigned long long)config->max_model_len, m->c.positions_max);
-    m->info.max_model_len =
-        config->max_model_len > 0 ? (uint32_t)config->max_model_len : m->c.positions_max;
-    return true;
-}
-
-/* Also plans the weights of one shard. */
-static bool model_open(struct model *m, const struct config *config, struct llama_shard shard,
-                       struct weights_plan *plan, struct err *e)
-{
-    if (!model_config_read(&m->c, config->model, e) || !set_max_model_len(m, config, e) ||
-        !llama_check_shard(&m->c, shard.tp_size, e))
-        return false;
-    m->files = tensors_open(config->model, e);
-    if (!m->files)
-        return false;
-    plan->quantize = quantize_of(config->quantize);
-    if (!llama_plan(plan, &m->c, shard, m->files, e))
-        return err_wrap(e, "model directory '%s'", config->model);
-    fill_info(m, config->model, plan);
-    return true;
-}
-
-static void model_close(struct model *m)
-{
-    tensors_close(m->files);
-    m->files = NULL;
-}
-
-/* auto: float16.  Logits of the demo model then stay within 2e-3 of the float32 reference. */
-static enum dtype kv_dtype(const struct config *config)
-{
-    if (strcmp(config->kv_cache_dtype, "int8") == 0)
-        return DTYPE_I8;
-    return strcmp(config->kv_cache_dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_F16;
-}
-
-static uint32_t pages_of(const struct config *config, uint64_t n_tokens)
-{
-    return (uint32_t)((n_tokens + config->kv_page_tokens - 1) / config->kv_page_tokens);
-}
-
-static struct comm_shape comm_shape_of(const struct model *m, const struct config *config,
-                                       uint32_t tp_size)
-{
-    uint32_t rows = (uint32_t)config->max_num_batched_tokens;
-    uint32_t seqs = (uint32_t)config->max_num_seqs;
-
-    return (struct comm_shape){
-        .tp_size = tp_size,
-        .rows_max = rows,
-        .seqs_max = seqs,
-        .pages_max = pages_of(config, m->info.max_model_len),
-        .exchange_bytes =
-            llama_exchange_bytes(&m->c, rows, (uint32_t)batch_logits_max(seqs), sizeof(float)),
-    };
-}
 
 /* ---- a running rank ---- */
 
@@ -152,19 +40,25 @@ struct runtime {
     struct weights_guard *guard;
     uint32_t n_checked; /* chunks of the weights, before service */
     struct comm *comm;
-    const struct ops *ops;
-    struct ops_stream *stream;
+    struct backend backend;
     struct llama *llama;
     struct hash128 rope; /* of the frequencies: keys in the pages are turned by them */
-    struct hash128 kv_identity;
+    struct hash128 kv_identity, kv_place;
     uint32_t rows_max, seqs_max;
     uint32_t n_rows; /* of the last step */
 };
+
+/* The one that llmd has laid the segments out for. */
+static const struct backend_kind *kind_of(const struct kvpool *pool)
+{
+    return pool->hdr->place == KV_PLACE_DEVICE ? &backend_cuda : &backend_cpu;
+}
 
 static bool check_pool(const struct kvpool *pool, const struct model *m,
                        const struct config *config, struct err *e)
 {
     const struct kvpool_hdr *h = pool->hdr;
+    enum dtype wanted = model_kv_dtype(config, kind_of(pool));
     struct kvpool_shape shape = { .n_pages = h->n_pages,
                                   .page_tokens = h->page_tokens,
                                   .n_layers = h->n_layers,
@@ -177,7 +71,7 @@ static bool check_pool(const struct kvpool *pool, const struct model *m,
                        (unsigned long long)h->page_bytes,
                        (unsigned long long)kvpool_page_bytes(&shape));
     if (h->n_layers != m->c.n_layers || h->n_kv_heads != m->c.n_kv_heads ||
-        h->head_dim != m->c.head_dim || h->dtype != kv_dtype(config) ||
+        h->head_dim != m->c.head_dim || h->dtype != wanted ||
         h->page_tokens != config->kv_page_tokens)
         return err_set(
             e, ERR_PROTO, 0,
@@ -185,42 +79,24 @@ static bool check_pool(const struct kvpool *pool, const struct model *m,
             "layers, %u heads of %u, %llu tokens a page, %s",
             h->n_layers, h->n_kv_heads, h->head_dim, h->page_tokens, dtype_name(h->dtype),
             m->c.n_layers, m->c.n_kv_heads, m->c.head_dim,
-            (unsigned long long)config->kv_page_tokens, dtype_name(kv_dtype(config)));
+            (unsigned long long)config->kv_page_tokens, dtype_name(wanted));
     return true;
 }
 
-static void open_ops(struct runtime *rt, const struct config *config)
+static bool open_ops(struct runtime *rt, struct err *e)
 {
     const struct model_config *c = &rt->model.c;
-    const struct kvpool_hdr *h = rt->pool->hdr;
     double *freq = mem_zalloc(c->rope_dim / 2, sizeof *freq);
-    struct ops_setup setup = {
-        .rows_max = rt->rows_max > rt->seqs_max ? rt->rows_max : rt->seqs_max,
-        .cols_max = llama_cols_max(c),
-        .gated_max = llama_gated_max(c, rt->shard),
-        .n_experts = c->n_experts,
-        .n_experts_used = c->n_experts_used,
-        .expert_down_max = llama_down_max(c, rt->shard),
-        .n_heads = llama_n_heads(c, rt->shard),
-        .n_kv_heads = llama_n_kv_heads(c, rt->shard),
-        .head_dim = c->head_dim,
-        .rope_dim = c->rope_dim,
-        .rope_amplitude = c->rope_amplitude,
-        .positions_max = rt->model.info.max_model_len,
-        .rope_freq = freq,
-        .kv = { .pages = kvpool_page(rt->pool, 0),
-                .page_bytes = h->page_bytes,
-                .n_pages = h->n_pages,
-                .page_tokens = h->page_tokens,
-                .n_heads_model = h->n_kv_heads,
-                .first_head = rt->shard.rank * llama_n_kv_heads(c, rt->shard),
-                .dtype = h->dtype },
-    };
+    struct ops_setup setup = model_ops_setup(&rt->model, &rt->config, rt->shard);
+    bool ok;
 
     model_config_rope_freq(c, rt->model.info.max_model_len, freq);
     rt->rope = hash128(freq, c->rope_dim / 2 * sizeof *freq, 0);
-    rt->ops = ops_cpu_open(cpu_tier_choose(config->cpu_tier), &setup, rt->threads, &rt->stream);
+    setup.rope_freq = freq;
+    setup.kv.n_pages = rt->pool->hdr->n_pages;
+    ok = rt->backend.kind->open_ops(&rt->backend, &setup, rt->comm, e);
     free(freq);
+    return ok;
 }
 
 /* ---- threads ---- */
@@ -284,7 +160,7 @@ static struct hash128 layout_of(const struct model *m, const struct weights_plan
                                 struct llama_shard shard)
 {
     return weights_layout_hash(plan, m->files, m->c.digest, shard.rank, shard.tp_size,
-                               PACKING_VERSION);
+                               plan->packing->version);
 }
 
 static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, uint32_t chunk,
@@ -302,11 +178,12 @@ static bool repair_chunk(struct runtime *rt, const struct weights_plan *plan, ui
 static bool reopen_and_repair(void *arg, uint32_t chunk, struct err *e)
 {
     struct runtime *rt = arg;
-    struct weights_plan plan = { 0 };
+    struct weights_plan plan = model_empty_plan(&rt->config, rt->backend.kind);
     struct model m = { 0 };
     bool ok = false;
 
-    if (model_open(&m, &rt->config, rt->shard, &plan, e)) {
+    if (model_open(&m, &rt->config, rt->shard.tp_size, e) &&
+        model_plan(&m, &rt->config, rt->shard, &plan, e)) {
         struct hash128 h = layout_of(&m, &plan, rt->shard);
         ok = (h.low == rt->weights.hdr->layout_hash[0] &&
               h.high == rt->weights.hdr->layout_hash[1] && repair_chunk(rt, &plan, chunk, e)) ||
@@ -321,13 +198,18 @@ static bool reopen_and_repair(void *arg, uint32_t chunk, struct err *e)
     return ok;
 }
 
-/* As many chunks as a restart may cost, all when there is doubt; the guard does the rest. */
+/* As many chunks as a restart may cost, all when there is doubt; the guard does the rest.  On a device all, when it has
+ * failed or there is doubt, or none. */
 static bool check_weights(struct runtime *rt, const struct weights_plan *plan, struct err *e)
 {
-    bool doubt = atomic_load(&rt->weights.shared->doubt) != 0, ok = true;
+    bool on_device = rt->backend.kind->on_device, ok = true;
+    bool doubt = atomic_load(&rt->weights.shared->doubt) != 0 ||
+                 (on_device && kvpool_is_doubted(rt->pool, rt->backend.group));
     uint64_t deadline = doubt ? UINT64_MAX : clock_mono_ns() + CHECK_NS;
     struct weights_scan scan;
 
+    if (on_device && !doubt)
+        return true;
     if (doubt)
         log_warning(
             "a process died of a fault or computed what is no number, verifying the weights");
@@ -337,6 +219,8 @@ static bool check_weights(struct runtime *rt, const struct weights_plan *plan, s
     free(scan.corrupt);
     if (ok && scan.n_checked == rt->weights.hdr->n_chunks)
         atomic_store(&rt->weights.shared->doubt, 0);
+    else if (ok && on_device)
+        return err_set(e, ERR_DEVICE, 0, "the weights in GPU memory cannot be verified");
     rt->n_checked = scan.n_checked;
     return ok;
 }
@@ -349,37 +233,120 @@ _Atomic uint32_t *runtime_doubt(struct runtime *rt)
 void runtime_doubt_output(struct runtime *rt)
 {
     atomic_store(&rt->weights.shared->doubt, 1);
-    start_guard(rt, 0);
+    if (rt->backend.kind->on_device)
+        weights_guard_look(rt->guard, rt->threads);
+    else
+        start_guard(rt, 0);
 }
 
 /* ---- open and close ---- */
+
+/* What became of the matrices of a checkpoint that was quantised before. */
+static void log_quantized(const struct model *m, const struct weights_plan *plan)
+{
+    uint32_t n_kept = 0, n_rounded = 0;
+    char text[96];
+
+    if (m->c.quantization.method == QUANTIZATION_NONE)
+        return;
+    for (uint32_t i = 0; i < plan->n; i++) {
+        const struct weights_want *w = &plan->tensors[i];
+        bool kept = quantize_keeps_codes(w->from->type, (enum dtype)w->entry.dtype);
+        n_kept += w->from->packed && kept;
+        n_rounded += w->from->packed && !kept;
+    }
+    quantization_describe(&m->c.quantization, text);
+    log_info("weights: %s; %u matrices keep their codes, %u are rounded again; most are %s", text,
+             n_kept, n_rounded, m->info.weights_dtype);
+}
+
+/* What became of the checkpoint's scales of keys and values: other formats have a scale of each vector, or need none. */
+static void log_kv_scales(const struct model *m, enum dtype pages)
+{
+    if (m->n_kv_scales == 0)
+        return;
+    if (pages == DTYPE_E4M3)
+        log_info("KV pages: the checkpoint's scales of %u layers are used", m->n_kv_scales);
+    else
+        log_info("KV pages: the checkpoint's scales of %u layers are for fp8 and not used for %s",
+                 m->n_kv_scales, dtype_name(pages));
+}
+
+/* Memory files have no names: their inode tells one from all others of this machine. */
+static uint64_t id_of_file(int fd)
+{
+    struct stat s = { 0 };
+
+    return fstat(fd, &s) == 0 ? (uint64_t)s.st_dev << 48 ^ s.st_ino : 0;
+}
+
+static bool open_backend(struct runtime *rt, const struct runtime_boot *boot, struct err *e)
+{
+    rt->backend = (struct backend){ .kind = kind_of(rt->pool),
+                                    .config = &rt->config,
+                                    .group = boot->group,
+                                    .rank = boot->rank,
+                                    .tp_size = boot->tp_size,
+                                    .epoch = boot->epoch,
+                                    .threads = rt->threads,
+                                    .pool = rt->pool,
+                                    .host_tier = boot->host_tier,
+                                    .road = boot->road,
+                                    .gpus = boot->gpus,
+                                    .pool_id = id_of_file(rt->pool->segment.fd),
+                                    .group_id = id_of_file(boot->group_fd) };
+    return rt->backend.kind->open(&rt->backend, e);
+}
+
+/* weights_fd: taken. */
+static bool open_weights(struct runtime *rt, struct weights_plan *plan, int weights_fd,
+                         bool *loaded, struct err *e)
+{
+    struct hash128 layout = layout_of(&rt->model, plan, rt->shard);
+    struct ops_setup setup = model_ops_setup(&rt->model, &rt->config, rt->shard);
+
+    if (!rt->backend.kind->open_memory(&rt->backend, plan, &setup, rt->model.c.n_layers, layout,
+                                       e)) {
+        close(weights_fd);
+        return false;
+    }
+    plan->place = rt->backend.place;
+    if (!weights_open(&rt->weights, weights_fd, plan, layout, plan->packing->version,
+                      rt->backend.epoch, rt->threads, loaded, e))
+        return false;
+    if (*loaded) {
+        log_quantized(&rt->model, plan);
+        log_kv_scales(&rt->model, (enum dtype)rt->pool->hdr->dtype);
+    }
+    rt->n_checked = rt->weights.hdr->n_chunks;
+    if (*loaded && rt->stats)
+        stat_add(rt->stats, STAT_weights_bytes_loaded, rt->weights.hdr->data_bytes);
+    return *loaded || check_weights(rt, plan, e);
+}
 
 /* Takes both descriptors of the boot, each exactly once. */
 static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
                        int *group_fd, bool *loaded, struct err *e)
 {
     const struct config *config = boot->config;
-    struct weights_plan plan = { 0 };
+    struct weights_plan plan = model_empty_plan(config, kind_of(rt->pool));
     struct comm_shape shape;
     bool ok = false;
     int fd = *weights_fd;
 
-    if (!open_threads(rt, boot, e) || !model_open(&rt->model, config, rt->shard, &plan, e) ||
-        !check_pool(rt->pool, &rt->model, config, e))
+    if (!open_threads(rt, boot, e) || !model_open(&rt->model, config, boot->tp_size, e) ||
+        !model_plan(&rt->model, config, rt->shard, &plan, e) ||
+        !check_pool(rt->pool, &rt->model, config, e) || !open_backend(rt, boot, e))
         goto out;
     *weights_fd = -1;
-    if (!weights_open(&rt->weights, fd, &plan, layout_of(&rt->model, &plan, rt->shard),
-                      PACKING_VERSION, boot->epoch, rt->threads, loaded, e))
-        goto out;
-    rt->n_checked = rt->weights.hdr->n_chunks;
-    if (!*loaded && !check_weights(rt, &plan, e))
+    if (!open_weights(rt, &plan, fd, loaded, e))
         goto out;
     model_close(&rt->model); /* the mapped files */
-    shape = comm_shape_of(&rt->model, config, boot->tp_size);
+    shape = model_comm_shape(&rt->model, config, boot->tp_size, rt->backend.kind);
     fd = *group_fd;
     *group_fd = -1;
-    rt->comm = comm_open(fd, &shape, boot->rank, boot->epoch, e);
-    ok = rt->comm != NULL;
+    rt->comm = comm_open(fd, &shape, rt->backend.comm, boot->rank, boot->epoch, e);
+    ok = rt->comm && open_ops(rt, e);
 out:
     weights_plan_fini(&plan);
     return ok;
@@ -393,10 +360,17 @@ static struct hash128 identity_of(const struct runtime *rt)
     buf_printf(&text, "weights %llx %llx rope %llx ops %s kv %u",
                (unsigned long long)rt->weights.hdr->layout_hash[0],
                (unsigned long long)rt->weights.hdr->layout_hash[1],
-               (unsigned long long)rt->rope.low, rt->ops->name, rt->pool->hdr->dtype);
+               (unsigned long long)rt->rope.low, rt->backend.ops->name, rt->pool->hdr->dtype);
     h = hash128(text.data, text.n, 0);
     buf_fini(&text);
     return h;
+}
+
+static struct hash128 place_of(const struct runtime *rt)
+{
+    uint64_t words[] = { rt->kv_identity.low, rt->kv_identity.high, rt->backend.pages_id };
+
+    return hash128(words, sizeof words, 0);
 }
 
 struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, struct err *e)
@@ -405,7 +379,7 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
     int weights_fd = boot->weights_fd, group_fd = boot->group_fd;
 
     assert(boot->tp_size >= 1 && boot->rank < boot->tp_size);
-    rt->shard = (struct llama_shard){ boot->rank, boot->tp_size };
+    rt->shard = model_shard(boot->config, kind_of(boot->pool), boot->rank);
     rt->config = *boot->config;
     rt->stats = boot->stats;
     rt->pool = boot->pool;
@@ -417,14 +391,17 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
             close(weights_fd);
         if (group_fd >= 0)
             close(group_fd);
+        if (boot->failed_code)
+            *boot->failed_code = runtime_exit_code(rt, e);
         runtime_close(rt);
         return NULL;
     }
     huge_pages_advise(&rt->pool->segment);
-    open_ops(rt, boot->config);
     rt->kv_identity = identity_of(rt);
-    rt->llama = llama_open(&rt->model.c, rt->shard, &rt->weights, rt->ops, rt->stream, rt->comm,
-                           rt->rows_max, (uint32_t)batch_logits_max(rt->seqs_max));
+    rt->kv_place = place_of(rt);
+    rt->llama =
+        llama_open(&rt->model.c, rt->shard, &rt->weights, rt->backend.ops, rt->backend.stream,
+                   rt->comm, rt->rows_max, (uint32_t)batch_logits_max(rt->seqs_max));
     if (rt->n_checked < rt->weights.hdr->n_chunks)
         start_guard(rt, rt->n_checked);
     return rt;
@@ -435,10 +412,10 @@ void runtime_close(struct runtime *rt)
     if (!rt)
         return;
     llama_close(rt->llama);
-    if (rt->ops)
-        rt->ops->close(rt->stream);
-    comm_close(rt->comm);
     weights_guard_free(rt->guard);
+    if (rt->backend.kind)
+        rt->backend.kind->close(&rt->backend);
+    comm_close(rt->comm);
     weights_close(&rt->weights);
     model_close(&rt->model);
     threads_free(rt->threads);
@@ -455,6 +432,16 @@ struct hash128 runtime_kv_identity(const struct runtime *rt)
     return rt->kv_identity;
 }
 
+struct hash128 runtime_kv_place(const struct runtime *rt)
+{
+    return rt->kv_place;
+}
+
+const struct kv_tier_data *runtime_kv_tier(const struct runtime *rt)
+{
+    return rt->backend.tier;
+}
+
 /* The engine checks what clients send; a bad batch here is a bug of ours. */
 static void check_batch(const struct runtime *rt, const struct batch *b)
 {
@@ -467,41 +454,85 @@ static void check_batch(const struct runtime *rt, const struct batch *b)
         assert(b->logit_rows[i] < b->n_rows);
 }
 
-bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logits, struct err *e)
+/* Of the rows that are not drawn. */
+static void hand_over_logits(const struct runtime *rt, uint32_t n_logits,
+                             const struct sampler_rows *draws, float *logits)
 {
-    size_t n = (size_t)batch->n_logits * rt->model.info.vocab_size;
+    size_t vocab = rt->model.info.vocab_size;
+    uint32_t next = 0;
 
+    for (uint32_t i = 0; i < n_logits; i++) {
+        const struct sampler_row *row;
+        while (draws && next < draws->n && draws->list[next].logits_row < i)
+            next++;
+        row = draws && next < draws->n ? &draws->list[next] : NULL;
+        if (!row || row->logits_row != i || !row->is_drawn)
+            memcpy(logits + i * vocab, llama_logits(rt->llama) + i * vocab, vocab * sizeof *logits);
+    }
+}
+
+bool runtime_forward(struct runtime *rt, const struct batch *batch,
+                     const struct sampler_rows *draws, float *logits, struct err *e)
+{
     assert(rt->shard.rank == 0);
     check_batch(rt, batch);
     threads_pin_caller(rt->threads);
     if (weights_guard_failed(rt->guard, e))
         return false;
-    if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, e))
+    if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, draws, e))
         return false;
-    if (n > 0)
-        memcpy(logits, llama_logits(rt->llama), n * sizeof *logits);
+    hand_over_logits(rt, batch->n_logits, draws, logits);
     rt->n_rows = batch->n_rows;
     return true;
 }
 
-void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out)
+bool runtime_forgive(struct runtime *rt, const struct err *e)
+{
+    return rt->backend.kind->forgive(&rt->backend, e);
+}
+
+bool runtime_rest(struct runtime *rt, bool *did, struct err *e)
+{
+    const struct comm_order order = { .what = ORDER_REST };
+
+    assert(rt->shard.rank == 0);
+    *did = llama_rest_is_due(rt->llama);
+    return !*did || (comm_publish_order(rt->comm, &order, e) && llama_rest(rt->llama, e) &&
+                     comm_join_host(rt->comm, e));
+}
+
+bool runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out, struct err *e)
 {
     assert(rt->shard.rank == 0 && first_row + n <= rt->n_rows);
-    llama_hidden(rt->llama, first_row, n, out);
+    return llama_hidden(rt->llama, first_row, n, out, e);
+}
+
+static bool obey(struct runtime *rt, const struct comm_order *order, struct err *e)
+{
+    if (order->what == ORDER_REST)
+        return llama_rest(rt->llama, e);
+    return rt->backend.kind->obey(&rt->backend, order, e);
 }
 
 bool runtime_follow(struct runtime *rt, struct err *e)
 {
+    struct comm_order order;
     struct batch b;
 
     assert(rt->shard.rank > 0);
     threads_pin_caller(rt->threads);
+    if (!rt->backend.kind->bind(&rt->backend, e))
+        return false;
     for (;;) {
-        switch (comm_follow(rt->comm, &b, e)) {
+        switch (comm_follow(rt->comm, &b, &order, e)) {
         case COMM_STEP:
             check_batch(rt, &b);
             fault_point("follower.step");
-            if (weights_guard_failed(rt->guard, e) || !llama_forward(rt->llama, &b, e))
+            if (weights_guard_failed(rt->guard, e) || !llama_forward(rt->llama, &b, NULL, e))
+                return false;
+            break;
+        case COMM_ORDER:
+            if (!obey(rt, &order, e) || !comm_join_host(rt->comm, e))
                 return false;
             break;
         case COMM_STOP:
@@ -512,6 +543,33 @@ bool runtime_follow(struct runtime *rt, struct err *e)
     }
 }
 
+/* A kernel that went wrong may have written anywhere: who comes next believes nothing without its sum. */
+static void doubt_memory(const struct runtime *rt)
+{
+    if (rt->weights.shared)
+        atomic_store(&rt->weights.shared->doubt, 1);
+    kvpool_doubt(rt->pool, rt->backend.group);
+}
+
+int runtime_exit_code(const struct runtime *rt, const struct err *e)
+{
+    int code = rt && rt->backend.kind ? rt->backend.kind->exit_code(&rt->backend, e) : EXIT_FAILURE;
+
+    if (code != EXIT_FAILURE && code != WORKER_EXIT_DEVICE_UNUSABLE)
+        doubt_memory(rt);
+    return code;
+}
+
+const char *runtime_device(const struct runtime *rt)
+{
+    return rt->backend.device;
+}
+
+void runtime_environment(void)
+{
+    backend_environment();
+}
+
 void runtime_stop(struct runtime *rt)
 {
     comm_stop(rt->comm);
@@ -520,178 +578,4 @@ void runtime_stop(struct runtime *rt)
 void runtime_parallel(struct runtime *rt, void (*fn)(void *arg, uint32_t i), void *arg, uint32_t n)
 {
     threads_run(rt->threads, fn, arg, n);
-}
-
-/* ---- inspect ---- */
-
-struct weights_size {
-    uint64_t shard_max, all; /* bytes */
-};
-
-/* Bytes of the other shards; shard 0 is planned already. */
-static bool size_weights(const struct model *m, uint32_t tp_size, const struct weights_plan *first,
-                         struct weights_size *size, struct err *e)
-{
-    *size = (struct weights_size){ weights_plan_segment_bytes(first), first->data_bytes };
-    for (uint32_t rank = 1; rank < tp_size; rank++) {
-        struct weights_plan plan = { .quantize = first->quantize };
-        bool ok = llama_plan(&plan, &m->c, (struct llama_shard){ rank, tp_size }, m->files, e);
-        uint64_t bytes = weights_plan_segment_bytes(&plan);
-        size->shard_max = bytes > size->shard_max ? bytes : size->shard_max;
-        size->all += plan.data_bytes;
-        weights_plan_fini(&plan);
-        if (!ok)
-            return false;
-    }
-    return true;
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Pages for all groups of the host; 0 and ERR_CONFIG when the setting leaves no room for one full sequence.
- * Without the setting: what all sequences can use, at most half of what is free beside the weights, and never
- * less than one sequence. */
-static uint32_t size_kvpool(const struct model *m, const struct config *config, uint64_t page_bytes,
-                            uint64_t weights_bytes, uint64_t available, struct err *e)
-{
-    uint32_t pages_a_seq = pages_of(config, m->info.max_model_len);
-    uint64_t wanted = config->groups * config->max_num_seqs * pages_a_seq;
-    uint64_t budget = available > weights_bytes ? (available - weights_bytes) / 2 : 0;
-    uint64_t pages = least(wanted, budget / page_bytes);
-
-    if (config->kv_cache_bytes > 0)
-        pages = config->kv_cache_bytes / page_bytes;
-    else if (pages < config->groups * pages_a_seq)
-        pages = config->groups * pages_a_seq;
-    if (pages < pages_a_seq) {
-        err_set(
-            e, ERR_CONFIG, 0,
-            "KV memory for %llu pages of %llu bytes (kv_cache_bytes); one sequence of %u tokens "
-            "needs %u: lower max_model_len",
-            (unsigned long long)pages, (unsigned long long)page_bytes, m->info.max_model_len,
-            pages_a_seq);
-        return 0;
-    }
-    return (uint32_t)least(pages, KV_PAGE_NONE - 1);
-}
-
-/* What n segments get out of the pool of huge pages, all or nothing (segment_create_large()): that memory is not
- * part of what is free, and comes on top of it. */
-static uint64_t take_from_pool(uint64_t *pool, uint64_t segment_bytes, uint64_t n)
-{
-    uint64_t bytes = n * ((segment_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES);
-
-    if (segment_bytes < HUGE_FROM_BYTES || bytes > *pool)
-        return 0;
-    *pool -= bytes;
-    return bytes;
-}
-
-static uint64_t pool_bytes(const struct config *config)
-{
-    struct huge_host host;
-
-    if (strcmp(config->huge_pages, "off") == 0)
-        return 0;
-    huge_host_read(&host, "");
-    return host.pool_free * HUGE_BYTES;
-}
-
-static uint64_t mib(uint64_t bytes)
-{
-    return bytes >> 20;
-}
-
-/* A memfd has no limit of its own: it could be made and mapped in any size, and the kernel's killer would
- * come at full load.  So what the segments will come to must be free now. */
-static bool check_memory(const struct config *config, const Llmd__ModelPlan *plan,
-                         uint64_t available, struct err *e)
-{
-    struct ledger_shape shape = { .n_entries =
-                                      (uint32_t)(config->max_num_seqs + config->max_waiting_seqs),
-                                  .tokens_max = plan->max_model_len,
-                                  .page_tokens = plan->kv_page_tokens };
-    uint64_t kv = (uint64_t)plan->kv_pages * plan->kv_page_bytes;
-    uint64_t other = config->groups * (plan->group_bytes +
-                                       ledger_bytes_used(&shape, (uint32_t)config->max_num_seqs));
-    uint64_t needed = plan->weights_bytes + kv + other;
-
-    if (available == 0 || needed <= available) /* 0: nothing can be known */
-        return true;
-    return err_set(
-        e, ERR_CONFIG, 0,
-        "%llu bytes of memory are missing (MiB: weights %llu, KV pages %llu, ledgers %llu, "
-        "free %llu): lower kv_cache_bytes or max_model_len, or raise the container's memory "
-        "limit; SHM_SIZE does not count, memfds are not in /dev/shm",
-        (unsigned long long)(needed - available), (unsigned long long)mib(plan->weights_bytes),
-        (unsigned long long)mib(kv), (unsigned long long)mib(other),
-        (unsigned long long)mib(available));
-}
-
-static void fill_plan(Llmd__ModelPlan *plan, const struct model_info *info,
-                      const struct kvpool_shape *kv, const struct weights_size *weights)
-{
-    llmd__model_plan__init(plan);
-    plan->name = (char *)(uintptr_t)info->name;
-    plan->architecture = (char *)(uintptr_t)info->architecture;
-    plan->max_model_len = info->max_model_len;
-    plan->vocab_size = info->vocab_size;
-    plan->n_layers = info->n_layers;
-    plan->n_kv_heads = info->n_kv_heads;
-    plan->head_dim = info->head_dim;
-    plan->kv_dtype = kv->dtype;
-    plan->kv_page_tokens = kv->page_tokens;
-    plan->kv_page_bytes = kvpool_page_bytes(kv);
-    plan->kv_pages = kv->n_pages;
-    plan->hidden_size = info->hidden_size;
-    plan->weights_bytes = weights->all;
-    plan->parameters = info->parameters;
-    plan->weights_dtype = (char *)(uintptr_t)info->weights_dtype;
-    plan->weights_shard_bytes = weights->shard_max;
-}
-
-bool runtime_inspect(const struct config *config, struct model_info *info, Llmd__ModelPlan *plan,
-                     struct err *e)
-{
-    uint64_t available = host_memory_available(""), pool = pool_bytes(config);
-    uint32_t tp_size = (uint32_t)config->tp_size;
-    struct model m = { 0 };
-    struct weights_plan first = { 0 };
-    struct weights_size weights;
-    struct kvpool_shape shape;
-    struct comm_shape group;
-    bool ok = false;
-
-    if (!model_open(&m, config, (struct llama_shard){ 0, tp_size }, &first, e) ||
-        !size_weights(&m, tp_size, &first, &weights, e))
-        goto out;
-    if (available > 0)
-        available += take_from_pool(&pool, weights.shard_max, tp_size);
-    shape = (struct kvpool_shape){ .page_tokens = (uint32_t)config->kv_page_tokens,
-                                   .n_layers = m.c.n_layers,
-                                   .n_kv_heads = m.c.n_kv_heads,
-                                   .head_dim = m.c.head_dim,
-                                   .dtype = kv_dtype(config) };
-    shape.n_pages = size_kvpool(&m, config, kvpool_page_bytes(&shape), weights.all, available, e);
-    if (shape.n_pages == 0)
-        goto out;
-    if (available > 0)
-        available += take_from_pool(&pool, shape.n_pages * kvpool_page_bytes(&shape), 1);
-    group = comm_shape_of(&m, config, tp_size);
-    if (comm_group_bytes(&group) == UINT64_MAX) {
-        err_set(e, ERR_CONFIG, 0, "max_num_seqs %u of %u pages each: the group's plan is too large",
-                group.seqs_max, group.pages_max);
-        goto out;
-    }
-    *info = m.info;
-    fill_plan(plan, info, &shape, &weights);
-    plan->group_bytes = comm_group_bytes(&group);
-    ok = check_memory(config, plan, available, e);
-out:
-    weights_plan_fini(&first);
-    model_close(&m);
-    return ok;
 }

@@ -2,7 +2,7 @@
  *
  * The engine (rank 0) plans a batch and calls runtime_forward(); the other ranks sit in
  * runtime_follow(), which receives the same plan through the group segment.  Behind this door are the
- * loaders, models/, ops/ and comm/; the engine knows none of them.
+ * loaders, models/, backend/, ops/ and comm/; the engine knows none of them.
  *
  * Results do not depend on company (design rule 4): a row's logits are the same bits whatever else is in
  * the batch, however the prompt was chunked, whatever the number of threads and, on the CPU, of ranks. */
@@ -13,6 +13,7 @@
 #include "common/hash.h"
 #include "gpu-worker/batch.h"
 #include "proto/frame.h"
+#include "proto/gpu_names.h"
 #include "proto/kvpool.h"
 #include "proto/stats.h"
 
@@ -30,15 +31,28 @@ struct model_info {
     uint64_t parameters;
     int32_t eos[MODEL_EOS_MAX]; /* of config.json and generation_config.json */
     uint32_t n_eos;
+    char gpus[GPU_NAMES_BYTES]; /* of --inspect: the ranks', "" = none */
+    char gpu_note[GPU_NOTE_BYTES];
 };
+
+struct chunk_road;
+struct sampler_rows; /* sampler.h */
+struct host_tier;
+struct kv_tier_data;
 
 struct runtime_boot {
     const struct config *config; /* borrowed during runtime_open() */
     uint32_t group, rank, tp_size, epoch;
-    struct kvpool *pool; /* borrowed for the runtime's life */
-    struct stats *stats; /* the same; NULL = nothing is counted */
-    int weights_fd;      /* taken */
-    int group_fd;        /* taken */
+    struct kvpool *pool;               /* borrowed for the runtime's life */
+    const struct host_tier *host_tier; /* the same; NULL: there is none */
+    struct stats *stats;               /* the same; NULL = nothing is counted */
+    struct chunk_road
+        *road;        /* GPU memory that llmd keeps; borrowed for the runtime's life; NULL: none */
+    const char *gpus; /* proto/gpu_names.h; borrowed for the runtime's life; "": any */
+    int weights_fd;   /* taken */
+    int group_fd;     /* taken */
+    int *
+        failed_code; /* written when runtime_open() fails: as runtime_exit_code(); NULL = not wanted */
 };
 
 struct runtime;
@@ -54,16 +68,43 @@ const struct model_info *runtime_info(const struct runtime *rt);
  * identity are another model's. */
 struct hash128 runtime_kv_identity(const struct runtime *rt);
 
-/* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written.  Returns when every rank is
- * done with the step.  ERR_DEVICE or ERR_PROTO (a peer is gone): the worker must exit. */
-bool runtime_forward(struct runtime *rt, const struct batch *batch, float *logits, struct err *e);
+/* The same, and of the memory that pages are in: what a ledger lists is in that memory or nowhere. */
+struct hash128 runtime_kv_place(const struct runtime *rt);
+
+/* Rank 0: who copies pages to the host tier and back (kv_tier_data.h); NULL when there is no tier.  For the thread
+ * that runs the steps, between them. */
+const struct kv_tier_data *runtime_kv_tier(const struct runtime *rt);
+
+/* Rank 0: run one step.  logits: [batch->n_logits, vocab_size] float, written but for the rows of draws that were made
+ * already.  draws: rows that the runtime may draw from where it has the logits, or NULL; it sets .is_drawn of those that
+ * it did, their results are those of sampler_draw().  Returns when every rank is done with the step.  ERR_DEVICE or
+ * ERR_PROTO (a peer is gone): the worker must exit. */
+bool runtime_forward(struct runtime *rt, const struct batch *batch,
+                     const struct sampler_rows *draws, float *logits, struct err *e);
+
+/* Rank 0, while there is nothing to run: do one thing, of some milliseconds at most, that makes later steps faster.
+ * *did: there was something, and may be more.  ERR_DEVICE or ERR_PROTO: the worker must exit. */
+bool runtime_rest(struct runtime *rt, bool *did, struct err *e);
+
+/* Rank 0, after runtime_forward() has failed: it was for want of memory on the device alone, and nothing is broken.  The
+ * step did not happen, and the worker goes on.  False: it must exit. */
+bool runtime_forgive(struct runtime *rt, const struct err *e);
 
 /* Rank 0: the last hidden states, behind the model's final norm, of rows first_row .. first_row + n - 1 of the last
- * step.  out: [n, hidden_size] float, written. */
-void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out);
+ * step.  out: [n, hidden_size] float, written.  ERR_DEVICE: the worker must exit. */
+bool runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out, struct err *e);
 
 /* Ranks 1..tp_size-1: run the steps rank 0 announces until runtime_stop() is called there or here. */
 bool runtime_follow(struct runtime *rt, struct err *e);
+
+/* What a worker should end with after such a failure (proto/worker_exit.h); rt may be NULL. */
+int runtime_exit_code(const struct runtime *rt, const struct err *e);
+
+/* Where the model is computed: "cpu-avx2", "cuda: NVIDIA A10, GPU-..."; for the log. */
+const char *runtime_device(const struct runtime *rt);
+
+/* Before runtime_open(), and before any other thread exists: what libraries read of the environment. */
+void runtime_environment(void);
 
 /* End runtime_follow() of this rank (any thread) and, on rank 0, of all ranks. */
 void runtime_stop(struct runtime *rt);

@@ -55,6 +55,22 @@ struct sampler_output {
                                sampling->logprob_tokens; token -1 = no more */
 };
 
+/* A draw of a step, and what becomes of it.  Where the logits are computed it may be drawn at once
+ * (runtime_forward()), so that they need not come to the host. */
+struct sampler_row {
+    uint32_t logits_row; /* of the step's logits */
+    bool is_drawn;       /* what follows .in is there */
+    struct sampler_input in;
+    enum sampler_result result;
+    struct sampler_output out;
+};
+
+/* Those of a step, .logits_row ascending. */
+struct sampler_rows {
+    struct sampler_row *list;
+    uint32_t n;
+};
+
 /* Scratch memory of one thread. */
 struct sampler;
 

@@ -183,6 +183,8 @@ static void start(struct scheduler *s, struct sequence *q)
     take_out(s->waiting, &s->n_waiting, q);
     q->state = SEQUENCE_RUNNING;
     q->held_by = NULL;
+    q->n_brought = 0;
+    q->wishes_until_ns = 0;
     insert(s->running, &s->n_running, q);
     note_found(s, q);
 }
@@ -201,10 +203,11 @@ static uint32_t tokens_in_common(const struct sequence *q, const struct sequence
     return i;
 }
 
-static bool is_held(const struct sequence *q)
+static bool is_held(const struct scheduler *s, const struct sequence *q)
 {
-    return q->held_by && q->held_by->state == SEQUENCE_RUNNING &&
-           q->held_by->order == q->held_order && q->held_by->n_computed < q->held_until;
+    return kvcache_is_coming(s->cache, q) ||
+           (q->held_by && q->held_by->state == SEQUENCE_RUNNING &&
+            q->held_by->order == q->held_order && q->held_by->n_computed < q->held_until);
 }
 
 static uint32_t least(uint32_t a, uint32_t b)
@@ -261,13 +264,15 @@ static void admit_waiting(struct scheduler *s)
 
     while (i < s->n_waiting && !is_full(s, s->waiting[i])) {
         struct sequence *q = s->waiting[i];
-        if (!is_held(q)) {
+        if (!is_held(s, q)) {
             kvcache_match(s->cache, q, &found);
             if (!hold(s, q, &found)) {
                 if (!make_room(s, q, &found))
                     break;
-                start(s, q);
-                continue;
+                if (!kvcache_bring(s->cache, q)) {
+                    start(s, q);
+                    continue;
+                }
             }
         }
         i++;
@@ -432,6 +437,8 @@ static void plan_alone(struct scheduler *s, struct sequence *q)
     if (q->state == SEQUENCE_WAITING) {
         while (s->n_running > 0 && !would_fit(s, q, &nothing, 0))
             preempt_last(s);
+        if (!would_fit(s, q, &nothing, 0))
+            return; /* pages are in quarantine */
         start(s, q);
     }
     add_item(&s->plan, q, least(rows_allowed(q, BATCH_EXTRA_LOGITS), s->max_num_batched_tokens));
@@ -469,6 +476,7 @@ const struct plan *scheduler_plan(struct scheduler *s, const struct plan_limits 
         admit_waiting(s);
         share_rows(s, limits);
     }
-    assert(s->plan.n_items > 0 || s->n_running + s->n_waiting == 0);
+    assert(s->plan.n_items > 0 || s->n_running + s->n_waiting == 0 || s->cache->n_quarantined > 0 ||
+           s->cache->coming.n > 0 || s->cache->is_wishing);
     return &s->plan;
 }

@@ -36,7 +36,8 @@
  * A sequence is held back, and others may pass it, while one that goes before it is computing what both begin
  * with, if that is a page or more beyond what is found: it finds them when they are sealed, so a prompt that many send at once is
  * computed once.  Whoever it waits for is running and goes before it, so there is no circle, and it waits no longer
- * than that one needs for those pages; when that one is preempted or ends, it waits no more. */
+ * than that one needs for those pages; when that one is preempted or ends, it waits no more.  So is one whose pages
+ * are brought back from the host tier: for as long as copies take that each bring it further. */
 #ifndef LLMD_GPU_WORKER_SCHEDULER_H
 #define LLMD_GPU_WORKER_SCHEDULER_H
 
@@ -108,7 +109,7 @@ void scheduler_acquit(struct scheduler *s, struct sequence *q);
 struct step_pace_load scheduler_load(const struct scheduler *s);
 
 /* Plan one step.  The plan is the scheduler's own and valid until the next call; n_items is 0 when there
- * is no live sequence, and never else. */
+ * is no live sequence, or when pages are in quarantine or on their way back, and never else. */
 const struct plan *scheduler_plan(struct scheduler *s, const struct plan_limits *limits);
 
 #endif

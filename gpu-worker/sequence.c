@@ -22,6 +22,8 @@ static Llmd__Submit without_tokens(const Llmd__Submit *submit)
     r.prompt = NULL;
     r.n_generated = 0;
     r.generated = NULL;
+    r.n_generated_logprobs = 0;
+    r.generated_logprobs = NULL;
     return r;
 }
 
@@ -48,6 +50,20 @@ static void store_first_measure(const struct ledger *l, struct ledger_entry *ent
     for (uint32_t i = 0; i < entry->n_prompt_top; i++)
         ledger_top(l, entry, 0)[i] = (struct ledger_top){ .token = -1 };
     atomic_store_explicit(&entry->n_measured, 1, memory_order_relaxed);
+}
+
+/* Of a token that the client has: whoever asks for it again is told what it was told.  NULL: nothing is known. */
+static void store_given(const struct ledger *l, struct ledger_entry *entry, uint32_t at,
+                        const Llmd__TokenLogprob *given)
+{
+    size_t n_top = given ? given->n_top : 0;
+
+    ledger_logprobs(l, entry)[at] = given ? given->logprob : 0;
+    ledger_ranks(l, entry)[at] = given ? given->rank : 0;
+    for (uint32_t i = 0; i < entry->n_top; i++)
+        ledger_top(l, entry, at)[i] =
+            i < n_top ? (struct ledger_top){ given->top[i]->token, given->top[i]->logprob }
+                      : (struct ledger_top){ .token = -1 };
 }
 
 void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Llmd__Submit *submit,
@@ -82,6 +98,9 @@ void sequence_store(const struct ledger *l, struct ledger_entry *entry, const Ll
     atomic_store_explicit(&entry->n_measured, 0, memory_order_relaxed);
     if (submit->want_prompt_logprobs)
         store_first_measure(l, entry);
+    for (uint32_t i = 0; submit->sampling->want_logprobs && i < n_given; i++)
+        store_given(l, entry, n_prompt + i,
+                    i < submit->n_generated_logprobs ? submit->generated_logprobs[i] : NULL);
     entry->error[0] = '\0';
     atomic_store_explicit(&entry->running, LEDGER_RESTS, memory_order_relaxed);
     atomic_store_explicit(&entry->n_pages, 0, memory_order_relaxed);

@@ -44,6 +44,11 @@ struct sequence {
     const struct sequence *held_by; /* it computes tokens that this one begins with (scheduler.c) */
     uint64_t held_order;            /* .order of that one */
     uint32_t held_until;            /* .n_computed of that one */
+    uint64_t
+        waits_for_pages; /* number of the pages that are brought back for it (kvcache.h); 0: none were */
+    uint32_t n_brought; /* 1 + pages that it had found when they were */
+    uint64_t
+        wishes_until_ns; /* for so long it waits for what another group has; 0: it asked for nothing */
 
     /* delivery */
     uint32_t n_sent;        /* generated tokens that were given to the link */

@@ -27,6 +27,7 @@ void step_init(struct step *s, struct runtime *rt, const struct step_limits *lim
     s->logits = mem_zalloc(s->logits_max, info->vocab_size * sizeof *s->logits);
     s->tops = mem_zalloc((size_t)s->logits_max * s->top_max, sizeof *s->tops);
     s->draws = mem_zalloc(s->logits_max, sizeof *s->draws);
+    s->rows = mem_zalloc(s->logits_max, sizeof *s->rows);
     s->measures = mem_zalloc(BATCH_EXTRA_LOGITS, sizeof *s->measures);
     s->hidden = mem_zalloc(STEP_HIDDEN_ROWS, info->hidden_size * sizeof *s->hidden);
     s->sums = mem_zalloc(limits->sequences_max, info->hidden_size * sizeof *s->sums);
@@ -46,6 +47,7 @@ void step_fini(struct step *s)
     free(s->logits);
     free(s->tops);
     free(s->draws);
+    free(s->rows);
     free(s->measures);
     free(s->hidden);
     free(s->sums);
@@ -82,20 +84,21 @@ static void add_measures(struct step *s, const struct plan_item *item, uint32_t 
 static void add_draw(struct step *s, struct sequence *q, uint32_t n_before, uint32_t row)
 {
     uint32_t i = add_logits(s, row);
-    struct step_draw *d = &s->draws[s->n_draws++];
+    struct sampler_row *r = &s->rows[s->n_draws];
 
-    *d = (struct step_draw){ .sequence = q, .n_rows = 1 };
-    d->in.logits = s->logits + (size_t)i * s->info->vocab_size;
-    d->in.sampling = q->request->sampling;
-    d->in.tokens = q->tokens;
-    d->in.n_prompt = q->n_prompt;
-    d->in.n_generated = q->n_generated + n_before;
-    if (d->in.n_generated < q->request->min_tokens) {
-        d->in.masked[0] = (struct sampler_ids){ s->info->eos, s->info->n_eos };
-        d->in.masked[1] =
+    s->draws[s->n_draws++] = (struct step_draw){ .sequence = q, .n_rows = 1, .row = r };
+    *r = (struct sampler_row){ .logits_row = i };
+    r->in.logits = s->logits + (size_t)i * s->info->vocab_size;
+    r->in.sampling = q->request->sampling;
+    r->in.tokens = q->tokens;
+    r->in.n_prompt = q->n_prompt;
+    r->in.n_generated = q->n_generated + n_before;
+    if (r->in.n_generated < q->request->min_tokens) {
+        r->in.masked[0] = (struct sampler_ids){ s->info->eos, s->info->n_eos };
+        r->in.masked[1] =
             (struct sampler_ids){ q->request->stop_tokens, q->request->n_stop_tokens };
     }
-    d->out.top = s->tops + (size_t)i * s->top_max;
+    r->out.top = s->tops + (size_t)i * s->top_max;
 }
 
 /* Its last row, or the one before its drafts, and each of these. */
@@ -151,8 +154,9 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
 bool step_forward(struct step *s, const struct plan *plan, struct err *e)
 {
     struct batch batch = build_batch(s, plan);
+    const struct sampler_rows rows = { s->rows, s->n_draws };
 
-    return runtime_forward(s->runtime, &batch, s->logits, e);
+    return runtime_forward(s->runtime, &batch, &rows, s->logits, e);
 }
 
 static void measure(struct sampler *sampler, struct step_measure *m)
@@ -169,15 +173,24 @@ static void sample_job(void *arg, uint32_t job)
     uint32_t i;
 
     while ((i = atomic_fetch_add_explicit(&s->next_job, 1, memory_order_relaxed)) < s->n_logits)
-        if (i < s->n_draws)
-            s->draws[i].result = sampler_draw(sampler, &s->draws[i].in, &s->draws[i].out);
-        else
+        if (i >= s->n_draws)
             measure(sampler, &s->measures[i - s->n_draws]);
+        else if (!s->rows[i].is_drawn)
+            s->rows[i].result = sampler_draw(sampler, &s->rows[i].in, &s->rows[i].out);
+}
+
+static uint32_t count_undone(const struct step *s)
+{
+    uint32_t n = s->n_measures;
+
+    for (uint32_t i = 0; i < s->n_draws; i++)
+        n += !s->rows[i].is_drawn;
+    return n;
 }
 
 void step_sample(struct step *s)
 {
-    uint32_t n_jobs = s->n_logits < s->n_samplers ? s->n_logits : s->n_samplers;
+    uint32_t n = count_undone(s), n_jobs = n < s->n_samplers ? n : s->n_samplers;
 
     assert(s->n_logits == s->n_draws + s->n_measures);
     atomic_store_explicit(&s->next_job, 0, memory_order_relaxed);
@@ -187,22 +200,25 @@ void step_sample(struct step *s)
         runtime_parallel(s->runtime, sample_job, s, n_jobs);
 }
 
-static void add_rows(struct step *s, double *sum, uint32_t row, uint32_t n_rows)
+static bool add_rows(struct step *s, double *sum, uint32_t row, uint32_t n_rows, struct err *e)
 {
     uint32_t dim = s->info->hidden_size;
 
     while (n_rows > 0) {
         uint32_t n = n_rows < STEP_HIDDEN_ROWS ? n_rows : STEP_HIDDEN_ROWS;
-        runtime_hidden(s->runtime, row, n, s->hidden);
+        if (!runtime_hidden(s->runtime, row, n, s->hidden, e))
+            return false;
         for (uint32_t t = 0; t < n; t++)
             for (uint32_t k = 0; k < dim; k++)
                 sum[k] += (double)s->hidden[(size_t)t * dim + k];
         row += n;
         n_rows -= n;
     }
+    return true;
 }
 
-const float *step_pool(struct step *s, const struct plan *plan, uint32_t i)
+bool step_pool(struct step *s, const struct plan *plan, uint32_t i, const float **embedding,
+               struct err *e)
 {
     const struct plan_item *item = &plan->items[i];
     const struct sequence *q = item->sequence;
@@ -214,11 +230,13 @@ const float *step_pool(struct step *s, const struct plan *plan, uint32_t i)
     if (q->request->pooling == LLMD__POOLING__POOL_MEAN) {
         if (rows->start == 0)
             memset(sum, 0, dim * sizeof *sum);
-        add_rows(s, sum, rows->first_row, rows->n_rows);
+        if (!add_rows(s, sum, rows->first_row, rows->n_rows, e))
+            return false;
         for (uint32_t k = 0; k < dim && is_last; k++)
             s->embedding[k] = (float)(sum[k] / q->n_prompt);
-    } else if (is_last) {
-        runtime_hidden(s->runtime, rows->first_row + rows->n_rows - 1, 1, s->embedding);
-    }
-    return is_last ? s->embedding : NULL;
+    } else if (is_last &&
+               !runtime_hidden(s->runtime, rows->first_row + rows->n_rows - 1, 1, s->embedding, e))
+        return false;
+    *embedding = is_last ? s->embedding : NULL;
+    return true;
 }

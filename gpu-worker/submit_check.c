@@ -140,6 +140,9 @@ static bool check_lengths(const Llmd__Submit *s, const struct submit_limits *lim
     if (s->min_tokens > s->max_tokens)
         return err_set(e, ERR_INPUT, 0, "min_tokens is %u, more than max_tokens %u", s->min_tokens,
                        s->max_tokens);
+    if (s->n_generated_logprobs > 0 && s->n_generated_logprobs != s->n_generated)
+        return err_set(e, ERR_INPUT, 0, "%zu tokens were generated, with %zu log probabilities",
+                       s->n_generated, s->n_generated_logprobs);
     if (s->n_generated > s->max_tokens)
         return err_set(e, ERR_INPUT, 0, "%zu tokens were generated, more than max_tokens %u",
                        s->n_generated, s->max_tokens);

@@ -141,7 +141,7 @@ void check_governor(const struct facts *f, struct check *c)
                      "cores wake slowly between requests: cpupower frequency-set -g performance");
 }
 
-static uint64_t uncorrected(const struct nvml *n)
+static uint64_t uncorrected(const struct nvml_gpus *n)
 {
     uint64_t errors = 0;
 
@@ -150,7 +150,16 @@ static uint64_t uncorrected(const struct nvml *n)
     return errors;
 }
 
-static bool all_persistent(const struct nvml *n)
+static unsigned unusable(const struct nvml_gpus *n)
+{
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < n->n; i++)
+        found += n->gpus[i].is_unusable;
+    return found;
+}
+
+static bool all_persistent(const struct nvml_gpus *n)
 {
     for (unsigned i = 0; i < n->n; i++)
         if (!n->gpus[i].persistent)
@@ -160,7 +169,7 @@ static bool all_persistent(const struct nvml *n)
 
 void check_gpu(const struct facts *f, struct check *c)
 {
-    const struct nvml *n = &f->host.nvml;
+    const struct nvml_gpus *n = &f->host.nvml;
     char memory[32];
 
     c->name = "gpu";
@@ -176,7 +185,13 @@ void check_gpu(const struct facts *f, struct check *c)
     terminal_bytes(memory, sizeof memory, n->n ? n->gpus[0].memory_bytes : 0);
     check_find(c, "driver %s, %u of %s, %s%s", f->host.driver, n->n,
                n->n ? n->gpus[0].name : "GPUs", memory, all_persistent(n) ? ", persistent" : "");
-    if (uncorrected(n) > 0) {
+    if (unusable(n) > 0) {
+        check_advise(c,
+                     "%u of them are lost, or the driver asks for a reset: dmesg says why (Xid); "
+                     "nvidia-smi -r when nothing uses them, else start the machine again",
+                     unusable(n));
+        c->fails = true;
+    } else if (uncorrected(n) > 0) {
         check_advise(
             c,
             "%llu memory errors that could not be corrected: nvidia-smi -q -d ECC,ROW_REMAPPER; "
@@ -184,8 +199,8 @@ void check_gpu(const struct facts *f, struct check *c)
             (unsigned long long)uncorrected(n));
         c->fails = true;
     } else if (!all_persistent(n))
-        check_advise(c,
-                     "the driver unloads between runs, each start waits for it: nvidia-smi -pm 1");
+        check_advise(c, "the driver unloads between runs: each start waits for it, and a crash may "
+                        "cost weights and KV pages: nvidia-smi -pm 1");
 }
 
 /* ---- service ---- */

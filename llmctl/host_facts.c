@@ -75,7 +75,7 @@ static void read_driver(struct host_facts *h, const char *root)
             break;
         }
     if (!root[0])
-        nvml_read(&h->nvml);
+        nvml_list(&h->nvml);
 }
 
 /* "  0: 0100007F:1F90 00000000:0000 0A ...": local address and port, remote, state. */

@@ -2,7 +2,7 @@
 #ifndef LLMD_LLMCTL_HOST_FACTS_H
 #define LLMD_LLMCTL_HOST_FACTS_H
 
-#include "llmctl/nvml.h"
+#include "common/nvml.h"
 
 struct host_facts {
     bool has_shm;
@@ -10,7 +10,7 @@ struct host_facts {
     uint64_t memlock_max; /* of a process; UINT64_MAX: any */
     bool has_memlock;
     char driver[64];              /* NVIDIA's, "" = none */
-    struct nvml nvml;             /* of the real host only */
+    struct nvml_gpus nvml;        /* of the real host only */
     bool port_is_taken;           /* somebody listens at .port */
     unsigned port;                /* 0: not looked */
     unsigned n_nodes;             /* of memory; 0: not known */

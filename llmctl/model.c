@@ -178,11 +178,14 @@ static void put_tensors(struct buf *out, const json_t *v, bool colours)
 static void put_inspection(struct buf *out, const json_t *v, bool colours)
 {
     size_t n = json_array_size(json_object_get(v, "files"));
+    const char *quantization = text(v, "quantization");
     char size[32];
 
     put_line(out, colours, "model", "%s", text(v, "model"));
     put_line(out, colours, "format", "%s, %zu file%s, %s", text(v, "format"), n, n == 1 ? "" : "s",
              bytes(v, "file_bytes", size));
+    if (strcmp(quantization, "none") != 0)
+        put_line(out, colours, "quantised", "%s", quantization);
     put_parameters(out, v, colours);
     put_shape(out, v, colours);
     put_memory(out, v, colours);

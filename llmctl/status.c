@@ -14,7 +14,8 @@ static enum tint tint_of(const char *state)
 {
     if (strcmp(state, "ready") == 0 || strcmp(state, "up") == 0)
         return TINT_GOOD;
-    if (strcmp(state, "down") == 0 || strcmp(state, "backoff") == 0)
+    if (strcmp(state, "down") == 0 || strcmp(state, "backoff") == 0 ||
+        strcmp(state, "gpu_down") == 0)
         return TINT_BAD;
     return TINT_WARNING;
 }
@@ -49,7 +50,8 @@ static void put_model(struct buf *out, const Llmd__Status *s, bool colours)
     add_line(out, "model", colours);
     terminal_add(out, s->served_model_name, TINT_NONE, colours);
     terminal_bytes(bytes, sizeof bytes, s->weights_bytes);
-    buf_printf(out, "  %s of weights, %u tokens at most  ", bytes, s->max_model_len);
+    buf_printf(out, "  %s of weights%s, %u tokens at most  ", bytes, s->on_device ? " on GPUs" : "",
+               s->max_model_len);
     terminal_add(out, s->model, TINT_DIM, colours);
     buf_add_char(out, '\n');
 }
@@ -88,6 +90,12 @@ static void put_load(struct buf *out, const Llmd__Status *s, bool colours)
     add_line(out, "kv", colours);
     buf_printf(out, "%u of %u pages used, %u tokens each, %s in all\n", used, s->kv_pages,
                s->kv_page_tokens, bytes);
+    if (s->kv_host_pages > 0) {
+        terminal_bytes(bytes, sizeof bytes, s->kv_host_bytes);
+        add_line(out, "host tier", colours);
+        buf_printf(out, "%u of %u pages used, %s in all\n", s->kv_host_pages_used, s->kv_host_pages,
+                   bytes);
+    }
     add_line(out, "load", colours);
     buf_printf(out, "%u running, %u waiting, %.1f tokens/s\n", running, waiting, tokens_per_s);
     add_line(out, "clients", colours);
@@ -100,6 +108,31 @@ static void put_load(struct buf *out, const Llmd__Status *s, bool colours)
     if (s->note[0]) {
         add_line(out, "note", colours);
         buf_printf(out, "%s\n", s->note);
+    }
+}
+
+/* Which groups do not serve, and why; what to know of the GPUs. */
+static void put_troubles(struct buf *out, const Llmd__Status *s, bool colours)
+{
+    char text[64];
+
+    for (size_t i = 0; i < s->n_groups; i++) {
+        const Llmd__GroupStatus *g = s->groups[i];
+        if (!g->cause[0])
+            continue;
+        add_line(out, "down", colours);
+        buf_printf(out, "group %u: ", g->group);
+        terminal_add(out, g->cause, tint_of(g->state), colours);
+        if (g->retry_in_ns) {
+            terminal_duration(text, sizeof text, g->retry_in_ns);
+            buf_printf(out, "; tried again in %s", text);
+        }
+        buf_add_char(out, '\n');
+    }
+    if (s->gpu_note[0]) {
+        add_line(out, "gpu", colours);
+        terminal_add(out, s->gpu_note, TINT_WARNING, colours);
+        buf_add_char(out, '\n');
     }
 }
 
@@ -168,6 +201,7 @@ void status_put_table(struct buf *out, const Llmd__Status *s, bool colours, unsi
     put_model(out, s, colours);
     put_memory(out, s, colours);
     put_load(out, s, colours);
+    put_troubles(out, s, colours);
     put_processes(out, s, colours, width);
     if (s->n_groups > 0)
         put_groups(out, s, colours, width);

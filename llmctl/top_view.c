@@ -217,7 +217,10 @@ static enum tint tint_of(const char *state)
 {
     if (strcmp(state, "ready") == 0 || strcmp(state, "up") == 0)
         return TINT_GOOD;
-    return strcmp(state, "down") == 0 || strcmp(state, "backoff") == 0 ? TINT_BAD : TINT_WARNING;
+    if (strcmp(state, "down") == 0 || strcmp(state, "backoff") == 0 ||
+        strcmp(state, "gpu_down") == 0)
+        return TINT_BAD;
+    return TINT_WARNING;
 }
 
 static void put_groups(struct screen *s, const struct top_view *v)

@@ -7,7 +7,7 @@
  *   rank r of group g has slot 2 + g * tp_size + r
  *
  * Writers.  llmd fills board_hdr before it starts anything.  Of each slot it writes
- * .name (before the process starts), .pid, .state, .started_ns, .restarts and .epoch, what .kept says, and
+ * .name (before the process starts), .pid, .state, .started_ns, .restarts, .epoch and .trouble, what .kept says, and
  * while no process runs .heartbeat_ns and .step_started_ns too.  The process whose slot it is writes the
  * rest: heartbeat, step times, its statistics and its last log lines.  Everybody maps the board; llmctl
  * does not (it asks llmd).
@@ -29,7 +29,7 @@
 #include "proto/segment.h"
 #include "proto/stats.h"
 
-enum { BOARD_VERSION = 6, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
+enum { BOARD_VERSION = 8, BOARD_SLOT_LLMD = 0, BOARD_SLOT_GATEWAY = 1, BOARD_SLOT_RANKS = 2 };
 enum { BOARD_SLOTS_OFFSET = 4096 };
 
 /* States of a process as llmd sees it; supervisor/process.c draws the machine. */
@@ -40,6 +40,15 @@ enum process_state {
     PROCESS_DRAINING, /* asked to finish */
     PROCESS_BACKOFF,  /* died; waits to be started again */
     N_PROCESS_STATES
+};
+
+/* What the newest end of a rank says of its GPU. */
+enum gpu_trouble {
+    GPU_TROUBLE_NONE,
+    GPU_TROUBLE_LOST,     /* its memory is gone, and it needs a reset */
+    GPU_TROUBLE_UNUSABLE, /* no driver, too little memory, ... */
+    GPU_TROUBLE_STUCK,    /* it did not let go of a killed process for some time */
+    N_GPU_TROUBLES
 };
 
 struct board_hdr {
@@ -94,7 +103,9 @@ struct board_slot {
     struct board_kept kept;
     struct stats stats;
     struct board_log log;
-    char last_exit[320]; /* of its newest end, for people; "" = never ended */
+    char last_exit[320];      /* of its newest end, for people; "" = never ended */
+    _Atomic uint32_t trouble; /* of that end: enum gpu_trouble */
+    uint8_t pad[60];
 };
 static_assert(sizeof(struct board_kept) == 40, "fits the cache line of the words before it");
 static_assert(offsetof(struct board_slot, stats) == 128, "two cache lines, then statistics");

@@ -1,11 +1,12 @@
-/* group_layout.h - what the ranks of one tensor-parallel group share on the CPU, byte for byte.
+/* group_layout.h - what the ranks of one tensor-parallel group share on the host, byte for byte.
  *
  *   0            4096                             plan_offset           exchange_offset (4096 aligned)
  *   +------------+--------------------------------+---------------------+------------------------------+
  *   | group_hdr  | group_slot[GROUP_RANKS_MAX]    | group_plan, arrays  | buffers of activations       |
  *   +------------+--------------------------------+---------------------+------------------------------+
- *   the arrays behind group_plan: int32 tokens[rows_max], group_seq seqs[seqs_max],
- *   uint32 logit_rows[seqs_max + 32], uint32 pages[seqs_max * pages_max]; the maxima are the group's settings.
+ *   the arrays behind group_plan: uint32 numbers[GROUP_NUMBERS_MAX] of an order, int32 tokens[rows_max],
+ *   group_seq seqs[seqs_max], uint32 logit_rows[seqs_max + 32], uint32 pages[seqs_max * pages_max]; the maxima are
+ *   the group's settings.  On GPUs the buffers are of logits and answers alone: activations are in their memory.
  *   A group of one rank uses the header only.
  *
  * Writers.  llmd makes it, zero-filled.  Rank 0 writes the plan.  Rank r writes slot r, except .bell, which
@@ -32,10 +33,11 @@
 #include "proto/segment.h"
 
 enum {
-    GROUP_VERSION = 2,
+    GROUP_VERSION = 3,
     GROUP_RANKS_MAX = 64,
     GROUP_SLOTS_OFFSET = 4096,
-    GROUP_PLAN_OFFSET = 12288
+    GROUP_PLAN_OFFSET = 12288,
+    GROUP_NUMBERS_MAX = 1024
 };
 
 struct group_hdr {
@@ -58,8 +60,12 @@ static_assert(sizeof(struct group_slot) == 128, "what peers poll and what they w
 static_assert(GROUP_SLOTS_OFFSET + GROUP_RANKS_MAX * sizeof(struct group_slot) <= GROUP_PLAN_OFFSET,
               "slots end before the plan");
 
+/* Of a step, or of something else that all ranks are to do between steps. */
 struct group_plan {
-    uint32_t n_rows, n_seqs, n_logits, n_pages; /* n_pages: of all sequences together */
+    uint32_t n_rows, n_seqs, n_logits,
+        n_pages;                        /* n_pages: of all sequences together; n_rows 0: an order */
+    uint32_t what, argument, n_numbers; /* of an order; the backend knows what it means */
+    uint32_t decision;                  /* of rank 0 for a step; the backend's, too */
 };
 
 struct group_seq {

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "common/clock.h"
+
 enum {
     INDEX_WINDOW = 16, /* slots that a page may lie in, from that of its key on */
     NEXT_MAX = 4,      /* pages kept under the key of one parent, if it needs others' slots */
@@ -30,11 +32,76 @@ static uint32_t index_slots_for(uint32_t n_pages)
     return n;
 }
 
+/* ---- data in host memory: ctx is the header ---- */
+
+static char *host_page(const struct kvpool_hdr *h, uint32_t page)
+{
+    return (char *)(uintptr_t)h + h->data_offset + page * h->page_bytes;
+}
+
+static bool host_checksums(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums)
+{
+    const struct kvpool_hdr *h = ctx;
+
+    for (uint32_t i = 0; i < n; i++)
+        sums[i] = hash64(host_page(h, pages[i]), h->page_bytes, 0);
+    return true;
+}
+
+/* All of it: its tokens do not lie side by side. */
+static bool host_copy(void *ctx, uint32_t to, uint32_t from, uint32_t n_tokens)
+{
+    const struct kvpool_hdr *h = ctx;
+
+    (void)n_tokens;
+    memcpy(host_page(h, to), host_page(h, from), h->page_bytes);
+    return true;
+}
+
+/* ---- data on a device, before the worker has said how ---- */
+
+static bool no_checksums(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums)
+{
+    (void)ctx, (void)pages, (void)n, (void)sums;
+    return false;
+}
+
+static bool no_copy(void *ctx, uint32_t to, uint32_t from, uint32_t n_tokens)
+{
+    (void)ctx, (void)to, (void)from, (void)n_tokens;
+    return false;
+}
+
+/* ---- make, attach ---- */
+
 static void map_parts(struct kvpool *p, const struct segment *s)
 {
     *p = (struct kvpool){ .segment = *s, .hdr = (struct kvpool_hdr *)s->hdr };
     p->descs = segment_at(s, KVPOOL_DESCS_OFFSET);
     p->index = segment_at(s, p->hdr->index_offset);
+}
+
+static void set_defaults(struct kvpool *p)
+{
+    bool on_device = p->hdr->place == KV_PLACE_DEVICE;
+
+    p->data = (struct kv_data){ .ctx = p->hdr,
+                                .checksums = on_device ? no_checksums : host_checksums,
+                                .copy = on_device ? no_copy : host_copy };
+    p->first = 0;
+    p->n = p->hdr->n_pages;
+}
+
+void kvpool_set_data(struct kvpool *p, const struct kv_data *data)
+{
+    p->data = *data;
+}
+
+void kvpool_set_share(struct kvpool *p, uint32_t first, uint32_t n)
+{
+    assert(n > 0 && first < p->hdr->n_pages && n <= p->hdr->n_pages - first);
+    p->first = first;
+    p->n = n;
 }
 
 bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t instance,
@@ -53,8 +120,8 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
         return err_set(e, ERR_SYS, errno, "draw the hash seed of the KV pool");
     if (!segment_create_large(&s, SEGMENT_KVPOOL, KVPOOL_VERSION, "llmd-kvpool",
-                              data_offset + shape->n_pages * page_bytes, instance,
-                              !shape->small_pages, e))
+                              data_offset + (shape->on_device ? 0 : shape->n_pages * page_bytes),
+                              instance, !shape->small_pages && !shape->on_device, e))
         return false;
     ((struct kvpool_hdr *)s.hdr)->index_offset = index_offset;
     map_parts(p, &s);
@@ -69,6 +136,8 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
     p->hdr->data_offset = data_offset;
     p->hdr->index_slots = index_slots_for(shape->n_pages);
     p->hdr->hash_seed = seed;
+    p->hdr->place = shape->on_device ? KV_PLACE_DEVICE : KV_PLACE_HOST;
+    set_defaults(p);
     return true;
 }
 
@@ -80,12 +149,17 @@ static bool index_fits(const struct kvpool_hdr *h)
            h->index_slots <= (h->data_offset - h->index_offset) / sizeof(uint64_t);
 }
 
+static bool data_fits(const struct kvpool_hdr *h, size_t bytes)
+{
+    return h->place == KV_PLACE_DEVICE ||
+           (h->place == KV_PLACE_HOST && h->n_pages <= (bytes - h->data_offset) / h->page_bytes);
+}
+
 /* Descriptors, token ids, index and pages follow one another in the segment; no sum here can wrap. */
 static bool offsets_fit(const struct kvpool_hdr *h, size_t bytes)
 {
     return h->n_pages > 0 && h->page_tokens > 0 && h->page_bytes > 0 && h->data_offset <= bytes &&
-           h->data_offset % KVPOOL_DATA_ALIGN == 0 &&
-           h->n_pages <= (bytes - h->data_offset) / h->page_bytes && index_fits(h) &&
+           h->data_offset % KVPOOL_DATA_ALIGN == 0 && data_fits(h, bytes) && index_fits(h) &&
            h->tokens_offset <= h->index_offset && h->tokens_offset % sizeof(int32_t) == 0 &&
            h->page_tokens <= (h->index_offset - h->tokens_offset) / sizeof(int32_t) / h->n_pages &&
            KVPOOL_DESCS_OFFSET + (uint64_t)h->n_pages * sizeof(struct kv_page_desc) <=
@@ -105,6 +179,7 @@ bool kvpool_attach(struct kvpool *p, int fd, struct err *e)
         return err_set(e, ERR_PROTO, 0, "kvpool: its offsets do not fit its size");
     }
     map_parts(p, &s);
+    set_defaults(p);
     return true;
 }
 
@@ -118,24 +193,25 @@ void kvpool_close(struct kvpool *p)
 
 uint32_t kvpool_lease(struct kvpool *p, uint64_t lease, uint32_t *cursor)
 {
-    uint32_t n = p->hdr->n_pages;
+    uint64_t begin = *cursor >= p->first ? *cursor - p->first : 0;
 
     assert(lease != 0);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t page = (uint32_t)(((uint64_t)*cursor + i) % n);
+    for (uint32_t i = 0; i < p->n; i++) {
+        uint32_t page = p->first + (uint32_t)((begin + i) % p->n);
         uint64_t expected = 0;
         if (atomic_load_explicit(&p->descs[page].lease, memory_order_relaxed) == 0 &&
             atomic_compare_exchange_strong_explicit(&p->descs[page].lease, &expected, lease,
                                                     memory_order_acquire, memory_order_relaxed)) {
             p->descs[page].parent = KV_PAGE_NONE; /* 0, a page, where none was ever freed */
-            *cursor = (page + 1) % n;
+            *cursor = page + 1 < p->first + p->n ? page + 1 : p->first;
             return page;
         }
     }
     return KV_PAGE_NONE;
 }
 
-static void free_page(struct kv_page_desc *d)
+/* It holds nothing any more; .lease and .last_used are the caller's. */
+static void wipe(struct kv_page_desc *d)
 {
     atomic_fetch_add_explicit(&d->generation, 1, memory_order_relaxed);
     /* who sees anything of the rest sees that too */
@@ -145,9 +221,14 @@ static void free_page(struct kv_page_desc *d)
     atomic_store_explicit(&d->prefix_hash, 0, memory_order_release);
     atomic_store_explicit(&d->parent_hash, 0, memory_order_release);
     d->checksum = 0;
-    d->last_used = 0;
     d->parent = KV_PAGE_NONE;
     d->parent_generation = 0;
+}
+
+static void free_page(struct kv_page_desc *d)
+{
+    wipe(d);
+    d->last_used = 0;
     atomic_store_explicit(&d->lease, 0, memory_order_release);
 }
 
@@ -192,12 +273,12 @@ void kvpool_hide_all(struct kvpool *p)
     atomic_fetch_add_explicit(&p->hdr->era, 1, memory_order_relaxed);
 }
 
-static uint64_t checksum_of(const struct kvpool *p, uint32_t page)
+bool kvpool_checksums(const struct kvpool *p, const uint32_t *pages, uint32_t n, uint64_t *sums)
 {
-    return hash64(kvpool_page(p, page), p->hdr->page_bytes, 0);
+    return p->data.checksums(p->data.ctx, pages, n, sums);
 }
 
-static void seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash,
+void kvpool_seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash,
                     uint64_t checksum)
 {
     struct kv_page_desc *d = &p->descs[page];
@@ -216,14 +297,21 @@ static void seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t p
     atomic_store_explicit(&d->sealed, 1, memory_order_release);
 }
 
-void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash)
+bool kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash)
 {
-    seal_as(p, page, parent, parent_hash, checksum_of(p, page));
+    uint64_t sum;
+
+    if (!kvpool_checksums(p, &page, 1, &sum))
+        return false;
+    kvpool_seal_as(p, page, parent, parent_hash, sum);
+    return true;
 }
 
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page)
 {
-    return checksum_of(p, page) == p->descs[page].checksum;
+    uint64_t sum;
+
+    return kvpool_checksums(p, &page, 1, &sum) && sum == p->descs[page].checksum;
 }
 
 /* ---- finding pages ---- */
@@ -372,13 +460,20 @@ bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const 
 
     if (page == from.page) /* evicted a moment ago, and leased again for this */
         return false;
-    memcpy(kvpool_page(p, page), kvpool_page(p, from.page), p->hdr->page_bytes);
-    found = checksum_of(p, page);
-    if (found != wanted || !is_still(p, from))
+    if (!kvpool_is_in_reach(p, from.page) ||
+        !p->data.copy(p->data.ctx, page, from.page, p->hdr->page_tokens) ||
+        !kvpool_checksums(p, &page, 1, &found))
         return false;
+    if (!is_still(p, from))
+        return false;
+    if (found != wanted) {
+        if (p->data.was_wrong)
+            p->data.was_wrong(p->data.ctx, from.page);
+        return false;
+    }
     kvpool_commit(p, page, n, ids);
     if (n == p->hdr->page_tokens)
-        seal_as(p, page, parent, parent_hash, found);
+        kvpool_seal_as(p, page, parent, parent_hash, found);
     return true;
 }
 
@@ -391,17 +486,82 @@ bool kvpool_copy_open(struct kvpool *p, uint32_t page, struct kvpool_ref from, c
         return false;
     assert(page != from.page && n < p->hdr->page_tokens);
     assert(atomic_load_explicit(&d->n_tokens, memory_order_relaxed) >= n);
-    memcpy(kvpool_page(p, page), kvpool_page(p, from.page), p->hdr->page_bytes);
+    if (!p->data.copy(p->data.ctx, page, from.page, n))
+        return false;
+    kvpool_commit(p, page, n, ids);
+    return true;
+}
+
+bool kvpool_copy_quarantined(struct kvpool *p, uint32_t page, uint32_t from, const int32_t *ids,
+                             uint32_t n)
+{
+    assert(page != from && n <= p->hdr->page_tokens);
+    if (!p->data.copy(p->data.ctx, page, from, n))
+        return false;
     kvpool_commit(p, page, n, ids);
     return true;
 }
 
 /* ---- after a death ---- */
 
+static void quarantine(struct kv_page_desc *d, uint64_t lease, uint64_t until_ns)
+{
+    wipe(d);
+    d->last_used = until_ns;
+    atomic_store_explicit(&d->lease, lease | KV_LEASE_QUARANTINE, memory_order_release);
+}
+
+/* A dead process may have work under way that writes there.  What was sealed it writes no more. */
+static bool may_be_written(const struct kvpool *p, const struct kv_page_desc *d)
+{
+    return p->data.quarantine_ns > 0 && !atomic_load_explicit(&d->sealed, memory_order_relaxed);
+}
+
+static bool is_quiet(const struct kvpool *p)
+{
+    return !p->data.is_quiet || p->data.is_quiet(p->data.ctx);
+}
+
+uint32_t kvpool_end_quarantine(struct kvpool *p, uint32_t group, uint64_t now_ns)
+{
+    uint64_t ours = (KV_LEASE_QUARANTINE >> 32) + group + 1;
+    uint32_t n_left = 0, n_due = 0;
+    bool quiet = false;
+
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct kv_page_desc *d = &p->descs[p->first + i];
+        if (atomic_load_explicit(&d->lease, memory_order_relaxed) >> 32 != ours)
+            continue;
+        if (d->last_used <= now_ns && n_due++ == 0)
+            quiet = is_quiet(p);
+        if (d->last_used <= now_ns && quiet)
+            free_page(d);
+        else
+            n_left++;
+    }
+    return n_left;
+}
+
+void kvpool_doubt(struct kvpool *p, uint32_t group)
+{
+    atomic_fetch_or_explicit(&p->hdr->doubt, (uint64_t)1 << group, memory_order_relaxed);
+}
+
+bool kvpool_is_doubted(const struct kvpool *p, uint32_t group)
+{
+    return atomic_load_explicit(&p->hdr->doubt, memory_order_relaxed) >> group & 1;
+}
+
+void kvpool_end_doubt(struct kvpool *p, uint32_t group)
+{
+    atomic_fetch_and_explicit(&p->hdr->doubt, ~((uint64_t)1 << group), memory_order_relaxed);
+}
+
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,
                         bool (*keep)(uint32_t page, void *arg), void *arg)
 {
     uint64_t mine = kvpool_lease_of(group, epoch);
+    uint64_t until_ns = clock_mono_ns() + p->data.quarantine_ns;
     uint32_t n_freed = 0;
 
     for (uint32_t page = 0; page < p->hdr->n_pages; page++) {
@@ -412,6 +572,8 @@ uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,
         if (keep && keep(page, arg)) {
             atomic_store_explicit(&d->pins, 0, memory_order_relaxed);
             atomic_store_explicit(&d->lease, mine, memory_order_release);
+        } else if (may_be_written(p, d)) {
+            quarantine(d, lease, until_ns);
         } else {
             free_page(d);
             n_freed++;

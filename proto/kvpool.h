@@ -4,6 +4,7 @@
 
 #include "common/hash.h"
 #include "proto/dtype.h"
+#include "proto/kv_data.h"
 #include "proto/kvpool_layout.h"
 
 struct kvpool {
@@ -11,6 +12,8 @@ struct kvpool {
     struct kvpool_hdr *hdr;
     struct kv_page_desc *descs; /* [n_pages] */
     _Atomic uint64_t *index;    /* [index_slots] */
+    struct kv_data data;        /* host memory, until kvpool_set_data() */
+    uint32_t first, n;          /* pages that kvpool_lease() takes; all, until kvpool_set_share() */
 };
 
 /* A page as long as it is not freed. */
@@ -23,6 +26,7 @@ struct kvpool_shape {
     uint32_t n_layers, n_kv_heads, head_dim;
     enum dtype dtype;
     bool small_pages; /* of memory: never huge ones */
+    bool on_device;   /* no data in the segment */
 };
 
 uint64_t kvpool_page_bytes(const struct kvpool_shape *shape);
@@ -31,6 +35,20 @@ bool kvpool_create(struct kvpool *p, const struct kvpool_shape *shape, uint64_t 
                    struct err *e);
 bool kvpool_attach(struct kvpool *p, int fd, struct err *e); /* takes fd */
 void kvpool_close(struct kvpool *p);
+
+/* From now on the data is read and copied through this table; required of a pool on a device before any of that. */
+void kvpool_set_data(struct kvpool *p, const struct kv_data *data);
+
+/* Lease only pages first .. first + n - 1: the group's GPUs have no others. */
+void kvpool_set_share(struct kvpool *p, uint32_t first, uint32_t n);
+
+/* Whether this process can read the data of a page: of its own share, of anyone's in host memory, or of a GPU that
+ * ours reaches. */
+static inline bool kvpool_is_in_reach(const struct kvpool *p, uint32_t page)
+{
+    return (page >= p->first && page - p->first < p->n) ||
+           (p->data.can_read && p->data.can_read(p->data.ctx, page));
+}
 
 /* Who leases: one group in one epoch (start). */
 static inline uint64_t kvpool_lease_of(uint32_t group, uint32_t epoch)
@@ -58,9 +76,16 @@ uint64_t kvpool_prefix_root(const struct kvpool *p, struct hash128 identity);
 /* The KV there is may be wrong: no page sealed before is found any more, by any group. */
 void kvpool_hide_all(struct kvpool *p);
 
+/* Read pages whole.  False: the data cannot be read, which only a device's can. */
+bool kvpool_checksums(const struct kvpool *p, const uint32_t *pages, uint32_t n, uint64_t *sums);
+
 /* A full page becomes immutable.  parent: the sealed page before it in its sequence, KV_PAGE_NONE for the
- * first; parent_hash: its prefix hash, or the root.  Reads the whole page. */
-void kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash);
+ * first; parent_hash: its prefix hash, or the root; checksum: as kvpool_checksums() gives it. */
+void kvpool_seal_as(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash,
+                    uint64_t checksum);
+
+/* Both.  False: it cannot be read, and is not sealed. */
+bool kvpool_seal(struct kvpool *p, uint32_t page, uint32_t parent, uint64_t parent_hash);
 
 struct kvpool_ref kvpool_ref(const struct kvpool *p, uint32_t page);
 
@@ -82,7 +107,7 @@ uint32_t kvpool_common(const struct kvpool *p, struct kvpool_ref ref, const int3
 
 /* Fill the first n tokens of a page just leased from a sealed one that begins with ids[0..n-1], perhaps of
  * another group, and seal it when that is all.  False, and the page is empty still, when the other was
- * freed meanwhile or is corrupt. */
+ * freed meanwhile, is corrupt or out of reach. */
 bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
                  uint32_t n, uint32_t parent, uint64_t parent_hash);
 
@@ -91,19 +116,35 @@ bool kvpool_copy(struct kvpool *p, uint32_t page, struct kvpool_ref from, const 
 bool kvpool_copy_open(struct kvpool *p, uint32_t page, struct kvpool_ref from, const int32_t *ids,
                       uint32_t n);
 
-/* Whether a sealed page's data is what was sealed.  Reads the whole page; any thread. */
+/* Whether a sealed page's data is what was sealed.  Reads the whole page; of host memory on any thread. */
 bool kvpool_is_intact(const struct kvpool *p, uint32_t page);
 
+/* Fill the first n tokens of a page just leased from one that kvpool_reclaim() has quarantined a moment ago, whose
+ * committed tokens they were.  False, and the page is empty still, when the data cannot be copied. */
+bool kvpool_copy_quarantined(struct kvpool *p, uint32_t page, uint32_t from, const int32_t *ids,
+                             uint32_t n);
+
 /* Free every page leased to `group` under an epoch other than `epoch`, whatever its pins, except
- * those keep(page) wants; those are re-leased to `epoch` with 0 pins.  Returns how many were freed. */
+ * those keep(page) wants; those are re-leased to `epoch` with 0 pins.  Returns how many were freed.  With
+ * data.quarantine_ns those not sealed are not freed but quarantined, from now on. */
 uint32_t kvpool_reclaim(struct kvpool *p, uint32_t group, uint32_t epoch,
                         bool (*keep)(uint32_t page, void *arg), void *arg);
 
+/* Free the pages of the group whose quarantine is over; returns how many are left in it. */
+uint32_t kvpool_end_quarantine(struct kvpool *p, uint32_t group, uint64_t now_ns);
+
+/* The data of this group may be wrong from now on: a device has failed. */
+void kvpool_doubt(struct kvpool *p, uint32_t group);
+bool kvpool_is_doubted(const struct kvpool *p, uint32_t group);
+/* All of it has been looked at. */
+void kvpool_end_doubt(struct kvpool *p, uint32_t group);
+
 uint32_t kvpool_count_free(const struct kvpool *p);
 
+/* Of host memory. */
 static inline char *kvpool_page(const struct kvpool *p, uint32_t page)
 {
-    assert(page < p->hdr->n_pages);
+    assert(page < p->hdr->n_pages && p->hdr->place == KV_PLACE_HOST);
     return (char *)p->hdr + p->hdr->data_offset + page * p->hdr->page_bytes;
 }
 

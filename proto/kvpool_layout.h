@@ -11,6 +11,11 @@
  *   element of many tokens, and a vector of V many elements of one.  int8: float scales [page_tokens] of the
  *   tokens come first, then codes in the same order, an element being scale * code; zeroes to a multiple of 4
  *
+ * On a device (.place) there is no data here: the segment ends with the index, .data_offset is its end, and page p of
+ * a rank is in GPU memory that llmd keeps (chunk_set.h, CHUNKS_KV), in the device's own layout
+ * (gpu-worker/cuda/kernels/kv_page.h), each rank with its own heads.  Everything else is the same.  A group then leases
+ * only the pages of its share, n_pages / n_groups from there times its number on: its GPUs have no others.
+ *
  * Writers.  llmd fills kvpool_hdr before it starts any rank; .era alone changes later.  A free page is
  * leased by rank 0 of a group with one compare-and-swap of .lease from 0 to {group + 1, epoch}.  Its data is
  * written by the ranks of that group alone, its descriptor and stored token ids by their rank 0, until .sealed; a
@@ -19,7 +24,8 @@
  * A group that wants what another one has computed copies it to a page of its own.  So no group ever holds
  * back a page of another: a group frees its pages when it likes and has its share for itself, and the
  * death of one means nothing to the others.  (A copy costs far less than the computation, and on a
- * machine of several memory nodes, or several GPUs, it brings the page to where it is read.)
+ * machine of several memory nodes it brings the page to where it is read.)  Any rank may set its group's bit of
+ * .doubt; the successor clears it.
  *
  * Order.  Data of a token and its stored id first, then .n_tokens with release: who loads it with
  * acquire may read that many tokens: none of them is written again, so between two steps rank 0 may copy those of an
@@ -49,8 +55,12 @@
  * ledger, and n_pages of an entry shrinks before a page of it is freed.  A page sealed and not yet in the
  * index is one that a live sequence lists, and is put there when that is taken over.  In place is safe on the CPU
  * because llmd starts a group only when every rank of the last epoch is dead and reaped: nobody can still
- * write.  A GPU has no such certainty (work queued by a dead process): there the open page is copied out and
- * the old one quarantined.
+ * write.  A GPU has no such certainty (work queued by a dead process): there a page that was not sealed is never used
+ * in place.  Its committed tokens, which nobody writes again, are copied to a fresh page, and it is quarantined: wiped,
+ * KV_LEASE_QUARANTINE in .lease beside the group, .last_used the CLOCK_MONOTONIC time from which on the group may
+ * free it (kv_data.h; gpu-worker/cuda/fence.h says when that is).  Checksums of sealed pages that live sequences
+ * list are read there only when .doubt says that a rank of the group met an error of its device: then a kernel may
+ * have written anywhere, and what is not sealed is computed again.
  *
  * Version.  Any change of size, order or meaning is a new KVPOOL_VERSION. */
 #ifndef LLMD_PROTO_KVPOOL_LAYOUT_H
@@ -61,7 +71,7 @@
 #include "proto/dtype.h"
 #include "proto/segment.h"
 
-enum { KVPOOL_VERSION = 3, KVPOOL_DESCS_OFFSET = 4096 };
+enum { KVPOOL_VERSION = 4, KVPOOL_DESCS_OFFSET = 4096 };
 #define KVPOOL_DATA_ALIGN ((size_t)2 << 20)
 
 /* Of a block. */
@@ -71,6 +81,8 @@ static inline uint64_t kv_block_bytes(enum dtype t, uint32_t page_tokens, uint32
 
     return t == DTYPE_I8 ? (page_tokens * sizeof(float) + n + 3) / 4 * 4 : dtype_bytes(t, n);
 }
+
+enum kv_place { KV_PLACE_HOST, KV_PLACE_DEVICE };
 
 struct kvpool_hdr {
     struct segment_hdr segment;
@@ -85,17 +97,23 @@ struct kvpool_hdr {
     uint64_t data_offset;
     uint64_t index_offset;
     uint32_t index_slots; /* a power of two, at least four times n_pages */
-    uint32_t reserved;
+    uint32_t place;       /* enum kv_place: where the data is */
     uint64_t hash_seed;
     _Atomic uint64_t era;
+    _Atomic uint64_t doubt; /* bit g: the data of group g may be wrong */
 };
 
+#define KV_LEASE_QUARANTINE ((uint64_t)1 << 63)
+
 struct kv_page_desc {
-    _Atomic uint64_t lease;       /* 0 = free, else (group + 1) << 32 | epoch */
+    _Atomic uint64_t lease;       /* 0 = free, else (group + 1) << 32 | epoch | perhaps
+                                     KV_LEASE_QUARANTINE */
     _Atomic uint64_t prefix_hash; /* chained: all tokens from the start to the page's end; of a
                                      sealed page, else 0 */
-    uint64_t checksum;            /* XXH3-64 of the page's data, when sealed */
-    uint64_t last_used;           /* the lessee's count of uses when the last pin went */
+    uint64_t checksum;            /* XXH3-64 of the page's data, when sealed; on a device, its
+                                     own kind of sum (kernels/pages.h) */
+    uint64_t last_used;           /* the lessee's count of uses when the last pin went; of a
+                                     quarantined page, its end */
     _Atomic uint32_t n_tokens;    /* committed, 0..page_tokens */
     _Atomic uint32_t pins;        /* sequences that list it */
     _Atomic uint32_t sealed;      /* 1: full, immutable, found by hash */

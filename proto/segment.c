@@ -26,6 +26,8 @@ static const char *const kind_names[] = {
     [SEGMENT_WEIGHTS] = "weights",
     [SEGMENT_CONNECTIONS] = "connections",
     [SEGMENT_GROUP] = "group",
+    [SEGMENT_CHUNKS] = "chunks",
+    [SEGMENT_HOST_TIER] = "hosttier",
 };
 
 static int make_memfd(const char *name, unsigned flags)

@@ -22,6 +22,8 @@ enum segment_kind {
     SEGMENT_WEIGHTS,
     SEGMENT_CONNECTIONS,
     SEGMENT_GROUP,
+    SEGMENT_CHUNKS,
+    SEGMENT_HOST_TIER,
 };
 
 #define SEGMENT_MAGIC 0x3147534d4c4cull /* "LLMSG1" */

@@ -26,6 +26,11 @@
  * before, when .doubt says that a process died of its own fault or computed what is no number.  A repair
  * that dies half-way leaves a chunk that its checksum denies.
  *
+ * Apart.  On a GPU the data is not here: .data_offset is 0, the segment ends behind the checksums, and each rank of
+ * each group has one of its own.  The data lies in chunks of GPU memory (chunk_set.h, CHUNKS_WEIGHTS) with the
+ * offsets it would have here, and a checksum is page_sum() of gpu-worker/cuda/kernels/pages.h.  COMMITTED then says
+ * that those chunks are filled: who finds it without the chunks, or with new ones, loads again.
+ *
  * Version.  Any change of size, order or meaning, packing included, is a new WEIGHTS_VERSION. */
 #ifndef LLMD_PROTO_WEIGHTS_LAYOUT_H
 #define LLMD_PROTO_WEIGHTS_LAYOUT_H
@@ -35,7 +40,7 @@
 #include "proto/dtype.h"
 #include "proto/segment.h"
 
-enum { WEIGHTS_VERSION = 2, WEIGHTS_TENSORS_OFFSET = 4096, WEIGHTS_NAME_BYTES = 96 };
+enum { WEIGHTS_VERSION = 3, WEIGHTS_TENSORS_OFFSET = 4096, WEIGHTS_NAME_BYTES = 96 };
 #define WEIGHTS_DATA_ALIGN  ((size_t)2 << 20)
 #define WEIGHTS_CHUNK_BYTES ((size_t)1 << 20)
 
@@ -48,7 +53,7 @@ struct weights_hdr {
     uint32_t n_tensors;
     uint32_t packing; /* of the backend's tier; 0 = plain rows */
     uint64_t layout_hash[2];
-    uint64_t data_offset;
+    uint64_t data_offset; /* 0 = apart */
     uint64_t data_bytes;
     uint64_t checksums_offset;
     uint64_t checksums_checksum; /* XXH3-64 of the checksums */

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 scripts/packages.sh deb >&2
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 umask 022
-scripts/build.sh release installables -DCMAKE_INSTALL_PREFIX=/usr >&2
+scripts/build.sh release installables -DCMAKE_INSTALL_PREFIX=/usr -DLLMD_FATBINS=ON >&2
 cd build/release
 rm -f llmd_*.deb
 cpack -G DEB >cpack.log 2>&1 || {

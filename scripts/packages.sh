@@ -15,7 +15,7 @@ build=(
 deb=(dpkg-dev)
 container=(binutils buildah mmdebstrap podman python3 runc)
 oci=(make python3 python3-requests python3-yaml)
-tests=(libcmocka-dev prometheus jq systemd mandoc man-db zsh fish "${container[@]}" "${oci[@]}")
+tests=(g++ libcmocka-dev prometheus jq systemd mandoc man-db zsh fish "${container[@]}" "${oci[@]}")
 systemd=(lintian)
 # Bundle the web pages.  Node of another source than Debian's brings its own npm, and conflicts with Debian's.
 pages=()

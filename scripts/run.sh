@@ -58,7 +58,10 @@ if [[ ! -f $model && ! -f $model/config.json ]] && ! compgen -G "$model/*.gguf" 
 fi
 scripts/packages.sh build
 [[ -x $bin/llmd ]] || echo "Building llmd (release) ..."
-scripts/build.sh release programs
+# A first look at it need not wait for minutes until kernels are compiled that this machine has no GPU for.
+options=()
+[[ -f build/release/build.ninja || -e /dev/nvidiactl ]] || options=(-DLLMD_FATBINS=OFF)
+scripts/build.sh release programs "${options[@]}"
 
 runtime=$(mktemp -d "${TMPDIR:-/tmp}/llmd-run-XXXXXX")
 trap stop INT TERM HUP

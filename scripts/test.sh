@@ -15,7 +15,9 @@ run() {
     local preset=$1
     shift
     echo "== $preset: build"
-    scripts/build.sh "$preset" all "-DLLMD_WERROR=$werror"
+    local kernels=OFF # for GPUs: the tests of the other builds run them on the CPU
+    [[ $preset != release ]] || kernels=ON
+    scripts/build.sh "$preset" all "-DLLMD_WERROR=$werror" "-DLLMD_FATBINS=$kernels"
     echo "== $preset: test"
     ctest --preset "$preset" -j "$jobs" "$@" 2>&1 | tee "build/$preset/ctest.log" || code=1
     logs+=("build/$preset/ctest.log" "build/$preset/Testing/Temporary/LastTest.log")

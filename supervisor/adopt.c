@@ -16,9 +16,11 @@
 #include "common/clock.h"
 #include "common/fault_point.h"
 #include "common/mem.h"
+#include "supervisor/gpu_end.h"
 #include "supervisor/holdings.h"
 #include "supervisor/llmd.h"
 #include "supervisor/pidfd.h"
+#include "supervisor/reload.h"
 #include "supervisor/runner.h"
 #include "supervisor/state.h"
 #include "supervisor/upgrade.h"
@@ -36,7 +38,8 @@ static bool take_settings(struct llmd *l, const Llmd__Keep *k, struct err *e)
 
 static bool attach(struct llmd *l, const Llmd__Keep *k, struct err *e)
 {
-    return take_settings(l, k, e) && segments_attach(&l->segments, &l->config, &l->passed, e) &&
+    return take_settings(l, k, e) &&
+           segments_attach(&l->segments, &l->config, k->plan, &l->passed, e) &&
            listeners_adopt(&l->listeners, &l->passed, e);
 }
 
@@ -139,14 +142,18 @@ bool adopt_children(struct llmd *l, const struct config *fresh, struct err *e)
         log_warning("%s, arming none", e->msg);
     stat_add(&slot->stats, STAT_llmd_adoptions, 1);
     if (!llmd_make_teams(l, e) ||
-        !kept_init(&l->kept, &l->segments.connections, &l->store, l->event, e))
+        !kept_init(&l->kept, &l->segments.connections, &l->store, l->event, e) ||
+        !gpu_memory_init(&l->gpu, &l->segments.chunks, l->n_groups, l->segments.tp_size, &l->store,
+                         e))
         return false;
     kept_adopt(&l->kept, &l->passed);
+    gpu_memory_adopt(&l->gpu, &l->passed);
     fault_point("llmd.adopt");
     runner_adopt(&l->gateway, &l->passed);
     for (uint32_t g = 0; g < l->n_groups; g++)
         runner_adopt(&l->groups[g], &l->passed);
-    llmd_take_settings(l, fresh);
+    gpu_end_of_orphans(l);
+    reload_take(l, fresh);
     llmd_go_on(l, was);
     upgrade_answer(passed_take(&l->passed, "llmd-asker"), NULL);
     log_info("event=adopted ms=%.1f epoch=%u connections=%u groups_up=%u of=%u",

@@ -2,7 +2,8 @@
  *
  * What each child is given, and nothing else:
  *   gateway        board, connections, listening sockets; client connections follow (kept.h)
- *   worker g.r     board, ledger of g, kvpool, weights shard r, group segment of g */
+ *   worker g.r     board, ledger of g, kvpool, weights shard r, group segment of g; on a GPU the weights are g.r's own,
+ *                  and the GPU memory that its predecessor left follows (gpu_memory.h); the host tier where there is one */
 #include "supervisor/boot.h"
 
 #include <assert.h>
@@ -50,8 +51,10 @@ static void add_fds(struct boot *b, const struct llmd *l, const struct process *
     }
     add_fd(b, LLMD__FD_KIND__FD_LEDGER, group, s->ledgers[group].segment.fd);
     add_fd(b, LLMD__FD_KIND__FD_KVPOOL, 0, s->kvpool.segment.fd);
-    add_fd(b, LLMD__FD_KIND__FD_WEIGHTS, p->rank, s->weights[p->rank].fd);
+    add_fd(b, LLMD__FD_KIND__FD_WEIGHTS, p->rank, segments_weights(s, group, p->rank)->fd);
     add_fd(b, LLMD__FD_KIND__FD_GROUP, group, s->groups[group].fd);
+    if (s->host_tier.hdr)
+        add_fd(b, LLMD__FD_KIND__FD_HOST_TIER, 0, s->host_tier.segment.fd);
 }
 
 struct boot *boot_new(struct llmd *l, const struct process *p)
@@ -70,6 +73,9 @@ struct boot *boot_new(struct llmd *l, const struct process *p)
         b->message.epoch = p->team->epoch;
         if (p->team->kind == TEAM_GATEWAY)
             b->message.n_connections = kept_begin_handing(&l->kept);
+        else
+            b->message.n_chunks = gpu_memory_begin_handing(&l->gpu, p->team->group, p->rank);
+        b->message.gpus = l->plan->gpus;
     }
     b->message.tp_size = (uint32_t)l->config.tp_size;
     b->message.n_groups = (uint32_t)l->config.groups;

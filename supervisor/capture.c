@@ -119,12 +119,19 @@ bool capture_start(struct capture *c, sd_event *event, const struct capture_call
 
 void capture_stop(struct capture *c)
 {
-    if (!c->done)
-        return;
-    if (c->child.pid > 0) {
+    if (c->done && c->child.pid > 0) {
         child_signal(&c->child, SIGKILL);
         waitid(P_PIDFD, (id_t)c->child.pidfd, &(siginfo_t){ 0 }, WEXITED);
     }
+    capture_leave(c);
+}
+
+void capture_leave(struct capture *c)
+{
+    if (!c->done)
+        return;
+    if (c->child.pid > 0)
+        child_signal(&c->child, SIGKILL); /* nothing, when it has been waited for */
     child_close(&c->child);
     sd_event_source_disable_unref(c->on_out);
     sd_event_source_disable_unref(c->timer);

@@ -34,5 +34,8 @@ struct capture {
 bool capture_start(struct capture *c, sd_event *event, const struct capture_call *call,
                    struct err *e);
 void capture_stop(struct capture *c); /* kills it if it still runs; safe on a zeroed struct */
+void capture_leave(
+    struct capture
+        *c); /* the same, without waiting for its end: the kernel may not be able to end it */
 
 #endif

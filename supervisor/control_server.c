@@ -15,8 +15,10 @@
 #include "common/log.h"
 #include "common/runtime_dir.h"
 #include "proto/control.h"
+#include "supervisor/drain.h"
 #include "supervisor/llmd.h"
 #include "supervisor/logs.h"
+#include "supervisor/reload.h"
 #include "supervisor/requests.h"
 #include "supervisor/status.h"
 
@@ -63,7 +65,7 @@ static bool reload(struct llmd *l, const char *model, int asker, Llmd__CtlReply 
     if (model[0])
         reply->ok = model_switch_start(&l->model_switch, l, model, asker, &e);
     else
-        reply->ok = llmd_reload(l, &e);
+        reply->ok = reload_settings(l, &e);
     if (!reply->ok)
         reply->error = arena_strdup(a, e.msg);
     return reply->ok && model[0];
@@ -105,7 +107,7 @@ static bool answer(struct llmd *l, int asker, const Llmd__CtlRequest *request,
         add_config(l, reply, a);
         break;
     case LLMD__CTL_COMMAND__CTL_DRAIN:
-        llmd_drain(l);
+        drain_ask(l);
         break;
     case LLMD__CTL_COMMAND__CTL_RELOAD:
         return !reload(l, request->model, asker, reply, a);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "supervisor/llmd.h"
 #include "supervisor/state.h"
@@ -20,6 +21,7 @@ void holdings_pidfd_name(uint32_t slot, char *out, unsigned long n)
 void holdings_of_service(const struct llmd *l, holdings_visit_fn *visit, void *arg)
 {
     segments_each(&l->segments, visit, arg);
+    gpu_memory_each(&l->gpu, visit, arg);
     for (uint32_t i = 0; i < l->listeners.n; i++)
         if (!l->listeners.is_activated[i])
             visit(arg, "llmd-listen", l->listeners.fd[i]);
@@ -70,6 +72,27 @@ void holdings_store(struct llmd *l)
     holdings_of_service(l, put, &l->store);
 }
 
+/* Put before the older one is removed, so that there is always one. */
+bool holdings_write_state(struct llmd *l, struct err *e)
+{
+    const struct state state = { .instance = l->instance,
+                                 .serial = l->state_serial + 1,
+                                 .config = &l->config,
+                                 .plan = l->plan };
+    int fd = state_make(&state, e);
+
+    if (fd < 0)
+        return false;
+    if (l->state_fd >= 0) {
+        fdstore_put(&l->store, state_name(state.serial), fd, false);
+        fdstore_remove(&l->store, state_name(l->state_serial));
+        close(l->state_fd);
+    }
+    l->state_fd = fd;
+    l->state_serial++;
+    return true;
+}
+
 static void forget(void *arg, const char *name, int fd)
 {
     (void)fd;
@@ -83,6 +106,7 @@ void holdings_forget(struct llmd *l)
     for (uint32_t i = 0; i < STATE_NAMES; i++) /* first: from here on the set is not complete */
         fdstore_remove(&l->store, state_name(i));
     segments_each(&l->segments, forget, &l->store);
+    gpu_memory_each(&l->gpu, forget, &l->store);
     fdstore_remove(&l->store, "llmd-listen");
     fdstore_remove(&l->store, "llmd-c");
     fdstore_remove(&l->store, "llmd-park-in");

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "common/err.h"
+
 struct llmd;
 
 typedef void holdings_visit_fn(void *arg, const char *name, int fd);
@@ -17,6 +19,8 @@ void holdings_of_activation(const struct llmd *l, holdings_visit_fn *visit, void
 
 /* Give the service's to the store; the children's go there one by one, when they start. */
 void holdings_store(struct llmd *l);
+/* The state that is in force now (state.h), in the place of the one before.  False: *e, and that one stays. */
+bool holdings_write_state(struct llmd *l, struct err *e);
 /* The end of service: the next start is a first one. */
 void holdings_forget(struct llmd *l);
 

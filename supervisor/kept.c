@@ -222,7 +222,7 @@ void kept_drop_all(struct kept *k)
 
 struct cookie_slot {
     uint64_t cookie;
-    uint32_t slot;
+    uint32_t slot, generation;
 };
 
 static int compare_cookies(const void *a, const void *b)
@@ -233,14 +233,19 @@ static int compare_cookies(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* The gateway lives: a slot may get another client while it is looked at, and must not pass for the first one's. */
 static uint32_t list_cookies(const struct kept *k, struct cookie_slot *out)
 {
     uint32_t n = 0;
 
     for (uint32_t slot = 0; slot < k->connections->hdr->n_slots; slot++) {
         const struct connection_record *r = connections_record(k->connections, slot);
-        if (connection_state(r) != CONNECTION_FREE && r->cookie != 0)
-            out[n++] = (struct cookie_slot){ .cookie = r->cookie, .slot = slot };
+        uint32_t generation = atomic_load(&r->generation);
+        uint64_t cookie = __atomic_load_n(&r->cookie, __ATOMIC_ACQUIRE);
+        if (cookie != 0 && connection_state(r) != CONNECTION_FREE &&
+            atomic_load(&r->generation) == generation)
+            out[n++] =
+                (struct cookie_slot){ .cookie = cookie, .slot = slot, .generation = generation };
     }
     qsort(out, n, sizeof *out, compare_cookies);
     return n;
@@ -261,7 +266,7 @@ static void adopt_one(struct kept *k, int fd, bool is_stored, const struct cooki
         close(fd);
         return;
     }
-    add(k, found->slot, connections_record(k->connections, found->slot)->generation, fd, is_stored);
+    add(k, found->slot, found->generation, fd, is_stored);
     if (!k->by_slot[found->slot].is_stored)
         store(k, found->slot);
 }

@@ -14,6 +14,7 @@
 #include "supervisor/control_server.h"
 #include "supervisor/fdstore.h"
 #include "supervisor/former.h"
+#include "supervisor/gpu_memory.h"
 #include "supervisor/hang.h"
 #include "supervisor/inspect.h"
 #include "supervisor/kept.h"
@@ -54,6 +55,7 @@ struct llmd {
     struct model_switch model_switch;
     struct upgrade upgrade;
     struct kept kept;
+    struct gpu_memory gpu;
     struct inspect inspect;
     Llmd__ModelPlan *plan; /* NULL until inspected */
     struct segments segments;
@@ -72,23 +74,6 @@ struct llmd {
 /* Run until asked to end.  Returns the exit code: 0 after a clean drain; 1 when llmd could not start,
  * the model could not be read, or a child in service had to be killed at the end. */
 int llmd_run(struct llmd *l);
-
-/* Orders of the operator: signals and llmctl. */
-/* Finish and end; a second time: the deadline is now; a third time: kill what is left. */
-void llmd_drain(struct llmd *l);
-bool llmd_reload(struct llmd *l, struct err *e); /* read all sources again */
-/* Take over the LIVE settings of `fresh`, name the others, and tell all children. */
-void llmd_take_settings(struct llmd *l, const struct config *fresh);
-
-/* News from the runner. */
-void llmd_team_changed(struct llmd *l, struct team *t);
-void llmd_weights_ready(struct llmd *l, const struct process *p);
-void llmd_spawned(struct llmd *l, struct process *p);
-void llmd_ended(struct llmd *l, const struct process *p);
-void llmd_writable(struct llmd *l, struct process *p);
-
-/* The processes of the model before this one are gone. */
-void llmd_former_gone(struct llmd *l);
 
 /* For adopt.c: tables for the children, all down; this llmd on the board; and, when all is adopted, go on with
  * what the board says was going on. */

@@ -21,6 +21,7 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "common/runtime_dir.h"
+#include "supervisor/drain.h"
 #include "supervisor/holdings.h"
 #include "supervisor/init/launch.h"
 #include "supervisor/llmd.h"
@@ -352,7 +353,7 @@ void model_switch_describe(const struct llmd *l, char *out, size_t n)
 static void on_old_gone(void *arg)
 {
     log_info("event=model_switched: the processes of the old model have finished");
-    llmd_former_gone(arg);
+    drain_former_gone(arg);
 }
 
 static bool is_former(const struct passed_fd *p)

@@ -9,6 +9,7 @@
  *    +----------------------------------------------------------+
  *   TIMER in STARTING: never became ready, kill it and wait for EXIT.
  *   TIMER in DRAINING: too slow, SIGTERM, then SIGKILL.   STOP in DRAINING: SIGKILL at once.
+ *   TIMER behind SIGKILL, in any of them: the kernel does not end it; said once, and EXIT is waited for.
  *   HASTEN in DRAINING: DRAIN again, with a deadline that is now.
  *
  * An empty cell is late news, and is dropped.  A process does not leave BACKOFF by itself: the ranks of
@@ -25,6 +26,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "proto/worker_exit.h"
 #include "supervisor/last_words.h"
 
 /* At the drain deadline a child ends what is left: it may take this long to write its last bytes before
@@ -60,7 +62,9 @@ static void act_spawn(struct process *p)
 
     p->words[0] = p->killed_why[0] = '\0';
     p->last_signal = 0;
-    p->was_forced = p->is_replaced = false;
+    p->was_forced = p->is_replaced = p->is_stuck = false;
+    p->trouble = GPU_TROUBLE_NONE;
+    set_word(&p->slot->trouble, GPU_TROUBLE_NONE);
     p->ready_ns = 0;
     set_time(&p->slot->kept.ready_ns, 0);
     set_word(&p->slot->kept.log_start, atomic_load(&p->slot->log.n_lines));
@@ -92,13 +96,30 @@ static void act_announce(struct process *p)
              (unsigned long long)((now - started) / NS_PER_MS));
 }
 
+/* The deadline behind SIGKILL has passed. */
+static void act_note_stuck(struct process *p)
+{
+    if (p->last_signal != SIGKILL || p->is_stuck)
+        return;
+    p->is_stuck = true;
+    p->was_forced = p->was_forced || p->state == PROCESS_DRAINING;
+    stat_add(p->counts, STAT_processes_unreaped, 1);
+    log_error(
+        "process=\"%s\" pid=%u event=stuck cause=\"killed but not reaped in %d s\", waiting for "
+        "the kernel to end it",
+        p->slot->name, p->slot->pid, PROCESS_REAP_S);
+}
+
 static void act_kill_slow(struct process *p)
 {
     char why[96];
 
+    if (p->last_signal == SIGKILL) {
+        act_note_stuck(p);
+        return;
+    }
     snprintf(why, sizeof why, "not ready after %llu s",
              (unsigned long long)p->config->start_timeout_s);
-    p->ops->arm(p, 0);
     process_kill(p, why);
 }
 
@@ -155,7 +176,6 @@ static void act_hasten(struct process *p)
 
 static void act_kill_now(struct process *p)
 {
-    p->ops->arm(p, 0);
     p->was_forced = p->ready_ns != 0;
     process_kill(p, "asked to stop at once");
 }
@@ -163,7 +183,6 @@ static void act_kill_now(struct process *p)
 /* Nothing runs in it yet, so there is nothing to finish. */
 static void act_kill_starting(struct process *p)
 {
-    p->ops->arm(p, 0);
     process_kill(p, "stopped while it was starting");
 }
 
@@ -172,9 +191,10 @@ static void act_escalate(struct process *p)
     if (p->last_signal == 0) {
         log_warning("process=\"%s\" event=drain_timeout, sending SIGTERM", p->slot->name);
         act_terminate(p);
+    } else if (p->last_signal == SIGKILL) {
+        act_note_stuck(p);
     } else {
         log_warning("process=\"%s\" event=ignores_sigterm, sending SIGKILL", p->slot->name);
-        p->ops->arm(p, 0);
         p->was_forced = true;
         process_kill(p, "did not stop when asked");
     }
@@ -192,6 +212,7 @@ static const struct process_edge edges[N_PROCESS_STATES][N_PROCESS_EVENTS] = {
                            [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_note_death },
                            [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_kill_starting } },
     [PROCESS_READY] = { [PROCESS_EV_EXIT] = { PROCESS_BACKOFF, act_note_death },
+                        [PROCESS_EV_TIMER] = { PROCESS_READY, act_note_stuck },
                         [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_drain } },
     [PROCESS_DRAINING] = { [PROCESS_EV_TIMER] = { PROCESS_DRAINING, act_escalate },
                            [PROCESS_EV_STOP] = { PROCESS_DRAINING, act_kill_now },
@@ -230,6 +251,8 @@ static void describe_how(const struct process *p, const siginfo_t *info, char *o
 
     if (info->si_code == 0)
         snprintf(out, n, "ended%s%s", p->killed_why[0] ? ", killed: " : "", p->killed_why);
+    else if (info->si_code == CLD_EXITED && p->on_gpu && worker_exit_words(info->si_status)[0])
+        snprintf(out, n, "exit code %d (%s)", info->si_status, worker_exit_words(info->si_status));
     else if (info->si_code == CLD_EXITED)
         snprintf(out, n, "exit code %d", info->si_status);
     else if (p->killed_why[0] && info->si_status == SIGKILL)
@@ -253,9 +276,24 @@ static void describe_end(struct process *p, const siginfo_t *info)
     memcpy(p->slot->last_exit, p->last_exit, sizeof p->last_exit);
 }
 
+static enum gpu_trouble trouble_of(const struct process *p, const siginfo_t *info)
+{
+    if (!p->on_gpu)
+        return GPU_TROUBLE_NONE;
+    if (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_DEVICE_LOST)
+        return GPU_TROUBLE_LOST;
+    if (info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_DEVICE_UNUSABLE)
+        return GPU_TROUBLE_UNUSABLE;
+    return p->is_stuck ? GPU_TROUBLE_STUCK : GPU_TROUBLE_NONE;
+}
+
 void process_exited(struct process *p, const siginfo_t *info)
 {
     describe_end(p, info);
+    p->trouble = trouble_of(p, info);
+    if (p->on_gpu && info->si_code == CLD_EXITED && info->si_status == WORKER_EXIT_DEVICE_CONTAINED)
+        p->contained_ns = clock_mono_ns();
+    set_word(&p->slot->trouble, p->trouble);
     process_handle(p, PROCESS_EV_EXIT);
 }
 
@@ -266,6 +304,7 @@ void process_kill(struct process *p, const char *why)
     if (!p->killed_why[0])
         snprintf(p->killed_why, sizeof p->killed_why, "%s", why);
     send_signal(p, SIGKILL);
+    p->ops->arm(p, clock_mono_ns() + PROCESS_REAP_S * NS_PER_S);
 }
 
 void process_replace(struct process *p, const char *why)
@@ -286,6 +325,7 @@ void process_adopt(struct process *p)
     p->ready_ns = get_time(&kept->ready_ns);
     p->died_ns = get_time(&kept->died_ns);
     memcpy(p->last_exit, p->slot->last_exit, sizeof p->last_exit - 1);
+    p->trouble = (enum gpu_trouble)atomic_load_explicit(&p->slot->trouble, memory_order_relaxed);
     if (p->state == PROCESS_STARTING)
         p->ops->arm(p, started + p->config->start_timeout_s * NS_PER_S);
     if (p->state == PROCESS_DRAINING) {

@@ -8,6 +8,9 @@
 #include "proto/board.h"
 #include "supervisor/child.h"
 
+/* A process that is killed is gone after this time, or the kernel cannot end it: a GPU's driver waits for the GPU. */
+enum { PROCESS_REAP_S = 5 };
+
 enum process_event {
     PROCESS_EV_START, /* its team starts */
     PROCESS_EV_READY,
@@ -54,6 +57,10 @@ struct process {
     bool was_forced;            /* it was in service, was asked to finish, and had to be killed */
     bool is_replaced;           /* killed so that a new one takes over: its end is no death */
     bool owes_adopt;            /* ADOPT is to be sent when its socket has room; for ops */
+    bool on_gpu;                /* its end may say something of its GPU */
+    bool is_stuck;              /* killed, and not gone PROCESS_REAP_S later */
+    enum gpu_trouble trouble;   /* what its newest end says of its GPU */
+    uint64_t contained_ns;      /* newest end by a bad part of its GPU's memory; 0 = none */
     struct child child;         /* for ops */
     sd_event_source *timer;
 };

@@ -15,6 +15,7 @@
 #include "supervisor/boot.h"
 #include "supervisor/holdings.h"
 #include "supervisor/llmd.h"
+#include "supervisor/news.h"
 #include "supervisor/pidfd.h"
 
 /* ---- a member ---- */
@@ -71,8 +72,12 @@ static void on_message(void *arg, struct control_msg *m)
         if (p->team->kind == TEAM_GATEWAY)
             kept_take(&p->team->llmd->kept, m);
         break;
+    case MSG_CHUNKS:
+        if (p->team->kind == TEAM_GROUP)
+            gpu_memory_take(&p->team->llmd->gpu, p->team->group, p->rank, m);
+        break;
     case MSG_WEIGHTS_READY:
-        llmd_weights_ready(p->team->llmd, p);
+        news_weights_ready(p->team->llmd, p);
         break;
     case MSG_FATAL:
         snprintf(p->words, sizeof p->words, "%s", ((const Llmd__Fatal *)m->body)->message);
@@ -89,7 +94,7 @@ static void on_exited(void *arg, const siginfo_t *info)
 
     p->owes_adopt = false;
     forget_child(p);
-    llmd_ended(p->team->llmd, p);
+    news_ended(p->team->llmd, p, info);
     process_exited(p, info);
 }
 
@@ -109,7 +114,7 @@ static void on_writable(void *arg)
 
     if (p->owes_adopt)
         send_adopt(p);
-    llmd_writable(p->team->llmd, p);
+    news_writable(p->team->llmd, p);
 }
 
 /* Before the program runs: should llmd die now, the next one finds a socket, whose other end is closed or
@@ -158,7 +163,7 @@ static bool do_spawn(struct process *p, struct err *e)
     note_pid(p);
     store_pidfd(p);
     fault_point("llmd.store");
-    llmd_spawned(l, p);
+    news_spawned(l, p);
     return true;
 }
 
@@ -239,10 +244,17 @@ static void do_arm_team(struct team *t, uint64_t deadline_ns)
 
 static void do_team_changed(struct team *t)
 {
-    llmd_team_changed(t->llmd, t);
+    news_team_changed(t->llmd, t);
 }
 
-const struct team_ops runner_team_ops = { .arm = do_arm_team, .changed = do_team_changed };
+static bool do_check_gpus(struct team *t, struct err *e)
+{
+    return gpu_check_start(&t->gpu_check, t->llmd, t, e);
+}
+
+const struct team_ops runner_team_ops = { .arm = do_arm_team,
+                                          .changed = do_team_changed,
+                                          .check_gpus = do_check_gpus };
 
 static void init_member(struct team *t, uint32_t rank)
 {
@@ -260,6 +272,7 @@ static void init_member(struct team *t, uint32_t rank)
     p->team = t;
     p->rank = rank;
     p->slot_index = slot;
+    p->on_gpu = t->kind == TEAM_GROUP && t->llmd->plan->on_device;
 }
 
 bool runner_init(struct team *t, struct llmd *l, enum team_kind kind, uint32_t group, uint32_t n,
@@ -354,6 +367,7 @@ void runner_fini(struct team *t)
     }
     sd_event_source_disable_unref(t->timer);
     sd_event_source_disable_unref(t->look);
+    gpu_check_leave(&t->gpu_check);
     free(t->members);
     *t = (struct team){ 0 };
 }

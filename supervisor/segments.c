@@ -7,8 +7,10 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "proto/chunks_layout.h"
 #include "proto/group_layout.h"
 #include "proto/weights_layout.h"
+#include "supervisor/gpu_memory.h"
 
 /* Tokens that a request may name to have their log probabilities (Sampling.logprob_tokens). */
 enum { NAMED_LOGPROBS_MAX = 128 };
@@ -65,12 +67,42 @@ static bool create_weights(struct segment *s, const struct config *c, uint32_t s
                                 wants_huge(c), e);
 }
 
-static void make_room(struct segments *s, const struct config *c)
+static void make_room(struct segments *s, const struct config *c, const Llmd__ModelPlan *plan)
 {
-    *s = (struct segments){ .n_groups = (uint32_t)c->groups, .tp_size = (uint32_t)c->tp_size };
+    *s = (struct segments){ .n_groups = (uint32_t)c->groups,
+                            .tp_size = (uint32_t)c->tp_size,
+                            .on_device = plan->on_device };
+    s->n_weights = s->on_device ? s->n_groups * s->tp_size : s->tp_size;
     s->ledgers = mem_zalloc(s->n_groups, sizeof *s->ledgers);
     s->groups = mem_zalloc(s->n_groups, sizeof *s->groups);
-    s->weights = mem_zalloc(s->tp_size, sizeof *s->weights);
+    s->weights = mem_zalloc(s->n_weights, sizeof *s->weights);
+}
+
+static bool create_chunks(struct segments *s, uint64_t instance, struct err *e)
+{
+    struct chunks_hdr *h;
+
+    if (!s->on_device)
+        return true;
+    if (!segment_create(&s->chunks, SEGMENT_CHUNKS, CHUNKS_VERSION, "llmd-chunks",
+                        gpu_memory_table_bytes(s->n_groups, s->tp_size), instance, e))
+        return false;
+    h = (struct chunks_hdr *)s->chunks.hdr;
+    h->n_groups = s->n_groups;
+    h->tp_size = s->tp_size;
+    return true;
+}
+
+static bool create_host_tier(struct segments *s, const struct config *c,
+                             const Llmd__ModelPlan *plan, uint64_t instance, struct err *e)
+{
+    const struct host_tier_shape shape = { .n_slots = plan->kv_host_pages,
+                                           .page_tokens = plan->kv_page_tokens,
+                                           .n_ranks = s->tp_size,
+                                           .slot_bytes = plan->kv_rank_page_bytes,
+                                           .small_pages = !wants_huge(c) };
+
+    return plan->kv_host_pages == 0 || host_tier_create(&s->host_tier, &shape, instance, e);
 }
 
 bool segments_create(struct segments *s, const struct config *c, const Llmd__ModelPlan *plan,
@@ -84,18 +116,20 @@ bool segments_create(struct segments *s, const struct config *c, const Llmd__Mod
         .head_dim = plan->head_dim,
         .dtype = (enum dtype)plan->kv_dtype,
         .small_pages = !wants_huge(c),
+        .on_device = plan->on_device,
     };
 
-    make_room(s, c);
+    make_room(s, c, plan);
     if (!board_create(&s->board, s->n_groups, s->tp_size, instance, e) ||
         !connections_create(&s->connections, (uint32_t)c->max_connections,
                             c->connection_journal_bytes, instance, e) ||
-        !create_groups(s, c, plan, instance, e))
+        !create_groups(s, c, plan, instance, e) || !create_chunks(s, instance, e))
         return false;
-    for (uint32_t r = 0; r < s->tp_size; r++) /* first: all of them are read at each step */
+    for (uint32_t r = 0; r < s->n_weights; r++) /* first: all of them are read at each step */
         if (!create_weights(&s->weights[r], c, r, plan->weights_shard_bytes, instance, e))
             return false;
-    return kvpool_create(&s->kvpool, &shape, instance, e);
+    return kvpool_create(&s->kvpool, &shape, instance, e) &&
+           create_host_tier(s, c, plan, instance, e);
 }
 
 static bool is_missing(int fd, const char *name, uint32_t number, struct err *e)
@@ -128,10 +162,34 @@ static bool attach_single(struct segments *s, struct passed *from, struct err *e
            connections_attach(&s->connections, connections, e);
 }
 
-bool segments_attach(struct segments *s, const struct config *c, struct passed *from, struct err *e)
+static bool attach_chunks(struct segments *s, struct passed *from, struct err *e)
 {
-    make_room(s, c);
-    if (!attach_single(s, from, e))
+    int fd;
+
+    if (!s->on_device)
+        return true;
+    fd = passed_take(from, "llmd-chunks");
+    return !is_missing(fd, "llmd-chunks", 0, e) &&
+           segment_attach(&s->chunks, fd, SEGMENT_CHUNKS, CHUNKS_VERSION, true, e);
+}
+
+static bool attach_host_tier(struct segments *s, const Llmd__ModelPlan *plan, struct passed *from,
+                             struct err *e)
+{
+    int fd;
+
+    if (plan->kv_host_pages == 0)
+        return true;
+    fd = passed_take(from, "llmd-hosttier");
+    return !is_missing(fd, "llmd-hosttier", 0, e) && host_tier_attach(&s->host_tier, fd, e);
+}
+
+bool segments_attach(struct segments *s, const struct config *c, const Llmd__ModelPlan *plan,
+                     struct passed *from, struct err *e)
+{
+    make_room(s, c, plan);
+    if (!attach_single(s, from, e) || !attach_chunks(s, from, e) ||
+        !attach_host_tier(s, plan, from, e))
         return false;
     for (uint32_t g = 0; g < s->n_groups; g++) {
         int ledger = passed_take_numbered(from, "llmd-ledger-", g);
@@ -141,7 +199,7 @@ bool segments_attach(struct segments *s, const struct config *c, struct passed *
                              e))
             return false;
     }
-    for (uint32_t r = 0; r < s->tp_size; r++)
+    for (uint32_t r = 0; r < s->n_weights; r++)
         if (!attach_numbered(&s->weights[r], from, "llmd-weights-", r, SEGMENT_WEIGHTS,
                              WEIGHTS_VERSION, e))
             return false;
@@ -156,13 +214,17 @@ void segments_each(const struct segments *s, void (*visit)(void *arg, const char
     visit(arg, "llmd-board", s->board.segment.fd);
     visit(arg, "llmd-connections", s->connections.segment.fd);
     visit(arg, "llmd-kvpool", s->kvpool.segment.fd);
+    if (s->on_device)
+        visit(arg, "llmd-chunks", s->chunks.fd);
+    if (s->host_tier.hdr)
+        visit(arg, "llmd-hosttier", s->host_tier.segment.fd);
     for (uint32_t g = 0; g < s->n_groups; g++) {
         snprintf(name, sizeof name, "llmd-ledger-%u", g);
         visit(arg, name, s->ledgers[g].segment.fd);
         snprintf(name, sizeof name, "llmd-group-%u", g);
         visit(arg, name, s->groups[g].fd);
     }
-    for (uint32_t r = 0; r < s->tp_size; r++) {
+    for (uint32_t r = 0; r < s->n_weights; r++) {
         snprintf(name, sizeof name, "llmd-weights-%u", r);
         visit(arg, name, s->weights[r].fd);
     }
@@ -174,8 +236,10 @@ void segments_close(struct segments *s)
         ledger_close(&s->ledgers[g]);
         segment_close(&s->groups[g]);
     }
-    for (uint32_t r = 0; r < s->tp_size; r++)
+    for (uint32_t r = 0; r < s->n_weights; r++)
         segment_close(&s->weights[r]);
+    segment_close(&s->chunks);
+    host_tier_close(&s->host_tier);
     kvpool_close(&s->kvpool);
     connections_close(&s->connections);
     board_close(&s->board);

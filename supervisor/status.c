@@ -84,6 +84,7 @@ static Llmd__GroupStatus *describe_group(const struct llmd *l, const struct team
 {
     const struct stats *stats = stats_of(l, t->group);
     Llmd__GroupStatus *g = arena_alloc(a, sizeof *g);
+    uint64_t now_ns = clock_mono_ns();
 
     llmd__group_status__init(g);
     g->group = t->group;
@@ -93,7 +94,9 @@ static Llmd__GroupStatus *describe_group(const struct llmd *l, const struct team
     g->sequences_waiting = (uint32_t)stat_get(stats, STAT_sequences_waiting);
     g->kv_pages_used = (uint32_t)stat_get(stats, STAT_kv_pages_leased);
     g->tokens_per_s =
-        rate_per_s(&l->rates[t->group], clock_mono_ns(), stat_get(stats, STAT_generated_tokens));
+        rate_per_s(&l->rates[t->group], now_ns, stat_get(stats, STAT_generated_tokens));
+    g->cause = arena_strdup(a, team_is_up(t) ? "" : t->cause);
+    g->retry_in_ns = t->retry_ns > now_ns ? t->retry_ns - now_ns : 0;
     return g;
 }
 
@@ -150,6 +153,10 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
     s->kv_page_tokens = p->kv_page_tokens;
     s->kv_bytes = p->kv_pages * p->kv_page_bytes;
     s->weights_bytes = p->weights_bytes;
+    s->on_device = p->on_device;
+    s->gpu_note = p->gpu_note;
+    s->kv_host_pages = p->kv_host_pages;
+    s->kv_host_bytes = p->kv_host_pages * p->kv_rank_page_bytes * l->config.tp_size;
     s->max_model_len = p->max_model_len;
     s->requests = stat_get(gateway, STAT_requests_generate);
     s->requests_active = stat_get(gateway, STAT_requests_active);
@@ -164,6 +171,7 @@ static void add_plan(const struct llmd *l, Llmd__Status *s, struct arena *a)
         const struct stats *stats = stats_of(l, g);
         add_team(l, &l->groups[g], s, a);
         s->groups[s->n_groups++] = describe_group(l, &l->groups[g], a);
+        s->kv_host_pages_used += (uint32_t)stat_get(stats, STAT_kv_host_pages);
         s->prompt_tokens += stat_get(stats, STAT_prompt_tokens);
         s->generated_tokens += stat_get(stats, STAT_generated_tokens);
     }

@@ -11,14 +11,22 @@
  *    | GONE               STOP from STARTING, UP, FALLING
  *    +-- DRAINING <------
  *
- *   RESTART in STARTING, UP: FALLING, but no pause follows.   RESTART in BACKOFF: STARTING at once.
+ *   RESTART in STARTING, UP: FALLING, but no pause follows.   RESTART in BACKOFF, GPU_DOWN: STARTING at once.
  *   STOP in DRAINING: kill them all now.   HASTEN in DRAINING: the deadline is now.
+ *   STUCK in STARTING, UP: FALLING, before its end.   STUCK in FALLING: said to all who ask.
+ *   GPU_BAD in FALLING: GPU_DOWN, instead of BACKOFF.
+ *
+ *   GPU_DOWN: at TIMER the GPUs are asked about.   GPU_BAD: wait, twice as long.   GPU_WELL: STARTING.   STOP: DOWN.
  *
  * A rank never restarts alone: it shares memory phases (and on GPUs a communicator) with its peers, and
  * those die with it.  Each start is a new epoch, by which everything a dead epoch left behind is known.
  *
  * Members only record what happened to them; team_look() then decides from their states.  So the order
- * in which the kernel reports several deaths does not matter. */
+ * in which the kernel reports several deaths does not matter.
+ *
+ * A GPU that was lost comes back when somebody resets it, which may be tomorrow; one whose memory others have taken, when
+ * they let go.  To start a group on it again and again would only hide that, so the pauses are long, and a start comes
+ * when NVML says that all is well. */
 #include "supervisor/team.h"
 
 #include <assert.h>
@@ -36,10 +44,21 @@ static uint32_t count_state(const struct team *t, enum process_state s)
     return n;
 }
 
+static uint32_t count_stuck(const struct team *t)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < t->n_members; i++)
+        n += t->members[i].is_stuck && process_is_running(&t->members[i]);
+    return n;
+}
+
 static void act_start(struct team *t)
 {
     t->epoch++;
     t->up_ns = t->retry_ns = 0;
+    t->is_stuck = false;
+    t->gpu_words[0] = '\0';
     if (t->epoch == 1)
         snprintf(t->cause, sizeof t->cause, "loading");
     t->ops->arm(t, 0);
@@ -80,32 +99,109 @@ static void act_fall(struct team *t)
         process_kill(&t->members[i], why);
 }
 
+/* The kernel waits for the GPU, most likely; until it lets go, nobody can start there. */
+static void act_tell_stuck(struct team *t)
+{
+    for (uint32_t i = 0; i < t->n_members; i++)
+        if (t->members[i].is_stuck && process_is_running(&t->members[i]))
+            snprintf(t->cause, sizeof t->cause, "%s: killed (%s) but not reaped in %d s%s",
+                     t->members[i].slot->name, t->members[i].killed_why, PROCESS_REAP_S,
+                     t->members[i].on_gpu ? ": its GPU does not let go of it" : "");
+    t->is_stuck = true;
+}
+
+/* It serves nobody any more, though it has not ended. */
+static void act_fall_stuck(struct team *t)
+{
+    act_fall(t);
+    act_tell_stuck(t);
+}
+
 /* For the llmd after this one. */
-static void note_pause(const struct team *t)
+static void note_pause(const struct team *t, uint64_t pause_ms)
 {
     for (uint32_t i = 0; i < t->n_members; i++) {
         struct board_kept *kept = &t->members[i].slot->kept;
         atomic_store_explicit(&kept->deaths, t->backoff.deaths, memory_order_relaxed);
-        atomic_store_explicit(&kept->pause_ms, (uint32_t)t->backoff.pause_ms, memory_order_relaxed);
+        atomic_store_explicit(&kept->pause_ms, (uint32_t)pause_ms, memory_order_relaxed);
         atomic_store_explicit(&kept->deadline_ns, t->retry_ns, memory_order_relaxed);
     }
 }
 
-static void act_pause(struct team *t)
+/* How long it had been in service; 0 = it was not. */
+static uint64_t served_ns(const struct team *t)
 {
-    uint64_t now = clock_mono_ns();
     const struct process *dead = first_dead(t);
-    uint64_t died = dead && dead->died_ns > t->up_ns ? dead->died_ns : now;
-    uint64_t served_ns = t->up_ns ? died - t->up_ns + 1 : 0;
-    uint64_t pause_ms = t->is_replaced ? 0 : backoff_next_ms(&t->backoff, t->config, served_ns);
+    uint64_t died = dead && dead->died_ns > t->up_ns ? dead->died_ns : clock_mono_ns();
 
+    return t->up_ns ? died - t->up_ns + 1 : 0;
+}
+
+static void arm_retry(struct team *t, uint64_t pause_ms)
+{
     t->up_ns = 0;
     t->is_replaced = false;
-    t->retry_ns = now + pause_ms * NS_PER_MS;
-    note_pause(t);
+    t->retry_ns = clock_mono_ns() + pause_ms * NS_PER_MS;
     t->ops->arm(t, t->retry_ns);
+}
+
+static void act_pause(struct team *t)
+{
+    uint64_t pause_ms = t->is_replaced ? 0 : backoff_next_ms(&t->backoff, t->config, served_ns(t));
+
+    arm_retry(t, pause_ms);
+    note_pause(t, t->backoff.pause_ms);
     log_info("team=\"%s\" event=backoff pause_ms=%llu cause=\"%s\"", t->name,
              (unsigned long long)pause_ms, t->cause);
+}
+
+/* The first member whose end said that its GPU is in trouble; NULL when none did. */
+static const struct process *first_in_trouble(const struct team *t)
+{
+    for (uint32_t i = 0; i < t->n_members; i++)
+        if (t->members[i].trouble != GPU_TROUBLE_NONE)
+            return &t->members[i];
+    return NULL;
+}
+
+/* One that held a process back is asked about at once when it has let go. */
+static uint64_t next_gpu_pause_ms(struct team *t, const struct process *in_trouble)
+{
+    uint64_t before = t->gpu_pause_ms;
+
+    if (served_ns(t) >= t->config->backoff_reset_s * NS_PER_S)
+        before = 0;
+    t->gpu_pause_ms = before ? 2 * before : t->config->gpu_retry_ms;
+    if (t->gpu_pause_ms > t->config->gpu_retry_max_ms)
+        t->gpu_pause_ms = t->config->gpu_retry_max_ms;
+    return in_trouble->trouble == GPU_TROUBLE_STUCK && !t->gpu_words[0] ? 0 : t->gpu_pause_ms;
+}
+
+static void act_wait_for_gpu(struct team *t)
+{
+    const struct process *p = first_in_trouble(t);
+    uint64_t pause_ms;
+
+    assert(p);
+    snprintf(t->cause, sizeof t->cause, "%s: %s%s%s", p->slot->name, p->last_exit,
+             t->gpu_words[0] ? "; " : "", t->gpu_words);
+    pause_ms = next_gpu_pause_ms(t, p);
+    arm_retry(t, pause_ms);
+    note_pause(t, t->gpu_pause_ms);
+    log_error("team=\"%s\" event=gpu_down retry_ms=%llu cause=\"%s\"", t->name,
+              (unsigned long long)pause_ms, t->cause);
+}
+
+/* Where nobody can be asked, a start will tell. */
+static void act_check_gpus(struct team *t)
+{
+    struct err e = { 0 };
+
+    t->retry_ns = 0;
+    if (t->ops->check_gpus(t, &e))
+        return;
+    log_warning("team=\"%s\" error=\"%s\", starting it without a look at its GPUs", t->name, e.msg);
+    team_handle(t, TEAM_EV_GPU_WELL);
 }
 
 static void act_replace(struct team *t)
@@ -142,12 +238,16 @@ static const struct team_edge edges[N_TEAM_STATES][N_TEAM_EVENTS] = {
     [TEAM_DOWN] = { [TEAM_EV_START] = { TEAM_STARTING, act_start } },
     [TEAM_STARTING] = { [TEAM_EV_ALL_READY] = { TEAM_UP, act_announce },
                         [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
+                        [TEAM_EV_STUCK] = { TEAM_FALLING, act_fall_stuck },
                         [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
                         [TEAM_EV_RESTART] = { TEAM_FALLING, act_replace } },
     [TEAM_UP] = { [TEAM_EV_LOST] = { TEAM_FALLING, act_fall },
+                  [TEAM_EV_STUCK] = { TEAM_FALLING, act_fall_stuck },
                   [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
                   [TEAM_EV_RESTART] = { TEAM_FALLING, act_replace } },
     [TEAM_FALLING] = { [TEAM_EV_GONE] = { TEAM_BACKOFF, act_pause },
+                       [TEAM_EV_STUCK] = { TEAM_FALLING, act_tell_stuck },
+                       [TEAM_EV_GPU_BAD] = { TEAM_GPU_DOWN, act_wait_for_gpu },
                        [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop } },
     [TEAM_BACKOFF] = { [TEAM_EV_TIMER] = { TEAM_STARTING, act_start },
                        [TEAM_EV_RESTART] = { TEAM_STARTING, act_start },
@@ -155,6 +255,11 @@ static const struct team_edge edges[N_TEAM_STATES][N_TEAM_EVENTS] = {
     [TEAM_DRAINING] = { [TEAM_EV_GONE] = { TEAM_DOWN, act_end },
                         [TEAM_EV_STOP] = { TEAM_DRAINING, act_stop },
                         [TEAM_EV_HASTEN] = { TEAM_DRAINING, act_hasten } },
+    [TEAM_GPU_DOWN] = { [TEAM_EV_TIMER] = { TEAM_GPU_DOWN, act_check_gpus },
+                        [TEAM_EV_GPU_BAD] = { TEAM_GPU_DOWN, act_wait_for_gpu },
+                        [TEAM_EV_GPU_WELL] = { TEAM_STARTING, act_start },
+                        [TEAM_EV_RESTART] = { TEAM_STARTING, act_start },
+                        [TEAM_EV_STOP] = { TEAM_DOWN, act_stop } },
 };
 
 const struct team_edge *team_edge(enum team_state s, enum team_event ev)
@@ -186,11 +291,17 @@ void team_look(struct team *t)
     if (t->state == TEAM_STARTING || t->state == TEAM_UP) {
         if (gone > 0)
             team_handle(t, TEAM_EV_LOST);
+        else if (count_stuck(t) > 0)
+            team_handle(t, TEAM_EV_STUCK);
         else if (t->state == TEAM_STARTING && count_state(t, PROCESS_READY) == t->n_members)
             team_handle(t, TEAM_EV_ALL_READY);
     }
-    if (gone == t->n_members && (t->state == TEAM_FALLING || t->state == TEAM_DRAINING))
-        team_handle(t, TEAM_EV_GONE);
+    if (t->state == TEAM_FALLING && gone < t->n_members && !t->is_stuck && count_stuck(t) > 0)
+        team_handle(t, TEAM_EV_STUCK);
+    if (t->state == TEAM_FALLING && gone == t->n_members)
+        team_handle(t, first_in_trouble(t) ? TEAM_EV_GPU_BAD : TEAM_EV_GONE);
+    if (t->state == TEAM_DRAINING && gone + count_stuck(t) == t->n_members)
+        team_handle(t, TEAM_EV_GONE); /* llmd's end does not wait for what the kernel cannot end */
 }
 
 void team_init(struct team *t, const struct team_ops *ops, const struct config *config,
@@ -215,7 +326,11 @@ static enum team_state adopted_when_gone(struct team *t)
     if (t->retry_ns < dead->died_ns)
         return TEAM_FALLING;
     t->ops->arm(t, t->retry_ns);
-    return TEAM_BACKOFF;
+    if (!first_in_trouble(t))
+        return TEAM_BACKOFF;
+    t->gpu_pause_ms = t->backoff.pause_ms; /* it is of this kind */
+    t->backoff.pause_ms = 0;
+    return TEAM_GPU_DOWN;
 }
 
 static enum team_state adopted_state(struct team *t)
@@ -283,14 +398,15 @@ bool team_is_down(const struct team *t)
 
 const char *team_state_name(enum team_state s)
 {
-    static const char *const names[N_TEAM_STATES] = { "down",    "starting", "up",
-                                                      "falling", "backoff",  "draining" };
+    static const char *const names[N_TEAM_STATES] = { "down",    "starting", "up",      "falling",
+                                                      "backoff", "draining", "gpu_down" };
     return (unsigned)s < N_TEAM_STATES ? names[s] : "?";
 }
 
 const char *team_event_name(enum team_event ev)
 {
-    static const char *const names[N_TEAM_EVENTS] = { "start", "all_ready", "lost",   "gone",
-                                                      "timer", "stop",      "hasten", "restart" };
+    static const char *const names[N_TEAM_EVENTS] = { "start", "all_ready", "lost",    "gone",
+                                                      "timer", "stop",      "hasten",  "restart",
+                                                      "stuck", "gpu_bad",   "gpu_well" };
     return (unsigned)ev < N_TEAM_EVENTS ? names[ev] : "?";
 }

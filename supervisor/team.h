@@ -3,6 +3,7 @@
 #define LLMD_SUPERVISOR_TEAM_H
 
 #include "supervisor/backoff.h"
+#include "supervisor/gpu_check.h"
 #include "supervisor/process.h"
 
 enum team_state {
@@ -12,6 +13,7 @@ enum team_state {
     TEAM_FALLING,  /* a member died, the others are being killed */
     TEAM_BACKOFF,  /* all members are gone; waits to start again */
     TEAM_DRAINING, /* asked to finish, for good */
+    TEAM_GPU_DOWN, /* all members are gone; waits until the GPU of one can be used again */
     N_TEAM_STATES
 };
 
@@ -24,6 +26,9 @@ enum team_event {
     TEAM_EV_STOP,    /* finish; a second time: killed */
     TEAM_EV_HASTEN,  /* the deadline of the drain is now */
     TEAM_EV_RESTART, /* killed, so that new ones take over: no death */
+    TEAM_EV_STUCK,   /* the kernel does not end a killed member */
+    TEAM_EV_GPU_BAD, /* as GONE, and the GPU of one was in trouble; or it was asked, and still is */
+    TEAM_EV_GPU_WELL,
     N_TEAM_EVENTS
 };
 
@@ -35,6 +40,9 @@ struct team;
 struct team_ops {
     void (*arm)(struct team *t, uint64_t deadline_ns); /* TEAM_EV_TIMER then; 0 = never */
     void (*changed)(struct team *t);                   /* after each change of state */
+    /* Ask whether its GPUs are well.  False: *e says why that cannot be asked; else TEAM_EV_GPU_WELL or, with
+     * t->gpu_words, TEAM_EV_GPU_BAD follows. */
+    bool (*check_gpus)(struct team *t, struct err *e);
 };
 
 struct team {
@@ -53,8 +61,12 @@ struct team {
     uint64_t retry_ns;          /* when BACKOFF ends */
     uint64_t drain_deadline_ns; /* set before TEAM_EV_STOP */
     bool is_replaced;           /* it falls because that was asked for */
-    char cause[400];            /* why it is not up, for people */
+    bool is_stuck;              /* of its falling members one is */
+    uint64_t gpu_pause_ms;      /* newest one of TEAM_GPU_DOWN; 0 = none in this row */
+    char gpu_words[160]; /* what the newest check of its GPUs said; "" = none, or they are well */
+    char cause[640];     /* why it is not up, for people */
     sd_event_source *timer, *look;
+    struct gpu_check gpu_check; /* for ops */
 };
 
 struct team_edge {

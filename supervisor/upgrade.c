@@ -35,9 +35,11 @@ static bool is_older(const struct team *t, uint64_t than_ns)
     return false;
 }
 
-/* True: this team is of the installed programs and serves. */
+/* True: this team is of the installed programs and serves, or cannot. */
 static bool has_replaced(struct team *t, uint64_t since_ns)
 {
+    if (t->state == TEAM_GPU_DOWN) /* whenever it starts again, it does with these */
+        return true;
     if (!is_older(t, since_ns))
         return team_is_up(t);
     if (team_is_up(t) || t->state == TEAM_BACKOFF)

@@ -152,7 +152,7 @@ static bool llmd_step(struct engine *g, const struct step_part *parts, uint32_t 
         logit_rows[i] = b.n_rows - 1;
         logits[i] = g->logits + (size_t)i * g->info.vocab_size;
     }
-    return runtime_forward(g->rt, &b, g->logits, e);
+    return runtime_forward(g->rt, &b, NULL, g->logits, e);
 }
 
 const struct engine_class engine_llmd = { "llmd", llmd_open, llmd_close, llmd_rewind, llmd_step };

@@ -1,5 +1,5 @@
-/* figures.h - the results of a comparison: what was measured, medians, ratios and shares of the limit; and
- * their forms: a line for the terminal, CSV, and a picture.
+/* figures.h - the results of a comparison: what was measured, medians, ratios and shares of the limit; a line
+ * each for the terminal, and CSV.
  *
  * A ratio is ours over theirs of one round, above 1 = ours is faster; the figure is the median over the
  * rounds, so that a disturbed round counts for one and no more. */
@@ -31,7 +31,8 @@ struct figure {
     bool smaller_is_better;
     uint32_t n_rounds;
     double ours[ROUNDS_MAX], theirs[ROUNDS_MAX];
-    double limit;           /* what the machine allows at most, in `unit`; 0 = not counted */
+    double
+        limits[ROUNDS_MAX]; /* what the machine allowed at most then, in `unit`; 0 = not counted */
     const char *limit_name; /* memory, int4, ... */
 };
 
@@ -50,9 +51,10 @@ struct figure *figures_add(struct figures *all, const struct shape *shape,
 /* [ROUNDS_MAX], of our side or of theirs. */
 double *figure_values(struct figure *f, bool ours);
 
-/* The most that a case can do here: the larger one of the time to read its bytes and of the time to
+/* The most that a case could do in that round: the larger one of the time to read its bytes and of the time to
  * compute its products. */
-void figure_set_limit(struct figure *f, const struct bench_case *c, const struct machine_limits *m);
+void figure_set_limit(struct figure *f, uint32_t round, const struct bench_case *c,
+                      const struct machine_limits *m);
 
 double figure_median(const double *values, uint32_t n);
 void figure_ratio(const struct figure *f, double *median, double *low, double *high);
@@ -60,10 +62,7 @@ void figure_ratio(const struct figure *f, double *median, double *low, double *h
 /* "110m q4_0 prompt 512 ... ratio 1.23". */
 void figure_print(FILE *out, const struct figure *f);
 
+/* bench/compare/draw.awk makes a table and a picture of it. */
 bool figures_write_csv(const struct figures *f, const char *path, struct err *e);
-/* A bar a ratio, on a logarithmic axis around 1. */
-bool figures_write_svg(const struct figures *f, const char *path, struct err *e);
-/* For the README. */
-bool figures_write_markdown(const struct figures *f, const char *path, struct err *e);
 
 #endif

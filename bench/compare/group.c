@@ -114,12 +114,15 @@ enum side group_side(uint32_t round, uint32_t k)
     return (round + k) % 2 ? THEIRS : OURS;
 }
 
-/* Threads that have done their step look for the next one before they sleep: llama.cpp's for 130 ms with its
- * default of poll = 50, ours for microseconds.  The other side must not pay for that. */
+void group_settle(void)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = SETTLE_MS * NS_PER_MS }, NULL);
+}
+
 static void let_settle(struct group *g, enum side side)
 {
     if (g->has_run && g->last != side)
-        nanosleep(&(struct timespec){ .tv_nsec = SETTLE_MS * NS_PER_MS }, NULL);
+        group_settle();
     g->has_run = true;
     g->last = side;
 }

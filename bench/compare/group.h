@@ -45,6 +45,10 @@ bool group_goes_on(const struct group *g, uint32_t round);
 /* The side that has the k-th turn of a round: they swap each round. */
 enum side group_side(uint32_t round, uint32_t k);
 
+/* Threads that have done their step look for the next one before they sleep: llama.cpp's for 130 ms with its
+ * default of poll = 50, ours for microseconds.  Who is measured next must not pay for that. */
+void group_settle(void);
+
 /* Run a case; *rate: tokens a second. */
 bool group_ask_rate(struct group *g, enum side side, const struct bench_case *c, double *rate,
                     struct err *e);

@@ -1,7 +1,7 @@
 /* scenario_speed.c - tokens a second of prompts and of 1 to 32 streams, with the share of the machine's limit.
  *
  * Rounds go through all cases in turn, and each case is run by both engines one after the other, so that a
- * neighbour's noise meets all alike. */
+ * neighbour's noise meets all alike.  The limit is taken again beside each case of each round. */
 #include "bench/compare/scenario.h"
 
 enum { QUICK_CONTEXT = 16 };
@@ -22,10 +22,23 @@ static const struct bench_case quick_cases[] = {
 
 struct speed {
     struct group *group;
+    struct machine_limits limits; /* of the case and round that is being measured */
     const struct bench_case *cases;
     struct figure *figures; /* [n] */
     uint32_t n;
 };
+
+static void glance(struct speed *s)
+{
+    group_settle();
+    machine_limits_glance(&s->limits, s->group->plan->n_threads, s->group->plan->cpu_clock);
+}
+
+static void note_limit(struct speed *s, uint32_t i, uint32_t round)
+{
+    figure_set_limit(&s->figures[i], round, &s->cases[i], &s->limits);
+    s->limits = (struct machine_limits){ 0 };
+}
 
 static bool measure(struct speed *s, enum side side, uint32_t i, uint32_t round, struct err *e)
 {
@@ -35,10 +48,14 @@ static bool measure(struct speed *s, enum side side, uint32_t i, uint32_t round,
 
 static bool round_together(struct speed *s, uint32_t round, struct err *e)
 {
-    for (uint32_t i = 0; i < s->n; i++)
+    for (uint32_t i = 0; i < s->n; i++) {
+        glance(s);
         for (uint32_t k = 0; k < N_SIDES; k++)
             if (!measure(s, group_side(round, k), i, round, e))
                 return false;
+        glance(s);
+        note_limit(s, i, round);
+    }
     return true;
 }
 
@@ -47,8 +64,13 @@ static bool round_apart(struct speed *s, uint32_t round, struct err *e)
     for (uint32_t k = 0; k < N_SIDES; k++) {
         enum side side = group_side(round, k);
         bool ok = group_begin_turn(s->group, side, e);
-        for (uint32_t i = 0; ok && i < s->n; i++)
+        for (uint32_t i = 0; ok && i < s->n; i++) {
             ok = measure(s, side, i, round, e);
+            if (side == OURS) {
+                glance(s);
+                note_limit(s, i, round);
+            }
+        }
         group_end_turn(s->group, side);
         if (!ok)
             return false;
@@ -66,8 +88,7 @@ bool scenario_speed(struct group *g, struct figures *all, struct err *e)
         s.n = sizeof quick_cases / sizeof *quick_cases;
     }
     for (uint32_t i = 0; i < s.n; i++)
-        figure_set_limit(figures_add(all, g->shape, g->type, s.cases[i].name, "tokens/s"),
-                         &s.cases[i], all->limits);
+        figures_add(all, g->shape, g->type, s.cases[i].name, "tokens/s");
     for (uint32_t r = 0; group_goes_on(g, r); r++) {
         if (!(g->together ? round_together(&s, r, e) : round_apart(&s, r, e)))
             return false;

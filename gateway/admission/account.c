@@ -50,7 +50,7 @@ void account_parts(struct stats *stats, const struct request *rq, uint64_t went_
 {
     uint64_t n_prompt = request_prompt_tokens(rq), n_cached = cached_tokens(rq);
     uint64_t queue_ns = rq->choices[0].seq.queue_ns; /* with its group */
-    uint64_t last_ns = last_token_ns(rq);
+    uint64_t last_ns = last_token_ns(rq), scheduled_ns = went_ns + queue_ns;
     uint32_t n = longest(rq);
 
     if (has_end(rq, CHOICE_REPETITION) && !has_end(rq, CHOICE_LENGTH) && !has_end(rq, CHOICE_TIME))
@@ -62,10 +62,12 @@ void account_parts(struct stats *stats, const struct request *rq, uint64_t went_
                  n_prompt > n_cached ? (double)(n_prompt - n_cached) : 0);
     if (first_token_ns == 0)
         return;
-    observe(stats, HIST_request_queue_seconds, rq->validated_ns, went_ns + queue_ns);
-    observe(stats, HIST_request_prefill_seconds, went_ns + queue_ns, first_token_ns);
+    /* two processes' times, of which one may have been kept from noting its own: the parts fit all the same */
+    scheduled_ns = scheduled_ns < first_token_ns ? scheduled_ns : first_token_ns;
+    observe(stats, HIST_request_queue_seconds, rq->validated_ns, scheduled_ns);
+    observe(stats, HIST_request_prefill_seconds, scheduled_ns, first_token_ns);
     observe(stats, HIST_request_decode_seconds, first_token_ns, last_ns);
-    observe(stats, HIST_request_inference_seconds, went_ns + queue_ns, last_ns);
+    observe(stats, HIST_request_inference_seconds, scheduled_ns, last_ns);
     if (n > 1)
         observe(stats, HIST_request_time_per_token_seconds, 0,
                 last_ns > first_token_ns ? (last_ns - first_token_ns) / (n - 1) : 0);

@@ -74,6 +74,56 @@ void sequence_append(struct sequence *s, const Llmd__SequenceTokens *msg, uint32
     }
 }
 
+static void list_measure(const struct sequence *s, uint32_t i, Llmd__TokenLogprob *to,
+                         Llmd__TopLogprob **tops, Llmd__TopLogprob *top)
+{
+    llmd__token_logprob__init(to);
+    to->logprob = s->logprobs[i].logprob;
+    to->rank = s->logprobs[i].rank;
+    to->n_top = s->logprobs[i].n_top;
+    to->top = tops;
+    for (uint32_t k = 0; k < to->n_top; k++) {
+        llmd__top_logprob__init(&top[k]);
+        top[k].token = sequence_top(s, i)[k].token;
+        top[k].logprob = sequence_top(s, i)[k].logprob;
+        tops[k] = &top[k];
+    }
+}
+
+void sequence_list_tokens(struct sequence *s)
+{
+    size_t n = s->sampling.want_logprobs ? s->n_tokens : 0, n_tops = n * s->sampling.top_logprobs;
+    Llmd__TokenLogprob *measures;
+    Llmd__TopLogprob *tops, **top_list;
+
+    s->submit.generated = s->tokens;
+    s->submit.n_generated = s->n_tokens;
+    s->submit.n_generated_logprobs = n;
+    if (n == 0)
+        return;
+    /* one piece: both lists of pointers, then what they point to */
+    s->submit.generated_logprobs =
+        mem_alloc(n * sizeof *s->submit.generated_logprobs + n_tops * sizeof *top_list +
+                  n * sizeof *measures + n_tops * sizeof *tops);
+    top_list = (Llmd__TopLogprob **)(s->submit.generated_logprobs + n);
+    measures = (Llmd__TokenLogprob *)(top_list + n_tops);
+    tops = (Llmd__TopLogprob *)(measures + n);
+    for (uint32_t i = 0; i < n; i++) {
+        size_t first = (size_t)i * s->sampling.top_logprobs;
+        list_measure(s, i, &measures[i], top_list + first, tops + first);
+        s->submit.generated_logprobs[i] = &measures[i];
+    }
+}
+
+void sequence_unlist(struct sequence *s)
+{
+    free(s->submit.generated_logprobs);
+    s->submit.generated_logprobs = NULL;
+    s->submit.n_generated_logprobs = 0;
+    s->submit.generated = NULL;
+    s->submit.n_generated = 0;
+}
+
 void sequence_append_prompt(struct sequence *s, const Llmd__SequenceTokens *msg)
 {
     size_t n_prompt = s->submit.n_prompt, n_top = s->submit.prompt_top_logprobs;

@@ -90,6 +90,10 @@ void sequence_fini(struct sequence *s);
 /* Append tokens [from, msg->n_tokens) of a message, with their logprobs. */
 void sequence_append(struct sequence *s, const Llmd__SequenceTokens *msg, uint32_t from);
 
+/* Say in s->submit which tokens there are, with their log probabilities; until sequence_unlist(). */
+void sequence_list_tokens(struct sequence *s);
+void sequence_unlist(struct sequence *s);
+
 /* Take what a message has of the prompt's log probabilities beyond those that are there.  msg->prompt_index
  * leaves no gap; what would be more than the prompt is dropped. */
 void sequence_append_prompt(struct sequence *s, const Llmd__SequenceTokens *msg);

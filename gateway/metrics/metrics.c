@@ -16,6 +16,8 @@ enum stat_owner metrics_stat_owner(enum stat_id s)
 {
     if (s < STAT_sequences_accepted)
         return OWNER_GATEWAY;
+    if (s >= STAT_kv_host_pages) /* the list grows at its end */
+        return OWNER_RANK0;
     return s < STAT_process_starts ? OWNER_RANK0 : OWNER_LLMD;
 }
 

@@ -22,19 +22,27 @@ enum { SPINS = 4000 }; /* some 40 microseconds of `pause` */
 #define STEP_SLICE_NS (50 * 1000000ull)   /* within a step: peers owe us an answer */
 #define IDLE_SLICE_NS (1000 * 1000000ull) /* between steps: only to notice an orphan's life */
 
+/* Memory that is handed out from its beginning. */
+struct region {
+    char *base;
+    uint64_t bytes, used;
+};
+
 struct comm {
     struct comm_shape shape;
+    const struct comm_device *device; /* or NULL */
     uint32_t rank, epoch;
     uint32_t count; /* phases of this rank */
     struct segment segment;
     struct group_hdr *hdr;
     struct group_slot *slots;
     struct group_plan *plan;
+    uint32_t *numbers;
     int32_t *tokens;
     struct group_seq *seqs;
     uint32_t *logit_rows, *pages;
-    char *exchange;
-    uint64_t exchange_used;
+    struct region activations, host;
+    char *alone;                   /* a group of one rank has its buffers here */
     struct batch_seq *local_seqs;  /* [seqs_max] of comm_follow()'s batch */
     int peer_fds[GROUP_RANKS_MAX]; /* pidfds, opened when first doubted; -1 = not yet */
     _Atomic bool stop;
@@ -43,14 +51,21 @@ struct comm {
 /* ---- layout ---- */
 
 struct offsets {
-    uint64_t tokens, seqs, logit_rows, pages, exchange, end;
+    uint64_t numbers, tokens, seqs, logit_rows, pages, exchange, end;
 };
+
+/* Of buffers in host memory: first the activations, if they are there. */
+static uint64_t activation_bytes(const struct comm_shape *s)
+{
+    return s->on_device ? 0 : s->activation_bytes;
+}
 
 static bool layout(const struct comm_shape *s, struct offsets *o)
 {
     uint64_t n_pages, pages_bytes, at = GROUP_PLAN_OFFSET + sizeof(struct group_plan);
 
-    o->tokens = at;
+    o->numbers = at;
+    o->tokens = o->numbers + GROUP_NUMBERS_MAX * sizeof(uint32_t);
     o->seqs = o->tokens + (uint64_t)s->rows_max * sizeof(int32_t);
     o->logit_rows = o->seqs + (uint64_t)s->seqs_max * sizeof(struct group_seq);
     o->pages = o->logit_rows + batch_logits_max(s->seqs_max) * sizeof(uint32_t);
@@ -60,7 +75,8 @@ static bool layout(const struct comm_shape *s, struct offsets *o)
         pages_bytes > UINT64_MAX - 4096)
         return false;
     o->exchange = o->exchange / 4096 * 4096;
-    return !__builtin_add_overflow(o->exchange, s->exchange_bytes, &o->end);
+    return !__builtin_add_overflow(o->exchange, activation_bytes(s), &o->end) &&
+           !__builtin_add_overflow(o->end, s->host_bytes, &o->end);
 }
 
 uint64_t comm_group_bytes(const struct comm_shape *shape)
@@ -203,6 +219,15 @@ static bool join(struct comm *c, struct err *e)
     return true;
 }
 
+/* base: of the buffers in host memory. */
+static void place_buffers(struct comm *c, char *base)
+{
+    uint64_t first = activation_bytes(&c->shape);
+
+    c->activations = (struct region){ .base = base, .bytes = first };
+    c->host = (struct region){ .base = base + first, .bytes = c->shape.host_bytes };
+}
+
 static bool attach(struct comm *c, int fd, struct err *e)
 {
     struct offsets o;
@@ -215,21 +240,33 @@ static bool attach(struct comm *c, int fd, struct err *e)
     c->hdr = (struct group_hdr *)c->segment.hdr;
     c->slots = segment_at(&c->segment, GROUP_SLOTS_OFFSET);
     c->plan = segment_at(&c->segment, GROUP_PLAN_OFFSET);
+    c->numbers = segment_at(&c->segment, o.numbers);
     c->tokens = segment_at(&c->segment, o.tokens);
     c->seqs = segment_at(&c->segment, o.seqs);
     c->logit_rows = segment_at(&c->segment, o.logit_rows);
     c->pages = segment_at(&c->segment, o.pages);
-    c->exchange = (char *)c->segment.hdr + o.exchange;
+    place_buffers(c, (char *)c->segment.hdr + o.exchange);
     return join(c, e);
 }
 
-struct comm *comm_open(int fd, const struct comm_shape *shape, uint32_t rank, uint32_t epoch,
-                       struct err *e)
+static bool alloc_on_device(struct comm *c, struct err *e)
+{
+    if (!c->device)
+        return true;
+    c->activations = (struct region){ .bytes = c->shape.activation_bytes };
+    c->activations.base = c->device->alloc(c->device->ctx, c->activations.bytes, e);
+    return c->activations.base != NULL;
+}
+
+struct comm *comm_open(int fd, const struct comm_shape *shape, const struct comm_device *device,
+                       uint32_t rank, uint32_t epoch, struct err *e)
 {
     struct comm *c = mem_zalloc(1, sizeof *c);
 
     assert(shape->tp_size >= 1 && shape->tp_size <= GROUP_RANKS_MAX && rank < shape->tp_size);
+    assert(shape->on_device == (device != NULL));
     c->shape = *shape;
+    c->device = device;
     c->rank = rank;
     c->epoch = epoch;
     c->segment.fd = -1;
@@ -238,11 +275,11 @@ struct comm *comm_open(int fd, const struct comm_shape *shape, uint32_t rank, ui
     if (shape->tp_size == 1) {
         if (fd >= 0)
             close(fd);
-        c->exchange = aligned_mem(64, shape->exchange_bytes);
-        return c;
-    }
-    c->local_seqs = mem_zalloc(shape->seqs_max, sizeof *c->local_seqs);
-    if (attach(c, fd, e))
+        c->alone = aligned_mem(64, activation_bytes(shape) + shape->host_bytes);
+        place_buffers(c, c->alone);
+    } else
+        c->local_seqs = mem_zalloc(shape->seqs_max, sizeof *c->local_seqs);
+    if ((shape->tp_size == 1 || attach(c, fd, e)) && alloc_on_device(c, e))
         return c;
     comm_close(c);
     return NULL;
@@ -259,8 +296,7 @@ void comm_close(struct comm *c)
     for (uint32_t r = 0; r < GROUP_RANKS_MAX; r++)
         if (c->peer_fds[r] >= 0)
             close(c->peer_fds[r]);
-    if (c->shape.tp_size == 1)
-        free(c->exchange);
+    free(c->alone);
     segment_close(&c->segment);
     free(c->local_seqs);
     free(c);
@@ -268,23 +304,70 @@ void comm_close(struct comm *c)
 
 /* ---- steps ---- */
 
-void *comm_alloc(struct comm *c, size_t bytes)
+static void *take(struct region *r, size_t bytes)
 {
-    char *p = c->exchange + c->exchange_used;
+    char *p = r->base + r->used;
 
     bytes = (bytes + 63) / 64 * 64;
-    assert(bytes <= c->shape.exchange_bytes - c->exchange_used);
-    c->exchange_used += bytes;
+    assert(bytes <= r->bytes - r->used);
+    r->used += bytes;
     return p;
 }
 
-bool comm_all_gather(struct comm *c, const void *buf, struct err *e)
+void *comm_alloc(struct comm *c, size_t bytes)
 {
-    assert((const char *)buf >= c->exchange && (const char *)buf < c->exchange + c->exchange_used);
+    return take(&c->activations, bytes);
+}
+
+void *comm_alloc_host(struct comm *c, size_t bytes)
+{
+    return take(&c->host, bytes);
+}
+
+bool comm_join_host(struct comm *c, struct err *e)
+{
     if (c->shape.tp_size == 1)
         return true;
     arrive(c);
     return wait_for_all(c, e);
+}
+
+/* Rank 0's decision for the step, which is told here too. */
+static uint32_t decide(const struct comm *c)
+{
+    uint32_t answer = c->device ? c->device->ask(c->device->ctx) : 0;
+
+    if (c->device)
+        c->device->tell(c->device->ctx, answer);
+    return answer;
+}
+
+static bool is_in(const struct region *r, const void *p)
+{
+    return (const char *)p >= r->base && (const char *)p < r->base + r->used;
+}
+
+bool comm_all_gather(struct comm *c, void *buf, const struct comm_columns *columns, struct err *e)
+{
+    assert(is_in(&c->activations, buf));
+    if (c->device && c->shape.tp_size > 1)
+        return c->device->gather(c->device->ctx, buf, columns, e);
+    return comm_join_host(c, e);
+}
+
+bool comm_join_rows(struct comm *c, void *buf, uint32_t n_rows, uint32_t width, struct err *e)
+{
+    assert(is_in(&c->activations, buf));
+    if (c->device && c->shape.tp_size > 1)
+        return c->device->sum(c->device->ctx, buf, (size_t)n_rows * width, e);
+    return comm_join_host(c, e);
+}
+
+bool comm_add_sums(struct comm *c, void *x, void *y, size_t n, struct err *e)
+{
+    assert(c->device && c->shape.tp_size > 1);
+    assert(is_in(&c->activations, x) && is_in(&c->activations, y));
+    return c->device->add_sum(c->device->ctx, x, y, n, e);
 }
 
 bool comm_publish(struct comm *c, const struct batch *b, struct err *e)
@@ -307,7 +390,27 @@ bool comm_publish(struct comm *c, const struct batch *b, struct err *e)
     memcpy(c->tokens, b->tokens, b->n_rows * sizeof *b->tokens);
     if (b->n_logits > 0)
         memcpy(c->logit_rows, b->logit_rows, b->n_logits * sizeof *b->logit_rows);
-    *c->plan = (struct group_plan){ b->n_rows, b->n_seqs, b->n_logits, n_pages };
+    *c->plan = (struct group_plan){ .n_rows = b->n_rows,
+                                    .n_seqs = b->n_seqs,
+                                    .n_logits = b->n_logits,
+                                    .n_pages = n_pages,
+                                    .decision = decide(c) };
+    arrive(c);
+    return true;
+}
+
+static_assert((int)COMM_NUMBERS_MAX == (int)GROUP_NUMBERS_MAX, "an order fits the segment");
+
+bool comm_publish_order(struct comm *c, const struct comm_order *o, struct err *e)
+{
+    if (c->shape.tp_size == 1)
+        return true;
+    assert(c->rank == 0 && o->n <= COMM_NUMBERS_MAX);
+    if (peer_is_lost(c, 0, e))
+        return false;
+    if (o->n > 0)
+        memcpy(c->numbers, o->numbers, o->n * sizeof *o->numbers);
+    *c->plan = (struct group_plan){ .what = o->what, .argument = o->argument, .n_numbers = o->n };
     arrive(c);
     return true;
 }
@@ -331,16 +434,32 @@ static bool read_plan(struct comm *c, struct batch *b, struct err *e)
         c->local_seqs[i] = (struct batch_seq){ q.first_row, q.n_rows, q.start, q.n_pages,
                                                c->pages + q.first_page };
     }
+    if (c->device)
+        c->device->tell(c->device->ctx, p.decision);
     *b = (struct batch){ p.n_rows, c->tokens, p.n_seqs, c->local_seqs, p.n_logits, c->logit_rows };
     return true;
 }
 
-enum comm_event comm_follow(struct comm *c, struct batch *b, struct err *e)
+static enum comm_event read_order(const struct comm *c, struct comm_order *o, struct err *e)
+{
+    struct group_plan p = *c->plan;
+
+    if (p.n_numbers > COMM_NUMBERS_MAX) {
+        err_set(e, ERR_PROTO, 0, "group order of %u numbers is too large", p.n_numbers);
+        return COMM_FAILED;
+    }
+    *o = (struct comm_order){ p.what, p.argument, p.n_numbers, c->numbers };
+    return COMM_ORDER;
+}
+
+enum comm_event comm_follow(struct comm *c, struct batch *b, struct comm_order *o, struct err *e)
 {
     assert(c->rank > 0);
     arrive(c);
     switch (wait_for(c, 0, true, e)) {
     case WAIT_ARRIVED:
+        if (c->plan->n_rows == 0)
+            return read_order(c, o, e);
         return read_plan(c, b, e) ? COMM_STEP : COMM_FAILED;
     case WAIT_STOP:
         return COMM_STOP;

@@ -203,18 +203,6 @@ static bool read_activation(const struct json_reader *r, const struct family *f,
     return check_word(r, "hidden_act", silu, "\"silu\"");
 }
 
-static bool refuse_quantised(const struct json_reader *r)
-{
-    const json_t *quantised = json_reader_field(r, "quantization_config");
-    const char *method = json_string_value(json_object_get(quantised, "quant_method"));
-
-    return !quantised ||
-           err_set(r->e, ERR_MODEL, 0,
-                   "%s: the weights are quantised (%.40s); this build loads float32, float16 and "
-                   "bfloat16",
-                   r->file, method ? method : "method not named");
-}
-
 static bool read_biases(const struct json_reader *r, const struct family *f, struct model_config *c)
 {
     bool attention, mlp;
@@ -262,8 +250,8 @@ static bool read_kinds(const struct json_reader *r, const struct family *f, stru
 {
     double eps;
 
-    if (!read_activation(r, f, c) || !refuse_quantised(r) || !read_biases(r, f, c) ||
-        !json_reader_number(r, "rms_norm_eps", 1e-20, 1, &eps) ||
+    if (!read_activation(r, f, c) || !quantization_parse(&c->quantization, r) ||
+        !read_biases(r, f, c) || !json_reader_number(r, "rms_norm_eps", 1e-20, 1, &eps) ||
         !json_reader_bool_or(r, "tie_word_embeddings", f->tied, &c->tied_head))
         return false;
     c->rms_norm_eps = (float)eps;
@@ -491,6 +479,22 @@ bool model_config_parse(struct model_config *c, const char *config, size_t confi
     return ok;
 }
 
+/* What older directories have beside config.json decides what the bytes of the weights mean, too. */
+static bool read_quantization(struct model_config *c, const char *dir, struct err *e)
+{
+    char *bytes;
+    size_t n;
+
+    if (c->quantization.method != QUANTIZATION_NONE)
+        return true;
+    if (!quantization_read_beside(&c->quantization, dir, &bytes, &n, e))
+        return false;
+    if (bytes)
+        c->digest = hash128(bytes, n, c->digest.low ^ c->digest.high);
+    free(bytes);
+    return true;
+}
+
 static bool read_directory(struct model_config *c, const char *dir, struct err *e)
 {
     char path[1200], *config = NULL, *generation = NULL;
@@ -503,7 +507,8 @@ static bool read_directory(struct model_config *c, const char *dir, struct err *
     snprintf(path, sizeof path, "%s/generation_config.json", dir);
     if (!file_exists(path) ||
         file_read(path, MODEL_CONFIG_BYTES_MAX, &generation, &generation_bytes, e))
-        ok = model_config_parse(c, config, config_bytes, generation, generation_bytes, e);
+        ok = model_config_parse(c, config, config_bytes, generation, generation_bytes, e) &&
+             read_quantization(c, dir, e);
     free(config);
     free(generation);
     return ok || err_wrap(e, "model directory '%s'", dir);

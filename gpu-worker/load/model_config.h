@@ -2,7 +2,7 @@
  *
  * Every field that this build computes with is checked here, against its type, its range and the other
  * fields, so what holds a struct model_config may believe it.  What the file asks for and we do not compute
- * (an architecture, an activation, a kind of rope scaling, quantised weights) is an error that names it:
+ * (an architecture, an activation, a kind of rope scaling, of quantised weights) is an error that names it:
  * wrong text is worse than none. */
 #ifndef LLMD_GPU_WORKER_LOAD_MODEL_CONFIG_H
 #define LLMD_GPU_WORKER_LOAD_MODEL_CONFIG_H
@@ -13,6 +13,7 @@
 
 #include "common/err.h"
 #include "common/hash.h"
+#include "gpu-worker/load/quantization.h"
 #include "gpu-worker/ops/ops.h"
 
 enum {
@@ -93,12 +94,14 @@ struct model_config {
      * Qwen does: mlp.experts.3.gate_proj. */
     bool block_sparse_moe;
 
+    struct quantization quantization; /* of the files' weights */
     int32_t eos[MODEL_CONFIG_EOS_MAX];
     uint32_t n_eos;
     struct hash128 digest; /* of the files' bytes */
 };
 
-/* Read dir/config.json and, when there is one, dir/generation_config.json; or the metadata of a GGUF file.
+/* Read dir/config.json and, when there is one, dir/generation_config.json (and the older files of
+ * quantization.h); or the metadata of a GGUF file.
  * ERR_MODEL, ERR_SYS, or ERR_CONFIG (gguf_locate()). */
 bool model_config_read(struct model_config *c, const char *model, struct err *e);
 

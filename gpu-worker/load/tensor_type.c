@@ -434,6 +434,12 @@ static const struct format formats[N_TENSOR_TYPES] = {
     [TENSOR_Q5_K] = { "Q5_K", LARGE, 176, q5_k_floats, q5_k_codes, k_numbers, 2 },
     [TENSOR_Q6_K] = { "Q6_K", LARGE, 210, q6_k_floats, q6_k_codes, q6_k_numbers, 2 },
     [TENSOR_IQ4_NL] = { "IQ4_NL", SMALL, 18, iq4_nl_floats, iq4_nl_codes, small_scale, 1 },
+    [TENSOR_INT4] = { "INT4", 1, 0, NULL, NULL, NULL, 1 },
+    [TENSOR_INT4Z] = { "INT4Z", 1, 0, NULL, NULL, NULL, 2 },
+    [TENSOR_INT8] = { "INT8", 1, 0, NULL, NULL, NULL, 1 },
+    [TENSOR_INT_MIXED] = { "INT_MIXED", 1, 0, NULL, NULL, NULL, 0 },
+    [TENSOR_FP8_ROWS] = { "FP8_ROWS", 1, 0, NULL, NULL, NULL, 0 },
+    [TENSOR_FP8] = { "FP8", 1, 0, NULL, NULL, NULL, 0 },
 };
 
 static const struct format *format_of(enum tensor_type t)

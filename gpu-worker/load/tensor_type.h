@@ -17,7 +17,16 @@
  *   Q4_K      256    144  (d * s) * q - (dmin * m), q of 4 bits, s and m of 6 for 32      4.5
  *   Q5_K      256    176  the same with q of 5 bits                                       5.5
  *   Q6_K      256    210  (d * s) * (q - 32), q of 6 bits, s an int8 for 16               6.5625
- *   d, m and dmin are float16. */
+ *   d, m and dmin are float16.
+ *
+ * The last six lie in several tensors of a directory and are known together with them only (packed_matrix.h):
+ *
+ *   INT4        scale * (q - 8), q of 4 bits; one scale for any whole block of 32
+ *   INT4Z       scale * (q - zero), q and zero of 4 bits, the same
+ *   INT8        scale * q, q an int8, the same
+ *   INT_MIXED   other integers: scales that change within a block, zero points of 8 bits
+ *   FP8_ROWS    scale * E4M3; one scale for a row, or for all
+ *   FP8         scale * E4M3; scales for blocks */
 #ifndef LLMD_GPU_WORKER_LOAD_TENSOR_TYPE_H
 #define LLMD_GPU_WORKER_LOAD_TENSOR_TYPE_H
 
@@ -40,7 +49,14 @@ enum tensor_type {
     TENSOR_Q5_K,
     TENSOR_Q6_K,
     TENSOR_IQ4_NL,
-    N_TENSOR_TYPES
+    TENSOR_INT4,
+    TENSOR_INT4Z,
+    TENSOR_INT8,
+    TENSOR_INT_MIXED,
+    TENSOR_FP8_ROWS,
+    TENSOR_FP8,
+    N_TENSOR_TYPES,
+    N_TENSOR_BYTES_TYPES = TENSOR_INT4, /* before it: those of which a row lies in one place */
 };
 
 enum { TENSOR_TYPE_BLOCK_MAX = 256, TENSOR_TYPE_CODES_GROUP = 32 };
@@ -50,7 +66,8 @@ const char *tensor_type_name(enum tensor_type t); /* "Q4_K" */
 /* Elements a block; 1 for plain types. */
 uint32_t tensor_type_block(enum tensor_type t);
 
-/* Bytes of n elements, a multiple of the block.  UINT64_MAX when they do not fit; 0 for TENSOR_NONE. */
+/* Bytes of n elements, a multiple of the block.  UINT64_MAX when they do not fit; 0 for TENSOR_NONE and types
+ * in several tensors. */
 uint64_t tensor_type_bytes(enum tensor_type t, uint64_t n);
 
 /* y[i] is element i of x, for n elements, a multiple of the block.  The value is what the format defines,
@@ -70,8 +87,13 @@ void tensor_type_to_float(enum tensor_type t, float *y, const void *x, uint64_t 
  *   Q5_1, Q5_K, Q5_0               scale, minimum  the same                            0..31
  *   Q6_K                           two scales      numbers[i / 16] * codes[i]          -32..31
  *   Q3_K                           two scales      the same                            -4..3
+ *   INT4, INT8                     scale           numbers[i / 32] * codes[i]          -8..7, any int8
+ *   INT4Z                          scale, minimum  numbers[i / 32 * 2] * codes[i]      0..15
+ *                                                    + numbers[i / 32 * 2 + 1]
  *
- * The minimum of Q5_0 is -16 scales: infinite from scale 4,096 on. */
+ * FP8_ROWS has bytes of E4M3, and a scale a row that is no float16 (packed_matrix_codes()).
+ *
+ * The minimum of INT4Z is -scale * zero, rounded to float16.  The minimum of Q5_0 is -16 scales: infinite from scale 4,096 on. */
 uint32_t tensor_type_numbers(enum tensor_type t);
 
 /*   codes    [n]

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "gpu-worker/load/gguf_tensors.h"
+#include "gpu-worker/load/packed_matrix.h"
+#include "gpu-worker/load/packed_tensors.h"
 #include "gpu-worker/load/safetensors.h"
 
 static int by_name(const void *a, const void *b)
@@ -59,6 +61,18 @@ bool tensors_map_file(struct tensors *ts, const char *dir, uint32_t file, struct
     return true;
 }
 
+static struct tensors *open_directory(const char *dir, struct err *e)
+{
+    struct quantization q;
+    struct tensors *ts = quantization_read(&q, dir, e) ? safetensors_open(dir, e) : NULL;
+
+    if (!ts || packed_tensors_join(ts, &q, e))
+        return ts;
+    err_wrap(e, "model directory '%s'", dir);
+    tensors_close(ts);
+    return NULL;
+}
+
 struct tensors *tensors_open(const char *path, struct err *e)
 {
     struct tensors *ts;
@@ -66,7 +80,7 @@ struct tensors *tensors_open(const char *path, struct err *e)
 
     if (!gguf_locate(path, &gguf, e))
         return NULL;
-    ts = gguf ? gguf_tensors_open(gguf, e) : safetensors_open(path, e);
+    ts = gguf ? gguf_tensors_open(gguf, e) : open_directory(path, e);
     free(gguf);
     return ts;
 }
@@ -75,8 +89,10 @@ void tensors_close(struct tensors *ts)
 {
     if (!ts)
         return;
-    for (uint32_t i = 0; i < ts->n_tensors; i++)
+    for (uint32_t i = 0; i < ts->n_tensors; i++) {
         free(ts->tensors[i].name);
+        free(ts->tensors[i].packed);
+    }
     for (uint32_t i = 0; i < ts->n_files; i++) {
         if (ts->files[i].map)
             munmap(ts->files[i].map, ts->files[i].bytes);
@@ -105,4 +121,39 @@ const void *tensor_row(const struct tensor *t, uint64_t row)
         row += (i < half ? 2 * i : 2 * (i - half) + 1) - i;
     }
     return (const char *)t->data + row * tensor_type_bytes(t->type, cols);
+}
+
+static struct packed_part packed_part(struct tensor_part p)
+{
+    return (struct packed_part){ (uint32_t)p.row, p.n_rows, p.col, p.n_cols };
+}
+
+static const char *row_from(const struct tensor *t, uint64_t row, uint32_t col)
+{
+    return (const char *)tensor_row(t, row) + tensor_type_bytes(t->type, col);
+}
+
+void tensor_to_float(const struct tensor *t, struct tensor_part part, float *y)
+{
+    if (t->packed)
+        packed_matrix_floats(t->packed, packed_part(part), y);
+    else
+        for (uint32_t r = 0; r < part.n_rows; r++)
+            tensor_type_to_float(t->type, y + (size_t)r * part.n_cols,
+                                 row_from(t, part.row + r, part.col), part.n_cols);
+}
+
+void tensor_to_codes(const struct tensor *t, struct tensor_part part, int8_t *codes,
+                     uint16_t *numbers)
+{
+    /* of a row: types whose blocks lie in the file have whole ones */
+    size_t n = (size_t)part.n_cols / TENSOR_TYPE_CODES_GROUP * tensor_type_numbers(t->type);
+
+    if (t->packed)
+        packed_matrix_codes(t->packed, packed_part(part), tensor_type_numbers(t->type) == 2, codes,
+                            numbers);
+    else
+        for (uint32_t r = 0; r < part.n_rows; r++)
+            tensor_type_to_codes(t->type, codes + (size_t)r * part.n_cols, numbers + r * n,
+                                 row_from(t, part.row + r, part.col), part.n_cols);
 }

@@ -1,7 +1,7 @@
 /* tensors.h - all tensors of a model on disk, mapped read-only, whatever the files' format.
  *
  * Names are those of HuggingFace checkpoints; a format with names of its own translates when it is opened
- * (safetensors.h, gguf_tensors.h). */
+ * (safetensors.h, gguf_tensors.h), and so does one that has a matrix in parts (packed_tensors.h). */
 #ifndef LLMD_GPU_WORKER_LOAD_TENSORS_H
 #define LLMD_GPU_WORKER_LOAD_TENSORS_H
 
@@ -26,6 +26,8 @@ struct tensor {
     /* 0, or head_dim: rows of each head are stored as rotary pairs side by side (0, half, 1, half + 1 ..),
      * and are put in our order (0, 1 .. half, half + 1 ..) when they are read. */
     uint32_t paired_rows;
+    struct packed_matrix
+        *packed; /* of types that are put together from several tensors; else NULL */
 };
 
 struct tensors_file {
@@ -50,8 +52,24 @@ void tensors_close(struct tensors *ts); /* NULL is fine */
 /* NULL when there is none. */
 const struct tensor *tensors_find(const struct tensors *ts, const char *name);
 
-/* Where our row `row` of a matrix or vector begins. */
+/* Where our row `row` of a matrix or vector begins; not of one in parts. */
 const void *tensor_row(const struct tensor *t, uint64_t row);
+
+/* Rows row .. row + n_rows - 1 of a matrix, of each the columns col .. col + n_cols - 1; col and n_cols are
+ * multiples of tensor_type_block(), and for codes col is one of 32. */
+struct tensor_part {
+    uint64_t row;
+    uint32_t n_rows, col, n_cols;
+};
+
+/* y [n_rows, n_cols], the values that the format defines, each rounded to float once. */
+void tensor_to_float(const struct tensor *t, struct tensor_part part, float *y);
+
+/* What tensor_type_to_codes() gives for each row:
+ *   codes    [n_rows, n_cols]
+ *   numbers  [n_rows, n_cols / 32 rounded up, tensor_type_numbers(t->type)] */
+void tensor_to_codes(const struct tensor *t, struct tensor_part part, int8_t *codes,
+                     uint16_t *numbers);
 
 /* ---- for the formats ---- */
 

@@ -62,9 +62,20 @@ static bool check_source(const struct tensor *t, const struct weights_source *s,
                    s->name, found_text, wanted_text);
 }
 
-static uint64_t bytes_of(const struct weights_tensor *t, uint64_t cols)
+static const struct packing *packing_of(const struct weights_plan *p)
 {
-    return cols > 0 ? packing_bytes((enum dtype)t->dtype, t->rows, (uint32_t)t->cols) : t->rows * 4;
+    return p->packing ? p->packing : &packing_cpu;
+}
+
+static uint64_t bytes_of(const struct packing *packing, const struct weights_tensor *t,
+                         bool is_matrix)
+{
+    enum dtype dtype = (enum dtype)t->dtype;
+    uint32_t n = packing->panel_rows(dtype);
+
+    if (!is_matrix)
+        return t->rows * 4;
+    return (t->rows + n - 1) / n * packing->panel_bytes(dtype, (uint32_t)t->cols);
 }
 
 bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const char *name,
@@ -72,6 +83,7 @@ bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const ch
 {
     struct weights_want want = { .from = tensors_find(ts, source->name),
                                  .first = source->first,
+                                 .first_col = source->first_col,
                                  .plus_one = source->plus_one };
     struct weights_tensor *t = &want.entry;
 
@@ -81,10 +93,12 @@ bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const ch
         return false;
     assert(source->first <= source->rows && source->count <= source->rows - source->first);
     snprintf(t->name, sizeof t->name, "%s", name);
+    assert(source->n_cols == 0 || (source->first_col <= source->cols &&
+                                   source->n_cols <= source->cols - source->first_col));
     t->rows = source->count;
-    t->cols = source->cols > 0 ? source->cols : 1;
-    t->dtype = source->dtype;
-    t->bytes = bytes_of(t, source->cols);
+    t->cols = source->n_cols > 0 ? source->n_cols : source->cols > 0 ? source->cols : 1;
+    t->dtype = source->cols > 0 ? packing_of(p)->dtype(source->dtype) : source->dtype;
+    t->bytes = bytes_of(packing_of(p), t, source->cols > 0);
     t->offset = p->data_bytes;
     p->data_bytes += (t->bytes + 63) / 64 * 64;
     if (p->n == p->cap) {
@@ -107,16 +121,21 @@ static uint32_t n_chunks(const struct weights_plan *p)
     return (uint32_t)((p->data_bytes + WEIGHTS_CHUNK_BYTES - 1) / WEIGHTS_CHUNK_BYTES);
 }
 
+static uint64_t checksums_end(const struct weights_plan *p)
+{
+    return checksums_offset(p) + (uint64_t)n_chunks(p) * sizeof(uint64_t);
+}
+
 static uint64_t data_offset(const struct weights_plan *p)
 {
-    uint64_t end = checksums_offset(p) + (uint64_t)n_chunks(p) * sizeof(uint64_t);
-
-    return (end + WEIGHTS_DATA_ALIGN - 1) / WEIGHTS_DATA_ALIGN * WEIGHTS_DATA_ALIGN;
+    if (p->is_apart)
+        return 0;
+    return (checksums_end(p) + WEIGHTS_DATA_ALIGN - 1) / WEIGHTS_DATA_ALIGN * WEIGHTS_DATA_ALIGN;
 }
 
 uint64_t weights_plan_segment_bytes(const struct weights_plan *p)
 {
-    return data_offset(p) + p->data_bytes;
+    return p->is_apart ? checksums_end(p) : data_offset(p) + p->data_bytes;
 }
 
 struct hash128 weights_layout_hash(const struct weights_plan *p, const struct tensors *ts,
@@ -126,15 +145,16 @@ struct hash128 weights_layout_hash(const struct weights_plan *p, const struct te
     struct buf text = { 0 };
     struct hash128 h;
 
-    buf_printf(&text, "version %d packing %u rank %u of %u config %llx %llx\n", WEIGHTS_VERSION,
-               packing, rank, tp_size, (unsigned long long)config.low,
+    buf_printf(&text, "version %d packing %s %u rank %u of %u config %llx %llx\n", WEIGHTS_VERSION,
+               packing_of(p)->name, packing, rank, tp_size, (unsigned long long)config.low,
                (unsigned long long)config.high);
     for (uint32_t i = 0; i < ts->n_files; i++)
         buf_printf(&text, "file %s %llu %lld\n", ts->files[i].name,
                    (unsigned long long)ts->files[i].bytes, (long long)ts->files[i].mtime_ns);
     for (uint32_t i = 0; i < p->n; i++)
-        buf_printf(&text, "from %s row %llu\n", p->tensors[i].from->name,
-                   (unsigned long long)p->tensors[i].first);
+        buf_printf(&text, "from %s row %llu column %llu\n", p->tensors[i].from->name,
+                   (unsigned long long)p->tensors[i].first,
+                   (unsigned long long)p->tensors[i].first_col);
     for (uint32_t i = 0; i < p->n; i++)
         buf_add(&text, &p->tensors[i].entry, sizeof p->tensors[i].entry);
     h = hash128(text.data, text.n, 0);
@@ -153,25 +173,33 @@ struct weights_range weights_chunk(uint64_t data_bytes, uint32_t chunk)
     return r;
 }
 
-/* What of `bytes` bytes at `at` lies in the range: copied from the same place of `from`. */
-static void copy_overlap(char *data, uint64_t at, const char *from, uint64_t bytes,
-                         struct weights_range r)
+/* A range of the data and where it is to be written. */
+struct window {
+    char *to;
+    struct weights_range range;
+};
+
+/* What of `bytes` bytes at `at` lies in the window: copied from the same place of `from`. */
+static void copy_overlap(struct window w, uint64_t at, const void *from, uint64_t bytes)
 {
-    uint64_t begin = at > r.begin ? at : r.begin;
-    uint64_t end = at + bytes < r.end ? at + bytes : r.end;
+    uint64_t begin = at > w.range.begin ? at : w.range.begin;
+    uint64_t end = at + bytes < w.range.end ? at + bytes : w.range.end;
 
     if (begin < end)
-        memcpy(data + begin, from + (begin - at), end - begin);
+        memcpy(w.to + (begin - w.range.begin), (const char *)from + (begin - at), end - begin);
 }
 
-/* Vectors are small: all of one that begins or ends in the range is written. */
-static void fill_vector(const struct weights_want *want, char *data)
+static void fill_vector(const struct weights_want *want, struct window w)
 {
-    float *to = (float *)(data + want->entry.offset);
+    uint64_t offset = want->entry.offset;
+    uint64_t first = w.range.begin > offset ? (w.range.begin - offset) / sizeof(float) : 0;
 
-    for (uint64_t i = 0; i < want->entry.rows; i++) {
-        tensor_type_to_float(want->from->type, &to[i], tensor_row(want->from, want->first + i), 1);
-        to[i] += want->plus_one ? 1 : 0;
+    for (uint64_t i = first, at;
+         i < want->entry.rows && (at = offset + i * sizeof(float)) < w.range.end; i++) {
+        float value;
+        tensor_type_to_float(want->from->type, &value, tensor_row(want->from, want->first + i), 1);
+        value += want->plus_one ? 1 : 0;
+        copy_overlap(w, at, &value, sizeof value);
     }
 }
 
@@ -180,12 +208,12 @@ struct panel_shape {
     size_t bytes;
 };
 
-static struct panel_shape panel_shape(const struct weights_tensor *t)
+static struct panel_shape panel_shape(const struct packing *packing, const struct weights_tensor *t)
 {
     enum dtype dtype = (enum dtype)t->dtype;
 
-    return (struct panel_shape){ packing_panel_rows(dtype), (uint32_t)t->cols,
-                                 packing_panel_bytes(dtype, (uint32_t)t->cols) };
+    return (struct panel_shape){ packing->panel_rows(dtype), (uint32_t)t->cols,
+                                 packing->panel_bytes(dtype, (uint32_t)t->cols) };
 }
 
 /* How the rows of a matrix come to their panels. */
@@ -215,7 +243,8 @@ static struct panel_rows panel_rows_new(struct panel_shape s, enum row_way way)
     size_t n = (size_t)s.rows * s.cols;
 
     if (way == ROWS_CODES)
-        return (struct panel_rows){ .codes = mem_alloc(n), .numbers = mem_alloc(n) };
+        return (struct panel_rows){ .codes = mem_alloc(n),
+                                    .numbers = mem_alloc(n * 2 * sizeof(uint16_t)) };
     return (struct panel_rows){ .values = way == ROWS_ROUNDED ? mem_alloc(n * 4) : NULL };
 }
 
@@ -226,49 +255,47 @@ static void panel_rows_free(struct panel_rows *rows)
     free(rows->numbers);
 }
 
-static void pack_panel(const struct weights_want *want, struct panel_shape s, uint64_t panel,
-                       struct panel_rows rows, void *to)
+static void pack_panel(const struct packing *packing, const struct weights_want *want,
+                       struct panel_shape s, uint64_t panel, struct panel_rows rows, void *to)
 {
     uint64_t first = panel * s.rows, left = want->entry.rows - first;
     uint32_t n = left < s.rows ? (uint32_t)left : s.rows;
+    struct tensor_part part = { want->first + first, n, (uint32_t)want->first_col, s.cols };
+    size_t skipped =
+        tensor_type_bytes(want->from->type, part.col); /* where rows lie in one piece */
     const void *from[PACKING_PANEL_ROWS_MAX];
     enum dtype dtype = (enum dtype)want->entry.dtype;
     enum row_way way = row_way(want->from->type, dtype);
-    /* of a row: types with codes have whole groups */
-    uint32_t numbers = s.cols / TENSOR_TYPE_CODES_GROUP * tensor_type_numbers(want->from->type);
 
-    for (uint32_t r = 0; r < n; r++) {
-        from[r] = tensor_row(want->from, want->first + first + r);
-        if (way == ROWS_CODES)
-            tensor_type_to_codes(want->from->type, rows.codes + (size_t)r * s.cols,
-                                 rows.numbers + (size_t)r * numbers, from[r], s.cols);
-        else if (way == ROWS_ROUNDED)
-            tensor_type_to_float(want->from->type, rows.values + (size_t)r * s.cols, from[r],
-                                 s.cols);
+    if (way == ROWS_COPIED) {
+        for (uint32_t r = 0; r < n; r++)
+            from[r] = (const char *)tensor_row(want->from, part.row + r) + skipped;
+        packing->copy(dtype, to, from, n, s.cols);
+    } else if (way == ROWS_CODES) {
+        tensor_to_codes(want->from, part, rows.codes, rows.numbers);
+        packing->pack_codes(dtype, to, rows.codes, rows.numbers, n, s.cols);
+    } else {
+        tensor_to_float(want->from, part, rows.values);
+        packing->pack(dtype, to, rows.values, n, s.cols);
     }
-    if (way == ROWS_COPIED)
-        packing_copy(dtype, to, from, n, s.cols);
-    else if (way == ROWS_CODES)
-        packing_pack_codes(dtype, to, rows.codes, rows.numbers, n, s.cols);
-    else
-        packing_pack(dtype, to, rows.values, n, s.cols);
 }
 
-/* Panels that lie in the range whole are packed in place, those at its ends beside it. */
-static void fill_matrix(const struct weights_want *want, char *data, struct weights_range r)
+/* Panels that lie in the window whole are packed in place, those at its ends beside it. */
+static void fill_matrix(const struct packing *packing, const struct weights_want *want,
+                        struct window w)
 {
     const struct weights_tensor *t = &want->entry;
-    struct panel_shape s = panel_shape(t);
-    uint64_t begin = r.begin > t->offset ? (r.begin - t->offset) / s.bytes : 0;
+    struct panel_shape s = panel_shape(packing, t);
+    uint64_t begin = w.range.begin > t->offset ? (w.range.begin - t->offset) / s.bytes : 0;
     struct panel_rows rows = panel_rows_new(s, row_way(want->from->type, (enum dtype)t->dtype));
     char *edge = mem_alloc(s.bytes);
 
-    for (uint64_t i = begin, at; (at = t->offset + i * s.bytes) < r.end && i * s.bytes < t->bytes;
-         i++) {
-        bool inside = at >= r.begin && at + s.bytes <= r.end;
-        pack_panel(want, s, i, rows, inside ? data + at : edge);
+    for (uint64_t i = begin, at;
+         (at = t->offset + i * s.bytes) < w.range.end && i * s.bytes < t->bytes; i++) {
+        bool inside = at >= w.range.begin && at + s.bytes <= w.range.end;
+        pack_panel(packing, want, s, i, rows, inside ? w.to + (at - w.range.begin) : edge);
         if (!inside)
-            copy_overlap(data, at, edge, s.bytes, r);
+            copy_overlap(w, at, edge, s.bytes);
     }
     panel_rows_free(&rows);
     free(edge);
@@ -280,44 +307,48 @@ static uint64_t padded_end(const struct weights_tensor *t)
 }
 
 /* The zeroes behind a tensor, up to the next one. */
-static void fill_gap(const struct weights_tensor *t, char *data, struct weights_range r)
+static void fill_gap(const struct weights_tensor *t, struct window w)
 {
     static const char zeroes[64];
     uint64_t end = t->offset + t->bytes;
 
-    copy_overlap(data, end, zeroes, padded_end(t) - end, r);
+    copy_overlap(w, end, zeroes, padded_end(t) - end);
 }
 
-static void fill_tensor(const struct weights_want *want, char *data, struct weights_range range)
+static void fill_tensor(const struct packing *packing, const struct weights_want *want,
+                        struct window w)
 {
     if (want->from->n_dims == 1)
-        fill_vector(want, data);
+        fill_vector(want, w);
     else
-        fill_matrix(want, data, range);
-    fill_gap(&want->entry, data, range);
+        fill_matrix(packing, want, w);
+    fill_gap(&want->entry, w);
 }
 
-void weights_fill(const struct weights_plan *p, char *data, struct weights_range range)
+void weights_fill(const struct weights_plan *p, char *to, struct weights_range range)
 {
     for (uint32_t i = 0; i < p->n; i++) {
         const struct weights_tensor *t = &p->tensors[i].entry;
         if (t->offset < range.end && padded_end(t) > range.begin)
-            fill_tensor(&p->tensors[i], data, range);
+            fill_tensor(packing_of(p), &p->tensors[i], (struct window){ to, range });
     }
 }
 
 struct load_job {
     const struct weights_plan *plan;
-    char *data;
+    char *data; /* in the segment; NULL: the plan's place has it */
     uint64_t *checksums;
     uint32_t n_chunks;
     _Atomic uint32_t next;
+    _Atomic bool failed; /* a place gave up: .error is the first reason */
+    struct err error;
 };
 
 /* What a thread fills at a time: some panels of a tensor. */
-static struct weights_range piece(const struct weights_tensor *t, uint64_t i)
+static struct weights_range piece(const struct packing *packing, const struct weights_tensor *t,
+                                  uint64_t i)
 {
-    size_t panel = panel_shape(t).bytes;
+    size_t panel = panel_shape(packing, t).bytes;
     uint64_t step = WEIGHTS_CHUNK_BYTES < panel ? panel : WEIGHTS_CHUNK_BYTES / panel * panel;
     uint64_t begin = i * step, end = begin + step;
 
@@ -325,19 +356,61 @@ static struct weights_range piece(const struct weights_tensor *t, uint64_t i)
                                    end < t->bytes ? t->offset + end : padded_end(t) };
 }
 
+uint64_t weights_plan_piece_bytes(const struct weights_plan *p)
+{
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < p->n; i++) {
+        struct weights_range r = piece(packing_of(p), &p->tensors[i].entry, 0);
+        most = r.end - r.begin > most ? r.end - r.begin : most;
+    }
+    return most + 64; /* the last piece of a tensor has the gap behind it */
+}
+
+static void note_failure(struct load_job *j, const struct err *e)
+{
+    if (!atomic_exchange(&j->failed, true))
+        j->error = *e;
+}
+
+/* Through a staging buffer to the plan's place. */
+static void fill_staged(struct load_job *j, const struct weights_want *want, struct weights_range r)
+{
+    const struct weights_place *place = j->plan->place;
+    struct err e;
+    char *to;
+
+    if (atomic_load_explicit(&j->failed, memory_order_relaxed))
+        return;
+    to = place->stage(place->ctx, r.end - r.begin, &e);
+    if (to)
+        fill_tensor(packing_of(j->plan), want, (struct window){ to, r });
+    if (!to || !place->put(place->ctx, to, r.begin, r.end - r.begin, &e))
+        note_failure(j, &e);
+}
+
+static void fill_piece(struct load_job *j, const struct weights_want *want, struct weights_range r)
+{
+    if (j->data)
+        fill_tensor(packing_of(j->plan), want, (struct window){ j->data + r.begin, r });
+    else
+        fill_staged(j, want, r);
+}
+
 /* Pieces are numbered through all tensors; each thread counts along and fills the ones it draws. */
 static void fill_job(void *arg, uint32_t job)
 {
     struct load_job *j = arg;
+    const struct packing *packing = packing_of(j->plan);
     uint32_t mine = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed), at = 0;
 
     (void)job;
     for (uint32_t i = 0; i < j->plan->n; i++) {
         const struct weights_tensor *t = &j->plan->tensors[i].entry;
-        struct weights_range r = piece(t, 0);
-        for (uint64_t k = 0; r.begin < t->offset + t->bytes; r = piece(t, ++k))
+        struct weights_range r = piece(packing, t, 0);
+        for (uint64_t k = 0; r.begin < t->offset + t->bytes; r = piece(packing, t, ++k))
             if (at++ == mine) {
-                fill_tensor(&j->plan->tensors[i], j->data, r);
+                fill_piece(j, &j->plan->tensors[i], r);
                 mine = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed);
             }
     }
@@ -355,12 +428,40 @@ static void checksum_job(void *arg, uint32_t job)
     }
 }
 
-static void load(struct weights_hdr *h, const struct weights_plan *p, struct hash128 layout,
-                 uint32_t packing, uint32_t epoch, struct threads *threads)
+static bool finish_place(struct load_job *j, struct err *e)
+{
+    const struct weights_place *place = j->plan->place;
+
+    return place->finish(place->ctx, e) &&
+           place->checksums(place->ctx, j->plan->data_bytes, 0, j->n_chunks, j->checksums, e);
+}
+
+/* Write all data and its checksums. */
+static bool fill_all(struct load_job *j, struct threads *threads, struct err *e)
+{
+    const struct weights_place *place = j->plan->place;
+
+    if (!j->data && !place->open_for_writing(place->ctx, e))
+        return false;
+    threads_run(threads, fill_job, j, threads_count(threads));
+    atomic_store(&j->next, 0);
+    fault_point("worker.load");
+    if (atomic_load(&j->failed)) {
+        *e = j->error;
+        return false;
+    }
+    if (!j->data)
+        return finish_place(j, e);
+    threads_run(threads, checksum_job, j, threads_count(threads));
+    return true;
+}
+
+static bool load(struct weights_hdr *h, const struct weights_plan *p, struct hash128 layout,
+                 uint32_t packing, uint32_t epoch, struct threads *threads, struct err *e)
 {
     struct weights_tensor *table = (struct weights_tensor *)((char *)h + WEIGHTS_TENSORS_OFFSET);
     struct load_job job = { .plan = p,
-                            .data = (char *)h + data_offset(p),
+                            .data = p->is_apart ? NULL : (char *)h + data_offset(p),
                             .checksums = (uint64_t *)((char *)h + checksums_offset(p)),
                             .n_chunks = n_chunks(p) };
 
@@ -368,10 +469,8 @@ static void load(struct weights_hdr *h, const struct weights_plan *p, struct has
     atomic_store_explicit(&h->state, WEIGHTS_LOADING, memory_order_release);
     for (uint32_t i = 0; i < p->n; i++)
         table[i] = p->tensors[i].entry;
-    threads_run(threads, fill_job, &job, threads_count(threads));
-    atomic_store(&job.next, 0);
-    fault_point("worker.load");
-    threads_run(threads, checksum_job, &job, threads_count(threads));
+    if (!fill_all(&job, threads, e))
+        return false;
     h->n_tensors = p->n;
     h->packing = packing;
     h->layout_hash[0] = layout.low;
@@ -384,6 +483,7 @@ static void load(struct weights_hdr *h, const struct weights_plan *p, struct has
     h->parameters = p->parameters;
     atomic_store_explicit(&h->doubt, 0, memory_order_relaxed);
     atomic_store_explicit(&h->state, WEIGHTS_COMMITTED, memory_order_release);
+    return true;
 }
 
 /* Map fd (borrowed) and map it again, as often as needed. */
@@ -400,16 +500,14 @@ static bool load_shard(int fd, const struct weights_plan *p, struct hash128 layo
                        uint32_t packing, uint32_t epoch, struct threads *threads, struct err *e)
 {
     struct segment s;
+    bool ok;
 
     if (!attach_copy(&s, fd, true, e))
         return false;
-    if (!huge_pages_take(&s, threads, e)) {
-        segment_close(&s);
-        return err_wrap(e, "weights");
-    }
-    load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads);
+    ok = (p->is_apart || huge_pages_take(&s, threads, e)) &&
+         load((struct weights_hdr *)s.hdr, p, layout, packing, epoch, threads, e);
     segment_close(&s);
-    return true;
+    return ok || err_wrap(e, "weights");
 }
 
 /* ---- open ---- */
@@ -470,6 +568,18 @@ static struct weights_hdr *map_header(const struct segment *s, struct err *e)
     return NULL;
 }
 
+/* What is there has to be loaded, whatever the header says.  A place is one rank's alone, so weights of another layout
+ * may be written over; in a segment that other groups may have mapped they may not. */
+static bool is_to_be_loaded(const struct segment *s, const struct weights_plan *p,
+                            struct hash128 layout)
+{
+    const struct weights_hdr *h = (const struct weights_hdr *)s->hdr;
+
+    return !is_committed(s) ||
+           (p->is_apart && (p->place->is_fresh || h->layout_hash[0] != layout.low ||
+                            h->layout_hash[1] != layout.high));
+}
+
 bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struct hash128 layout,
                   uint32_t packing, uint32_t epoch, struct threads *threads, bool *loaded,
                   struct err *e)
@@ -478,6 +588,7 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
     struct segment s = { .fd = -1 };
     bool fresh = false, ok = false;
 
+    assert(!p->is_apart || p->place);
     if (!attach_copy(&s, fd, false, e))
         goto out;
     if (s.bytes < weights_plan_segment_bytes(p)) {
@@ -485,10 +596,10 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
                 (unsigned long long)weights_plan_segment_bytes(p));
         goto out;
     }
-    if (is_committed(&s) &&
-        !check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))
+    fresh = is_to_be_loaded(&s, p, layout);
+    if (!fresh && !check_committed((const struct weights_hdr *)s.hdr, p, layout, packing, e))
         goto out;
-    fresh = !is_committed(&s) || !checksums_are_intact(&s);
+    fresh = fresh || !checksums_are_intact(&s);
     if (fresh && !load_shard(fd, p, layout, packing, epoch, threads, e))
         goto out;
     shared = map_header(&s, e);
@@ -497,8 +608,10 @@ bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struc
     *w = (struct weights){ .segment = s,
                            .hdr = (const struct weights_hdr *)s.hdr,
                            .shared = shared,
-                           .tensors = segment_at(&s, WEIGHTS_TENSORS_OFFSET) };
+                           .tensors = segment_at(&s, WEIGHTS_TENSORS_OFFSET),
+                           .place = p->is_apart ? p->place : NULL };
     w->checksums = segment_at(&s, w->hdr->checksums_offset);
+    w->data = w->place ? w->place->base : segment_at(&s, w->hdr->data_offset);
     *loaded = fresh;
     ok = true;
 out:
@@ -534,5 +647,6 @@ const struct weights_tensor *weights_find(const struct weights *w, const char *n
 
 const void *weights_data(const struct weights *w, const struct weights_tensor *t)
 {
-    return segment_at(&w->segment, w->hdr->data_offset + t->offset);
+    assert(t->offset + t->bytes <= w->hdr->data_bytes);
+    return w->data + t->offset;
 }

@@ -6,22 +6,25 @@
  * same plan and files, or loads.  Whether committed bytes still are what was loaded is weights_check.h's
  * question.
  *
- * Matrices are packed (ops/packing.h) while they are loaded; one-dimensional tensors (norms, biases) become
- * float, exactly, or what is 1 above it. */
+ * Matrices are packed while they are loaded, as the plan's backend wants them (struct packing of ops/packing.h);
+ * one-dimensional tensors (norms, biases) become float, exactly, or what is 1 above it.  The data lies in the segment,
+ * or in a place of its own that the host does not read (weights_place.h); everything else is the same then. */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_H
 
 #include "common/hash.h"
 #include "gpu-worker/load/quantize.h"
 #include "gpu-worker/load/tensors.h"
+#include "gpu-worker/load/weights_place.h"
+#include "gpu-worker/ops/packing.h"
 #include "gpu-worker/ops/threads.h"
 #include "proto/weights_layout.h"
 
-/* Rows first .. first + entry.rows - 1 of a tensor of the files. */
+/* Rows first .. first + entry.rows - 1 of a tensor of the files, of a matrix from column first_col on. */
 struct weights_want {
     struct weights_tensor entry; /* as it will stand in the table */
     const struct tensor *from;
-    uint64_t first;
+    uint64_t first, first_col;
     bool plus_one;
 };
 
@@ -29,8 +32,11 @@ struct weights_plan {
     struct weights_want *tensors;
     uint32_t n, cap;
     uint64_t data_bytes;
-    uint64_t parameters;    /* of the whole model; the model sets it */
-    enum quantize quantize; /* the setting; set it before planning */
+    uint64_t parameters;               /* of the whole model; the model sets it */
+    enum quantize quantize;            /* the setting; set it before planning */
+    const struct packing *packing;     /* set it before planning; NULL = packing_cpu */
+    bool is_apart;                     /* the data lies in .place, not in the segment */
+    const struct weights_place *place; /* borrowed; not needed before weights_open() */
 };
 
 /* What one matrix or vector of the shard is made of; `rows` and `cols` are what the files must have. */
@@ -39,8 +45,9 @@ struct weights_source {
     uint64_t rows;    /* whole */
     uint64_t cols;    /* 0: a vector of rows elements */
     uint64_t first, count;
-    enum dtype dtype; /* that it will have; a vector is DTYPE_F32 */
-    bool plus_one;    /* a vector: 1 is added to each element, in float */
+    uint64_t first_col, n_cols; /* n_cols 0: all; else both whole blocks of the files' type */
+    enum dtype dtype;           /* that it will have; a vector is DTYPE_F32 */
+    bool plus_one;              /* a vector: 1 is added to each element, in float */
 };
 
 void weights_plan_fini(struct weights_plan *p); /* a zeroed plan is empty */
@@ -52,6 +59,9 @@ bool weights_plan_add(struct weights_plan *p, const struct tensors *ts, const ch
 /* Of the whole segment. */
 uint64_t weights_plan_segment_bytes(const struct weights_plan *p);
 
+/* The largest run of bytes that is staged at a time. */
+uint64_t weights_plan_piece_bytes(const struct weights_plan *p);
+
 /* Everything that decides the bytes: files (names, sizes, times), configuration, shard, packing, version,
  * and the planned table itself. */
 struct hash128 weights_layout_hash(const struct weights_plan *p, const struct tensors *ts,
@@ -62,12 +72,15 @@ struct weights {
     struct segment segment; /* read-only */
     const struct weights_hdr *hdr;
     const struct weights_tensor *tensors;
-    const uint64_t *checksums;  /* [hdr->n_chunks] */
-    struct weights_hdr *shared; /* the header's page, writable, for .doubt */
+    const uint64_t *checksums;         /* [hdr->n_chunks] */
+    struct weights_hdr *shared;        /* the header's page, writable, for .doubt */
+    const char *data;                  /* of the segment, or an address of .place */
+    const struct weights_place *place; /* NULL = the data is in the segment */
 };
 
 /* Map the segment, loading it first when it is not COMMITTED.  fd: taken.  *loaded: this call filled it.
- * ERR_PROTO: not a segment this plan fits; ERR_MODEL: it holds other weights. */
+ * ERR_PROTO: not a segment this plan fits; ERR_MODEL: it holds other weights (those of a place are replaced:
+ * nobody else maps them); ERR_DEVICE of a place.  The plan's place is borrowed for *w's life. */
 bool weights_open(struct weights *w, int fd, const struct weights_plan *p, struct hash128 layout,
                   uint32_t packing, uint32_t epoch, struct threads *threads, bool *loaded,
                   struct err *e);
@@ -84,7 +97,7 @@ struct weights_range {
 };
 struct weights_range weights_chunk(uint64_t data_bytes, uint32_t chunk);
 
-/* Write the data bytes of that range from the checkpoint: loading, and repair. */
-void weights_fill(const struct weights_plan *p, char *data, struct weights_range range);
+/* Write the data bytes of that range from the checkpoint to `to`: loading, and repair. */
+void weights_fill(const struct weights_plan *p, char *to, struct weights_range range);
 
 #endif

@@ -19,7 +19,8 @@ struct weights_scan {
 };
 
 /* Verify chunks from the first on, on all threads, until all are done or deadline_ns (CLOCK_MONOTONIC) has
- * passed; at least a few are looked at. */
+ * passed; at least a few are looked at.  Of a place all are, or, when its device fails, none.  (A place's repairs
+ * and checks are made between steps, by the thread that has the device.) */
 void weights_scan(const struct weights *w, struct threads *threads, uint64_t deadline_ns,
                   struct weights_scan *out);
 

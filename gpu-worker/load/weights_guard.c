@@ -136,6 +136,24 @@ void weights_guard_start(struct weights_guard *g, uint32_t from)
     start_thread(g);
 }
 
+void weights_guard_look(struct weights_guard *g, struct threads *threads)
+{
+    struct weights_scan scan;
+    struct err e;
+    bool ok = true;
+
+    weights_scan(g->w, threads, UINT64_MAX, &scan);
+    if (scan.n_checked < g->w->hdr->n_chunks)
+        ok = err_set(&e, ERR_DEVICE, 0, "the weights in memory cannot be verified");
+    for (uint32_t i = 0; i < scan.n_corrupt && ok; i++)
+        ok = g->repair(g->repair_arg, scan.corrupt[i], &e);
+    free(scan.corrupt);
+    if (ok)
+        atomic_store(&g->w->shared->doubt, 0);
+    else
+        give_up(g, &e);
+}
+
 bool weights_guard_failed(struct weights_guard *g, struct err *e)
 {
     if (!atomic_load_explicit(&g->failed, memory_order_acquire))

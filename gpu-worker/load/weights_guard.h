@@ -4,7 +4,11 @@
  * worker has no such thread.  Not at a lower priority: a process that is killed is gone only when each of
  * its threads has run once more to die, and on a busy machine one of SCHED_IDLE or nice 19 took a
  * second for that.  What it finds corrupt the owner's function repairs.  When that fails the guard
- * gives up: weights_guard_failed() then tells the owner, whose next step must not be computed. */
+ * gives up: weights_guard_failed() then tells the owner, whose next step must not be computed.
+ *
+ * Data on a device has no such thread: only one thread at a time has the device, its memory corrects flipped bits
+ * by itself (ECC), and no stray write reaches it.  When there is doubt all of it is looked at between two steps, which takes
+ * milliseconds: weights_guard_look(). */
 #ifndef LLMD_GPU_WORKER_LOAD_WEIGHTS_GUARD_H
 #define LLMD_GPU_WORKER_LOAD_WEIGHTS_GUARD_H
 
@@ -24,6 +28,9 @@ void weights_guard_free(struct weights_guard *g);
 /* Verify chunks `from` and up, in the background; when it is at work already, all of them once more after.
  * A pass over all clears .doubt.  One caller at a time. */
 void weights_guard_start(struct weights_guard *g, uint32_t from);
+
+/* Verify all chunks now, on the caller's thread, and clear .doubt when all are good.  Not beside the guard's thread. */
+void weights_guard_look(struct weights_guard *g, struct threads *threads);
 
 /* Whether a repair failed, and why. */
 bool weights_guard_failed(struct weights_guard *g, struct err *e);

@@ -29,7 +29,7 @@ static inline void llama_tensor_name(char out[WEIGHTS_NAME_BYTES], int layer, co
 /* A gated MLP; "my" is this rank's range of rows. */
 struct mlp {
     struct weight gate, up; /* [my inner, dim] */
-    struct weight down;     /* [my dim, inner] */
+    struct weight down;     /* [my dim, inner], or split: [dim, my inner] */
 };
 
 struct experts {
@@ -45,10 +45,11 @@ struct layer {
     const float *attn_post_norm, *mlp_post_norm; /* [dim], or NULL */
     struct head_norm head_norm;                  /* of configurations with qk_norm */
     struct weight qkv[3];                        /* each [my heads * head_dim, dim] */
-    struct weight o;                             /* [my dim, q_dim] */
+    struct weight o;                             /* [my dim, q_dim], or split: [dim, my q] */
     struct attention_shape attention;
-    struct mlp mlp;         /* of a dense layer */
-    struct experts experts; /* of a sparse one */
+    bool o_is_split, down_is_split; /* each rank has some columns, and a part of every sum */
+    struct mlp mlp;                 /* of a dense layer */
+    struct experts experts;         /* of a sparse one */
 };
 
 struct llama {
@@ -64,11 +65,11 @@ struct llama {
     struct weight *experts; /* what the layers' gate, up and down point into */
     /* gathered: every rank writes its columns, then all read all */
     void *x;     /* [rows, dim] the residual stream */
-    void *y;     /* [rows, dim] what is normalised before it is added; with post_norms */
+    void *y;     /* [rows, dim] what is normalised or summed before it is added; or none */
     void *heads; /* [rows, q_dim] attention's output */
     void *inner; /* [rows, inner] the MLP's activations, or [rows * n_experts_used, expert_inner] */
     void *shared;  /* [rows, shared_expert_inner] */
-    float *logits; /* [logits, vocab] */
+    float *logits; /* [logits, vocab], in host memory */
     /* this rank's own */
     void *qkv; /* [rows, my q, k, v] */
 };

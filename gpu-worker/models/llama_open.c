@@ -10,7 +10,8 @@
 struct binder {
     const struct weights *weights;
     uint32_t cursor;
-    int layer; /* -1: of none */
+    int layer;     /* -1: of none */
+    uint32_t rank; /* 0 has the biases of split matrices */
 };
 
 static const struct weights_tensor *find(struct binder *b, const char *name)
@@ -50,6 +51,22 @@ static struct weight bind_linear(struct binder *b, const char *name, bool has_bi
     return w;
 }
 
+/* One that may be split: then it has fewer columns than the `cols` of the model's. */
+static struct weight bind_joining(struct binder *b, const char *name, bool has_bias, uint32_t cols,
+                                  bool *is_split)
+{
+    char full[16];
+    struct weight w;
+
+    snprintf(full, sizeof full, "w%s", name);
+    w = bind(b, full);
+    *is_split = w.cols < cols;
+    full[0] = 'b';
+    if (has_bias && (!*is_split || b->rank == 0))
+        w.bias = bind_vector(b, full);
+    return w;
+}
+
 static void bind_attention(struct layer *l, struct binder *b, const struct model_config *c)
 {
     static const char *const qkv[3] = { "q", "k", "v" };
@@ -61,7 +78,7 @@ static void bind_attention(struct layer *l, struct binder *b, const struct model
         l->head_norm = (struct head_norm){ .q = bind_vector(b, "q_norm"),
                                            .k = bind_vector(b, "k_norm"),
                                            .eps = c->rms_norm_eps };
-    l->o = bind_linear(b, "o", c->o_bias);
+    l->o = bind_joining(b, "o", c->o_bias, c->n_heads * c->head_dim, &l->o_is_split);
     l->attention = (struct attention_shape){
         .window = c->layers[b->layer].windowed ? c->sliding_window : 0,
         .scale = c->query_scale,
@@ -69,14 +86,20 @@ static void bind_attention(struct layer *l, struct binder *b, const struct model
     };
 }
 
-static struct mlp bind_mlp(struct binder *b, const char *gate, const char *up, const char *down,
-                           bool has_bias)
+static void bind_dense(struct layer *l, struct binder *b, const struct model_config *c)
+{
+    l->mlp.gate = bind_linear(b, "g", c->mlp_bias);
+    l->mlp.up = bind_linear(b, "u", c->mlp_bias);
+    l->mlp.down = bind_joining(b, "d", c->mlp_bias, c->intermediate_size, &l->down_is_split);
+}
+
+static struct mlp bind_expert(struct binder *b, const char *gate, const char *up, const char *down)
 {
     struct mlp m;
 
-    m.gate = bind_linear(b, gate, has_bias);
-    m.up = bind_linear(b, up, has_bias);
-    m.down = bind_linear(b, down, has_bias);
+    m.gate = bind_linear(b, gate, false);
+    m.up = bind_linear(b, up, false);
+    m.down = bind_linear(b, down, false);
     return m;
 }
 
@@ -94,13 +117,13 @@ static struct experts bind_experts(struct binder *b, const struct model_config *
         struct mlp m;
         for (int k = 0; k < 3; k++)
             snprintf(name[k], sizeof name[k], "%c%u", "gud"[k], i);
-        m = bind_mlp(b, name[0], name[1], name[2], false);
+        m = bind_expert(b, name[0], name[1], name[2]);
         x.gate[i] = m.gate;
         x.up[i] = m.up;
         x.down[i] = m.down;
     }
     if (c->shared_expert_inner > 0) {
-        x.shared = bind_mlp(b, "gs", "us", "ds", false);
+        x.shared = bind_expert(b, "gs", "us", "ds");
         x.shared_gate = bind(b, "shared_gate");
     }
     return x;
@@ -118,15 +141,15 @@ static void bind_layer(struct llama *m, struct binder *b, struct weight *experts
     if (c->layers[b->layer].sparse)
         l->experts = bind_experts(b, c, experts);
     else
-        l->mlp = bind_mlp(b, "g", "u", "d", c->mlp_bias);
+        bind_dense(l, b, c);
     if (c->post_norms)
         l->mlp_post_norm = bind_vector(b, "mlp_post_norm");
 }
 
 /* In the order of the plan, so that each is found where the last one was. */
-static void bind_all(struct llama *m, const struct weights *weights)
+static void bind_all(struct llama *m, const struct weights *weights, uint32_t rank)
 {
-    struct binder b = { .weights = weights, .layer = -1 };
+    struct binder b = { .weights = weights, .layer = -1, .rank = rank };
 
     m->embed = bind(&b, "embed");
     for (uint32_t i = 0; i < m->c->n_layers; i++) {
@@ -145,10 +168,11 @@ struct widths {
     uint64_t x, y, heads, inner, shared;
 };
 
-static struct widths widths_of(const struct model_config *c)
+static struct widths widths_of(const struct model_config *c, struct llama_shard shard)
 {
+    bool has_y = c->post_norms || (shard.splits_sums && shard.tp_size > 1);
     struct widths w = { .x = c->hidden_size,
-                        .y = c->post_norms ? c->hidden_size : 0,
+                        .y = has_y ? c->hidden_size : 0,
                         .heads = (uint64_t)c->n_heads * c->head_dim,
                         .shared = c->shared_expert_inner };
 
@@ -165,20 +189,25 @@ static uint64_t rounded(uint64_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-uint64_t llama_exchange_bytes(const struct model_config *c, uint32_t rows_max, uint32_t logits_max,
-                              size_t act_bytes)
+uint64_t llama_activation_bytes(const struct model_config *c, struct llama_shard shard,
+                                uint32_t rows_max, size_t act_bytes)
 {
-    struct widths w = widths_of(c);
+    struct widths w = widths_of(c, shard);
     uint64_t row = act_bytes * rows_max;
 
     return rounded(row * w.x) + rounded(row * w.y) + rounded(row * w.heads) +
-           rounded(row * w.inner) + rounded(row * w.shared) +
-           rounded((uint64_t)logits_max * c->vocab_size * sizeof(float));
+           rounded(row * w.inner) + rounded(row * w.shared);
 }
 
-static void allocate(struct llama *m, uint32_t rows_max, uint32_t logits_max)
+uint64_t llama_logits_bytes(const struct model_config *c, uint32_t logits_max)
 {
-    struct widths w = widths_of(m->c);
+    return rounded((uint64_t)logits_max * c->vocab_size * sizeof(float));
+}
+
+static void allocate(struct llama *m, struct llama_shard shard, uint32_t rows_max,
+                     uint32_t logits_max)
+{
+    struct widths w = widths_of(m->c, shard);
     size_t row = m->ops->act_bytes * rows_max;
 
     m->x = comm_alloc(m->comm, row * w.x);
@@ -186,7 +215,7 @@ static void allocate(struct llama *m, uint32_t rows_max, uint32_t logits_max)
     m->heads = comm_alloc(m->comm, row * w.heads);
     m->inner = comm_alloc(m->comm, row * w.inner);
     m->shared = comm_alloc(m->comm, row * w.shared);
-    m->logits = comm_alloc(m->comm, (size_t)logits_max * m->c->vocab_size * sizeof(float));
+    m->logits = comm_alloc_host(m->comm, llama_logits_bytes(m->c, logits_max));
     m->qkv = m->ops->alloc(m->stream, (size_t)rows_max * llama_my_qkv(&m->layers[0]));
 }
 
@@ -215,8 +244,8 @@ struct llama *llama_open(const struct model_config *c, struct llama_shard shard,
         .layers = mem_zalloc(c->n_layers, sizeof *m->layers),
     };
     m->experts = mem_zalloc((size_t)c->n_layers * 3 * c->n_experts, sizeof *m->experts);
-    bind_all(m, weights);
-    allocate(m, rows_max, logits_max);
+    bind_all(m, weights, shard.rank);
+    allocate(m, shard, rows_max, logits_max);
     return m;
 }
 

@@ -65,6 +65,31 @@ uint32_t llama_down_max(const struct model_config *c, struct llama_shard s)
     return shard_span(c->hidden_size, s).count;
 }
 
+uint32_t llama_vocab_max(const struct model_config *c, struct llama_shard s)
+{
+    return shard_span(c->vocab_size, s).count;
+}
+
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+    return b == 0 ? a : gcd(b, a % b);
+}
+
+uint32_t llama_column_unit(const struct model_config *c, uint32_t tp_size)
+{
+    const uint32_t widths[] = { c->hidden_size, c->intermediate_size, c->expert_inner,
+                                c->shared_expert_inner };
+    uint32_t unit = c->head_dim;
+
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (uint32_t rank = 0; rank < tp_size; rank++) {
+            struct llama_shard shard = { .rank = rank, .tp_size = tp_size };
+            struct span s = shard_span(widths[i], shard);
+            unit = gcd(gcd(unit, s.first), s.count);
+        }
+    return unit;
+}
+
 /* ---- planning ---- */
 
 struct planner {
@@ -81,9 +106,10 @@ struct part {
     const char *source;
     uint32_t rows;
     struct span span;
-    uint32_t cols; /* 0: a vector */
-    bool plus_one; /* a vector of 1 + what the file has */
-    bool exact;    /* a matrix that decides between others: not to be rounded */
+    uint32_t cols;       /* 0: a vector */
+    struct span columns; /* this shard's; of none: all */
+    bool plus_one;       /* a vector of 1 + what the file has */
+    bool exact;          /* a matrix that decides between others: not to be rounded */
 };
 
 static enum dtype dtype_of(const struct planner *p, const char *name, enum tensor_type t)
@@ -99,6 +125,15 @@ static enum dtype exact_dtype_of(enum tensor_type t)
     return t == TENSOR_F16 ? DTYPE_F16 : t == TENSOR_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
+/* What the files call it. */
+static void source_name(const struct planner *p, const char *source, char out[WEIGHTS_NAME_BYTES])
+{
+    if (p->layer >= 0)
+        snprintf(out, WEIGHTS_NAME_BYTES, "model.layers.%d.%s", p->layer, source);
+    else
+        snprintf(out, WEIGHTS_NAME_BYTES, "%s", source);
+}
+
 static bool add(const struct planner *p, const char *name, const struct part *part)
 {
     char full[WEIGHTS_NAME_BYTES], from[WEIGHTS_NAME_BYTES];
@@ -108,15 +143,14 @@ static bool add(const struct planner *p, const char *name, const struct part *pa
         .cols = part->cols,
         .first = part->span.first,
         .count = part->span.count,
+        .first_col = part->columns.first,
+        .n_cols = part->columns.count,
         .dtype = DTYPE_F32,
         .plus_one = part->plus_one,
     };
     const struct tensor *t;
 
-    if (p->layer >= 0)
-        snprintf(from, sizeof from, "model.layers.%d.%s", p->layer, part->source);
-    else
-        snprintf(from, sizeof from, "%s", part->source);
+    source_name(p, part->source, from);
     t = tensors_find(p->ts, from);
     if (part->cols > 0 && t)
         source.dtype = part->exact ? exact_dtype_of(t->type) : dtype_of(p, name, t->type);
@@ -132,7 +166,8 @@ static bool add_norm(const struct planner *p, const char *name, const char *sour
             .source = source, .rows = n, .span = { 0, n }, .plus_one = p->c->norm_plus_one });
 }
 
-/* A matrix `source`.weight as w`name`, and when it has one, its bias as b`name`. */
+/* A matrix `source`.weight as w`name`, and when it has one, its bias as b`name`.  Where columns are cut, the sums of
+ * all ranks are added: the bias is rank 0's alone. */
 static bool add_linear(const struct planner *p, const char *name, const struct part *matrix,
                        bool has_bias)
 {
@@ -146,6 +181,9 @@ static bool add_linear(const struct planner *p, const char *name, const struct p
     part.source = weight;
     vector.source = bias;
     vector.cols = 0;
+    vector.columns = (struct span){ 0 };
+    if (matrix->columns.count > 0 && p->shard.rank > 0)
+        has_bias = false;
     return add(p, w, &part) && (!has_bias || add(p, b, &vector));
 }
 
@@ -177,19 +215,50 @@ static bool add_qkv(const struct planner *p)
     return true;
 }
 
-/* o and down: output rows, so that every sum is whole (see llama.h). */
-static struct span shard_of_o_and_down(const struct planner *p)
+/* Whether each rank can have its units of the columns of a matrix: whole blocks of its type, and of those that it may
+ * be rounded to. */
+static bool columns_can_be_cut(const struct planner *p, const char *source, uint32_t n_units,
+                               uint32_t unit)
 {
-    return shard_span(p->c->hidden_size, p->shard);
+    char weight[WEIGHTS_NAME_BYTES], name[WEIGHTS_NAME_BYTES];
+    const struct tensor *t;
+    uint32_t block;
+
+    if (!p->shard.splits_sums || p->shard.tp_size == 1)
+        return false;
+    snprintf(weight, sizeof weight, "%s.weight", source);
+    source_name(p, weight, name);
+    t = tensors_find(p->ts, name);
+    block = t ? tensor_type_block(t->type) : 1;
+    block = block > TENSOR_TYPE_CODES_GROUP ? block : TENSOR_TYPE_CODES_GROUP;
+    for (struct llama_shard r = { 0, p->shard.tp_size, true }; r.rank < r.tp_size; r.rank++)
+        if ((uint64_t)shard_span(n_units, r).count * unit % block != 0)
+            return false;
+    return true;
+}
+
+/* o or down, [hidden_size, n_units * unit]: its columns cut with its input, or its output rows, so that every sum is whole
+ * (see llama.h). */
+static struct part joining_part(const struct planner *p, const char *source, uint32_t n_units,
+                                uint32_t unit)
+{
+    uint32_t dim = p->c->hidden_size;
+    struct span mine = shard_span(n_units, p->shard);
+    struct part part = {
+        .source = source, .rows = dim, .span = shard_span(dim, p->shard), .cols = n_units * unit
+    };
+
+    if (columns_can_be_cut(p, source, n_units, unit)) {
+        part.span = (struct span){ 0, dim };
+        part.columns = (struct span){ mine.first * unit, mine.count * unit };
+    }
+    return part;
 }
 
 static bool add_o(const struct planner *p)
 {
     const struct model_config *c = p->c;
-    struct part part = { .source = "self_attn.o_proj",
-                         .rows = c->hidden_size,
-                         .span = shard_of_o_and_down(p),
-                         .cols = c->n_heads * c->head_dim };
+    struct part part = joining_part(p, "self_attn.o_proj", c->n_heads, c->head_dim);
 
     return add_linear(p, "o", &part, c->o_bias);
 }
@@ -211,20 +280,16 @@ struct mlp_names {
     char name[3][16], source[3][64];
 };
 
-static bool add_gated(const struct planner *p, const struct mlp_names *n, uint32_t inner,
-                      bool fused, bool has_bias)
+static bool add_gate_and_up(const struct planner *p, const struct mlp_names *n, uint32_t inner,
+                            bool fused, bool has_bias)
 {
     uint32_t dim = p->c->hidden_size, all = fused ? 2 * inner : inner;
     struct span mine = shard_span(inner, p->shard);
     struct part gate = { .source = n->source[0], .rows = all, .span = mine, .cols = dim };
     struct part up = { .source = n->source[1], .rows = all, .span = mine, .cols = dim };
-    struct part down = {
-        .source = n->source[2], .rows = dim, .span = shard_of_o_and_down(p), .cols = inner
-    };
 
     up.span.first += fused ? inner : 0;
-    return add_linear(p, n->name[0], &gate, has_bias) && add_linear(p, n->name[1], &up, has_bias) &&
-           add_linear(p, n->name[2], &down, has_bias);
+    return add_linear(p, n->name[0], &gate, has_bias) && add_linear(p, n->name[1], &up, has_bias);
 }
 
 static bool add_mlp(const struct planner *p)
@@ -235,9 +300,22 @@ static bool add_mlp(const struct planner *p)
         { "g", "u", "d" }, { "mlp.gate_up_proj", "mlp.gate_up_proj", "mlp.down_proj" }
     };
     const struct model_config *c = p->c;
+    const struct mlp_names *n = c->fused_gate_up ? &fused : &apart;
+    struct part down = joining_part(p, n->source[2], c->intermediate_size, 1);
 
-    return add_gated(p, c->fused_gate_up ? &fused : &apart, c->intermediate_size, c->fused_gate_up,
-                     c->mlp_bias);
+    return add_gate_and_up(p, n, c->intermediate_size, c->fused_gate_up, c->mlp_bias) &&
+           add_linear(p, n->name[2], &down, c->mlp_bias);
+}
+
+/* An expert: output rows are cut, all of them. */
+static bool add_expert(const struct planner *p, const struct mlp_names *n, uint32_t inner)
+{
+    uint32_t dim = p->c->hidden_size;
+    struct part down = {
+        .source = n->source[2], .rows = dim, .span = shard_span(dim, p->shard), .cols = inner
+    };
+
+    return add_gate_and_up(p, n, inner, false, false) && add_linear(p, n->name[2], &down, false);
 }
 
 static struct mlp_names expert_names(const struct model_config *c, uint32_t i)
@@ -267,8 +345,7 @@ static bool add_shared_expert(const struct planner *p)
                          .cols = p->c->hidden_size,
                          .exact = true };
 
-    return add_gated(p, &names, p->c->shared_expert_inner, false, false) &&
-           add(p, "shared_gate", &gate);
+    return add_expert(p, &names, p->c->shared_expert_inner) && add(p, "shared_gate", &gate);
 }
 
 /* Every rank routes every row, with the whole router, to the same end. */
@@ -286,7 +363,7 @@ static bool add_moe(const struct planner *p)
         return false;
     for (uint32_t i = 0; i < c->n_experts; i++) {
         struct mlp_names names = expert_names(c, i);
-        if (!add_gated(p, &names, c->expert_inner, false, false))
+        if (!add_expert(p, &names, c->expert_inner))
             return false;
     }
     return c->shared_expert_inner == 0 || add_shared_expert(p);

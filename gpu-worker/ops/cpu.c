@@ -48,7 +48,7 @@ static void check_seq(const struct ops_stream *s, const struct batch *b, const s
         assert(q->pages[i] < s->setup.kv.n_pages);
 }
 
-static void cpu_begin(struct ops_stream *s, const struct batch *b)
+static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_step *step)
 {
     uint32_t group = s->setup.n_heads / s->setup.n_kv_heads;
     uint32_t half = s->setup.rope_dim / 2, n_placed = 0;
@@ -70,6 +70,37 @@ static void cpu_begin(struct ops_stream *s, const struct batch *b)
         n_placed += q->n_rows;
     }
     assert(n_placed == b->n_rows);
+    *step = (struct ops_step){ b->n_rows, b->n_logits };
+    return true;
+}
+
+static bool cpu_finish(struct ops_stream *s, struct err *e)
+{
+    (void)s;
+    (void)e;
+    return true;
+}
+
+static bool cpu_record_is_due(const struct ops_stream *s, bool is_idle)
+{
+    (void)s;
+    (void)is_idle;
+    return false;
+}
+
+static bool cpu_record_begin(struct ops_stream *s, bool is_idle, const struct batch **b,
+                             struct ops_step *step)
+{
+    (void)s;
+    (void)is_idle;
+    (void)b;
+    (void)step;
+    return false;
+}
+
+static void cpu_record_end(struct ops_stream *s)
+{
+    (void)s;
 }
 
 static void cpu_embed(struct ops_stream *s, void *x, const struct weight *table, uint32_t first,
@@ -183,7 +214,9 @@ static void cpu_close(struct ops_stream *s)
 #define CPU_OPS(tier)                                                                              \
     {                                                                                              \
         .name = "cpu-" tier, .act_bytes = sizeof(float), .alloc = cpu_alloc, .free = cpu_free,     \
-        .close = cpu_close, .begin = cpu_begin, .embed = cpu_embed, .rmsnorm = cpu_rmsnorm,        \
+        .close = cpu_close, .begin = cpu_begin, .finish = cpu_finish,                              \
+        .record_is_due = cpu_record_is_due, .record_begin = cpu_record_begin,                      \
+        .record_end = cpu_record_end, .embed = cpu_embed, .rmsnorm = cpu_rmsnorm,                  \
         .hidden = cpu_hidden, .add_normed = cpu_add_normed, .linear = cpu_linear,                  \
         .gated = cpu_gated, .gate_rows = cpu_gate_rows, .route = cpu_route,                        \
         .experts_gated = cpu_experts_gated, .experts_down = cpu_experts_down,                      \

@@ -2,7 +2,7 @@
  *
  * A model calls them in order on its rank's stream.  On the CPU each call returns when it is done, the
  * work having been split over the stream's threads; a device queues it.  Activations are opaque to
- * models: rows of ops->act_bytes elements (float on the CPU, bf16 on a GPU) in memory of ops->alloc() or
+ * models: rows of ops->act_bytes elements (floats in today's backends) in memory of ops->alloc() or
  * of comm/.  A *stride* is the distance of two rows in elements, so a rank can write its columns of a
  * wider buffer.  Norm weights and biases are float everywhere; matrices keep the checkpoint's type.
  *
@@ -15,11 +15,13 @@
 
 #include <stdbool.h>
 
+#include "common/err.h"
 #include "gpu-worker/batch.h"
 #include "gpu-worker/ops/threads.h"
 #include "proto/dtype.h"
 
-struct ops_stream; /* one per rank; each backend's own */
+struct ops_stream;   /* one per rank; each backend's own */
+struct sampler_rows; /* gpu-worker/sampler.h: for draw(), opaque to all else */
 
 /* A matrix of the weights segment, in the panels of packing.h. */
 struct weight {
@@ -34,7 +36,8 @@ struct weight {
 struct norm {
     const float *w; /* [cols] */
     float eps;
-    const uint32_t *rows; /* of x, or NULL */
+    const uint32_t
+        *rows; /* of x, or NULL; for a device the batch's own logit_rows, which it has a copy of */
 };
 
 /* The same over each head of q and k. */
@@ -53,21 +56,35 @@ struct attention_shape {
     float softcap;   /* scores become softcap * tanh(score / softcap); 0 = none */
 };
 
-/* Where KV pages are, and which heads of them are this rank's (proto/kvpool_layout.h). */
+/* What the keys and values of a layer are divided by before they become fp8; above 0. */
+struct kv_scale {
+    float k, v;
+};
+
+/* Where KV pages are, and which heads of them are this rank's.  The CPU's are those of proto/kvpool_layout.h; a
+ * device has a layout of its own. */
 struct ops_kv {
-    char *pages; /* page p is at p * page_bytes */
+    char *pages; /* page p is at p * page_bytes; device memory for a device */
     uint64_t page_bytes;
     uint32_t n_pages, page_tokens;
     uint32_t n_heads_model; /* KV heads in a page */
     uint32_t first_head;    /* of this rank */
-    enum dtype dtype;       /* F32, F16 or I8 */
+    enum dtype dtype;       /* F32, F16, I8; a device: or E4M3 */
+    const struct kv_scale
+        *scales; /* of the model's layers, for E4M3; borrowed for the stream's life; NULL: 1 */
 };
 
 /* What a stream is made for. */
 struct ops_setup {
-    uint32_t rows_max;                  /* of a step, and rows whose logits are wanted */
-    uint32_t cols_max;                  /* of any matrix */
-    uint32_t gated_max;                 /* rows of any gate matrix */
+    uint32_t rows_max;                /* of a step, and rows whose logits are wanted */
+    uint32_t seqs_max;                /* of a step */
+    uint32_t pages_max;               /* of a sequence */
+    uint32_t logits_max, logits_cols; /* rows of logits, and rows of the head's matrix */
+    uint32_t
+        vocab_size;    /* such rows of all ranks together; 0: there is one rank, and nobody draws */
+    uint32_t cols_max; /* of any matrix */
+    uint32_t column_unit; /* divides the columns of all buffers, and where ranks' parts begin */
+    uint32_t gated_max;   /* rows of any gate matrix */
     uint32_t n_experts, n_experts_used; /* 0: there is no mixture of experts */
     uint32_t expert_down_max;           /* rows of any expert's down matrix */
     uint32_t n_heads;                   /* query heads of this rank; a multiple of n_kv_heads */
@@ -78,6 +95,12 @@ struct ops_setup {
     uint32_t positions_max;  /* positions are below this */
     const double *rope_freq; /* [rope_dim / 2] radians per position; copied */
     struct ops_kv kv;
+};
+
+/* What of a batch is computed.  A device rounds up, so that it meets few shapes; what comes out of the spare rows
+ * behind those of the batch means nothing, but buffers must have room for them (rows_max). */
+struct ops_step {
+    uint32_t n_rows, n_logits;
 };
 
 enum linear_mode {
@@ -94,9 +117,32 @@ struct ops {
     void (*free)(struct ops_stream *s, void *p);
     void (*close)(struct ops_stream *s); /* NULL is fine */
 
-    /* Begin a step: everything below refers to this batch, which is borrowed until the next begin().
-     * A device copies it over, with the work list of attention. */
-    void (*begin)(struct ops_stream *s, const struct batch *b);
+    /* Begin a step: everything below refers to this batch, which is borrowed until the next begin().  *step gets
+     * the numbers of rows and logits that the ops are to be called with.  A device copies the batch over, with the
+     * work list of attention.  false: what the ops would do was recorded and is queued already; what is left is
+     * finish(). */
+    bool (*begin)(struct ops_stream *s, const struct batch *b, struct ops_step *step);
+
+    /* Draw where the logits are, with or without logits() recorded, what the device can of `draws`, which are borrowed
+     * until finish().  Then .is_drawn of those is set with their results, and logits() has written nothing of their rows.
+     * Between the ops of a step and finish().  NULL: the host draws. */
+    void (*draw)(struct ops_stream *s, const struct sampler_rows *draws);
+
+    /* End a step: wait until all that is queued is done, and what draw(), logits() and hidden() were to write can be
+     * read.  The CPU has nothing to wait for.  ERR_DEVICE: since begin() some op has failed, there is no result,
+     * and never will be in this process. */
+    bool (*finish)(struct ops_stream *s, struct err *e);
+
+    /* Between steps: has a shape of step come so often that it is worth being recorded?  When nobody waits for a step
+     * (is_idle) sooner. */
+    bool (*record_is_due)(const struct ops_stream *s, bool is_idle);
+
+    /* Begin to record such a one.  true: the ops that follow, until record_end(), are not run; they must be those of a step
+     * of *step with the batch *b, of which only .logit_rows is there, and later steps of its shape then need but begin().
+     * Whether that came to pass is the backend's own affair. */
+    bool (*record_begin)(struct ops_stream *s, bool is_idle, const struct batch **b,
+                         struct ops_step *step);
+    void (*record_end)(struct ops_stream *s);
 
     /* x[t] = scale * table[token[t] - first] for tokens first .. first + table->rows - 1; the rows of other
      * tokens, whose embedding another rank has, are left alone.
@@ -109,7 +155,8 @@ struct ops {
     void (*rmsnorm)(struct ops_stream *s, void *y, const void *x, uint32_t n_rows,
                     const struct norm *norm, uint32_t dim);
 
-    /* rmsnorm() into host memory as float: the model's last hidden states, for embeddings. */
+    /* rmsnorm() into host memory as float: the model's last hidden states, for embeddings.  Outside a step too;
+     * there after finish(). */
     void (*hidden)(struct ops_stream *s, float *y, const void *x, uint32_t n_rows,
                    const struct norm *norm, uint32_t dim);
 
@@ -164,8 +211,8 @@ struct ops {
     void (*experts_down)(struct ops_stream *s, void *x, size_t x_stride, const void *y,
                          const struct weight *down);
 
-    /* linear() into host memory as float, then softcap * tanh(y / softcap) when softcap is not 0: the
-     * language model's head. */
+    /* linear() into host memory as float, there after finish(), then softcap * tanh(y / softcap) when softcap is not 0:
+     * the language model's head. */
     void (*logits)(struct ops_stream *s, float *y, size_t y_stride, const void *x, uint32_t n_rows,
                    const struct norm *norm, const struct weight *w, float softcap);
 

@@ -92,26 +92,13 @@ static int get_code(enum dtype t, const uint8_t *codes, uint32_t k)
     return code - packing_offset(t);
 }
 
-static uint32_t n_blocks(uint32_t cols)
-{
-    return packing_superblocks(cols) * (PACKING_SUPERBLOCK / PACKING_BLOCK);
-}
-
-/* Columns of block b that the matrix has; 0 for one that is all padding. */
-static uint32_t block_cols(uint32_t b, uint32_t cols)
-{
-    uint32_t first = b * PACKING_BLOCK, left = first < cols ? cols - first : 0;
-
-    return left < PACKING_BLOCK ? left : PACKING_BLOCK;
-}
-
 static void round_row(enum dtype t, uint8_t *panel, uint32_t row, const float *x, uint32_t cols)
 {
-    for (uint32_t b = 0; b < n_blocks(cols); b++) {
+    for (uint32_t b = 0; b < packing_blocks(cols); b++) {
         float block[PACKING_BLOCK] = { 0 };
         int8_t codes[PACKING_BLOCK];
         uint16_t scale;
-        memcpy(block, x + (size_t)b * PACKING_BLOCK, block_cols(b, cols) * sizeof *x);
+        memcpy(block, x + (size_t)b * PACKING_BLOCK, packing_block_cols(b, cols) * sizeof *x);
         scale = t == DTYPE_I8 ? rounding_i8(codes, block) : rounding_i4(codes, block);
         put_block(t, panel, row, b, codes, &scale);
     }
@@ -122,8 +109,8 @@ static void copy_row(enum dtype t, uint8_t *panel, uint32_t row, const int8_t *c
 {
     static const uint16_t none[PACKING_NUMBERS_MAX];
 
-    for (uint32_t b = 0; b < n_blocks(cols); b++) {
-        uint32_t n = block_cols(b, cols);
+    for (uint32_t b = 0; b < packing_blocks(cols); b++) {
+        uint32_t n = packing_block_cols(b, cols);
         int8_t block[PACKING_BLOCK] = { 0 };
         memcpy(block, codes + (size_t)b * PACKING_BLOCK, n);
         put_block(t, panel, row, b, block, n ? numbers + b * packing_numbers(t) : none);
@@ -137,7 +124,7 @@ static void clear_panel(enum dtype t, uint8_t *panel, uint32_t cols)
     static const uint16_t numbers[PACKING_NUMBERS_MAX];
 
     for (uint32_t r = 0; r < PACKING_INT_ROWS; r++)
-        for (uint32_t b = 0; b < n_blocks(cols); b++)
+        for (uint32_t b = 0; b < packing_blocks(cols); b++)
             put_block(t, panel, r, b, codes, numbers);
 }
 
@@ -203,5 +190,22 @@ void packing_unpack_row(enum dtype t, float *y, const void *matrix, uint32_t row
     }
     for (uint32_t b = 0; b * PACKING_BLOCK < cols; b++)
         unpack_block(t, y + (size_t)b * PACKING_BLOCK, panel, place_of(t, row % height, b),
-                     block_cols(b, cols));
+                     packing_block_cols(b, cols));
 }
+
+/* ---- the table ---- */
+
+/* No kernel of the host multiplies fp8. */
+static enum dtype stored_dtype(enum dtype t)
+{
+    return t == DTYPE_E4M3 ? DTYPE_I8 : t;
+}
+
+const struct packing packing_cpu = { .name = "cpu",
+                                     .version = PACKING_VERSION,
+                                     .dtype = stored_dtype,
+                                     .panel_rows = packing_panel_rows,
+                                     .panel_bytes = packing_panel_bytes,
+                                     .pack = packing_pack,
+                                     .copy = packing_copy,
+                                     .pack_codes = packing_pack_codes };

@@ -105,6 +105,20 @@ static inline uint32_t packing_superblocks(uint32_t cols)
     return (cols + PACKING_SUPERBLOCK - 1) / PACKING_SUPERBLOCK;
 }
 
+/* Blocks of a row, padding included. */
+static inline uint32_t packing_blocks(uint32_t cols)
+{
+    return packing_superblocks(cols) * (PACKING_SUPERBLOCK / PACKING_BLOCK);
+}
+
+/* Columns of block b that the matrix has; 0 for one that is all padding. */
+static inline uint32_t packing_block_cols(uint32_t b, uint32_t cols)
+{
+    uint32_t first = b * PACKING_BLOCK, left = first < cols ? cols - first : 0;
+
+    return left < PACKING_BLOCK ? left : PACKING_BLOCK;
+}
+
 /* Write one panel of n_rows <= packing_panel_rows() rows.
  *   t     a float format, I8 or I4: the others are made of codes alone
  *   rows  [n_rows, cols] exact values of a checkpoint of the same 16- or 32-bit format, or what is to be
@@ -120,6 +134,24 @@ void packing_copy(enum dtype t, void *panel, const void *const *rows, uint32_t n
  *   numbers  [n_rows, cols / 32 rounded up, packing_numbers(t)] f16 */
 void packing_pack_codes(enum dtype t, void *panel, const int8_t *codes, const uint16_t *numbers,
                         uint32_t n_rows, uint32_t cols);
+
+/* How the matrices of one backend lie.  Loading goes through such a table and knows no layout; the functions of
+ * each are called with the formats that its dtype() gives, and mean what those above do. */
+struct packing {
+    const char *name; /* "cpu", "cuda"; in the weights' layout hash, with .version */
+    uint32_t version;
+    /* In which format a matrix is stored that a model plans in format t: t, one that holds more, or the nearest. */
+    enum dtype (*dtype)(enum dtype t);
+    uint32_t (*panel_rows)(enum dtype t); /* 1..PACKING_PANEL_ROWS_MAX */
+    size_t (*panel_bytes)(enum dtype t, uint32_t cols);
+    void (*pack)(enum dtype t, void *panel, const float *rows, uint32_t n_rows, uint32_t cols);
+    void (*copy)(enum dtype t, void *panel, const void *const *rows, uint32_t n_rows,
+                 uint32_t cols);
+    void (*pack_codes)(enum dtype t, void *panel, const int8_t *codes, const uint16_t *numbers,
+                       uint32_t n_rows, uint32_t cols);
+};
+
+extern const struct packing packing_cpu;
 
 /* y[k] = matrix[row, k], k in 0..cols-1: rows of an embedding table. */
 void packing_unpack_row(enum dtype t, float *y, const void *matrix, uint32_t row, uint32_t cols);

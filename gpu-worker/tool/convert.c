@@ -292,7 +292,7 @@ static void read_vector(const struct out_tensor *t, float *x)
     for (uint64_t i = 0; i < t->dims[0] && !is_row; i++)
         tensor_type_to_float(from->type, &x[i], tensor_row(from, unpaired(i, t->paired_rows)), 1);
     if (is_row)
-        tensor_type_to_float(from->type, x, tensor_row(from, 0), t->dims[0]);
+        tensor_to_float(from, (struct tensor_part){ 0, 1, 0, (uint32_t)t->dims[0] }, x);
     for (uint64_t i = 0; i < t->dims[0] && t->plus_one; i++)
         x[i] += 1;
 }
@@ -308,8 +308,10 @@ static void read_row(const struct out_tensor *t, uint64_t row, float *x)
         read_vector(t, x);
     else {
         from = t->parts[row / rows];
-        tensor_type_to_float(from->type, x, tensor_row(from, unpaired(row % rows, t->paired_rows)),
-                             t->dims[0]);
+        tensor_to_float(from,
+                        (struct tensor_part){ unpaired(row % rows, t->paired_rows), 1, 0,
+                                              (uint32_t)t->dims[0] },
+                        x);
     }
 }
 
@@ -482,7 +484,7 @@ static bool prove(const struct converter *v, const char *part, struct err *e)
     struct tensors *ts = NULL;
     bool ok = model_config_read(c, part, e) && same_config(v->config, c, e) &&
               (ts = tensors_open(part, e)) != NULL &&
-              llama_plan(&plan, c, (struct llama_shard){ 0, 1 }, ts, e) &&
+              llama_plan(&plan, c, (struct llama_shard){ .tp_size = 1 }, ts, e) &&
               (!v->report->has_tokenizer || same_tokenizer(v, part, e));
 
     weights_plan_fini(&plan);

@@ -166,7 +166,7 @@ static bool put_weights(struct json_writer *w, const struct model *m, struct err
     jw_object(w);
     for (size_t i = 0; ok && i < 3; i++) {
         struct weights_plan plan = { .quantize = settings[i].quantize };
-        ok = llama_plan(&plan, &m->c, (struct llama_shard){ 0, 1 }, m->files, e);
+        ok = llama_plan(&plan, &m->c, (struct llama_shard){ .tp_size = 1 }, m->files, e);
         parameters = plan.parameters;
         if (ok)
             put_uint(w, settings[i].key, weights_plan_segment_bytes(&plan));
@@ -265,11 +265,14 @@ static bool open_model(struct model *m, struct err *e)
 static bool put_model(const struct model *m, bool with_tensors, struct buf *out, struct err *e)
 {
     struct json_writer w = { .out = out };
+    char quantization[96];
 
     jw_object(&w);
     put_bool(&w, "ok", true);
     put_str(&w, "model", m->path);
     put_str(&w, "format", m->is_gguf ? "gguf" : "safetensors");
+    quantization_describe(&m->c.quantization, quantization);
+    put_str(&w, "quantization", quantization);
     put_files(&w, m->files);
     put_shape(&w, &m->c);
     if (!put_weights(&w, m, e))

@@ -63,7 +63,15 @@ static bool check_config(struct verifier *v)
 {
     struct err e;
 
-    return check(v, "config", model_config_read(&v->c, v->path, &e), v->c.architecture, &e);
+    bool ok = model_config_read(&v->c, v->path, &e);
+    char text[192] = "", quantization[96];
+
+    quantization_describe(&v->c.quantization, quantization);
+    if (ok)
+        snprintf(text, sizeof text, "%s%s%s", v->c.architecture,
+                 v->c.quantization.method == QUANTIZATION_NONE ? "" : ", ",
+                 v->c.quantization.method == QUANTIZATION_NONE ? "" : quantization);
+    return check(v, "config", ok, text, &e);
 }
 
 static bool check_files(struct verifier *v)
@@ -84,7 +92,7 @@ static void check_tensors(struct verifier *v)
     struct weights_plan plan = { 0 };
     char text[96] = "";
     struct err e;
-    bool ok = llama_plan(&plan, &v->c, (struct llama_shard){ 0, 1 }, v->files, &e);
+    bool ok = llama_plan(&plan, &v->c, (struct llama_shard){ .tp_size = 1 }, v->files, &e);
 
     snprintf(text, sizeof text, "%u, all that the family needs", v->files->n_tensors);
     check(v, "tensors", ok, text, &e);
@@ -122,13 +130,29 @@ static void advance(struct verifier *v, uint64_t bytes)
         v->progress(v->arg, (double)v->done / (double)(v->all + 1));
 }
 
+/* A matrix in parts, row by row. */
+static void count_packed(struct verifier *v, struct counts *n, const struct tensor *t)
+{
+    uint32_t cols = (uint32_t)t->dims[1];
+    float *row = mem_alloc(cols * sizeof *row);
+
+    for (uint64_t r = 0; r < t->dims[0]; r++) {
+        tensor_to_float(t, (struct tensor_part){ r, 1, 0, cols }, row);
+        count(n, row, cols, t->name);
+        advance(v, t->bytes / t->dims[0]);
+    }
+    free(row);
+}
+
 static void count_tensor(struct verifier *v, struct counts *n, const struct tensor *t)
 {
     uint64_t left = 1, step;
     const char *at = t->data;
     float x[ELEMENTS];
 
-    if (t->type == TENSOR_NONE)
+    if (t->packed)
+        count_packed(v, n, t);
+    if (t->packed || t->type == TENSOR_NONE)
         return;
     for (uint32_t i = 0; i < t->n_dims; i++)
         left *= t->dims[i];

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "tests/chaos/gpus.h"
 #include "tests/chaos/processes.h"
 
 enum { SETTLE_MS = 5000, LOOK_MS = 5, FDS_SLACK = 2 };
@@ -17,29 +18,38 @@ static int compare_names(const struct dirent **a, const struct dirent **b)
 }
 
 /* The names in a folder, one a line. */
-static void list_folder(const char *path, struct buf *out)
+static void list_folder(const char *path, bool with_folders, struct buf *out)
 {
     struct dirent **entries = NULL;
     int n = scandir(path, &entries, NULL, compare_names);
 
     for (int i = 0; i < n; i++) {
-        if (strcmp(entries[i]->d_name, ".") != 0 && strcmp(entries[i]->d_name, "..") != 0)
+        bool is_wanted = with_folders || entries[i]->d_type != DT_DIR;
+        if (is_wanted && strcmp(entries[i]->d_name, ".") != 0 &&
+            strcmp(entries[i]->d_name, "..") != 0)
             buf_printf(out, "%s\n", entries[i]->d_name);
         free(entries[i]);
     }
     free(entries);
 }
 
+/* Folders there are of tests that run beside this one: of fake GPUs. */
+static void list_shm(struct buf *out)
+{
+    list_folder("/dev/shm", false, out);
+}
+
 void audit_before(struct audit *a)
 {
     *a = (struct audit){ 0 };
-    list_folder("/dev/shm", &a->shm);
+    list_shm(&a->shm);
 }
 
 void audit_baseline(struct audit *a, const struct server *s)
 {
     a->llmd_fds = pid_count_fds(server_llmd(s));
     a->init_fds = s->has_init ? pid_count_fds(s->root) : 0;
+    a->gpu_pieces = s->config.gpus ? gpus_n_held(s->config.gpus) : 0;
 }
 
 void audit_fini(struct audit *a)
@@ -95,11 +105,6 @@ static void compare_gauges(struct surplus *out, const struct server *s)
         compare(out, stat_name(gauges[i]), server_stat(s, gauges[i]), 0);
 }
 
-static uint32_t processes_wanted(const struct server *s)
-{
-    return 2 + s->has_init + s->config.groups * s->config.tp_size;
-}
-
 /* The gateway has a small process beside it (gateway/takeover/keeper.c), which it may be about to make again. */
 static void compare_processes(struct surplus *out, const struct server *s, struct buf *lines)
 {
@@ -108,7 +113,7 @@ static void compare_processes(struct surplus *out, const struct server *s, struc
 
     for (const char *at = lines->data; at && (at = strstr(at, keeper)); at++)
         n_keepers++;
-    compare(out, "processes", n - n_keepers, processes_wanted(s));
+    compare(out, "processes", n - n_keepers, server_n_wanted(s));
     if (n_keepers > 1)
         compare(out, "keepers", n_keepers, 1);
 }
@@ -124,7 +129,14 @@ static void compare_fds(struct surplus *out, const char *what, pid_t pid, int at
     pid_list_fds(pid, lines);
 }
 
-enum { N_LOOKS = 5 };
+/* Fewer where ranks whose link has failed exchange through memory of the host. */
+static void compare_gpu_pieces(struct surplus *out, uint32_t n, uint32_t at_first)
+{
+    if (n > at_first)
+        compare(out, "pieces of GPU memory", n, at_first);
+}
+
+enum { N_LOOKS = 6 };
 
 /* One kind of thing at a time, so that one that stays wrong does not hide the others. */
 static struct surplus look(const struct audit *a, const struct server *s, int which,
@@ -152,6 +164,10 @@ static struct surplus look(const struct audit *a, const struct server *s, int wh
         compare_fds(&out, "descriptors of llmd", server_llmd(s), a->llmd_fds, lines);
         if (s->has_init)
             compare_fds(&out, "descriptors of llm-init", s->root, a->init_fds, lines);
+        break;
+    case 5:
+        if (s->config.gpus)
+            compare_gpu_pieces(&out, gpus_n_held(s->config.gpus), a->gpu_pieces);
         break;
     }
     return out;
@@ -207,14 +223,19 @@ uint32_t audit_ended(const struct audit *a, struct server *s, int code, struct e
         evidence_defect(v, NULL, &processes, "left behind at the end: processes");
         n_wrong++;
     }
-    list_folder(s->dir, &files);
+    list_folder(s->dir, true, &files);
     if (files.n > 0) {
         evidence_defect(v, NULL, &files, "left behind at the end: files in %s", s->dir);
         n_wrong++;
     }
-    list_folder("/dev/shm", &shm);
+    list_shm(&shm);
     if (shm.n != a->shm.n || (shm.n && memcmp(shm.data, a->shm.data, shm.n) != 0)) {
         evidence_defect(v, &a->shm, &shm, "left behind at the end: files in /dev/shm");
+        n_wrong++;
+    }
+    if (s->config.gpus && gpus_n_held(s->config.gpus) > 0) {
+        evidence_defect(v, NULL, NULL, "left behind at the end: %u pieces of GPU memory",
+                        gpus_n_held(s->config.gpus));
         n_wrong++;
     }
     buf_fini(&processes);

@@ -7,6 +7,7 @@
 
 struct audit {
     int llmd_fds, init_fds; /* of the idle server before the first kill */
+    uint32_t gpu_pieces;    /* of memory that it holds then */
     struct buf shm;         /* /dev/shm before it was started */
 };
 

@@ -7,12 +7,12 @@
 #include "common/mem.h"
 #include "tests/chaos/random.h"
 
-enum { PADDING_BYTES = 100000 };
+enum { PADDING_BYTES = 100000, SHARED_SENTENCE_BYTES = 92 };
 
 #define JSON "Content-Type: application/json\r\n"
 
-/* In a body, $p is a JSON string with a prompt, $q a short one, $y a system prompt that all share, $s a seed, $n a
- * number of tokens, $t a temperature, $x a long meaningless string, $m the model's member with its comma or nothing. */
+/* In a body, $p is a JSON string with a prompt, $q a short one, $h one that begins as others do or is short, $y a system prompt that all share, $s a seed, $n a
+ * number of tokens, $k a small one, $t a temperature, $x a long meaningless string, $m the model's member with its comma or nothing. */
 struct form {
     const char *name, *method, *path, *headers, *body;
     bool is_stream;
@@ -197,6 +197,35 @@ static const struct form large_forms[] = {
       true },
 };
 
+#define TOKENS "\"max_tokens\":$k,\"ignore_eos\":true,\"return_token_ids\":true"
+
+static const struct form gpu_forms[] = {
+    { "completion_greedy", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$h," TOKENS ",\"temperature\":0}", false },
+    { "completion_stream", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$h," TOKENS ",\"temperature\":0,\"stream\":true}", true },
+    { "completion_stream_sampled", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$h," TOKENS ",\"temperature\":$t,\"seed\":$s,\"top_p\":0.95,\"stream\":true}",
+      true },
+    { "completion_stream_n2", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$q," TOKENS ",\"temperature\":$t,\"seed\":$s,\"n\":2,\"stream\":true}", true },
+    { "completion_logprobs", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$q," TOKENS ",\"temperature\":$t,\"seed\":$s,\"logprobs\":4,"
+      "\"presence_penalty\":0.5}",
+      false },
+    { "completion_prompt_logprobs", "POST", "/v1/completions", JSON,
+      "{\"prompt\":$h," TOKENS ",\"temperature\":0,\"prompt_logprobs\":1}", false },
+    { "tgi_stream_sampled", "POST", "/generate_stream", JSON,
+      "{\"inputs\":$h,\"parameters\":{\"do_sample\":true,\"temperature\":$t,\"seed\":$s,"
+      "\"max_new_tokens\":$k,\"details\":true}}",
+      true },
+    { "tgi_prefill", "POST", "/generate", JSON,
+      "{\"inputs\":$q,\"parameters\":{\"max_new_tokens\":$k,\"decoder_input_details\":true,"
+      "\"details\":true}}",
+      false },
+    { "embedding", "POST", "/v1/embeddings", JSON, "{\"input\":$h}", false },
+};
+
 static const struct {
     const struct form *forms;
     uint32_t n;
@@ -204,6 +233,7 @@ static const struct {
     [CATALOG_ALL] = { all_forms, sizeof all_forms / sizeof *all_forms },
     [CATALOG_PEER] = { peer_forms, sizeof peer_forms / sizeof *peer_forms },
     [CATALOG_LARGE] = { large_forms, sizeof large_forms / sizeof *large_forms },
+    [CATALOG_GPU] = { gpu_forms, sizeof gpu_forms / sizeof *gpu_forms },
 };
 
 /* ---- prompts: short ones, and long ones that begin alike ---- */
@@ -230,11 +260,12 @@ static const char *const openings[] = {
     "Mom said",
 };
 
-static void put_prompt(struct random *r, bool is_long, struct buf *out)
+/* Behind so many bytes of what all share. */
+static void put_opening(struct random *r, size_t n_shared, struct buf *out)
 {
     const char *opening = openings[random_below(r, sizeof openings / sizeof *openings)];
 
-    buf_printf(out, "\"%s%s%u\"", is_long ? shared_prefix : "", opening, random_from(r, 1, 9));
+    buf_printf(out, "\"%.*s%s%u\"", (int)n_shared, shared_prefix, opening, random_from(r, 1, 9));
 }
 
 static void put_field(char field, const char *model, struct random *r, struct buf *out)
@@ -243,10 +274,10 @@ static void put_field(char field, const char *model, struct random *r, struct bu
 
     switch (field) {
     case 'p':
-        put_prompt(r, random_below(r, 3) == 0, out);
+        put_opening(r, random_below(r, 3) == 0 ? sizeof shared_prefix - 1 : 0, out);
         break;
     case 'q':
-        put_prompt(r, false, out);
+        put_opening(r, 0, out);
         break;
     case 'y':
         buf_printf(out, "\"%s\"", system_prompt);
@@ -256,6 +287,12 @@ static void put_field(char field, const char *model, struct random *r, struct bu
         break;
     case 'n':
         buf_printf(out, "%u", random_below(r, 5) ? random_from(r, 16, 100) : 200);
+        break;
+    case 'h':
+        put_opening(r, random_below(r, 3) == 0 ? SHARED_SENTENCE_BYTES : 0, out);
+        break;
+    case 'k':
+        buf_printf(out, "%u", random_from(r, 6, 24));
         break;
     case 't':
         buf_printf(out, "%g", temperatures[random_below(r, 5)]);

@@ -18,6 +18,7 @@ enum catalog_set {
     CATALOG_ALL,   /* of llmd */
     CATALOG_PEER,  /* completions with the fields every OpenAI-like server knows, greedy */
     CATALOG_LARGE, /* a large model: answers that do not end early, so that prefill is rare */
+    CATALOG_GPU,   /* kernels on a CPU: short answers, which tell their tokens */
 };
 
 struct ask {

@@ -10,6 +10,8 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "tests/chaos/audit.h"
+#include "tests/chaos/device_kills.h"
+#include "tests/chaos/gpus.h"
 
 enum {
     WINDOW_MS = 300,
@@ -33,6 +35,20 @@ enum { SLOWNESS = 1 };
 #define ARGS "--log-level", "info", "--tool-call-parser", "hermes"
 static const char *const plain_args[] = { ARGS, NULL };
 static const char *const scarce_args[] = { ARGS, "--kv-cache-bytes", "8388608", NULL };
+
+/* What holds on the CPU anyway: an answer depends on nothing but its request.  Kernels on the CPU are slow, and slower on a
+ * busy machine: nobody's patience with them ends. */
+static const char *const gpu_args[] = { ARGS,
+                                        "--device=cuda",
+                                        "--deterministic=on",
+                                        "--kv-cache-bytes=262144",
+                                        "--kv-page-tokens=4",
+                                        "--max-num-seqs=8",
+                                        "--hang-step-factor=20",
+                                        "--start-timeout-s=120",
+                                        "--drain-timeout-s=300",
+                                        "--unavailable-wait-s=300",
+                                        NULL };
 
 static const struct shape {
     const char *name;
@@ -58,12 +74,23 @@ struct chaos_options chaos_defaults(void)
                                    .hang_timeout_s = SLOWNESS * 2 };
 }
 
+void chaos_use_gpus(struct chaos_options *o, const char *libraries, const char *tokenizer)
+{
+    o->gpu_libraries = libraries;
+    o->gpu_tokenizer = tokenizer;
+    o->set = CATALOG_GPU;
+    o->n_clients = 6;
+    o->hang_step_ms = SLOWNESS * 2500; /* a prompt takes some hundreds */
+    o->hang_timeout_s = SLOWNESS * 5;
+}
+
 /* Everything of one shape. */
 struct run {
     const struct chaos_options *o;
     struct chaos_result *result;
     struct evidence *evidence;
     struct catalog *catalog;
+    struct gpus *gpus; /* NULL: the server is on the CPU */
     struct server server;
     struct load load;
     struct killer killer;
@@ -73,6 +100,13 @@ struct run {
     uint32_t fresh[N_KILL_KINDS],
         n_fresh; /* kinds not yet drawn: each comes once before any comes twice */
 };
+
+static volatile sig_atomic_t is_stopped;
+
+void chaos_stop(void)
+{
+    is_stopped = 1;
+}
 
 /* ---- which kill next ---- */
 
@@ -164,7 +198,7 @@ static bool run_round(struct run *run)
     run->load.is_open = true;
     load_run_ms(&run->load, WARM_MS);
     measure_window(run);
-    for (uint32_t i = 0; ok && i < run->o->kills_per_round; i++)
+    for (uint32_t i = 0; ok && !is_stopped && i < run->o->kills_per_round; i++)
         ok = kill_once(run);
     rest(run);
     return ok;
@@ -193,6 +227,7 @@ static bool prepare(struct run *run, struct err *e)
     const struct chaos_options *o = run->o;
     struct load_config load = { .catalog = run->catalog,
                                 .of_peer = o->peer_command != NULL,
+                                .asks_once = o->gpu_libraries != NULL, /* models are changed */
                                 .n_clients = o->n_clients,
                                 .seed = o->seed,
                                 .patience_ms = PATIENCE_MS };
@@ -205,6 +240,7 @@ static bool prepare(struct run *run, struct err *e)
         return err_set(e, ERR_INPUT, 0, "this server can take none of these kills");
     if (!run->catalog->is_answered && !load_take_calm(&run->load))
         return err_set(e, ERR_PROTO, 0, "the undisturbed server does not answer");
+    run->killer.poison_token = device_poison_token(run->catalog);
     memset(&run->load.counts, 0, sizeof run->load.counts);
     audit_baseline(&run->audit, &run->server);
     measure_calm(run);
@@ -214,8 +250,17 @@ static bool prepare(struct run *run, struct err *e)
 
 /* ---- a shape, and all of them ---- */
 
-static struct server_config server_of(const struct chaos_options *o, const struct shape *shape)
+static const char *const *args_of(const struct chaos_options *o, const struct shape *shape)
 {
+    if (o->gpu_libraries)
+        return gpu_args;
+    return o->set == CATALOG_LARGE ? plain_args : shape->args;
+}
+
+static struct server_config server_of(const struct run *run, const struct shape *shape)
+{
+    const struct chaos_options *o = run->o;
+
     return (struct server_config){ .name = shape->name,
                                    .groups = shape->groups,
                                    .tp_size = shape->tp_size,
@@ -223,7 +268,8 @@ static struct server_config server_of(const struct chaos_options *o, const struc
                                    .model = o->model,
                                    .hang_step_ms = o->hang_step_ms,
                                    .hang_timeout_s = o->hang_timeout_s,
-                                   .args = o->set == CATALOG_LARGE ? plain_args : shape->args,
+                                   .args = args_of(o, shape),
+                                   .gpus = run->gpus,
                                    .peer_command = o->peer_command,
                                    .peer_port = o->peer_port };
 }
@@ -232,7 +278,7 @@ static void run_rounds(struct run *run, uint32_t n)
 {
     bool ok = true;
 
-    for (uint32_t i = 0; ok && i < n; i++) {
+    for (uint32_t i = 0; ok && !is_stopped && i < n; i++) {
         evidence_note(run->evidence, "round %u of shape %s", i + 1, run->server.config.name);
         ok = run_round(run);
     }
@@ -240,12 +286,29 @@ static void run_rounds(struct run *run, uint32_t n)
         load_ask_again(&run->load, ASKED_AGAIN, &run->random);
 }
 
+/* Each damaged page is found once, or given up unread; no other is taken for damaged: operators are alarmed by that. */
+static void count_pages(struct run *run)
+{
+    const struct killer *k = &run->killer;
+    uint32_t n = k->n_found + (uint32_t)server_stat(&run->server, STAT_kv_pages_corrupt);
+
+    run->result->n_spoilt += k->n_spoilt;
+    run->result->n_found += n;
+    if (n <= k->n_spoilt)
+        return;
+    run->load.counts.failed++;
+    evidence_defect(run->evidence, NULL, NULL, "%u pages were damaged, and %u found so",
+                    k->n_spoilt, n);
+}
+
 static void end_server(struct run *run)
 {
     struct counts *c = &run->load.counts;
-    int code = server_stop(&run->server, STOP_MS);
+    int code;
     char log[96];
 
+    count_pages(run);
+    code = server_stop(&run->server, STOP_MS);
     c->leaked += audit_ended(&run->audit, &run->server, code, run->evidence);
     server_log_path(&run->server, log);
     evidence_keep(run->evidence, log, run->server.config.name);
@@ -255,7 +318,7 @@ static void end_server(struct run *run)
 
 static bool run_shape(struct run *run, const struct shape *shape, uint32_t rounds, struct err *e)
 {
-    struct server_config config = server_of(run->o, shape);
+    struct server_config config = server_of(run, shape);
     bool ok;
 
     run->random = random_stream(run->o->seed, 10 + (uint64_t)(shape - shapes));
@@ -290,7 +353,7 @@ static bool run_shapes(struct run *run, struct err *e)
         n_chosen += is_chosen(run->o, &shapes[i]);
     if (n_chosen == 0)
         return err_set(e, ERR_INPUT, 0, "no shape is called '%s'", run->o->shape);
-    for (int i = 0; ok && i < N_SHAPES; i++) {
+    for (int i = 0; ok && !is_stopped && i < N_SHAPES; i++) {
         uint32_t rounds;
         if (!is_chosen(run->o, &shapes[i]))
             continue;
@@ -302,6 +365,34 @@ static bool run_shapes(struct run *run, struct err *e)
     return ok;
 }
 
+/* On GPUs, or without. */
+static bool run_on(struct run *run, struct err *e)
+{
+    struct gpus gpus;
+    bool ok;
+
+    if (!run->o->gpu_libraries)
+        return run_shapes(run, e);
+    run->gpus = &gpus;
+    ok = gpus_open(&gpus, run->o->gpu_libraries, run->o->gpu_tokenizer, e) && run_shapes(run, e);
+    gpus_close(&gpus);
+    return ok;
+}
+
+/* On GPUs with their row of the failure matrix before them. */
+static void name_kinds(struct chaos_result *r, bool on_gpus)
+{
+    for (int i = 0; i < N_KILL_KINDS; i++) {
+        const char *name = kill_kind((enum kill_id)i)->name;
+        uint32_t row = on_gpus ? device_row((enum kill_id)i) : 0;
+        if (row > 0)
+            snprintf(r->names[i], sizeof r->names[i], "row%02u_%s", row, name);
+        else
+            snprintf(r->names[i], sizeof r->names[i], "%s", name);
+        r->kinds[i].name = r->names[i];
+    }
+}
+
 bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err *e)
 {
     struct run *run = mem_zalloc(1, sizeof *run);
@@ -310,14 +401,13 @@ bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err
     bool ok;
 
     *r = (struct chaos_result){ 0 };
-    for (int i = 0; i < N_KILL_KINDS; i++)
-        r->kinds[i].name = kill_kind((enum kill_id)i)->name;
+    name_kinds(r, o->gpu_libraries != NULL);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_CHILD_SUBREAPER, 1); /* who loses its parent comes to us, and is seen */
     evidence_init(&evidence, o->seed, o->is_verbose);
     catalog_init(&catalog, o->set, o->copies, o->peer_model, o->seed);
     *run = (struct run){ .o = o, .result = r, .evidence = &evidence, .catalog = &catalog };
-    ok = run_shapes(run, e);
+    ok = run_on(run, e);
     r->n_defects = evidence.n_defects;
     snprintf(r->evidence_dir, sizeof r->evidence_dir, "%s", evidence.dir);
     catalog_fini(&catalog);
@@ -361,6 +451,8 @@ static struct samples *samples_of(struct chaos_result *r, enum kill_sample sampl
 
 void chaos_line(struct chaos_result *r, FILE *out)
 {
+    if (r->n_spoilt > 0)
+        fprintf(out, "pages of GPU memory damaged %u, found so %u\n", r->n_spoilt, r->n_found);
     report_line(out, &r->counts, samples_of(r, SAMPLE_WORKER), samples_of(r, SAMPLE_GATEWAY),
                 samples_of(r, SAMPLE_LLMD));
 }

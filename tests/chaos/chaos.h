@@ -17,6 +17,8 @@ struct chaos_options {
     uint64_t calm_ms; /* of load without kills, to compare pauses with */
     enum catalog_set set;
     const char *bin, *model;
+    /* Folder of the fake NVIDIA libraries: servers are on GPUs, with a tiny model of this tokenizer.  NULL: on the CPU. */
+    const char *gpu_libraries, *gpu_tokenizer;
     const char *shape; /* only this one; NULL: all */
     const char *only;  /* kinds of kills, separated by commas; NULL: all that the server can take */
     uint32_t hang_step_ms, hang_timeout_s;
@@ -27,17 +29,24 @@ struct chaos_options {
 
 struct chaos_result {
     struct counts counts;
+    char names[N_KILL_KINDS][48]; /* of .kinds */
     struct report_row kinds[N_KILL_KINDS];
     struct samples calm_pauses;  /* between two bytes of a stream, nothing disturbed */
     struct samples calm_windows; /* the longest of all streams in a third of a second */
+    /* Pages in GPU memory: damaged; and found so when sequences went on. */
+    uint32_t n_spoilt, n_found;
     uint32_t n_defects;
     char evidence_dir[96]; /* "" = there was no defect */
 };
 
 /* The demo model, all shapes. */
 struct chaos_options chaos_defaults(void);
+/* The same with a tiny model on fake GPUs: kernels run on the CPU, so there is less load, and steps are slow. */
+void chaos_use_gpus(struct chaos_options *o, const char *libraries, const char *tokenizer);
 /* False: a server could not be started. */
 bool chaos_run(const struct chaos_options *o, struct chaos_result *r, struct err *e);
+/* From a handler of signals: the run ends with the kill that is under way, and the result is of what was done. */
+void chaos_stop(void);
 void chaos_result_fini(struct chaos_result *r);
 
 /* One line per kind of kill, and one for the undisturbed load. */

@@ -149,9 +149,10 @@ void client_visit(struct client *c, uint64_t now_ns, uint32_t n_kills)
     struct random *r = &c->random;
 
     c->manner = draw_manner(r);
-    c->n_asks = c->manner == MANNER_KEEP        ? random_from(r, 2, 3)
-                : c->manner == MANNER_PIPELINED ? random_from(r, 2, 3)
-                                                : 1;
+    c->n_asks =
+        c->manner == MANNER_KEEP || c->manner == MANNER_PIPELINED ? random_from(r, 2, 3) : 1;
+    if (c->asks_once)
+        c->n_asks = 1;
     for (uint32_t i = 0; i < c->n_asks; i++)
         c->asks[i] = random_below(r, c->catalog->n);
     c->leave_bytes = random_below(r, 2) ? random_from(r, 0, 4000) : SIZE_MAX;

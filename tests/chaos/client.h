@@ -51,6 +51,8 @@ struct client {
     const struct catalog *catalog;
     uint16_t port;
     uint64_t patience_ns;
+    bool
+        asks_once; /* of a connection only one thing: a gateway that ends may close it behind any answer */
 
     /* the visit */
     int fd;                 /* -1: between visits */

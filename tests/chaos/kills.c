@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "tests/chaos/device_kills.h"
 #include "tests/chaos/processes.h"
 
 enum {
@@ -20,6 +21,7 @@ enum {
     SUCCESSOR_WAIT_MS = 1000, /* until there is one to kill again */
     POINT_WAIT_MS = 2000,     /* until a fault point is passed */
     ORDER_WAIT_MS = 60000,
+    LOOK_MS = 20,
     WHOLE_WAIT_MS = 120000, /* until all are in service again: a hang is 50 times a slow step */
     PAUSE_BEGINS_MS = 10,   /* bytes on their way at the kill have arrived by then */
     CALM_WINDOW_MS = 300,   /* in which llmd's death must not be felt */
@@ -39,7 +41,7 @@ const struct kill_kind *kill_kind(enum kill_id id)
 
 /* ---- fault points ---- */
 
-enum point_when { AT_WORK, AT_TEAMWORK, AT_START, AT_CHILD, AT_COLD_START };
+enum point_when { AT_WORK, AT_TEAMWORK, AT_START, AT_CHILD, ELSEWHERE };
 
 static const struct point {
     enum victim victim;
@@ -71,7 +73,7 @@ static bool program_holds(const struct server *s, const char *program, const cha
 
 static bool is_passed(const struct server *s, const struct point *p)
 {
-    return p->when != AT_COLD_START && (p->when != AT_TEAMWORK || s->config.tp_size > 1);
+    return p->when != ELSEWHERE && (p->when != AT_TEAMWORK || s->config.tp_size > 1);
 }
 
 static const struct point *draw_point(struct killer *k, unsigned victims)
@@ -115,6 +117,8 @@ bool killer_can(const struct killer *k, enum kill_id id)
 
     if (is_peer || kind->victims & VICTIM_PEER)
         return is_peer && kind->victims & VICTIM_PEER;
+    if (s->config.gpus ? !device_can(s, id) : kind->way == WAY_DEVICE)
+        return false;
     if (kind->victims & VICTIM_LLMD && !s->has_init)
         return false;
     if (kind->way == WAY_POINT) {
@@ -219,7 +223,7 @@ static bool is_fair(const struct server *s, bool is_fault)
 static bool wait_fair(struct killer *k, const struct kill_kind *kind)
 {
     uint64_t end_ns = clock_mono_ns() + (uint64_t)FAIR_WAIT_MS * NS_PER_MS;
-    bool is_fault = kind->way == WAY_POINT;
+    bool is_fault = kind->way == WAY_POINT || kind->way == WAY_DEVICE;
 
     if (!(kind->victims & (VICTIM_WORKER | VICTIM_ALL_WORKERS)))
         return true;
@@ -374,6 +378,9 @@ static void strike(struct killer *k, enum kill_id id, const struct victims *v)
     case WAY_ORDER:
         give_order(k, id);
         break;
+    case WAY_DEVICE:
+        device_strike(k, id, v->slots[0], v->pids[0]);
+        break;
     }
 }
 
@@ -386,7 +393,7 @@ bool killer_wait_whole(struct killer *k)
     while (clock_mono_ns() < end_ns && pid_runs(k->server->root)) {
         if (server_is_whole(k->server))
             return true;
-        load_turn(k->load, 5);
+        load_run_ms(k->load, LOOK_MS); /* who sends in pieces has some seconds for all of them */
     }
     return server_is_whole(k->server);
 }

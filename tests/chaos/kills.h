@@ -26,6 +26,7 @@ enum kill_way {
     WAY_STOP,   /* SIGSTOP: a hang, to be found and ended by the server itself */
     WAY_POINT,  /* at a fault point */
     WAY_ORDER,  /* replaced by order of llmctl */
+    WAY_DEVICE, /* of a fault of its GPU: device_kills.h */
 };
 
 enum kill_sample { SAMPLE_NONE, SAMPLE_WORKER, SAMPLE_GATEWAY, SAMPLE_LLMD };
@@ -56,6 +57,9 @@ struct killer {
     struct random random;
     uint64_t patience_ms;                        /* for the server to be whole again */
     bool knows_point[POINTS_MAX], knows_upgrade; /* what the programs hold */
+    uint32_t poison_token;                       /* on GPUs: in no other prompt, and in no answer */
+    /* Pages in GPU memory: damaged; and found so, of which the board says no more. */
+    uint32_t n_spoilt, n_found;
 };
 
 void killer_init(struct killer *k, struct server *s, struct load *l, uint64_t seed);

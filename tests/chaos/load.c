@@ -184,6 +184,7 @@ void load_init(struct load *l, const struct load_config *config, struct evidence
         client_init(&l->clients[i], i, config->seed);
         l->clients[i].events = &l->events;
         l->clients[i].catalog = l->catalog;
+        l->clients[i].asks_once = config->asks_once;
         l->clients[i].patience_ns = config->patience_ms * NS_PER_MS;
     }
 }

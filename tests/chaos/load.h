@@ -34,6 +34,7 @@ struct load {
 struct load_config {
     struct catalog *catalog;
     bool of_peer;
+    bool asks_once; /* one request a connection */
     uint32_t n_clients;
     uint64_t seed;
     uint64_t patience_ms; /* without a byte for so long, an answer is lost */

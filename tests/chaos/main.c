@@ -4,6 +4,7 @@
  * and the server always came back; 1: something was; 2: it could not be run.  A peer (--peer-command)
  * is measured, not judged: the code is 0 when the run came to its end. */
 #include <argp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ enum option_key {
     KEY_SHAPE,
     KEY_ONLY,
     KEY_LARGE,
+    KEY_DEVICE,
     KEY_CALM,
     KEY_HANG,
     KEY_CSV,
@@ -41,9 +43,11 @@ static const struct argp_option option_table[] = {
     { "clients", KEY_CLIENTS, "N", 0, "Clients at once (32)", 0 },
     { "bin", KEY_BIN, "DIR", 0, "Folder of llmd and the others", 0 },
     { "model", KEY_MODEL, "DIR", 0, "Model to serve", 0 },
-    { "shape", KEY_SHAPE, "NAME", 0, "Only one, groups2 or tp2", 0 },
+    { "shape", KEY_SHAPE, "NAME", 0, "Only this one: one, groups2 or tp2", 0 },
     { "only", KEY_ONLY, "KINDS", 0, "Only these kinds of kills, separated by commas", 0 },
     { "large", KEY_LARGE, NULL, 0, "Few, short requests, for a large model", 0 },
+    { "device", KEY_DEVICE, "cuda", 0,
+      "Servers on fake GPUs, with the faults of device_faults.def; before --clients", 0 },
     { "calm-ms", KEY_CALM, "N", 0, "Load without kills before the rounds of a shape", 0 },
     { "hang-step-ms", KEY_HANG, "N", 0, "A step is never taken for hung before", 0 },
     { "csv", KEY_CSV, "FILE", 0, "Where the table goes, besides the terminal", 0 },
@@ -86,6 +90,11 @@ static error_t take_option(int key, char *text, struct argp_state *state)
         break;
     case KEY_LARGE:
         o->set = CATALOG_LARGE;
+        break;
+    case KEY_DEVICE:
+        if (strcmp(text, "cuda") != 0)
+            argp_error(state, "--device: only cuda is one");
+        chaos_use_gpus(o, FAKE_CUDA_DIR, TEST_SOURCE_DIR "/tests/vectors/tokenizer/llama3");
         break;
     case KEY_CALM:
         o->calm_ms = strtoull(text, NULL, 10);
@@ -133,6 +142,12 @@ static void write_csv(const char *path, struct chaos_result *r)
     fclose(f);
 }
 
+static void end_early(int number)
+{
+    (void)number;
+    chaos_stop();
+}
+
 static bool is_clean(const struct chaos_result *r)
 {
     const struct counts *c = &r->counts;
@@ -142,14 +157,17 @@ static bool is_clean(const struct chaos_result *r)
 
 int main(int argc, char **argv)
 {
-    static const struct argp argp = { option_table,
-                                      take_option,
-                                      NULL,
-                                      "Kill processes of a server under load, and compare every "
-                                      "answer with its undisturbed run.",
-                                      NULL,
-                                      NULL,
-                                      NULL };
+    static const struct argp argp = {
+        option_table,
+        take_option,
+        NULL,
+        "Kill processes of a server under load, and compare every "
+        "answer with its undisturbed run.  SIGINT ends the run early, "
+        "with its result.",
+        NULL,
+        NULL,
+        NULL
+    };
     struct arguments a = { .options = chaos_defaults() };
     struct chaos_result r;
     struct err e;
@@ -162,6 +180,7 @@ int main(int argc, char **argv)
         return 2;
     }
     printf("seed %lu\n", (unsigned long)a.options.seed);
+    signal(SIGINT, end_early);
     if (!chaos_run(&a.options, &r, &e)) {
         fprintf(stderr, "chaos: %s\n", e.msg);
         return 2;

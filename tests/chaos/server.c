@@ -16,10 +16,17 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/mem.h"
 #include "proto/control.h"
+#include "proto/kvpool.h"
+#include "tests/chaos/gpus.h"
 #include "tests/chaos/processes.h"
 
-enum { ARGS_MAX = 64, START_TIMEOUT_MS = 120000, ASK_TIMEOUT_MS = 200 };
+enum {
+    ARGS_MAX = 64,
+    START_TIMEOUT_MS = 120000,
+    ASK_TIMEOUT_MS = 1000 /* so that a busy machine has no queue of questions given up */
+};
 
 /* ---- starting ---- */
 
@@ -55,6 +62,11 @@ static int add_words(const char **argv, int n, const char *const *words)
     return n;
 }
 
+static const char *model_of(const struct server_config *c)
+{
+    return c->gpus ? c->gpus->models[c->gpus->model] : c->model;
+}
+
 /* Small limits, so that a hang is found within a test's patience. */
 static void exec_llmd(const struct server *s)
 {
@@ -66,7 +78,7 @@ static void exec_llmd(const struct server *s)
                                     "50", "--",           NULL };
     const char *const of_llmd[] = { llmd,         "--config",
                                     settings,     "--model",
-                                    c->model,     "--host",
+                                    model_of(c),  "--host",
                                     "127.0.0.1",  "--port",
                                     "0",          "--runtime-dir",
                                     s->dir,       "--groups",
@@ -115,6 +127,8 @@ static void run(const struct server *s)
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* a suite that is killed leaves nothing running */
     setenv("TMPDIR", s->dir, 1);
+    if (s->config.gpus)
+        gpus_environment(s->config.gpus);
     setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0:handle_sigbus=0:handle_sigfpe=0", 0);
     if (chdir(s->dir) == 0 && s->config.peer_command)
         exec_peer(s);
@@ -169,12 +183,16 @@ bool server_start(struct server *s, const struct server_config *config, struct e
 
 /* ---- ending ---- */
 
-static void detach(struct server *s)
+void server_detach(struct server *s)
 {
     board_close(&s->board);
+    if (s->pool)
+        kvpool_close(s->pool);
+    free(s->pool);
     for (uint32_t g = 0; g < GROUPS_MAX; g++)
         ledger_close(&s->ledgers[g]);
     s->board = (struct board){ 0 };
+    s->pool = NULL;
     memset(s->ledgers, 0, sizeof s->ledgers);
     s->attached_to = 0;
 }
@@ -184,7 +202,7 @@ int server_stop(struct server *s, uint64_t timeout_ms)
     uint64_t end_ns = clock_mono_ns() + timeout_ms * NS_PER_MS;
     int status;
 
-    detach(s);
+    server_detach(s);
     kill(s->config.peer_command ? -s->root : s->root, SIGTERM);
     while (clock_mono_ns() < end_ns) {
         if (waitpid(s->root, &status, WNOHANG) == s->root)
@@ -288,6 +306,22 @@ static int open_memfd_of(pid_t pid, const char *name)
     return fd;
 }
 
+static bool attach_pool(struct server *s, pid_t llmd)
+{
+    int fd = open_memfd_of(llmd, "llmd-kvpool");
+    struct kvpool *pool;
+    struct err e;
+
+    if (fd < 0)
+        return false;
+    pool = mem_zalloc(1, sizeof *pool);
+    if (kvpool_attach(pool, fd, &e))
+        s->pool = pool;
+    else
+        free(pool);
+    return s->pool != NULL;
+}
+
 /* The segments of this llmd: after a cold start they are others. */
 static bool attach(struct server *s, pid_t llmd)
 {
@@ -297,15 +331,19 @@ static bool attach(struct server *s, pid_t llmd)
 
     if (s->attached_to == llmd)
         return true;
-    detach(s);
+    server_detach(s);
     fd = open_memfd_of(llmd, "llmd-board");
     if (fd < 0 || !board_attach(&s->board, fd, &e))
         return false;
+    if (!attach_pool(s, llmd)) {
+        server_detach(s);
+        return false;
+    }
     for (uint32_t g = 0; g < s->config.groups; g++) {
         snprintf(name, sizeof name, "llmd-ledger-%u", g);
         fd = open_memfd_of(llmd, name);
         if (fd < 0 || !ledger_attach(&s->ledgers[g], fd, false, &e)) {
-            detach(s);
+            server_detach(s);
             return false;
         }
     }
@@ -323,6 +361,32 @@ pid_t server_slot_pid(const struct server *s, uint32_t slot)
 uint32_t server_slot_epoch(const struct server *s, uint32_t slot)
 {
     return atomic_load(&board_slot(&s->board, slot)->epoch);
+}
+
+uint32_t server_max_epoch(const struct server *s)
+{
+    uint32_t most = 0;
+
+    for (uint32_t i = BOARD_SLOT_RANKS; s->board.hdr && i < s->board.hdr->n_slots; i++)
+        most = server_slot_epoch(s, i) > most ? server_slot_epoch(s, i) : most;
+    return most;
+}
+
+uint32_t server_n_processes(const struct server *s)
+{
+    static const char keeper[] = " llm-keeper\n";
+    struct buf lines = { 0 };
+    uint32_t n = 1 + pid_descendants(s->root, &lines);
+
+    for (const char *at = lines.data; at && (at = strstr(at, keeper)); at++)
+        n--;
+    buf_fini(&lines);
+    return n;
+}
+
+uint32_t server_n_wanted(const struct server *s)
+{
+    return 2 + s->has_init + s->config.groups * s->config.tp_size;
 }
 
 static bool slot_serves(const struct server *s, uint32_t slot)
@@ -385,6 +449,30 @@ struct server_blame server_blame(const struct server *s, uint32_t group)
         most.kills = entry->kills > most.kills ? entry->kills : most.kills;
     }
     return most;
+}
+
+static bool is_listed(const struct server *s, uint32_t group, uint32_t page)
+{
+    const struct kv_page_desc *d = &s->pool->descs[page];
+
+    return atomic_load(&d->sealed) && atomic_load(&d->pins) > 0 &&
+           atomic_load(&d->lease) >> 32 == group + 1;
+}
+
+uint32_t server_draw_page(const struct server *s, uint32_t group, struct random *r,
+                          uint64_t *page_bytes)
+{
+    uint32_t n = s->pool ? s->pool->hdr->n_pages : 0, first = n * group / s->config.groups;
+    uint32_t n_share = n * (group + 1) / s->config.groups - first, start;
+
+    *page_bytes = n ? s->pool->hdr->page_bytes : 0;
+    if (n_share == 0)
+        return 0;
+    start = random_below(r, n_share);
+    for (uint32_t i = 0; i < n_share; i++)
+        if (is_listed(s, group, first + (start + i) % n_share))
+            return first + (start + i) % n_share;
+    return first + start;
 }
 
 int64_t server_stat(const struct server *s, enum stat_id stat)

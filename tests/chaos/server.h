@@ -13,8 +13,12 @@
 #include "proto/board.h"
 #include "proto/frame.h"
 #include "proto/ledger.h"
+#include "tests/chaos/random.h"
 
 enum { GROUPS_MAX = 4, RANKS_MAX = 8 };
+
+struct gpus;
+struct kvpool;
 
 struct server_config {
     const char *name; /* "groups2" */
@@ -23,6 +27,7 @@ struct server_config {
     const char *model; /* directory */
     uint32_t hang_step_ms, hang_timeout_s;
     const char *const *args;  /* further ones of llmd, NULL-terminated, or NULL */
+    struct gpus *gpus;        /* fake ones below it, which name the model too; NULL: the CPU */
     const char *peer_command; /* a peer instead, NULL: llmd */
     uint16_t peer_port;
 };
@@ -35,6 +40,7 @@ struct server {
     uint16_t port;
     struct board board; /* of the running llmd; hdr NULL: not attached */
     struct ledger ledgers[GROUPS_MAX];
+    struct kvpool *pool; /* NULL: not attached */
     pid_t attached_to;
 };
 
@@ -50,6 +56,12 @@ void server_log_path(const struct server *s, char out[96]);
 pid_t server_llmd(const struct server *s);
 pid_t server_slot_pid(const struct server *s, uint32_t slot); /* 0: none lives */
 uint32_t server_slot_epoch(const struct server *s, uint32_t slot);
+uint32_t server_max_epoch(const struct server *s); /* of the ranks */
+/* Its processes that live, keepers not counted, and how many there should be. */
+uint32_t server_n_processes(const struct server *s);
+uint32_t server_n_wanted(const struct server *s);
+/* Look for its segments anew: llmd is the same process, and has others. */
+void server_detach(struct server *s);
 /* A living process that is not stopped. */
 bool pid_runs(pid_t pid);
 /* Every process is in service, and llmd says so. */
@@ -64,6 +76,10 @@ struct server_blame {
     uint32_t crashes, kills;
 };
 struct server_blame server_blame(const struct server *s, uint32_t group);
+/* A page of the group's share of the pool: a sealed one that a sequence lists, where there is one.  *page_bytes: of
+ * all ranks. */
+uint32_t server_draw_page(const struct server *s, uint32_t group, struct random *r,
+                          uint64_t *page_bytes);
 /* Sum of a statistic over the gateway's slot, or all ranks'. */
 int64_t server_stat(const struct server *s, enum stat_id stat);
 

@@ -1,4 +1,4 @@
-# test_targets.sh - the other targets.  NVIDIA's images are not at hand, and there is no GPU code to ship yet: a
+# test_targets.sh - the other targets.  NVIDIA's images are not at hand, nor is nvcc where images are built: a
 # stand-in with files of the names that CUDA's libraries have takes their place, which shows that the stages and
 # instructions are right, not that anything runs on a GPU.
 # shellcheck shell=bash disable=SC2154

@@ -17,6 +17,7 @@ llmd_test(NAME test_linear SOURCES ops/test_linear.c LIBS ops_under_test LABELS 
 llmd_test(NAME test_rounding SOURCES ops/test_rounding.c LIBS runtime LABELS ops)
 llmd_test(NAME test_int_linear SOURCES ops/test_int_linear.c LIBS ops_under_test LABELS ops)
 llmd_test(NAME test_packing SOURCES ops/test_packing.c LIBS runtime LABELS ops)
+llmd_test(NAME test_cuda_packing SOURCES cuda/test_cuda_packing.c LIBS runtime LABELS ops)
 llmd_test(NAME test_attention SOURCES ops/test_attention.c LIBS ops_under_test LABELS ops)
 llmd_test(NAME test_elementwise SOURCES ops/test_elementwise.c LIBS ops_under_test LABELS ops)
 llmd_test(NAME test_moe SOURCES ops/test_moe.c LIBS ops_under_test LABELS ops)

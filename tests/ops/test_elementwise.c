@@ -283,7 +283,7 @@ static void embed_leaves_foreign_tokens_alone(void **state)
         if (!tier_is_here(tier))
             continue;
         rig = ops_rig_open(tier, 1, &setup);
-        rig.ops->begin(rig.stream, &b);
+        rig.ops->begin(rig.stream, &b, &(struct ops_step){ 0 });
         rig.ops->embed(rig.stream, x, &w, 10, 1);
         assert_memory_equal(x, wanted, sizeof x);
         ops_rig_close(&rig);

@@ -433,7 +433,7 @@ static void only_the_first_dimensions_are_turned(void **state)
         for (int i = 0; i < 18; i++)
             x[i] = (float)(i + 1);
         rig = ops_rig_open(tier, 1, &setup);
-        rig.ops->begin(rig.stream, &b);
+        rig.ops->begin(rig.stream, &b, &(struct ops_step){ 0 });
         rig.ops->rope(rig.stream, x, NULL);
         for (int i = 0; i < 2; i++) {
             double angle = 300 * freq[i], re = i + 1, im = i + 3;

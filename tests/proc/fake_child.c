@@ -12,7 +12,8 @@
  *
  * Words: exit, abort, never-ready, no-weights, slow-ready, slow-drain (until its deadline is now),
  * ignore-drain, ignore-all, orphan-maker, silent, long-step; and for the process "inspect": bad, crash,
- * garbage, empty, hang. */
+ * garbage, empty, hang, gpu (the model is on GPUs: workers have chunks of memory, which are memfds here), for
+ * workers of such a model: dies-loading, gpu-lost, gpu-unusable, gpu-bad-part; and for the process "gpu-check": bad, hang. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +33,7 @@
 #include "common/config.h"
 #include "common/mem.h"
 #include "common/runtime_dir.h"
+#include "gpu-worker/chunk_road.h"
 #include "proto/board.h"
 #include "proto/connections.h"
 #include "proto/control.h"
@@ -37,8 +41,9 @@
 #include "proto/kvpool.h"
 #include "proto/ledger.h"
 #include "proto/weights_layout.h"
+#include "proto/worker_exit.h"
 
-enum { CLIENTS_MAX = 256 };
+enum { CLIENTS_MAX = 256, N_CHUNKS = 70 /* two messages */ };
 
 static struct {
     struct config config;
@@ -48,6 +53,9 @@ static struct {
     uint64_t orphan_deadline_ns; /* 0 = llmd lives */
     struct board board;          /* .hdr is NULL when it could not be attached */
     struct connections connections;
+    struct chunk_road road; /* GPU memory */
+    struct segment weights;
+    bool has_gpu;
     int listener;
     bool is_ready, is_service_draining;
     struct client {
@@ -108,7 +116,8 @@ static bool is(const char *word)
     return strcmp(me.word, word) == 0;
 }
 
-static void receive_boot(bool inspect)
+/* role: NULL = a child in service */
+static void receive_boot(const char *role)
 {
     struct err e = { 0 };
 
@@ -120,8 +129,8 @@ static void receive_boot(bool inspect)
         if (!config_set(&me.config, me.boot->settings[i]->name, me.boot->settings[i]->value, "llmd",
                         &e))
             abort();
-    if (inspect)
-        snprintf(me.name, sizeof me.name, "inspect");
+    if (role)
+        snprintf(me.name, sizeof me.name, "%s", role);
     else if (me.boot->slot == BOARD_SLOT_GATEWAY)
         snprintf(me.name, sizeof me.name, "gateway");
     else
@@ -168,7 +177,7 @@ static void check_inheritance(void)
 static void check_segments(void)
 {
     struct control_msg *m = &me.boot_msg;
-    struct segment weights, group;
+    struct segment group;
     struct err e = { 0 };
     struct ledger ledger;
     struct kvpool pool;
@@ -189,11 +198,75 @@ static void check_segments(void)
     if (!ledger_attach(&ledger, control_take_fd(m, LLMD__FD_KIND__FD_LEDGER, me.boot->group), true,
                        &e) ||
         !kvpool_attach(&pool, control_take_fd(m, LLMD__FD_KIND__FD_KVPOOL, 0), &e) ||
-        !segment_attach(&weights, control_take_fd(m, LLMD__FD_KIND__FD_WEIGHTS, me.boot->rank),
+        !segment_attach(&me.weights, control_take_fd(m, LLMD__FD_KIND__FD_WEIGHTS, me.boot->rank),
                         SEGMENT_WEIGHTS, WEIGHTS_VERSION, true, &e) ||
         !segment_attach(&group, control_take_fd(m, LLMD__FD_KIND__FD_GROUP, me.boot->group),
                         SEGMENT_GROUP, GROUP_VERSION, true, &e))
         note("bad segment: %s", e.msg);
+    else
+        me.has_gpu = pool.hdr->place == KV_PLACE_DEVICE;
+}
+
+/* ---- GPU memory: a chunk is a memfd whose size says which one it is ---- */
+
+static off_t chunk_mark(enum chunk_kind kind, uint32_t chunk)
+{
+    return 1 + chunk + 1000 * (off_t)kind + 10000 * (off_t)(me.boot->group * 10 + me.boot->rank);
+}
+
+static bool chunks_are_ours(const struct chunk_set *s)
+{
+    struct stat st;
+
+    for (uint32_t i = 0; i < s->n; i++)
+        if (fstat(s->fds[i], &st) < 0 || st.st_size != chunk_mark(s->kind, i))
+            return false;
+    return chunk_set_is_whole(s) && s->n == N_CHUNKS;
+}
+
+static void make_chunks(enum chunk_kind kind)
+{
+    struct chunk_set s = { .kind = kind,
+                           .group = me.boot->group,
+                           .rank = me.boot->rank,
+                           .id = clock_mono_ns() << 8 | kind,
+                           .bytes = N_CHUNKS,
+                           .chunk_bytes = 1,
+                           .n = N_CHUNKS };
+
+    chunk_set_init(&s);
+    for (uint32_t i = 0; i < s.n; i++) {
+        s.fds[i] = memfd_create("chunk", MFD_CLOEXEC);
+        if (s.fds[i] < 0 || ftruncate(s.fds[i], chunk_mark(kind, i)) < 0)
+            abort();
+    }
+    s.n_there = s.n;
+    chunk_road_announce(&me.road, &s);
+    chunk_road_keep(&me.road, &s);
+}
+
+/* As the real one: what is there is mapped, else made; the weights are complete when the header says so. */
+static void take_chunks(void)
+{
+    struct weights_hdr *h = (struct weights_hdr *)me.weights.hdr;
+    struct err e = { 0 };
+
+    if (!chunk_road_open(&me.road, CONTROL_FD, me.boot->n_chunks, &e))
+        note("bad chunks: %s", e.msg);
+    for (int kind = CHUNKS_WEIGHTS; kind <= CHUNKS_KV; kind++) {
+        const struct chunk_set *s = chunk_road_find(&me.road, (enum chunk_kind)kind);
+        if (s && !chunks_are_ours(s))
+            note("bad chunks of %s", chunk_kind_name(s->kind));
+        note("gpu %s %s", chunk_kind_name((enum chunk_kind)kind), s ? "kept" : "made");
+        if (s)
+            continue;
+        if (kind == CHUNKS_WEIGHTS)
+            atomic_store(&h->state, WEIGHTS_LOADING);
+        make_chunks((enum chunk_kind)kind);
+    }
+    if (is("dies-loading"))
+        abort();
+    atomic_store(&h->state, WEIGHTS_COMMITTED);
 }
 
 static void say_fatal(const char *words)
@@ -363,11 +436,26 @@ static int inspect(void)
     plan.kv_pages = 8;
     plan.group_bytes = 65536;
     plan.weights_bytes = plan.weights_shard_bytes = 8192;
+    plan.on_device = is("gpu");
+    if (plan.on_device)
+        plan.gpus = (char *)(uintptr_t) "GPU-0 GPU-1 GPU-2 GPU-3";
     frame_pack(&out, MSG_MODEL_PLAN, &plan);
     if (write(STDOUT_FILENO, out.data, out.n) != (ssize_t)out.n)
         return 1;
     buf_fini(&out);
     return 0;
+}
+
+static int check_gpus(int n, char **names)
+{
+    for (int i = 0; i < n; i++)
+        note("asked about %s", names[i]);
+    if (is("hang"))
+        pause();
+    if (!is("bad"))
+        return 0;
+    say_fatal("the driver asks for a reset");
+    return 1;
 }
 
 /* Leave a process behind that has no parent but the subreaper. */
@@ -408,6 +496,8 @@ static void take_message(const struct control_msg *m)
             exit(0);
     } else if (m->type == MSG_ADOPT) {
         note("adopt");
+        if (me.has_gpu)
+            chunk_road_tell_again(&me.road);
         if (me.boot->slot != BOARD_SLOT_GATEWAY && !is("no-weights"))
             say_weights_ready();
         for (int i = 0; i < CLIENTS_MAX; i++)
@@ -498,18 +588,23 @@ static void serve(void)
 int main(int argc, char **argv)
 {
     bool is_inspect = argc > 1 && strcmp(argv[1], "--inspect") == 0;
+    bool is_check = argc > 1 && strcmp(argv[1], "gpu-check") == 0;
     int extra = find_extra_descriptor();
 
-    receive_boot(is_inspect);
+    receive_boot(is_inspect ? "inspect" : is_check ? "gpu-check" : NULL);
     read_behaviour();
     if (is_inspect)
         return inspect();
+    if (is_check)
+        return check_gpus(argc - 2, argv + 2);
     note("start epoch=%u at_ms=%llu", me.boot->epoch,
          (unsigned long long)(clock_mono_ns() / NS_PER_MS));
     if (extra)
         note("bad descriptor %d was inherited", extra);
     check_inheritance();
     check_segments();
+    if (me.has_gpu)
+        take_chunks();
     if (me.boot->slot == BOARD_SLOT_GATEWAY)
         take_over_clients();
     signal(SIGPIPE, SIG_IGN);
@@ -520,6 +615,12 @@ int main(int argc, char **argv)
     }
     if (is("abort"))
         abort();
+    if (is("gpu-lost"))
+        return WORKER_EXIT_DEVICE_LOST;
+    if (is("gpu-unusable"))
+        return WORKER_EXIT_DEVICE_UNUSABLE;
+    if (is("gpu-bad-part"))
+        return WORKER_EXIT_DEVICE_CONTAINED;
     if (is("orphan-maker"))
         make_orphan();
     if (me.boot->slot != BOARD_SLOT_GATEWAY && !is("no-weights") && !is("never-ready"))

@@ -153,7 +153,7 @@ bool exchange_finish(struct exchange *x)
     return true;
 }
 
-void exchange_close(struct exchange *x)
+void http_exchange_close(struct exchange *x)
 {
     if (x->fd >= 0)
         close(x->fd);
@@ -173,6 +173,6 @@ int http_ask(int port, const char *path, const char *body, struct buf *out)
         if (x.body.n)
             buf_add(out, x.body.data, x.body.n);
     }
-    exchange_close(&x);
+    http_exchange_close(&x);
     return status;
 }

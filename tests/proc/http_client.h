@@ -29,7 +29,7 @@ bool exchanges_run(struct exchange *x, size_t n, int timeout_ms);
 bool exchange_read_some(struct exchange *x, size_t bytes, int timeout_ms);
 /* Split head and body, undo chunking.  False when the answer is cut short or malformed. */
 bool exchange_finish(struct exchange *x);
-void exchange_close(struct exchange *x);
+void http_exchange_close(struct exchange *x);
 
 /* All in one: returns the status, body in *out (appended); 0 when anything failed. */
 int http_ask(int port, const char *path, const char *body, struct buf *out);

@@ -380,13 +380,20 @@ int rig_count_log(const struct rig *r, const char *text)
     return count_in(r, "stderr", text);
 }
 
-static void fail_waiting(struct rig *r, const char *what)
+static void fail_waiting(const struct rig *r, const char *what)
 {
     char *log = rig_read(r, "stderr"), *events = rig_read(r, "model/events");
+    siginfo_t end = { 0 };
 
-    pump(r);
-    fail_msg("waited in vain for '%s'\n-- told:\n%s\n-- events:\n%s\n-- log:\n%s", what,
-             r->told.data ? r->told.data : "", events, log);
+    /* apart: fail_msg() cuts what is long */
+    print_error("-- told:\n%s\n-- events:\n%s\n-- log:\n", r->told.data ? r->told.data : "",
+                events);
+    fputs(log, stderr);
+    waitid(P_PID, (id_t)r->pid, &end, WEXITED | WNOHANG | WNOWAIT);
+    if (end.si_pid)
+        fail_msg("waited in vain for '%s': llmd has ended, code %d status %d", what, end.si_code,
+                 end.si_status);
+    fail_msg("waited in vain for '%s'", what);
 }
 
 void rig_wait_told(struct rig *r, const char *line)
@@ -505,26 +512,38 @@ int rig_connect(const struct rig *r)
     runtime_dir_control_path(r->run, at.sun_path, sizeof at.sun_path);
     for (int ms = 0; connect(fd, (struct sockaddr *)&at, sizeof at) < 0; ms += 5) {
         if (ms > PATIENCE_MS)
-            fail_msg("cannot connect to '%s'", at.sun_path);
+            fail_waiting(r, at.sun_path);
         nap_ms(5);
     }
     return fd;
 }
 
+/* False: nobody answers any more. */
+static bool ask_once(const struct rig *r, const Llmd__CtlRequest *request, struct control_msg *m)
+{
+    struct err e;
+    int fd = rig_connect(r);
+    bool is_answered = control_send(fd, MSG_CTL_REQUEST, request, NULL, 0, &e) &&
+                       control_recv(fd, m, &e) == CONTROL_OK;
+
+    close(fd);
+    return is_answered;
+}
+
+/* An llmd that was killed while it forked listens on until its child has become another program: once more. */
 Llmd__CtlReply *rig_ask(const struct rig *r, Llmd__CtlCommand command, uint32_t group)
 {
     Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
     struct control_msg m;
-    struct err e = { 0 };
-    int fd = rig_connect(r);
 
     request.command = command;
     request.group = group;
-    assert_true(control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, &e));
-    if (control_recv(fd, &m, &e) != CONTROL_OK)
-        fail_msg("no reply to command %d: %s", (int)command, e.msg);
+    for (int ms = 0; !ask_once(r, &request, &m); ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_waiting(r, "a reply to a command");
+        nap_ms(5);
+    }
     assert_int_equal(m.type, MSG_CTL_REPLY);
-    close(fd);
     return m.body;
 }
 
@@ -553,7 +572,7 @@ pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t resta
             return pid;
         nap_ms(5);
     }
-    fail_waiting((struct rig *)(uintptr_t)r, process);
+    fail_waiting(r, process);
     return 0;
 }
 

@@ -38,7 +38,7 @@ llmd_test(NAME test_system
   TIMEOUT 600 LABELS proc)
 
 add_executable(fake_child proc/fake_child.c)
-target_link_libraries(fake_child PRIVATE proto)
+target_link_libraries(fake_child PRIVATE chunk_road proto)
 llmd_test(NAME test_supervisor
   SOURCES proc/test_supervisor.c proc/llmd_rig.c
   LIBS proto
@@ -49,6 +49,16 @@ llmd_test(NAME test_adoption
   LIBS proto
   TIMEOUT 240 LABELS proc)
 add_dependencies(test_adoption fake_child llmd)
+llmd_test(NAME test_gpu_keeping
+  SOURCES proc/test_gpu_keeping.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 120 LABELS proc)
+add_dependencies(test_gpu_keeping fake_child llmd)
+llmd_test(NAME test_gpu_down
+  SOURCES proc/test_gpu_down.c proc/llmd_rig.c
+  LIBS proto
+  TIMEOUT 120 LABELS proc)
+add_dependencies(test_gpu_down fake_child llmd)
 llmd_test(NAME test_openai
   SOURCES proc/test_openai.c proc/system.c proc/http_client.c
   LIBS proto

@@ -694,7 +694,7 @@ static void other_layouts_are_drained_and_nobody_is_refused(void **state)
     assert_int_equal(rig_count_stored(&rig, "llmd-"), 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define STORY(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -720,5 +720,7 @@ int main(void)
         STORY(a_bad_llmd_is_not_become),
         STORY(other_layouts_are_drained_and_nobody_is_refused),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,7 +66,7 @@ static int setup(void **state)
         assert_true(exchange_finish(&x));
         assert_int_equal(x.status, 200);
         calm[i] = buf_take(&x.body);
-        exchange_close(&x);
+        http_exchange_close(&x);
     }
     return 0;
 }
@@ -116,7 +116,7 @@ static void expect_calm(struct exchange x[N_STREAMS])
             fail_msg("stream %d was cut off: '%s'", i, x[i].raw.data ? x[i].raw.data : "");
         assert_int_equal(x[i].status, 200);
         assert_string_equal(x[i].body.data, calm[i]);
-        exchange_close(&x[i]);
+        http_exchange_close(&x[i]);
     }
 }
 

@@ -65,7 +65,7 @@ static int ask(const char *path, const char *headers, const char *body, struct b
     status = exchange_finish(&x) ? x.status : 0;
     if (out)
         buf_add(out, x.body.data ? x.body.data : "", x.body.n);
-    exchange_close(&x);
+    http_exchange_close(&x);
     return status;
 }
 

@@ -73,7 +73,7 @@ static void finish(struct exchange *x, struct buf *out)
     assert_int_equal(x->status, 200);
     buf_clear(out);
     buf_add(out, x->body.data, x->body.n);
-    exchange_close(x);
+    http_exchange_close(x);
 }
 
 /* Send the order; the answer comes when it is done. */

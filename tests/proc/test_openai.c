@@ -394,7 +394,7 @@ static void expect_same_over_deaths(struct system *s, const char *body)
         assert_true(system_wait_ready(s, 30000));
         free(got);
         json_decref(answer);
-        exchange_close(&x);
+        http_exchange_close(&x);
     }
     assert_true(n_killed > 1); /* a machine that is this fast would need a longer text */
     free(want);
@@ -655,7 +655,7 @@ static void expect_request_id(const struct system *s, const char *path, const ch
     assert_true(exchange_finish(&x));
     if (!strstr(x.raw.data, want))
         fail_msg("%s: no '%s' in %s", path, want, x.raw.data);
-    exchange_close(&x);
+    http_exchange_close(&x);
 }
 
 /* What is no word is not sent back, nor written into a log. */
@@ -671,7 +671,7 @@ static void expect_made_up_id(const struct system *s, const char *headers)
     id = strstr(x.raw.data, field);
     if (!id || strspn(id + strlen(field), "0123456789abcdef") != 32)
         fail_msg("%s: no id of ours in %s", headers, x.raw.data);
-    exchange_close(&x);
+    http_exchange_close(&x);
 }
 
 static void answers_carry_the_id_of_their_request(void **state)

@@ -70,7 +70,7 @@ static void expect_same(struct exchange *x, const char *solo)
     assert_true(exchange_finish(x));
     assert_int_equal(x->status, 200);
     assert_string_equal(x->body.data ? x->body.data : "", solo);
-    exchange_close(x);
+    http_exchange_close(x);
 }
 
 /* ---- golden ---- */
@@ -164,7 +164,7 @@ static void a_request_gets_the_same_bytes_among_32_others_as_alone(void **state)
     expect_same(&it, solo);
     assert_true(exchanges_run(others, 32, 60000));
     for (int i = 0; i < 32; i++)
-        exchange_close(&others[i]);
+        http_exchange_close(&others[i]);
     free(solo);
 }
 
@@ -231,7 +231,7 @@ static void a_thousand_cut_off_requests_leave_nothing_behind(void **state)
         }
         for (int i = 0; i < 20; i++, n_cut++) {
             exchange_read_some(&x[i], (size_t)(rand() % 3000), rand() % 12);
-            exchange_close(&x[i]);
+            http_exchange_close(&x[i]);
         }
     }
     expect_nothing_held(s);
@@ -424,7 +424,7 @@ static void sigterm_finishes_what_runs_and_refuses_what_is_new(void **state)
     assert_true(exchanges_run(&late, 1, 60000));
     if (!late.refused && exchange_finish(&late))
         assert_int_equal(late.status, 503);
-    exchange_close(&late);
+    http_exchange_close(&late);
     code = system_wait_exit(&s, 20000);
     assert_int_equal(code, 0);
     assert_int_equal(rmdir(s.dir) == 0 || access(s.dir, F_OK) != 0, 1); /* no file was left in it */
@@ -440,7 +440,7 @@ static int status_of(struct system *s, const char *path, const char *body)
     exchange_start(&x, s->port, path, "", body);
     assert_true(exchanges_run(&x, 1, 20000));
     status = exchange_finish(&x) ? x.status : 0;
-    exchange_close(&x);
+    http_exchange_close(&x);
     return status;
 }
 

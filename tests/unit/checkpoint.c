@@ -2,6 +2,7 @@
 #include "tests/unit/checkpoint.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,8 @@ void test_dir_write(const char *dir, const char *name, const void *bytes, size_t
 
     snprintf(path, sizeof path, "%s/%s", dir, name);
     f = fopen(path, "we");
-    assert_non_null(f);
+    if (!f)
+        fail_msg("create '%s': %s", path, strerror(errno));
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     assert_int_equal(fclose(f), 0);
 }

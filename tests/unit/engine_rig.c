@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "fake_clock.h"
 #include "gpu-worker/sampler.h"
 
 #define PATIENCE_NS (20 * NS_PER_S)
@@ -116,9 +117,15 @@ struct stats *rig_stats(const struct rig *r)
 
 void rig_turn(struct rig *r, struct client *c)
 {
+    bool is_exact = fake_settings.is_exact, ok;
     struct err e;
 
-    assert_true(engine_turn(r->engine, &e));
+    if (is_exact)
+        fake_clock_hold();
+    ok = engine_turn(r->engine, &e);
+    if (is_exact)
+        fake_clock_release();
+    assert_true(ok);
     if (c)
         client_receive(c);
 }

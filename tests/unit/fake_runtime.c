@@ -9,16 +9,20 @@
 #include <unistd.h>
 
 #include "common/mem.h"
+#include "fake_clock.h"
+#include "gpu-worker/sampler.h"
 
 enum { THREADS = 3, FAKE_ROWS_MAX = 1024 };
 
 struct fake_settings fake_settings = { .max_model_len = 512 };
 uint32_t fake_n_doubts, fake_n_forwards, fake_last_rows, fake_last_seqs;
 uint64_t fake_n_rows;
+uint32_t fake_n_draws, fake_n_rests;
 
 struct runtime {
     struct model_info info;
     struct kvpool *pool;
+    struct sampler *sampler;
     _Atomic uint32_t doubt;
     float hidden[FAKE_ROWS_MAX][FAKE_HIDDEN]; /* of the last step */
     uint32_t n_rows;
@@ -29,6 +33,7 @@ struct runtime *fake_runtime_new(struct kvpool *pool)
     struct runtime *rt = mem_zalloc(1, sizeof *rt);
 
     rt->pool = pool;
+    rt->sampler = sampler_new(FAKE_VOCAB);
     rt->info = (struct model_info){ .name = "fake",
                                     .vocab_size = FAKE_VOCAB,
                                     .max_model_len = fake_settings.max_model_len,
@@ -43,6 +48,9 @@ struct runtime *fake_runtime_new(struct kvpool *pool)
 
 void runtime_close(struct runtime *rt)
 {
+    if (!rt)
+        return;
+    sampler_free(rt->sampler);
     free(rt);
 }
 
@@ -55,6 +63,11 @@ struct hash128 runtime_kv_identity(const struct runtime *rt)
 {
     (void)rt;
     return (struct hash128){ 7, fake_settings.kv_identity };
+}
+
+struct hash128 runtime_kv_place(const struct runtime *rt)
+{
+    return runtime_kv_identity(rt);
 }
 
 _Atomic uint32_t *runtime_doubt(struct runtime *rt)
@@ -169,20 +182,49 @@ static void fill_hidden(struct runtime *rt, const struct batch_seq *q)
     }
 }
 
-void runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out)
+bool runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out, struct err *e)
 {
+    (void)e;
     assert(n > 0 && first_row + n <= rt->n_rows);
     memcpy(out, rt->hidden[first_row], n * sizeof *rt->hidden);
+    return true;
 }
 
-bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, struct err *e)
+/* As a device that has the logits: what it draws from is no number for whoever looks. */
+static void draw_some(struct runtime *rt, const struct sampler_rows *draws, float *logits)
+{
+    for (uint32_t i = 0; fake_settings.draws && i < draws->n; i += 2) {
+        struct sampler_row *row = &draws->list[i];
+        float *from = logits + (size_t)row->logits_row * FAKE_VOCAB;
+        assert(row->in.logits == from);
+        row->result = sampler_draw(rt->sampler, &row->in, &row->out);
+        row->is_drawn = true;
+        fake_n_draws++;
+        for (int k = 0; k < FAKE_VOCAB; k++)
+            from[k] = NAN;
+    }
+}
+
+static void take_time(void)
+{
+    if (fake_settings.is_exact)
+        fake_clock_pass(fake_settings.step_us * 1000ull);
+    else if (fake_settings.step_us > 0)
+        usleep(fake_settings.step_us);
+}
+
+bool runtime_forward(struct runtime *rt, const struct batch *b, const struct sampler_rows *draws,
+                     float *logits, struct err *e)
 {
     uint32_t row = 0, n_logits = 0;
 
+    if (fake_settings.n_short > 0) {
+        fake_settings.n_short--;
+        return err_set(e, ERR_DEVICE, FAKE_SHORT, "the fake device is full");
+    }
     if (fake_settings.fail != ERR_NONE)
         return err_set(e, fake_settings.fail, 0, "the fake device is broken");
-    if (fake_settings.step_us > 0)
-        usleep(fake_settings.step_us);
+    take_time();
     assert(b->n_seqs > 0 && b->n_logits <= batch_logits_max(b->n_seqs));
     for (uint32_t s = 0; s < b->n_seqs; s++) {
         const struct batch_seq *q = &b->seqs[s];
@@ -195,11 +237,28 @@ bool runtime_forward(struct runtime *rt, const struct batch *b, float *logits, s
         fill_hidden(rt, q);
     }
     assert(row == b->n_rows && n_logits == b->n_logits);
+    draw_some(rt, draws, logits);
     rt->n_rows = row;
     fake_n_forwards++;
     fake_last_rows = b->n_rows;
     fake_n_rows += b->n_rows;
     fake_last_seqs = b->n_seqs;
+    return true;
+}
+
+bool runtime_forgive(struct runtime *rt, const struct err *e)
+{
+    (void)rt;
+    return e->code == ERR_DEVICE && e->sys == FAKE_SHORT;
+}
+
+bool runtime_rest(struct runtime *rt, bool *did, struct err *e)
+{
+    (void)rt;
+    (void)e;
+    *did = fake_settings.rests > 0;
+    fake_settings.rests -= *did;
+    fake_n_rests += *did;
     return true;
 }
 

@@ -7,6 +7,7 @@ add_library(gateway_harness STATIC gateway/client.c gateway/fake_worker.c gatewa
 target_link_libraries(gateway_harness PUBLIC proto common Threads::Threads)
 target_compile_definitions(gateway_harness PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+llmd_test(NAME test_arrival SOURCES unit/test_arrival.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_stop_match SOURCES unit/test_stop_match.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_fields SOURCES unit/test_fields.c LIBS gateway_core LABELS unit)
 llmd_test(NAME test_beam_search SOURCES unit/test_beam_search.c LIBS gateway_core LABELS unit)

@@ -42,6 +42,7 @@ static void make_segments(struct rig *r)
         .n_kv_heads = r->plan.n_kv_heads,
         .head_dim = r->plan.head_dim,
         .dtype = (enum dtype)r->plan.kv_dtype,
+        .on_device = r->plan.on_device,
     };
     struct err e = { 0 };
 
@@ -55,53 +56,79 @@ static void make_segments(struct rig *r)
     must(kvpool_create(&r->pool, &shape, 1, &e), &e, "kvpool");
 }
 
+static struct runtime *open_rank(struct rig *r, uint32_t rank, bool *loaded)
+{
+    struct runtime_boot boot = { .config = &r->config,
+                                 .rank = rank,
+                                 .tp_size = (uint32_t)r->config.tp_size,
+                                 .epoch = r->epoch,
+                                 .pool = &r->pool,
+                                 .stats = &r->stats,
+                                 .road = &r->roads[rank],
+                                 .weights_fd = fcntl(r->weights[rank].fd, F_DUPFD_CLOEXEC, 0),
+                                 .group_fd = fcntl(r->group.fd, F_DUPFD_CLOEXEC, 0) };
+    struct err e = { 0 };
+    struct runtime *rt = runtime_open(&boot, loaded, &e);
+
+    if (!rt)
+        fprintf(stderr, "rank %u: runtime_open: %s\n", rank, e.msg);
+    return rt;
+}
+
+/* The ranks of a GPU group wait for each other while they open. */
 static void *follow(void *arg)
 {
+    struct rig_follower *f = arg;
+    struct runtime *rt = open_rank(f->rig, f->rank, &f->loaded);
     struct err e = { 0 };
 
-    if (!runtime_follow(arg, &e))
+    f->rig->ranks[f->rank] = rt;
+    sem_post(&f->is_open);
+    if (rt && !runtime_follow(rt, &e))
         fprintf(stderr, "follower: %s\n", e.msg);
     return NULL;
 }
 
 static int open_ranks(struct rig *r)
 {
-    int n_loaded = 0;
+    bool loaded = false;
+    int n_loaded;
 
     r->epoch++;
-    for (uint32_t i = 0; i < r->config.tp_size; i++) {
-        struct runtime_boot boot = { .config = &r->config,
-                                     .rank = i,
-                                     .tp_size = (uint32_t)r->config.tp_size,
-                                     .epoch = r->epoch,
-                                     .pool = &r->pool,
-                                     .stats = &r->stats,
-                                     .weights_fd = fcntl(r->weights[i].fd, F_DUPFD_CLOEXEC, 0),
-                                     .group_fd = fcntl(r->group.fd, F_DUPFD_CLOEXEC, 0) };
-        struct err e = { 0 };
-        bool loaded = false;
-        r->ranks[i] = runtime_open(&boot, &loaded, &e);
-        must(r->ranks[i] != NULL, &e, "runtime_open");
-        n_loaded += loaded;
-        if (i > 0)
-            assert_int_equal(pthread_create(&r->followers[i], NULL, follow, r->ranks[i]), 0);
+    for (uint32_t i = 1; i < r->config.tp_size; i++) {
+        struct rig_follower *f = &r->followers[i];
+        *f = (struct rig_follower){ .rig = r, .rank = i };
+        sem_init(&f->is_open, 0, 0);
+        assert_int_equal(pthread_create(&f->thread, NULL, follow, f), 0);
     }
+    r->ranks[0] = open_rank(r, 0, &loaded);
+    n_loaded = loaded;
+    for (uint32_t i = 1; i < r->config.tp_size; i++) {
+        sem_wait(&r->followers[i].is_open);
+        n_loaded += r->followers[i].loaded;
+    }
+    for (uint32_t i = 0; i < r->config.tp_size; i++)
+        assert_non_null(r->ranks[i]);
     return n_loaded;
 }
 
 void rig_close_ranks(struct rig *r)
 {
     runtime_stop(r->ranks[0]);
-    for (uint32_t i = 1; i < r->config.tp_size; i++)
-        pthread_join(r->followers[i], NULL);
+    for (uint32_t i = 1; i < r->config.tp_size; i++) {
+        pthread_join(r->followers[i].thread, NULL);
+        sem_destroy(&r->followers[i].is_open);
+    }
     for (uint32_t i = 0; i < r->config.tp_size; i++)
         runtime_close(r->ranks[i]);
 }
 
 void rig_open(struct rig *r, const char *dir, const char *const *settings)
 {
-    static const char *const suited[] = { "kv_cache_bytes=8M", "max_num_seqs=40", "threads=2",
-                                          "max_num_batched_tokens=512", NULL };
+    static const char *const suited[] = {
+        "device=cpu", "kv_cache_bytes=8M",          "max_num_seqs=40",
+        "threads=2",  "max_num_batched_tokens=512", NULL
+    };
     struct err e = { 0 };
 
     memset(r, 0, sizeof *r);
@@ -111,6 +138,8 @@ void rig_open(struct rig *r, const char *dir, const char *const *settings)
     must(config_set(&r->config, "model", dir, "test", &e), &e, "model");
     must(runtime_inspect(&r->config, &r->info, &r->plan, &e), &e, "runtime_inspect");
     make_segments(r);
+    for (uint32_t i = 0; i < RIG_RANKS_MAX; i++)
+        r->roads[i].sock = -1; /* there is no llmd */
     open_ranks(r);
     r->logits = mem_alloc(r->config.max_num_seqs * r->info.vocab_size * sizeof(float));
 }
@@ -119,6 +148,8 @@ void rig_close_segments(struct rig *r)
 {
     for (uint32_t i = 0; i < r->config.tp_size; i++)
         segment_close(&r->weights[i]);
+    for (uint32_t i = 0; i < RIG_RANKS_MAX; i++)
+        chunk_road_close(&r->roads[i]);
     segment_close(&r->group);
     kvpool_close(&r->pool);
     free(r->logits);
@@ -173,7 +204,7 @@ void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *
         logit_rows[i] = b.n_rows - 1;
         s->n_cached += n[i];
     }
-    must(runtime_forward(r->ranks[0], &b, r->logits, &e), &e, "runtime_forward");
+    must(runtime_forward(r->ranks[0], &b, NULL, r->logits, &e), &e, "runtime_forward");
     free(plan);
     free(logit_rows);
     free(rows);

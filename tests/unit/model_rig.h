@@ -1,16 +1,28 @@
 /* model_rig.h - what a worker gets from llmd, made by the test itself: segments, descriptors, pages.
  *
  * A rig is one group: weights and group segments sized by runtime_inspect(), a KV pool, and one runtime
- * for each rank, the followers on threads of this process.  Sequences are plain token lists whose pages
+ * for each rank, the followers on threads of this process.  With device=cuda and the fake driver the memory of its GPUs
+ * is kept by the rig, as llmd would.  Sequences are plain token lists whose pages
  * are taken from the pool in a scattered order, so that nothing works by luck of neighbouring pages. */
 #ifndef LLMD_TESTS_MODEL_RIG_H
 #define LLMD_TESTS_MODEL_RIG_H
 
 #include <pthread.h>
+#include <semaphore.h>
 
+#include "gpu-worker/chunk_road.h"
 #include "gpu-worker/runtime.h"
 
 enum { RIG_RANKS_MAX = 4 };
+
+/* A rank that follows. */
+struct rig_follower {
+    struct rig *rig;
+    uint32_t rank;
+    pthread_t thread;
+    sem_t is_open;
+    bool loaded;
+};
 
 struct rig {
     struct config config;
@@ -20,8 +32,9 @@ struct rig {
     struct segment group;
     struct kvpool pool;
     struct stats stats; /* of all ranks */
+    struct chunk_road roads[RIG_RANKS_MAX];
     struct runtime *ranks[RIG_RANKS_MAX];
-    pthread_t followers[RIG_RANKS_MAX];
+    struct rig_follower followers[RIG_RANKS_MAX];
     uint32_t epoch, cursor;
     float *logits; /* [max_num_seqs, vocab_size] */
 };

@@ -9,6 +9,7 @@ llmd_test(NAME test_foreign SOURCES unit/test_foreign.c LIBS supervisor LABELS u
 llmd_test(NAME test_migration SOURCES unit/test_migration.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_listeners SOURCES unit/test_listeners.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_fdstore SOURCES unit/test_fdstore.c LIBS supervisor LABELS unit)
+llmd_test(NAME test_gpu_memory SOURCES unit/test_gpu_memory.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_kept SOURCES unit/test_kept.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_state SOURCES unit/test_state.c LIBS supervisor LABELS unit)
 llmd_test(NAME test_notice SOURCES unit/test_notice.c LIBS init LABELS unit)

@@ -300,7 +300,7 @@ static void gpus_are_judged_by_their_driver(void **state)
     look(&f);
     expect("gpu", false, "nvidia-smi");
     expect("memlock", false, "LimitMEMLOCK");
-    f.host.nvml = (struct nvml){ .is_loaded = true, .n = 2 };
+    f.host.nvml = (struct nvml_gpus){ .is_loaded = true, .n = 2 };
     look(&f);
     expect("gpu", false, "nvidia-smi -pm 1");
     expect("shm", false, "/dev/shm");
@@ -310,6 +310,9 @@ static void gpus_are_judged_by_their_driver(void **state)
     f.host.nvml.gpus[1].ecc_uncorrected = 3;
     look(&f);
     expect_fail("gpu", "3 memory errors");
+    f.host.nvml.gpus[0].is_unusable = true;
+    look(&f);
+    expect_fail("gpu", "1 of them are lost, or the driver asks for a reset");
 }
 
 static void clock_and_governor_are_told(void **state)

@@ -49,10 +49,25 @@ static void fault_point_is_for_one_epoch_when_it_names_one(void **state)
     assert_int_equal(run("a.b=exit:4@2", 2, "a.b", 3), 99);
 }
 
+static void a_call_is_taken_for_one_that_failed(void **state)
+{
+    struct err e;
+
+    (void)state;
+    assert_true(fault_points_set("a.b=fail226:2, a.c=fail7", 1, &e));
+    fault_point("a.c"); /* where nothing is called nothing happens, and it has been */
+    assert_int_equal(fault_point_call("a.b", 0), 0);
+    assert_int_equal(fault_point_call("a.b", 0), 226);
+    assert_int_equal(fault_point_call("a.b", 5), 5);
+    assert_int_equal(fault_point_call("a.c", 5), 5);
+    assert_true(fault_points_set("", 1, &e));
+}
+
 static void fault_points_refuse_what_they_do_not_understand(void **state)
 {
     static const char *const bad[] = { "a",        "a=",      "a=die",       "a=kill:", "a=kill:0",
-                                       "a=kill:x", "a=kill@", "a=kill:1@2x", "A=kill" };
+                                       "a=kill:x", "a=kill@", "a=kill:1@2x", "A=kill",  "a=fail",
+                                       "a=fail0",  "a=kill9", "a=fail:2" };
     struct err e;
 
     (void)state;
@@ -68,6 +83,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fault_point_acts_at_its_pass_and_nowhere_else),
         cmocka_unit_test(fault_point_is_for_one_epoch_when_it_names_one),
+        cmocka_unit_test(a_call_is_taken_for_one_that_failed),
         cmocka_unit_test(fault_points_refuse_what_they_do_not_understand),
     };
 

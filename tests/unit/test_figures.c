@@ -73,15 +73,33 @@ static void a_prompt_is_limited_by_products_and_one_stream_by_memory(void **stat
     double weights = shape_matrix_weights(f.shape), bytes;
 
     (void)state;
-    figure_set_limit(&f, &prompt, &machine);
+    figure_set_limit(&f, 0, &prompt, &machine);
     assert_string_equal(f.limit_name, "int4");
     /* layers for all rows, the output for the last one */
-    assert_true(f.limit > machine.ops[LIMIT_INT4] / (2 * weights));
-    assert_true(f.limit < 1.5 * machine.ops[LIMIT_INT4] / (2 * weights));
-    figure_set_limit(&f, &stream, &machine);
+    assert_true(f.limits[0] > machine.ops[LIMIT_INT4] / (2 * weights));
+    assert_true(f.limits[0] < 1.5 * machine.ops[LIMIT_INT4] / (2 * weights));
+    figure_set_limit(&f, 0, &stream, &machine);
     assert_string_equal(f.limit_name, "memory");
     bytes = weights / 32 * 18 + shape_kv_bytes(f.shape) * 64;
-    assert_true(fabs(f.limit - machine.read_all / bytes) < 1e-6 * f.limit);
+    assert_true(fabs(f.limits[0] - machine.read_all / bytes) < 1e-6 * f.limits[0]);
+}
+
+static void a_share_is_of_the_limit_of_its_own_round(void **state)
+{
+    const double ours[] = { 8, 4, 9 }, theirs[] = { 4, 2, 3 };
+    struct figure f = figure_of("tokens/s", ours, theirs, 3);
+    char line[256] = "";
+    FILE *out = fmemopen(line, sizeof line, "w");
+
+    (void)state;
+    f.limits[0] = 10;
+    f.limits[1] = 5; /* a neighbour took half of everything */
+    f.limits[2] = 10;
+    f.limit_name = "memory";
+    figure_print(out, &f);
+    fclose(out);
+    assert_non_null(strstr(line, " =  80 % of memory"));
+    assert_non_null(strstr(line, " =  40 %"));
 }
 
 static void sixteen_bit_weights_are_limited_by_fp32_where_there_is_no_bf16(void **state)
@@ -109,40 +127,65 @@ static void the_line_of_a_figure_ends_with_its_ratio(void **state)
     assert_string_equal(strstr(line, "ratio"), "ratio 3.00\n");
 }
 
-static void the_files_hold_every_figure(void **state)
+static struct figures *two_figures(void)
 {
     static struct figures all;
     const double ours[] = { 30, 30, 33 }, theirs[] = { 10, 20, 11 };
-    char dir[] = "/tmp/llmd-figures-XXXXXX", path[128], *bytes;
-    struct err e;
-    size_t n;
 
-    (void)state;
-    assert_non_null(mkdtemp(dir));
     all.limits = &machine;
     all.clock = "wall";
     all.n = 2;
     all.items[0] = figure_of("tokens/s", ours, theirs, 3);
     all.items[1] = figure_of("ms", ours, theirs, 2);
-    snprintf(path, sizeof path, "%s/x", dir);
-    assert_ok(figures_write_csv(&all, path, &e), e);
+    return &all;
+}
+
+static void the_file_holds_every_figure(void **state)
+{
+    char path[] = "/tmp/llmd-figures-XXXXXX", *bytes;
+    struct err e;
+    size_t n;
+
+    (void)state;
+    close(mkstemp(path));
+    assert_ok(figures_write_csv(two_figures(), path, &e), e);
     assert_ok(file_read(path, 1 << 20, &bytes, &n, &e), e);
     assert_non_null(
         strstr(bytes, "\n110m,q4_0,\"prompt 512\",tokens/s,30.00,11.00,3.000,1.500,3.000,3,"));
     assert_non_null(strstr(bytes, "\n110m,q4_0,\"prompt 512\",ms,"));
     assert_non_null(strstr(bytes, ",,,,2,wall\n"));
     free(bytes);
-    assert_ok(figures_write_markdown(&all, path, &e), e);
-    assert_ok(file_read(path, 1 << 20, &bytes, &n, &e), e);
-    assert_non_null(strstr(bytes, "**3.00** (1.50 to 3.00)"));
-    free(bytes);
-    assert_ok(figures_write_svg(&all, path, &e), e);
-    assert_ok(file_read(path, 1 << 20, &bytes, &n, &e), e);
+    unlink(path);
+}
+
+/* What bench/compare/draw.awk makes of the file. */
+static void drawn(const char *path, const char *form, char *out, size_t max)
+{
+    char command[512];
+    FILE *drawing;
+
+    snprintf(command, sizeof command, "awk -v form=%s -f %s/bench/compare/draw.awk %s", form,
+             TEST_SOURCE_DIR, path);
+    assert_non_null(drawing = popen(command, "r"));
+    out[fread(out, 1, max - 1, drawing)] = '\0';
+    assert_int_equal(pclose(drawing), 0);
+}
+
+static void table_and_picture_are_drawn_from_the_file(void **state)
+{
+    char path[] = "/tmp/llmd-figures-XXXXXX", bytes[16384];
+    struct err e;
+
+    (void)state;
+    close(mkstemp(path));
+    assert_ok(figures_write_csv(two_figures(), path, &e), e);
+    drawn(path, "markdown", bytes, sizeof bytes);
+    assert_non_null(strstr(bytes, "| prompt 512 | 30.0 tokens/s | 11.0 |"));
+    assert_non_null(strstr(bytes, "**3.00** (1.50 to 3.00 of 3) |"));
+    drawn(path, "svg", bytes, sizeof bytes);
     assert_non_null(strstr(bytes, ">3.00</text>"));
     assert_string_equal(strstr(bytes, "</svg>"), "</svg>\n");
-    free(bytes);
     unlink(path);
-    rmdir(dir);
 }
 
 static void what_is_measured_of_a_machine_is_positive_and_has_a_name(void **state)
@@ -165,9 +208,11 @@ int main(void)
         cmocka_unit_test(a_ratio_is_of_one_round_and_a_disturbed_round_does_not_decide),
         cmocka_unit_test(a_ratio_of_times_is_above_one_when_ours_is_shorter),
         cmocka_unit_test(a_prompt_is_limited_by_products_and_one_stream_by_memory),
+        cmocka_unit_test(a_share_is_of_the_limit_of_its_own_round),
         cmocka_unit_test(sixteen_bit_weights_are_limited_by_fp32_where_there_is_no_bf16),
         cmocka_unit_test(the_line_of_a_figure_ends_with_its_ratio),
-        cmocka_unit_test(the_files_hold_every_figure),
+        cmocka_unit_test(the_file_holds_every_figure),
+        cmocka_unit_test(table_and_picture_are_drawn_from_the_file),
         cmocka_unit_test(what_is_measured_of_a_machine_is_positive_and_has_a_name),
     };
 

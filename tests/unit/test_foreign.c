@@ -160,10 +160,23 @@ static void the_launchers_variables_are_read(void **state)
 static void other_servers_words_become_ours(void **state)
 {
     static const char *const words[][3] = {
-        { "quantize", "bitsandbytes-nf4", "int4" }, { "quantize", "gptq", "none" },
-        { "kv_cache_dtype", "fp8_e5m2", "int8" },   { "log_level", "INFO", "info" },
-        { "log_level", "warn", "warning" },         { "speculate", "3", "ngram" },
-        { "max_logprobs", "-1", "262144" },         { "quantize", "int8", "int8" },
+        { "quantize", "bitsandbytes-nf4", "int4" },
+        { "quantize", "gptq_marlin", "gptq" },
+        { "quantize", "AWQ_marlin", "awq" },
+        { "quantize", "marlin", "marlin" },
+        { "quantize", "fbgemm_fp8", "fp8" },
+        { "quantize", "eetq", "int8" },
+        { "quantize", "compressed-tensors", "compressed-tensors" },
+        { "kv_cache_dtype", "fp8_e5m2", "fp8" },
+        { "kv_cache_dtype", "fp8_e4m3", "fp8" },
+        { "quantize", "fp8", "fp8" },
+        { "quantize", "ptpc_fp8", "fp8" },
+        { "kv_cache_dtype", "fp8", "fp8" },
+        { "log_level", "INFO", "info" },
+        { "log_level", "warn", "warning" },
+        { "speculate", "3", "ngram" },
+        { "max_logprobs", "-1", "262144" },
+        { "quantize", "int8", "int8" },
     };
     char value[CONFIG_TEXT_BYTES];
     struct err e;

@@ -102,6 +102,53 @@ static void commit_writes_ids_across_pages(void **state)
     sequence_fixture_fini(&f);
 }
 
+static uint32_t n_reads, n_pages_read;
+static bool (*host_checksums)(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums);
+
+static bool count_checksums(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums)
+{
+    n_reads++;
+    n_pages_read += n;
+    return host_checksums(ctx, pages, n, sums);
+}
+
+/* Asking a device is what takes time, so a step asks once.  What was read for a step is not believed in the next one:
+ * a row that did not count is written again. */
+static void pages_of_a_step_are_read_together(void **state)
+{
+    struct sequence_fixture f;
+    struct sequence *q[3];
+
+    (void)state;
+    sequence_fixture_init(&f, 4, 64, 12, 8);
+    host_checksums = f.pool.data.checksums;
+    f.pool.data.checksums = count_checksums;
+    n_reads = n_pages_read = 0;
+    for (int i = 0; i < 3; i++) {
+        q[i] = sequence_fixture_add(&f, 30, 40, 0);
+        assert_true(kvcache_grow(&f.cache, q[i], 24));
+        memset(kvpool_page(&f.pool, q[i]->pages[0]), i + 1, 64);
+        kvcache_expect(&f.cache, q[i], i == 2 ? 7 : 17);
+    }
+    kvcache_read_ahead(&f.cache);
+    assert_int_equal(n_reads, 1);
+    assert_int_equal(n_pages_read, 4);
+    for (int i = 0; i < 3; i++)
+        kvcache_commit(&f.cache, q[i], 7 + (i == 0) * 10);
+    assert_int_equal(n_reads, 1);
+    for (int k = 0; k < 2; k++)
+        assert_true(kvpool_is_intact(&f.pool, q[0]->pages[k]));
+    n_reads = 0;
+    kvcache_begin_plan(&f.cache);
+    memset(kvpool_page(&f.pool, q[1]->pages[0]), 77, 64);
+    kvcache_commit(&f.cache, q[1], 8);
+    assert_int_equal(n_reads, 1);
+    assert_true(kvpool_is_intact(&f.pool, q[1]->pages[0]));
+    for (int i = 0; i < 3; i++)
+        kvcache_release(&f.cache, q[i]);
+    sequence_fixture_fini(&f);
+}
+
 /* Full pages are immutable from then on, each behind its parent; the open one is not. */
 static void full_pages_are_sealed_in_a_chain(void **state)
 {
@@ -630,6 +677,18 @@ static void nothing_is_kept_when_the_cache_is_off(void **state)
     sequence_fixture_fini(&f);
 }
 
+/* The worker died and the next one begins. */
+static void succeed(struct sequence_fixture *f)
+{
+    kvcache_fini(&f->cache);
+    memset(&f->stats, 0, sizeof f->stats);
+    kvcache_init(
+        &f->cache,
+        &(struct kvcache_setup){
+            .pool = &f->pool, .stats = &f->stats, .n_groups = 1, .epoch = 1, .keeps_pages = true });
+    kvcache_adopt_cached(&f->cache);
+}
+
 /* A worker died: its successor finds the pages nobody lists, and reads the checksum when it does. */
 static void cached_pages_of_a_predecessor_are_verified_when_found(void **state)
 {
@@ -644,13 +703,7 @@ static void cached_pages_of_a_predecessor_are_verified_when_found(void **state)
     bad = q->pages[2];
     kvcache_release(&f.cache, q);
     kvpool_page(&f.pool, bad)[0] ^= 1;
-    kvcache_fini(&f.cache);
-    memset(&f.stats, 0, sizeof f.stats);
-    kvcache_init(
-        &f.cache,
-        &(struct kvcache_setup){
-            .pool = &f.pool, .stats = &f.stats, .n_groups = 1, .epoch = 1, .keeps_pages = true });
-    kvcache_adopt_cached(&f.cache);
+    succeed(&f);
     assert_int_equal(f.cache.n_cached, 4);
     assert_balanced(&f);
     q = add_story(&f, 100, 33);
@@ -663,12 +716,48 @@ static void cached_pages_of_a_predecessor_are_verified_when_found(void **state)
     sequence_fixture_fini(&f);
 }
 
+static bool no_answer(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums)
+{
+    (void)ctx, (void)pages, (void)n, (void)sums;
+    return false;
+}
+
+/* Its device does not answer: not used, nor dropped, nor called corrupt. */
+static void a_cached_page_that_cannot_be_read_is_looked_at_again(void **state)
+{
+    struct sequence_fixture f;
+    struct kvcache_match found;
+    struct sequence *q;
+    struct kv_data data;
+
+    (void)state;
+    sequence_fixture_init(&f, 16, 128, 20, 8);
+    run_and_release(&f.cache, add_story(&f, 100, 33));
+    succeed(&f);
+    data = f.pool.data;
+    f.pool.data.checksums = no_answer;
+    q = add_story(&f, 100, 33);
+    kvcache_match(&f.cache, q, &found);
+    kvcache_attach(&f.cache, q);
+    assert_int_equal(found.n_pages, 4);
+    assert_int_equal(q->n_computed, 0);
+    assert_int_equal(f.cache.n_cached, 4);
+    assert_int_equal(stat_get(&f.stats, STAT_kv_pages_corrupt), 0);
+    kvcache_release(&f.cache, q);
+    f.pool.data = data;
+    assert_int_equal(run_and_release(&f.cache, add_story(&f, 100, 33)), 32);
+    assert_int_equal(stat_get(&f.stats, STAT_kv_pages_corrupt), 0);
+    sequence_fixture_assert_idle(&f);
+    sequence_fixture_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_follow_the_tokens_and_come_back),
         cmocka_unit_test(growing_past_the_pool_changes_nothing),
         cmocka_unit_test(commit_writes_ids_across_pages),
+        cmocka_unit_test(pages_of_a_step_are_read_together),
         cmocka_unit_test(full_pages_are_sealed_in_a_chain),
         cmocka_unit_test(a_group_keeps_to_its_share),
         cmocka_unit_test(a_sequence_finds_what_one_before_it_computed),
@@ -686,6 +775,7 @@ int main(void)
         cmocka_unit_test(death_while_an_open_page_is_copied_costs_nothing),
         cmocka_unit_test(nothing_is_kept_when_the_cache_is_off),
         cmocka_unit_test(cached_pages_of_a_predecessor_are_verified_when_found),
+        cmocka_unit_test(a_cached_page_that_cannot_be_read_is_looked_at_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

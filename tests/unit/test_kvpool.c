@@ -5,56 +5,27 @@
 #include "proto/kvpool.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#include "kvpool_fixture.h"
 #include "tests/check.h"
-
-static const struct kvpool_shape shape = { .n_pages = 64,
-                                           .page_tokens = 16,
-                                           .n_layers = 2,
-                                           .n_kv_heads = 3,
-                                           .head_dim = 8,
-                                           .dtype = DTYPE_F16 };
-
-static struct kvpool make(void)
-{
-    struct kvpool p;
-    struct err e;
-
-    assert_ok(kvpool_create(&p, &shape, 77, &e), e);
-    return p;
-}
-
-/* int8: a float for each token and vector beside the codes, blocks on whole floats. */
-static void kvpool_pages_hold_scales_beside_codes(void **state)
-{
-    struct kvpool_shape eight = shape;
-
-    (void)state;
-    eight.dtype = DTYPE_I8;
-    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (16 * 8 + 16 * 4));
-    eight.page_tokens = 1;
-    eight.head_dim = 6;
-    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * 12);
-}
 
 static void kvpool_parts_do_not_overlap(void **state)
 {
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     size_t page_bytes = (size_t)2 * 2 * 3 * 16 * 8 * 2;
 
     (void)state;
-    assert_int_equal(kvpool_page_bytes(&shape), page_bytes);
+    assert_int_equal(kvpool_page_bytes(&pool_shape), page_bytes);
     assert_int_equal(p.hdr->data_offset % KVPOOL_DATA_ALIGN, 0);
     memset((void *)p.index, 0xee, p.hdr->index_slots * sizeof(uint64_t));
-    for (uint32_t i = 0; i < shape.n_pages; i++) {
+    for (uint32_t i = 0; i < pool_shape.n_pages; i++) {
         memset((void *)&p.descs[i], (int)i, sizeof p.descs[i]);
         memset(kvpool_token_ids(&p, i), (int)i + 64, 16 * sizeof(int32_t));
         memset(kvpool_page(&p, i), (int)i + 128, page_bytes);
     }
-    for (uint32_t i = 0; i < shape.n_pages; i++) {
+    for (uint32_t i = 0; i < pool_shape.n_pages; i++) {
         assert_int_equal(*(unsigned char *)&p.descs[i], i);
         assert_int_equal(((unsigned char *)&p.descs[i])[63], i);
         assert_int_equal(*(unsigned char *)kvpool_token_ids(&p, i), i + 64);
@@ -71,9 +42,22 @@ static void kvpool_parts_do_not_overlap(void **state)
     kvpool_close(&p);
 }
 
+/* int8: a float for each token and vector beside the codes, blocks on whole floats. */
+static void kvpool_pages_hold_scales_beside_codes(void **state)
+{
+    struct kvpool_shape eight = pool_shape;
+
+    (void)state;
+    eight.dtype = DTYPE_I8;
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (16 * 8 + 16 * 4));
+    eight.page_tokens = 1;
+    eight.head_dim = 6;
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * 12);
+}
+
 static void kvpool_lease_gives_every_page_once(void **state)
 {
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint64_t lease = kvpool_lease_of(0, 1);
     uint32_t cursor = 61;
     bool seen[64] = { false };
@@ -96,10 +80,33 @@ static void kvpool_lease_gives_every_page_once(void **state)
     kvpool_close(&p);
 }
 
+static void kvpool_leases_nothing_outside_its_share(void **state)
+{
+    uint64_t lease = kvpool_lease_of(1, 1);
+    struct kvpool p = pool_make();
+    uint32_t cursor = 50; /* from anywhere */
+    bool seen[64] = { false };
+
+    (void)state;
+    kvpool_set_share(&p, 16, 20);
+    for (int i = 0; i < 20; i++) {
+        uint32_t page = kvpool_lease(&p, lease, &cursor);
+        assert_in_range(page, 16, 35);
+        assert_false(seen[page]);
+        seen[page] = true;
+    }
+    assert_int_equal(kvpool_lease(&p, lease, &cursor), KV_PAGE_NONE);
+    kvpool_free(&p, lease, 17);
+    assert_int_equal(kvpool_lease(&p, lease, &cursor), 17);
+    assert_true(kvpool_is_in_reach(&p, 35) && !kvpool_is_in_reach(&p, 36) &&
+                !kvpool_is_in_reach(&p, 15));
+    kvpool_close(&p);
+}
+
 static void kvpool_free_page_is_like_new_but_for_its_generation(void **state)
 {
     const int32_t ids[16] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16 };
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint64_t lease = kvpool_lease_of(3, 9);
     uint32_t cursor = 5, page = kvpool_lease(&p, lease, &cursor);
     struct kv_page_desc *d = &p.descs[page];
@@ -127,7 +134,7 @@ static void kvpool_free_page_is_like_new_but_for_its_generation(void **state)
 static void kvpool_commit_appends_token_ids(void **state)
 {
     const int32_t first[] = { 11, 12 }, more[] = { 13, 14, 15 };
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint32_t cursor = 0, page = kvpool_lease(&p, kvpool_lease_of(0, 1), &cursor);
 
     (void)state;
@@ -187,7 +194,7 @@ static void kvpool_misuse_is_a_bug(void **state)
     void (*const misuse[])(void *) = { free_of_another, free_pinned,      commit_backwards,
                                        commit_too_much, commit_to_sealed, seal_half_full,
                                        free_outside };
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint32_t cursor = 0;
 
     (void)state;
@@ -208,35 +215,9 @@ static bool keep_even(uint32_t page, void *n_asked)
     return page % 2 == 0;
 }
 
-/* Two pages of one sequence: the chain says which tokens came before, the checksum what was written. */
-static void kvpool_sealed_page_tells_a_changed_bit(void **state)
-{
-    const int32_t ids[32] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 };
-    struct kvpool p = make();
-    uint64_t lease = kvpool_lease_of(0, 1);
-    uint32_t cursor = 0, a = kvpool_lease(&p, lease, &cursor), b = kvpool_lease(&p, lease, &cursor);
-
-    (void)state;
-    memset(kvpool_page(&p, a), 3, p.hdr->page_bytes);
-    kvpool_commit(&p, a, 16, ids);
-    kvpool_seal(&p, a, KV_PAGE_NONE, 9);
-    kvpool_commit(&p, b, 16, ids + 16);
-    kvpool_seal(&p, b, a, p.descs[a].prefix_hash);
-    assert_int_equal(p.descs[a].parent, KV_PAGE_NONE);
-    assert_int_equal(p.descs[b].parent, a);
-    assert_int_equal(p.descs[b].prefix_hash,
-                     kvpool_prefix_hash(kvpool_prefix_hash(9, ids, 16), ids + 16, 16));
-    assert_true(p.descs[b].prefix_hash != kvpool_prefix_hash(9, ids + 16, 16));
-    assert_true(kvpool_is_intact(&p, a) && kvpool_is_intact(&p, b));
-    kvpool_page(&p, a)[p.hdr->page_bytes - 1] ^= 1;
-    assert_false(kvpool_is_intact(&p, a));
-    assert_true(kvpool_is_intact(&p, b));
-    kvpool_close(&p);
-}
-
 static void kvpool_reclaim_frees_what_the_dead_epoch_held(void **state)
 {
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint64_t dead = kvpool_lease_of(1, 4), mine = kvpool_lease_of(1, 5),
              other = kvpool_lease_of(0, 4);
     uint32_t cursor = 0;
@@ -261,9 +242,23 @@ static void kvpool_reclaim_frees_what_the_dead_epoch_held(void **state)
     kvpool_close(&p);
 }
 
+static void kvpool_doubt_is_of_one_group(void **state)
+{
+    struct kvpool p = pool_make();
+
+    (void)state;
+    kvpool_doubt(&p, 63);
+    kvpool_doubt(&p, 2);
+    assert_true(kvpool_is_doubted(&p, 63) && kvpool_is_doubted(&p, 2));
+    assert_false(kvpool_is_doubted(&p, 0));
+    kvpool_end_doubt(&p, 2);
+    assert_true(kvpool_is_doubted(&p, 63) && !kvpool_is_doubted(&p, 2));
+    kvpool_close(&p);
+}
+
 static void kvpool_attach_refuses_numbers_that_do_not_fit(void **state)
 {
-    struct kvpool p = make(), b = { 0 };
+    struct kvpool p = pool_make(), b = { 0 };
     struct kvpool_hdr *h = p.hdr;
     const struct kvpool_hdr good = *h;
     const struct {
@@ -365,7 +360,7 @@ enum { RACERS = 4 };
 
 static void kvpool_lease_race_between_processes_gives_no_page_twice(void **state)
 {
-    struct kvpool_shape small = shape;
+    struct kvpool_shape small = pool_shape;
     pid_t pids[RACERS];
     struct kvpool p;
     struct err e;
@@ -397,7 +392,7 @@ static void kvpool_lease_race_between_processes_gives_no_page_twice(void **state
 /* A group is killed at an arbitrary point; its successor gets back exactly what it held. */
 static void kvpool_reclaim_after_sigkill_leaves_no_page_behind(void **state)
 {
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
 
     (void)state;
     for (uint32_t epoch = 1; epoch <= 20; epoch++) {
@@ -426,228 +421,11 @@ static void kvpool_reclaim_after_sigkill_leaves_no_page_behind(void **state)
     kvpool_close(&p);
 }
 
-/* ---- finding ---- */
-
-static uint32_t make_page(struct kvpool *p, uint32_t group, int32_t id, uint32_t parent,
-                          uint64_t parent_hash)
-{
-    uint32_t cursor = 0, page = kvpool_lease(p, kvpool_lease_of(group, 1), &cursor);
-    int32_t ids[16];
-
-    assert_true(page != KV_PAGE_NONE);
-    for (int32_t i = 0; i < 16; i++)
-        ids[i] = id + i;
-    memset(kvpool_page(p, page), id, p->hdr->page_bytes);
-    kvpool_commit(p, page, 16, ids);
-    kvpool_seal(p, page, parent, parent_hash);
-    kvpool_publish(p, page);
-    return page;
-}
-
-static bool find_one(const struct kvpool *p, uint64_t hash, struct kvpool_ref *ref)
-{
-    uint32_t at = 0;
-
-    return kvpool_find(p, hash, &at, ref);
-}
-
-static void kvpool_finds_a_page_as_long_as_it_is_there(void **state)
-{
-    struct kvpool p = make();
-    uint32_t a = make_page(&p, 0, 100, KV_PAGE_NONE, 5), b, at = 0;
-    uint64_t hash = p.descs[a].prefix_hash;
-    const int32_t *ids = kvpool_token_ids(&p, a);
-    int32_t copy[16], other[16];
-    struct kvpool_ref ref, parent;
-
-    (void)state;
-    memcpy(copy, ids, sizeof copy);
-    memcpy(other, ids, sizeof other);
-    other[15]++;
-    b = make_page(&p, 1, 100, KV_PAGE_NONE, 5); /* the same tokens, another group */
-    assert_int_equal(p.descs[b].prefix_hash, hash);
-    kvpool_publish(&p, a); /* twice is once */
-    assert_true(kvpool_find(&p, hash, &at, &ref) && kvpool_find(&p, hash, &at, &ref));
-    assert_false(kvpool_find(&p, hash, &at, &ref));
-    assert_false(find_one(&p, hash + 1, &ref));
-    assert_true(find_one(&p, hash, &ref));
-    assert_int_equal(kvpool_common(&p, ref, copy, 16, &parent), 16);
-    assert_int_equal(parent.page, KV_PAGE_NONE);
-    assert_int_equal(kvpool_common(&p, ref, other, 16, &parent), 15); /* the hash is nothing */
-    kvpool_free(&p, kvpool_lease_of(0, 1), a);
-    kvpool_free(&p, kvpool_lease_of(1, 1), b);
-    assert_false(find_one(&p, hash, &ref));
-    assert_int_equal(kvpool_common(&p, (struct kvpool_ref){ a, 0 }, copy, 16, &parent), 0);
-    a = make_page(&p, 0, 100, KV_PAGE_NONE, 5); /* in its old place, but not what it was */
-    assert_int_equal(kvpool_common(&p, (struct kvpool_ref){ a, 0 }, copy, 16, &parent), 0);
-    assert_int_equal(kvpool_common(&p, kvpool_ref(&p, a), copy, 16, &parent), 16);
-    kvpool_close(&p);
-}
-
-/* Slots of pages long gone must not fill the index, nor what a crash may have left there hurt. */
-static void kvpool_index_forgets_what_is_freed(void **state)
-{
-    struct kvpool p = make();
-    struct kvpool_ref ref;
-
-    (void)state;
-    memset((void *)p.index, 0xa5, p.hdr->index_slots * sizeof(uint64_t));
-    for (int32_t round = 0; round < 2000; round++) {
-        uint32_t pages[32];
-        for (int32_t i = 0; i < 32; i++) {
-            pages[i] = make_page(&p, 0, round * 100 + i, KV_PAGE_NONE, 5);
-            assert_true(find_one(&p, p.descs[pages[i]].prefix_hash, &ref));
-            assert_int_equal(ref.page, pages[i]);
-        }
-        for (int32_t i = 0; i < 32; i++)
-            kvpool_free(&p, kvpool_lease_of(0, 1), pages[i]);
-    }
-    kvpool_close(&p);
-}
-
-/* A hash that many pages share: what finds no slot is lost, and the last one put there is found. */
-static void kvpool_index_takes_any_number_of_twins(void **state)
-{
-    struct kvpool p = make();
-
-    (void)state;
-    for (uint32_t i = 0; i < 64; i++) {
-        uint32_t page = make_page(&p, 0, 7, KV_PAGE_NONE, 5), at = 0, n = 0;
-        struct kvpool_ref ref;
-        bool seen = false;
-        while (kvpool_find(&p, p.descs[page].prefix_hash, &at, &ref)) {
-            seen = seen || ref.page == page;
-            n++;
-        }
-        assert_true(seen && n <= 16);
-    }
-    kvpool_close(&p);
-}
-
-static void kvpool_chains_begin_elsewhere_for_other_weights_and_eras(void **state)
-{
-    struct kvpool p = make(), q = make();
-    struct hash128 ours = { 1, 2 }, other = { 1, 3 };
-    uint64_t root = kvpool_prefix_root(&p, ours);
-
-    (void)state;
-    assert_true(kvpool_prefix_root(&p, ours) == root);
-    assert_true(kvpool_prefix_root(&p, other) != root);
-    assert_true(kvpool_prefix_root(&q, ours) != root); /* and with every start of llmd */
-    kvpool_hide_all(&p);
-    assert_true(kvpool_prefix_root(&p, ours) != root);
-    kvpool_close(&p);
-    kvpool_close(&q);
-}
-
-static void kvpool_copy_is_whole_or_nothing(void **state)
-{
-    struct kvpool p = make();
-    uint32_t cursor = 20, from = make_page(&p, 0, 60, KV_PAGE_NONE, 5);
-    uint32_t to = kvpool_lease(&p, kvpool_lease_of(1, 1), &cursor);
-    struct kvpool_ref ref = kvpool_ref(&p, from);
-    int32_t ids[16];
-
-    (void)state;
-    memcpy(ids, kvpool_token_ids(&p, from), sizeof ids);
-    assert_false(kvpool_copy(&p, to, (struct kvpool_ref){ from, 9 }, ids, 16, KV_PAGE_NONE, 5));
-    kvpool_page(&p, from)[17] ^= 4;
-    assert_false(kvpool_copy(&p, to, ref, ids, 16, KV_PAGE_NONE, 5));
-    assert_false(p.descs[to].sealed || p.descs[to].n_tokens);
-    kvpool_page(&p, from)[17] ^= 4;
-    assert_true(kvpool_copy(&p, to, ref, ids, 16, KV_PAGE_NONE, 5));
-    assert_memory_equal(kvpool_page(&p, to), kvpool_page(&p, from), p.hdr->page_bytes);
-    assert_memory_equal(kvpool_token_ids(&p, to), ids, sizeof ids);
-    assert_int_equal(p.descs[to].prefix_hash, p.descs[from].prefix_hash);
-    assert_true(p.descs[to].sealed && kvpool_is_intact(&p, to));
-    kvpool_close(&p);
-}
-
-/* What comes behind a page, by a few of those that do. */
-static void kvpool_finds_pages_by_what_they_are_behind(void **state)
-{
-    struct kvpool p = make();
-    uint32_t a = make_page(&p, 0, 100, KV_PAGE_NONE, 5), at = 0, n = 0;
-    uint64_t hash = p.descs[a].prefix_hash;
-    struct kvpool_ref ref, parent;
-    int32_t ids[16];
-
-    (void)state;
-    assert_false(kvpool_find_next(&p, hash, &at, &ref));
-    for (int32_t i = 0; i < 40; i++) {
-        uint32_t page = make_page(&p, 0, 200 + i, a, hash), from = 0;
-        assert_true(kvpool_find(&p, p.descs[page].prefix_hash, &from, &ref)); /* not in the way */
-    }
-    for (at = 0; kvpool_find_next(&p, hash, &at, &ref); n++) {
-        memcpy(ids, kvpool_token_ids(&p, ref.page), sizeof ids);
-        ids[6]++;
-        assert_int_equal(kvpool_common(&p, ref, ids, 15, &parent), 6);
-        assert_int_equal(parent.page, a);
-    }
-    assert_in_range(n, 1, 8);
-    assert_int_equal(find_one(&p, ~hash, &ref), false);
-    kvpool_close(&p);
-}
-
-/* A group that seals and frees pages all the time, of 16 different prompts. */
-static void churn(struct kvpool *p)
-{
-    uint32_t held[24], n = 0;
-
-    for (int32_t round = 0;; round++) {
-        if (n == 24) {
-            kvpool_free(p, kvpool_lease_of(0, 1), held[round % 24]);
-            held[round % 24] = held[--n];
-        }
-        held[n++] = make_page(p, 0, 1000 * (1 + round % 16), KV_PAGE_NONE, 5);
-    }
-}
-
-/* Another group copies what it finds meanwhile: never a page of another prompt, or of two halves. */
-static void kvpool_copies_of_pages_in_motion_are_true(void **state)
-{
-    enum { COPIES = 3000 };
-    struct kvpool p = make();
-    uint32_t n_copied = 0, n_missed = 0;
-    pid_t pid = fork();
-
-    (void)state;
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        churn(&p);
-    }
-    for (int32_t round = 0; n_copied < COPIES; round++) {
-        int32_t ids[16], id = 1000 * (1 + round % 16);
-        uint32_t cursor = 40, page;
-        struct kvpool_ref ref, parent;
-        for (int32_t i = 0; i < 16; i++)
-            ids[i] = id + i;
-        if (!find_one(&p, kvpool_prefix_hash(5, ids, 16), &ref) ||
-            kvpool_common(&p, ref, ids, 16, &parent) != 16)
-            continue;
-        page = kvpool_lease(&p, kvpool_lease_of(1, 1), &cursor);
-        assert_true(page != KV_PAGE_NONE);
-        if (kvpool_copy(&p, page, ref, ids, 16, KV_PAGE_NONE, 5)) {
-            n_copied++;
-            for (size_t i = 0; i < p.hdr->page_bytes; i++)
-                assert_int_equal(kvpool_page(&p, page)[i], (char)id);
-        } else {
-            n_missed++;
-        }
-        kvpool_free(&p, kvpool_lease_of(1, 1), page);
-    }
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    print_message("copied %u, missed %u\n", n_copied, n_missed);
-    kvpool_close(&p);
-}
-
 /* Whoever sees a token count with acquire sees the ids below it. */
 static void kvpool_commit_shows_tokens_before_their_count(void **state)
 {
     enum { ROUNDS = 2000 };
-    struct kvpool p = make();
+    struct kvpool p = pool_make();
     uint32_t cursor = 0, page = kvpool_lease(&p, kvpool_lease_of(0, 1), &cursor);
     struct kv_page_desc *d = &p.descs[page];
     _Atomic uint32_t *turn = (_Atomic uint32_t *)(void *)kvpool_page(&p, 1);
@@ -690,22 +468,16 @@ int main(void)
         cmocka_unit_test(kvpool_parts_do_not_overlap),
         cmocka_unit_test(kvpool_pages_hold_scales_beside_codes),
         cmocka_unit_test(kvpool_lease_gives_every_page_once),
+        cmocka_unit_test(kvpool_leases_nothing_outside_its_share),
         cmocka_unit_test(kvpool_free_page_is_like_new_but_for_its_generation),
         cmocka_unit_test(kvpool_commit_appends_token_ids),
         cmocka_unit_test(kvpool_misuse_is_a_bug),
         cmocka_unit_test(kvpool_reclaim_frees_what_the_dead_epoch_held),
+        cmocka_unit_test(kvpool_doubt_is_of_one_group),
         cmocka_unit_test(kvpool_attach_refuses_numbers_that_do_not_fit),
         cmocka_unit_test(kvpool_lease_race_between_processes_gives_no_page_twice),
         cmocka_unit_test(kvpool_reclaim_after_sigkill_leaves_no_page_behind),
         cmocka_unit_test(kvpool_commit_shows_tokens_before_their_count),
-        cmocka_unit_test(kvpool_sealed_page_tells_a_changed_bit),
-        cmocka_unit_test(kvpool_finds_a_page_as_long_as_it_is_there),
-        cmocka_unit_test(kvpool_index_forgets_what_is_freed),
-        cmocka_unit_test(kvpool_index_takes_any_number_of_twins),
-        cmocka_unit_test(kvpool_chains_begin_elsewhere_for_other_weights_and_eras),
-        cmocka_unit_test(kvpool_copy_is_whole_or_nothing),
-        cmocka_unit_test(kvpool_finds_pages_by_what_they_are_behind),
-        cmocka_unit_test(kvpool_copies_of_pages_in_motion_are_true),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,7 +22,8 @@ static void message_json_has_every_field_set_or_not(void **state)
 
     (void)state;
     assert_string_equal(text, "{\"group\":0,\"state\":\"\",\"epoch\":0,\"sequences_running\":0,"
-                              "\"sequences_waiting\":0,\"kv_pages_used\":0,\"tokens_per_s\":0.0}");
+                              "\"sequences_waiting\":0,\"kv_pages_used\":0,\"tokens_per_s\":0.0,"
+                              "\"cause\":\"\",\"retry_in_ns\":0}");
     free(text);
 }
 

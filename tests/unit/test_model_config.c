@@ -151,7 +151,8 @@ static void what_we_do_not_compute_is_refused(void **state)
     refuse("{\"model_type\":\"bert\"}", "bert");
     refuse("{}", "none");
     refuse("{" LLAMA ",\"hidden_act\":\"gelu\"}", "hidden_act");
-    refuse("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", "gptq");
+    refuse("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"exl2\"}}", "exl2");
+    refuse("{" LLAMA ",\"quantization_config\":{\"quant_method\":\"gptq\"}}", "bits");
     refuse("{" LLAMA ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor");
     refuse("{" LLAMA ",\"rms_norm_eps\":0}", "duplicate");
     refuse("{" LLAMA ",\"tie_word_embeddings\":1}", "tie_word_embeddings");

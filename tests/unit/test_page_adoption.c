@@ -286,10 +286,187 @@ static void cached_pages_outlive_the_worker(void **state)
     rig_close(&rig);
 }
 
+/* ---- where the dead may still write (a GPU) ---- */
+
+#define QUARANTINE_NS (20 * 1000000ull)
+
+static struct kv_data host_data;
+static uint32_t n_pages_read,
+    n_unanswered; /* calls still to come that the device does not answer */
+
+static bool count_checksums(void *ctx, const uint32_t *pages, uint32_t n, uint64_t *sums)
+{
+    n_pages_read += n;
+    if (n_unanswered == 0)
+        return host_data.checksums(ctx, pages, n, sums);
+    n_unanswered--;
+    return false;
+}
+
+static void write_late(struct kept *k)
+{
+    host_data = k->rig.pool.data;
+    n_pages_read = n_unanswered = 0;
+    k->rig.pool.data.quarantine_ns = QUARANTINE_NS;
+    k->rig.pool.data.checksums = count_checksums;
+}
+
+/* Pages that were not full at the death; at most one of each sequence. */
+static uint32_t list_open(const struct kept *k, uint32_t out[N_KEPT])
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < N_KEPT; i++) {
+        const struct ledger_entry *entry = ledger_entry(&k->rig.ledger, i);
+        for (uint32_t p = 0; p < entry->n_pages; p++) {
+            const struct kv_page_desc *d = &k->rig.pool.descs[page_number(k, i, p)];
+            if (!d->sealed && d->n_tokens > 0)
+                out[n++] = page_number(k, i, p);
+        }
+    }
+    return n;
+}
+
+static void open_pages_are_copied_out_and_quarantined(void **state)
+{
+    uint32_t open[N_KEPT], n_open;
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    write_late(&k);
+    n_open = list_open(&k, open);
+    assert_true(n_open > 0);
+    rig_start(&k.rig);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_moved), n_open);
+    for (uint32_t i = 0; i < n_open; i++)
+        assert_true(k.rig.pool.descs[open[i]].lease & KV_LEASE_QUARANTINE);
+    assert_int_equal(n_pages_read, 0);    /* of a worker that was killed, sums are not read */
+    for (uint32_t i = 0; i < n_open; i++) /* the late write */
+        memset(kvpool_page(&k.rig.pool, open[i]), 0xee, k.rig.pool.hdr->page_bytes);
+    rig_turn(&k.rig, &k.client);
+    assert_int_equal(fake_last_rows, N_KEPT); /* a row each: nothing is computed again */
+    assert_int_equal(recomputed_prompt_tokens(&k), 0);
+    kept_finish(&k);
+}
+
+/* A kernel may have written anywhere: sums are read, and what has none is computed again. */
+static void after_an_error_of_the_device_only_sums_are_believed(void **state)
+{
+    uint32_t open[N_KEPT], n_open;
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    write_late(&k);
+    n_open = list_open(&k, open);
+    kvpool_page(&k.rig.pool, page_number(&k, 2, 1))[5] ^= 0x10;
+    for (uint32_t i = 0; i < n_open; i++)
+        kvpool_page(&k.rig.pool, open[i])[0] ^= 1;
+    kvpool_doubt(&k.rig.pool, 0);
+    rig_start(&k.rig);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_corrupt), 1);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_moved), 0);
+    assert_true(n_pages_read >= N_KEPT * 3);
+    assert_false(kvpool_is_doubted(&k.rig.pool, 0));
+    kept_finish(&k);
+}
+
+/* Nothing is known of them: they are computed again, and nobody is alarmed. */
+static void pages_that_cannot_be_read_are_not_called_corrupt(void **state)
+{
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    write_late(&k);
+    n_unanswered = 1;
+    kvpool_doubt(&k.rig.pool, 0);
+    rig_start(&k.rig);
+    assert_int_equal(n_unanswered, 0);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted), 0);
+    assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_corrupt), 0);
+    kept_finish(&k);
+}
+
+/* The successor dies as well, while it copies: what is copied goes on, the rest is computed again. */
+static void a_death_among_copies_costs_no_byte(void **state)
+{
+    uint32_t open[N_KEPT];
+    struct kept k;
+
+    (void)state;
+    kept_init(&k);
+    write_late(&k);
+    assert_true(list_open(&k, open) > 0);
+    rig_start(&k.rig);
+    rig_stop(&k.rig); /* as the kernel does it */
+    rig_start(&k.rig);
+    kept_finish(&k);
+}
+
+static bool is_quiet_at_last(void *ctx)
+{
+    static uint32_t n;
+
+    (void)ctx;
+    return ++n > 5;
+}
+
+static bool has_tokens(const void *arg)
+{
+    return ((const struct client *)arg)->streams[0].n >= 12;
+}
+
+/* A sequence that needs every page there is waits until the last ones come out of quarantine. */
+static void a_sequence_waits_for_pages_in_quarantine(void **state)
+{
+    const struct rig_shape shape = { .n_entries = 4,
+                                     .tokens_max = 64,
+                                     .n_pages = 8,
+                                     .page_tokens = 8,
+                                     .max_num_seqs = 2,
+                                     .max_num_batched_tokens = 32 };
+    struct client_request request;
+    Llmd__LogitBias bias, *list;
+    struct client client;
+    int32_t prompt[64];
+    struct rig rig;
+    struct err e;
+
+    (void)state;
+    rig_make_segments(&rig, &shape);
+    assert_true(config_set(&rig.config, "speculate", "off", "test", &e));
+    fake_settings.step_us = 1000;
+    rig_start(&rig);
+    client_open(&client, rig.instance, 1);
+    request = rig_mixed_request(1, prompt, &bias, &list);
+    request.n_prompt = 20;
+    request.ignore_eos = true;
+    request.max_tokens = 43; /* 63 tokens: all eight pages */
+    client_submit(&client, 1, &request);
+    rig_until(&rig, &client, has_tokens, &client);
+    rig_stop(&rig);
+    rig.pool.data.quarantine_ns = QUARANTINE_NS;
+    rig.pool.data.is_quiet = is_quiet_at_last;
+    rig_start(&rig);
+    rig_until_all_over(&rig, &client);
+    rig_assert_expected(&client.streams[0], &request);
+    rig_until_empty(&rig, &client);
+    rig_assert_clean(&rig);
+    client_close(&client);
+    rig_close(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequences_go_on_with_their_next_token),
+        cmocka_unit_test(open_pages_are_copied_out_and_quarantined),
+        cmocka_unit_test(after_an_error_of_the_device_only_sums_are_believed),
+        cmocka_unit_test(pages_that_cannot_be_read_are_not_called_corrupt),
+        cmocka_unit_test(a_death_among_copies_costs_no_byte),
+        cmocka_unit_test(a_sequence_waits_for_pages_in_quarantine),
         cmocka_unit_test(a_flipped_bit_costs_its_sequence_the_pages_from_there_on),
         cmocka_unit_test(pages_that_do_not_agree_are_computed_again),
         cmocka_unit_test(a_table_that_points_nowhere_is_harmless),

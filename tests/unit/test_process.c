@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "proto/worker_exit.h"
 
 /* A world that only remembers what was asked of it. */
 static struct world {
@@ -112,7 +113,7 @@ static const enum process_state drawing[N_PROCESS_STATES][N_PROCESS_EVENTS] = {
     [PROCESS_DOWN] = { PROCESS_STARTING, NO, NO, NO, NO, NO },
     [PROCESS_STARTING] = { NO, PROCESS_READY, PROCESS_BACKOFF, PROCESS_STARTING, PROCESS_DRAINING,
                            NO },
-    [PROCESS_READY] = { NO, NO, PROCESS_BACKOFF, NO, PROCESS_DRAINING, NO },
+    [PROCESS_READY] = { NO, NO, PROCESS_BACKOFF, PROCESS_READY, PROCESS_DRAINING, NO },
     [PROCESS_DRAINING] = { NO, NO, PROCESS_DOWN, PROCESS_DRAINING, PROCESS_DRAINING,
                            PROCESS_DRAINING },
     [PROCESS_BACKOFF] = { PROCESS_STARTING, NO, NO, NO, PROCESS_DOWN, NO },
@@ -138,6 +139,12 @@ static void every_cell_is_as_drawn(void **state)
             assert_int_equal(slot.state, p.state); /* the board says the same */
         }
     }
+}
+
+static void assert_armed_for_the_reaping(uint64_t since_ns)
+{
+    assert_in_range(world.armed_ns - since_ns, PROCESS_REAP_S * NS_PER_S,
+                    (PROCESS_REAP_S + 1) * NS_PER_S);
 }
 
 static void dropped_news_do_nothing(void **state)
@@ -175,13 +182,14 @@ static void start_arms_the_start_timeout_and_clears_the_step(void **state)
 static void never_ready_is_killed_and_says_so(void **state)
 {
     siginfo_t info = ended(CLD_KILLED, SIGKILL);
+    uint64_t now = clock_mono_ns();
 
     (void)state;
     config.start_timeout_s = 3;
     process_handle(&p, PROCESS_EV_START);
     process_handle(&p, PROCESS_EV_TIMER);
     assert_int_equal(world.last_signal, SIGKILL);
-    assert_int_equal(world.armed_ns, 0);
+    assert_armed_for_the_reaping(now);
     process_exited(&p, &info);
     assert_int_equal(p.state, PROCESS_BACKOFF);
     assert_string_equal(p.last_exit, "killed: not ready after 3 s");
@@ -229,8 +237,81 @@ static void slow_drain_meets_sigterm_then_sigkill(void **state)
     assert_false(p.was_forced);
     process_handle(&p, PROCESS_EV_TIMER);
     assert_int_equal(world.last_signal, SIGKILL);
-    assert_int_equal(world.armed_ns, 0);
+    assert_armed_for_the_reaping(now);
     assert_true(p.was_forced);
+}
+
+/* A driver that waits for its GPU, or a file system for its server. */
+static void a_killed_process_that_stays_is_said_to_be_stuck(void **state)
+{
+    static const enum process_state killed_in[] = { PROCESS_STARTING, PROCESS_READY,
+                                                    PROCESS_DRAINING };
+    siginfo_t info = ended(CLD_KILLED, SIGKILL);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof killed_in / sizeof *killed_in; i++) {
+        reach(killed_in[i]);
+        process_kill(&p, "it hung");
+        process_handle(&p, PROCESS_EV_TIMER);
+        assert_true(p.is_stuck);
+        assert_int_equal(stat_get(&counts, STAT_processes_unreaped), 1);
+        assert_int_equal(world.signals, 1);
+        process_exited(&p, &info);
+        assert_string_equal(p.last_exit, "killed: it hung");
+        assert_int_equal(world.armed_ns, 0);
+        if (p.state != PROCESS_BACKOFF)
+            continue;
+        process_handle(&p, PROCESS_EV_START);
+        assert_false(p.is_stuck);
+    }
+}
+
+static void a_timer_without_a_kill_says_nothing(void **state)
+{
+    (void)state;
+    reach(PROCESS_READY);
+    process_handle(&p, PROCESS_EV_TIMER); /* armed before it was ready, and late */
+    assert_false(p.is_stuck);
+    assert_int_equal(world.signals, 0);
+}
+
+/* What stands behind a code is for a rank on a GPU alone. */
+static void an_end_says_what_became_of_the_gpu(void **state)
+{
+    static const struct {
+        int code;
+        enum gpu_trouble trouble;
+    } ends[] = { { WORKER_EXIT_DEVICE_LOST, GPU_TROUBLE_LOST },
+                 { WORKER_EXIT_DEVICE_UNUSABLE, GPU_TROUBLE_UNUSABLE },
+                 { WORKER_EXIT_DEVICE_STICKY, GPU_TROUBLE_NONE },
+                 { 1, GPU_TROUBLE_NONE } };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        siginfo_t info = ended(CLD_EXITED, ends[i].code);
+        for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+            reach(PROCESS_READY);
+            p.on_gpu = on_gpu;
+            process_exited(&p, &info);
+            assert_int_equal(p.trouble, on_gpu ? ends[i].trouble : GPU_TROUBLE_NONE);
+            assert_int_equal(slot.trouble, p.trouble);
+            process_handle(&p, PROCESS_EV_START);
+            assert_int_equal(slot.trouble, GPU_TROUBLE_NONE);
+        }
+    }
+}
+
+static void a_gpu_that_held_a_process_back_is_in_trouble(void **state)
+{
+    siginfo_t info = ended(CLD_KILLED, SIGKILL);
+
+    (void)state;
+    reach(PROCESS_READY);
+    p.on_gpu = true;
+    process_kill(&p, "it hung");
+    process_handle(&p, PROCESS_EV_TIMER);
+    process_exited(&p, &info);
+    assert_int_equal(p.trouble, GPU_TROUBLE_STUCK);
 }
 
 static void a_child_that_cannot_be_asked_gets_sigterm(void **state)
@@ -490,6 +571,10 @@ int main(void)
         cmocka_unit_test_setup(failed_start_counts_as_a_death, setup),
         cmocka_unit_test_setup(restarts_count_starts_after_the_first, setup),
         cmocka_unit_test_setup(slow_drain_meets_sigterm_then_sigkill, setup),
+        cmocka_unit_test_setup(a_killed_process_that_stays_is_said_to_be_stuck, setup),
+        cmocka_unit_test_setup(a_timer_without_a_kill_says_nothing, setup),
+        cmocka_unit_test_setup(an_end_says_what_became_of_the_gpu, setup),
+        cmocka_unit_test_setup(a_gpu_that_held_a_process_back_is_in_trouble, setup),
         cmocka_unit_test_setup(a_child_that_cannot_be_asked_gets_sigterm, setup),
         cmocka_unit_test_setup(second_stop_kills, setup),
         cmocka_unit_test_setup(hastened_drain_asks_again_with_a_deadline_that_is_now, setup),

@@ -50,6 +50,10 @@ static void formats_follow_the_table(void **state)
     assert_int_equal(quantize_of("none"), QUANTIZE_NONE);
     assert_int_equal(quantize_of("int8"), QUANTIZE_INT8);
     assert_int_equal(quantize_of("int4"), QUANTIZE_INT4);
+    assert_int_equal(quantize_of("fp8"), QUANTIZE_FP8);
+    assert_int_equal(quantize_dtype(QUANTIZE_FP8, ROLE_MATRIX, TENSOR_BF16), DTYPE_E4M3);
+    assert_int_equal(quantize_dtype(QUANTIZE_FP8, ROLE_EMBEDDING, TENSOR_BF16), DTYPE_I8);
+    assert_int_equal(quantize_dtype(QUANTIZE_FP8, ROLE_MATRIX, TENSOR_Q4_K), DTYPE_I4M);
     assert_true(quantize_keeps_codes(TENSOR_Q4_0, DTYPE_I4));
     assert_true(quantize_keeps_codes(TENSOR_Q8_0, DTYPE_I8));
     assert_true(quantize_keeps_codes(TENSOR_Q4_K, DTYPE_I4M));

@@ -141,11 +141,12 @@ static void read_hidden(const char *const *settings, uint32_t chunk, float *hidd
     struct rig_seq s = { 0 };
     int32_t tokens[PROMPT];
     struct rig r;
+    struct err e;
 
     rig_open(&r, DEMO, settings);
     make_tokens(tokens, PROMPT, 1);
     rig_prefill(&r, &s, tokens, PROMPT, chunk);
-    runtime_hidden(r.ranks[0], 0, n_last, hidden);
+    assert_true(runtime_hidden(r.ranks[0], 0, n_last, hidden, &e));
     memcpy(logits, r.logits, r.info.vocab_size * sizeof *logits);
     rig_release(&r, &s);
     rig_close(&r);
@@ -372,15 +373,15 @@ static void corrupt_weights_of_changed_files_end_the_worker(void **state)
     (void)state;
     checkpoint_make(&c, &tiny, 5);
     rig_open(&r, c.dir, NULL);
-    assert_true(runtime_forward(r.ranks[0], &b, r.logits, &e));
+    assert_true(runtime_forward(r.ranks[0], &b, NULL, r.logits, &e));
     snprintf(path, sizeof path, "%s/model.safetensors", c.dir);
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
     runtime_doubt_output(r.ranks[0]); /* nothing is corrupt: changed files do not matter */
     until_no_doubt(&r);
-    assert_true(runtime_forward(r.ranks[0], &b, r.logits, &e));
+    assert_true(runtime_forward(r.ranks[0], &b, NULL, r.logits, &e));
     weights_data_of(&r)[40] ^= 1;
     runtime_doubt_output(r.ranks[0]);
-    while (runtime_forward(r.ranks[0], &b, r.logits, &e) && clock_mono_ns() < end)
+    while (runtime_forward(r.ranks[0], &b, NULL, r.logits, &e) && clock_mono_ns() < end)
         usleep(1000);
     assert_int_equal(e.code, ERR_MODEL);
     assert_non_null(strstr(e.msg, "files have changed"));
@@ -451,7 +452,7 @@ static void ranks_are_processes_that_may_die(void **state)
         expect_same(&wanted, &t, "two processes");
         if (round == 0) {
             kill(pid, SIGKILL);
-            assert_false(runtime_forward(r.ranks[0], &b, r.logits, &e));
+            assert_false(runtime_forward(r.ranks[0], &b, NULL, r.logits, &e));
             assert_int_equal(e.code, ERR_DEVICE);
         }
         runtime_stop(r.ranks[0]);
@@ -533,6 +534,29 @@ static void inspect_tells_sizes(void **state)
     assert_int_equal(p.kv_dtype, DTYPE_F32);
     assert_int_equal(p.kv_pages, (10 << 20) / (5 * 2 * 4 * 16 * 32 * 4));
     assert_true(p.group_bytes > 64 * 2048 * sizeof(float));
+    /* vLLM's word: the host keeps the nearest, and says so */
+    assert_true(inspect(DEMO, SETTINGS("kv_cache_dtype", "fp8"), &info, &p, &e));
+    assert_int_equal(p.kv_dtype, DTYPE_I8);
+    assert_int_equal(p.kv_page_bytes, 5 * 2 * 4 * 16 * (32 + 4));
+}
+
+/* ... and serves with it. */
+static void fp8_pages_are_int8_on_the_host(void **state)
+{
+    int32_t tokens[5] = { 1, 5, 80, 900, 7 };
+    struct rig_seq on_fp8 = { 0 }, on_int8 = { 0 };
+    struct rig fp8, int8;
+
+    (void)state;
+    rig_open(&fp8, DEMO, (const char *[]){ "kv_cache_dtype=fp8", NULL });
+    rig_open(&int8, DEMO, (const char *[]){ "kv_cache_dtype=int8", NULL });
+    rig_prefill(&fp8, &on_fp8, tokens, 5, 2);
+    rig_prefill(&int8, &on_int8, tokens, 5, 2);
+    assert_memory_equal(fp8.logits, int8.logits, fp8.info.vocab_size * sizeof(float));
+    rig_release(&fp8, &on_fp8);
+    rig_release(&int8, &on_int8);
+    rig_close(&fp8);
+    rig_close(&int8);
 }
 
 static void refuse(const char *const *settings, const char *why)
@@ -620,6 +644,7 @@ int main(void)
         cmocka_unit_test(ranks_are_processes_that_may_die),
         cmocka_unit_test(parallel_runs_each_index_once),
         cmocka_unit_test(inspect_tells_sizes),
+        cmocka_unit_test(fp8_pages_are_int8_on_the_host),
         cmocka_unit_test(inspect_refuses_with_numbers),
         cmocka_unit_test(a_pool_of_another_shape_is_refused),
         cmocka_unit_test(opening_is_quick),

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -133,6 +134,32 @@ static void world_writable_folder_with_sticky_bit_is_not_ours(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+/* As after a SIGKILL between fork and exec. */
+static void what_a_fork_still_holds_is_waited_for(void **state)
+{
+    struct err e = { 0 };
+    int first, second;
+    char dir[128];
+    pid_t pid;
+
+    (void)state;
+    path_below(dir, "forked");
+    first = runtime_dir_open(dir, NULL);
+    assert_true(first >= 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        usleep(200000);
+        _exit(0);
+    }
+    close(first);
+    second = runtime_dir_open(dir, &e);
+    assert_true(second >= 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    runtime_dir_remove(dir);
+    close(second);
+}
+
 static void second_llmd_is_refused_until_the_first_is_gone(void **state)
 {
     struct err e = { 0 };
@@ -192,6 +219,7 @@ int main(void)
         cmocka_unit_test(made_folder_is_removed_again),
         cmocka_unit_test(found_folder_stays_but_its_socket_goes),
         cmocka_unit_test(world_writable_folder_with_sticky_bit_is_not_ours),
+        cmocka_unit_test(what_a_fork_still_holds_is_waited_for),
         cmocka_unit_test(second_llmd_is_refused_until_the_first_is_gone),
         cmocka_unit_test(sweep_spares_a_living_llmd),
         cmocka_unit_test(link_below_tmp_is_refused),

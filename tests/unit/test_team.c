@@ -4,18 +4,21 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "common/clock.h"
+#include "proto/worker_exit.h"
 
 enum { N = 3 };
 
 static struct world {
     int running[N]; /* programs that live in this world */
     int killed[N], drained[N], starts[N];
-    bool spawn_fails[N];
+    bool spawn_fails[N], check_fails;
+    int checks; /* of its GPUs */
     uint64_t armed_ns;
 } world;
 
@@ -72,7 +75,14 @@ static void no_team_change(struct team *t)
 
 static const struct process_ops process_ops = { fake_spawn, fake_signal, fake_drain, no_arm,
                                                 no_change };
-static const struct team_ops team_ops = { fake_arm_team, no_team_change };
+static bool fake_check(struct team *t, struct err *e)
+{
+    (void)t;
+    world.checks++;
+    return !world.check_fails || err_set(e, ERR_SYS, 2, "start");
+}
+
+static const struct team_ops team_ops = { fake_arm_team, no_team_change, fake_check };
 static struct config config;
 static struct board_slot slots[N];
 static struct stats counts;
@@ -90,6 +100,7 @@ static int setup(void **state)
         char name[] = "worker 0.0";
         name[9] = (char)('0' + i);
         process_init(&members[i], &process_ops, &config, name, &slots[i], &counts);
+        members[i].on_gpu = true;
     }
     team_init(&t, &team_ops, &config, "group 0", members, N);
     return 0;
@@ -126,13 +137,18 @@ static void reach(enum team_state s)
     setup(NULL);
     if (s != TEAM_DOWN)
         team_handle(&t, TEAM_EV_START);
-    if (s == TEAM_UP || s == TEAM_FALLING || s == TEAM_BACKOFF || s == TEAM_DRAINING)
+    if (s == TEAM_UP || s == TEAM_FALLING || s == TEAM_BACKOFF || s == TEAM_DRAINING ||
+        s == TEAM_GPU_DOWN)
         all_ready();
     if (s == TEAM_FALLING || s == TEAM_BACKOFF) {
         die(1, CLD_KILLED, SIGSEGV);
         team_look(&t);
     }
-    if (s == TEAM_BACKOFF)
+    if (s == TEAM_GPU_DOWN) {
+        die(1, CLD_EXITED, WORKER_EXIT_DEVICE_LOST);
+        team_look(&t);
+    }
+    if (s == TEAM_BACKOFF || s == TEAM_GPU_DOWN)
         all_die(CLD_KILLED, SIGKILL);
     if (s == TEAM_DRAINING)
         team_handle(&t, TEAM_EV_STOP);
@@ -142,13 +158,18 @@ static void reach(enum team_state s)
 #define NO N_TEAM_STATES
 
 static const enum team_state drawing[N_TEAM_STATES][N_TEAM_EVENTS] = {
-    /* START, ALL_READY, LOST, GONE, TIMER, STOP, HASTEN, RESTART */
-    [TEAM_DOWN] = { TEAM_STARTING, NO, NO, NO, NO, NO, NO, NO },
-    [TEAM_STARTING] = { NO, TEAM_UP, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING },
-    [TEAM_UP] = { NO, NO, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING },
-    [TEAM_FALLING] = { NO, NO, NO, TEAM_BACKOFF, NO, TEAM_DRAINING, NO, NO },
-    [TEAM_BACKOFF] = { NO, NO, NO, NO, TEAM_STARTING, TEAM_DOWN, NO, TEAM_STARTING },
-    [TEAM_DRAINING] = { NO, NO, NO, TEAM_DOWN, NO, TEAM_DRAINING, TEAM_DRAINING, NO },
+    /* START, ALL_READY, LOST, GONE, TIMER, STOP, HASTEN, RESTART, STUCK, GPU_BAD, GPU_WELL */
+    [TEAM_DOWN] = { TEAM_STARTING, NO, NO, NO, NO, NO, NO, NO, NO, NO, NO },
+    [TEAM_STARTING] = { NO, TEAM_UP, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING,
+                        TEAM_FALLING, NO, NO },
+    [TEAM_UP] = { NO, NO, TEAM_FALLING, NO, NO, TEAM_DRAINING, NO, TEAM_FALLING, TEAM_FALLING, NO,
+                  NO },
+    [TEAM_FALLING] = { NO, NO, NO, TEAM_BACKOFF, NO, TEAM_DRAINING, NO, NO, TEAM_FALLING,
+                       TEAM_GPU_DOWN, NO },
+    [TEAM_BACKOFF] = { NO, NO, NO, NO, TEAM_STARTING, TEAM_DOWN, NO, TEAM_STARTING, NO, NO, NO },
+    [TEAM_DRAINING] = { NO, NO, NO, TEAM_DOWN, NO, TEAM_DRAINING, TEAM_DRAINING, NO, NO, NO, NO },
+    [TEAM_GPU_DOWN] = { NO, NO, NO, NO, TEAM_GPU_DOWN, TEAM_DOWN, NO, TEAM_STARTING, NO,
+                        TEAM_GPU_DOWN, TEAM_STARTING },
 };
 
 static void every_cell_is_as_drawn(void **state)
@@ -160,6 +181,8 @@ static void every_cell_is_as_drawn(void **state)
             assert_int_equal(team_edge((enum team_state)s, (enum team_event)ev)->act != NULL,
                              want != NO);
             reach((enum team_state)s);
+            members[1].trouble =
+                s == TEAM_FALLING && ev == TEAM_EV_GPU_BAD ? GPU_TROUBLE_LOST : members[1].trouble;
             if (ev == TEAM_EV_GONE && want != NO) { /* comes only when it is true */
                 all_die(CLD_EXITED, 0);
             } else {
@@ -326,6 +349,111 @@ static void a_death_after_a_restart_counts(void **state)
     assert_non_null(strstr(t.cause, "signal 11"));
 }
 
+/* ---- GPUs ---- */
+
+static void a_lost_gpu_is_waited_for_longer_and_longer(void **state)
+{
+    uint64_t pause_ms = config.gpu_retry_ms;
+
+    (void)state;
+    reach(TEAM_GPU_DOWN);
+    assert_string_equal(t.cause, "worker 0.1: exit code 82 (its GPU is lost)");
+    for (int i = 0; i < 8; i++) {
+        uint64_t now = clock_mono_ns();
+        assert_in_range(world.armed_ns + NS_PER_S - now, pause_ms * NS_PER_MS,
+                        pause_ms * NS_PER_MS + NS_PER_S);
+        team_handle(&t, TEAM_EV_TIMER);
+        assert_int_equal(world.checks, i + 1);
+        snprintf(t.gpu_words, sizeof t.gpu_words, "wants a reset");
+        team_handle(&t, TEAM_EV_GPU_BAD);
+        assert_string_equal(t.cause, "worker 0.1: exit code 82 (its GPU is lost); wants a reset");
+        pause_ms = 2 * pause_ms > config.gpu_retry_max_ms ? config.gpu_retry_max_ms : 2 * pause_ms;
+    }
+    assert_int_equal(world.starts[1], 1);
+    team_handle(&t, TEAM_EV_TIMER);
+    team_handle(&t, TEAM_EV_GPU_WELL);
+    assert_int_equal(t.state, TEAM_STARTING);
+    assert_int_equal(world.starts[1], 2);
+    assert_string_equal(t.gpu_words, "");
+}
+
+/* Whose end says so need not be who died first. */
+static void a_peer_with_a_lost_gpu_is_found(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    die(0, CLD_EXITED, 1); /* its peer has left the group */
+    die(2, CLD_EXITED, WORKER_EXIT_DEVICE_LOST);
+    team_look(&t);
+    all_die(CLD_KILLED, SIGKILL);
+    assert_int_equal(t.state, TEAM_GPU_DOWN);
+    assert_non_null(strstr(t.cause, "worker 0.2: exit code 82"));
+}
+
+static void where_nobody_can_be_asked_a_start_tells(void **state)
+{
+    (void)state;
+    reach(TEAM_GPU_DOWN);
+    world.check_fails = true;
+    team_handle(&t, TEAM_EV_TIMER);
+    assert_int_equal(t.state, TEAM_STARTING);
+}
+
+static void get_stuck(int i)
+{
+    process_handle(&members[i], PROCESS_EV_TIMER);
+    team_look(&t);
+}
+
+static void a_member_that_stays_is_told_and_asked_about_at_once_when_it_goes(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    die(1, CLD_KILLED, SIGSEGV);
+    team_look(&t);
+    die(0, CLD_KILLED, SIGKILL);
+    get_stuck(2);
+    assert_int_equal(t.state, TEAM_FALLING);
+    assert_string_equal(t.cause, "worker 0.2: killed (worker 0.1 of its group died) but not reaped "
+                                 "in 5 s: its GPU does not let go of it");
+    die(2, CLD_KILLED, SIGKILL);
+    team_look(&t);
+    assert_int_equal(t.state, TEAM_GPU_DOWN);
+    assert_true(world.armed_ns <= clock_mono_ns());
+    team_handle(&t, TEAM_EV_TIMER);
+    team_handle(&t, TEAM_EV_GPU_WELL);
+    all_ready();
+    assert_true(team_is_up(&t));
+}
+
+/* Killed because it hung: nobody has died, and nobody is served. */
+static void a_hung_member_that_stays_takes_its_group_out_of_service(void **state)
+{
+    (void)state;
+    reach(TEAM_UP);
+    process_kill(&members[1], "step running for 3 s");
+    get_stuck(1);
+    assert_int_equal(t.state, TEAM_FALLING);
+    assert_string_equal(t.cause, "worker 0.1: killed (step running for 3 s) but not reaped in 5 s: "
+                                 "its GPU does not let go of it");
+    assert_int_equal(world.killed[0], 1);
+    die(1, CLD_KILLED, SIGKILL);
+    all_die(CLD_KILLED, SIGKILL);
+    assert_int_equal(t.state, TEAM_GPU_DOWN);
+}
+
+static void a_stop_does_not_wait_for_a_member_that_stays(void **state)
+{
+    (void)state;
+    reach(TEAM_DRAINING);
+    team_handle(&t, TEAM_EV_STOP);
+    die(0, CLD_KILLED, SIGKILL);
+    die(1, CLD_KILLED, SIGKILL);
+    get_stuck(2);
+    assert_true(team_is_down(&t));
+    assert_true(members[2].was_forced);
+}
+
 static void hastening_reaches_all_who_drain(void **state)
 {
     (void)state;
@@ -457,6 +585,13 @@ int main(void)
         cmocka_unit_test_setup(second_stop_kills_them_all, setup),
         cmocka_unit_test_setup(restart_is_no_death_and_costs_no_pause, setup),
         cmocka_unit_test_setup(a_death_after_a_restart_counts, setup),
+        cmocka_unit_test_setup(a_lost_gpu_is_waited_for_longer_and_longer, setup),
+        cmocka_unit_test_setup(a_peer_with_a_lost_gpu_is_found, setup),
+        cmocka_unit_test_setup(where_nobody_can_be_asked_a_start_tells, setup),
+        cmocka_unit_test_setup(a_member_that_stays_is_told_and_asked_about_at_once_when_it_goes,
+                               setup),
+        cmocka_unit_test_setup(a_hung_member_that_stays_takes_its_group_out_of_service, setup),
+        cmocka_unit_test_setup(a_stop_does_not_wait_for_a_member_that_stays, setup),
         cmocka_unit_test_setup(hastening_reaches_all_who_drain, setup),
         cmocka_unit_test_setup(every_state_is_adopted_as_it_was, setup),
         cmocka_unit_test_setup(adopted_pause_ends_when_it_would_have, setup),

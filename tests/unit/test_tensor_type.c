@@ -132,7 +132,7 @@ static void every_block_format_decodes_as_golden(void **state)
         seen[v.type]++;
     }
     free(text);
-    for (int t = 1; t < N_TENSOR_TYPES; t++)
+    for (int t = 1; t < N_TENSOR_BYTES_TYPES; t++)
         if (t != TENSOR_F32 && seen[t] < 6)
             fail_msg("%s has %d vectors", tensor_type_name((enum tensor_type)t), seen[t]);
 }
@@ -255,7 +255,7 @@ static void bits_a_weight_are_those_of_the_specification(void **state)
         assert_true((double)tensor_type_bytes(wanted[i].type, 4096) * 8 == wanted[i].bits * 4096);
         assert_true(tensor_type_block(wanted[i].type) <= TENSOR_TYPE_BLOCK_MAX);
     }
-    assert_int_equal(sizeof wanted / sizeof *wanted, N_TENSOR_TYPES - 1);
+    assert_int_equal(sizeof wanted / sizeof *wanted, N_TENSOR_BYTES_TYPES - 1);
 }
 
 static void bytes_that_no_integer_holds_are_told(void **state)

@@ -253,6 +253,51 @@ static void lost_sequences_are_submitted_again_with_their_tokens(void **state)
     close_house();
 }
 
+/* Whoever takes them keeps these too, for a gateway that comes after this one. */
+static void tokens_are_submitted_with_their_log_probabilities(void **state)
+{
+    Llmd__TopLogprob best = LLMD__TOP_LOGPROB__INIT, *top[] = { &best };
+    Llmd__TokenLogprob first = LLMD__TOKEN_LOGPROB__INIT, second = LLMD__TOKEN_LOGPROB__INIT;
+    Llmd__TokenLogprob *measures[] = { &first, &second };
+    Llmd__SequenceTokens m = LLMD__SEQUENCE_TOKENS__INIT;
+    int32_t tokens[] = { 7, 9 };
+    struct sequence s = { 0 };
+    uint8_t packed[200];
+    Llmd__Submit *found;
+
+    (void)state;
+    best.token = 8;
+    best.logprob = -0.25f;
+    first.logprob = -1.5f;
+    first.rank = 2;
+    first.n_top = 1;
+    first.top = top;
+    second.logprob = -3;
+    m.n_tokens = m.n_logprobs = 2;
+    m.tokens = tokens;
+    m.logprobs = measures;
+    sequence_init(&s);
+    s.sampling.want_logprobs = true;
+    s.sampling.top_logprobs = 3;
+    sequence_append(&s, &m, 0);
+    sequence_list_tokens(&s);
+    assert_true(llmd__submit__get_packed_size(&s.submit) <= sizeof packed);
+    found = llmd__submit__unpack(NULL, llmd__submit__pack(&s.submit, packed), packed);
+    assert_non_null(found);
+    assert_int_equal(found->n_generated, 2);
+    assert_int_equal(found->generated[1], 9);
+    assert_int_equal(found->n_generated_logprobs, 2);
+    assert_true(found->generated_logprobs[0]->logprob == -1.5f);
+    assert_int_equal(found->generated_logprobs[0]->rank, 2);
+    assert_int_equal(found->generated_logprobs[0]->n_top, 1);
+    assert_int_equal(found->generated_logprobs[0]->top[0]->token, 8);
+    assert_true(found->generated_logprobs[1]->logprob == -3);
+    llmd__submit__free_unpacked(found, NULL);
+    sequence_unlist(&s);
+    assert_int_equal(s.submit.n_generated + s.submit.n_generated_logprobs, 0);
+    sequence_fini(&s);
+}
+
 static void load_is_shared_and_a_lost_group_replaced(void **state)
 {
     (void)state;
@@ -625,6 +670,7 @@ int main(void)
         cmocka_unit_test(duplicates_are_dropped_and_counted),
         cmocka_unit_test(restart_is_answered_with_what_is_held),
         cmocka_unit_test(lost_sequences_are_submitted_again_with_their_tokens),
+        cmocka_unit_test(tokens_are_submitted_with_their_log_probabilities),
         cmocka_unit_test(load_is_shared_and_a_lost_group_replaced),
         cmocka_unit_test(full_group_keeps_the_order),
         cmocka_unit_test(nobody_in_service_ends_in_a_fault),

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "common/mem.h"
 #include "gpu-worker/load/weights_check.h"
 #include "gpu-worker/ops/packing.h"
 #include "tests/unit/checkpoint.h"
@@ -42,10 +43,15 @@ struct bench {
 /* Rows 3..7 of the embedding, then a norm. */
 static void plan_some(struct bench *b)
 {
-    const struct weights_source rows = {
-        "model.embed_tokens.weight", 10, 8, 3, 5, DTYPE_BF16, false
+    const struct weights_source rows = { .name = "model.embed_tokens.weight",
+                                         .rows = 10,
+                                         .cols = 8,
+                                         .first = 3,
+                                         .count = 5,
+                                         .dtype = DTYPE_BF16 };
+    const struct weights_source norm = {
+        .name = "model.norm.weight", .rows = 8, .count = 8, .dtype = DTYPE_F32
     };
-    const struct weights_source norm = { "model.norm.weight", 8, 0, 0, 8, DTYPE_F32, false };
     struct err e = { 0 };
 
     if (!weights_plan_add(&b->plan, b->st, "rows", &rows, &e) ||
@@ -129,6 +135,40 @@ static void the_rows_of_the_shard_are_loaded(void **state)
     for (uint32_t k = 0; k < 8; k++)
         assert_true(norm[k] == stored(b, "model.norm.weight", 0)[k]);
     weights_close(&w);
+}
+
+/* As they lie in the files, and rounded to another format. */
+static void columns_are_cut_out_of_a_matrix(void **state)
+{
+    static const enum dtype dtypes[] = { DTYPE_BF16, DTYPE_F32 };
+    struct bench *b = *state;
+    struct err e = { 0 };
+
+    for (int d = 0; d < 2; d++) {
+        const struct weights_source columns = { .name = "model.embed_tokens.weight",
+                                                .rows = 10,
+                                                .cols = 8,
+                                                .first = 1,
+                                                .count = 9,
+                                                .first_col = 3,
+                                                .n_cols = 4,
+                                                .dtype = dtypes[d] };
+        struct weights_plan plan = { 0 };
+        char *data;
+        assert_true(weights_plan_add(&plan, b->st, "columns", &columns, &e));
+        assert_int_equal(plan.tensors[0].entry.rows, 9);
+        assert_int_equal(plan.tensors[0].entry.cols, 4);
+        data = mem_zalloc(1, plan.data_bytes);
+        weights_fill(&plan, data, (struct weights_range){ 0, plan.data_bytes });
+        for (uint32_t i = 0; i < 9; i++) {
+            float row[4];
+            packing_unpack_row(dtypes[d], row, data, i, 4);
+            for (uint32_t k = 0; k < 4; k++)
+                assert_true(row[k] == stored(b, "model.embed_tokens.weight", 1 + i)[3 + k]);
+        }
+        free(data);
+        weights_plan_fini(&plan);
+    }
 }
 
 /* Files that keep rotary pairs side by side: rows 0 2 4 .. of a head are its first half. */
@@ -396,7 +436,9 @@ static void too_small_a_segment_is_refused(void **state)
 static void expect_plan_error(struct bench *b, const char *name, uint64_t rows, uint64_t cols,
                               const char *why)
 {
-    struct weights_source s = { name, rows, cols, 0, rows, DTYPE_F32, false };
+    struct weights_source s = {
+        .name = name, .rows = rows, .cols = cols, .count = rows, .dtype = DTYPE_F32
+    };
     struct err e = { 0 };
 
     assert_false(weights_plan_add(&b->plan, b->st, "x", &s, &e));
@@ -418,10 +460,288 @@ static void plan_checks_shapes(void **state)
     assert_int_equal(b->plan.n, before);
 }
 
+/* ---- data that lies apart, as on a GPU ---- */
+
+/* Memory that only the table reaches. */
+struct apart {
+    char *data;
+    uint64_t bytes;
+    bool is_writable;
+    int n_put, n_fail_at; /* 0: none fails */
+    struct weights_place place;
+};
+
+static char *apart_stage(void *ctx, uint64_t n, struct err *e)
+{
+    (void)ctx, (void)e;
+    return malloc(n);
+}
+
+static bool apart_put(void *ctx, char *staged, uint64_t at, uint64_t n, struct err *e)
+{
+    struct apart *a = ctx;
+    bool ok = __atomic_add_fetch(&a->n_put, 1, __ATOMIC_RELAXED) != a->n_fail_at;
+
+    assert_true(a->is_writable && at + n <= a->bytes);
+    memcpy(a->data + at, staged, n);
+    free(staged);
+    return ok || err_set(e, ERR_DEVICE, 719, "the device has failed");
+}
+
+static bool apart_finish(void *ctx, struct err *e)
+{
+    (void)e;
+    ((struct apart *)ctx)->is_writable = false;
+    return true;
+}
+
+static bool apart_open_for_writing(void *ctx, struct err *e)
+{
+    (void)e;
+    ((struct apart *)ctx)->is_writable = true;
+    return true;
+}
+
+static bool apart_checksums(void *ctx, uint64_t data_bytes, uint32_t first, uint32_t n,
+                            uint64_t *out, struct err *e)
+{
+    const struct apart *a = ctx;
+
+    (void)e;
+    for (uint32_t i = 0; i < n; i++) {
+        struct weights_range r = weights_chunk(data_bytes, first + i);
+        out[i] = hash64(a->data + r.begin, r.end - r.begin, 99); /* of its own kind */
+    }
+    return true;
+}
+
+static struct apart *apart_new(struct bench *b)
+{
+    static struct apart a;
+
+    free(a.data);
+    a = (struct apart){ .bytes = b->plan.data_bytes };
+    a.data = malloc(a.bytes);
+    memset(a.data, 0xcc, a.bytes);
+    a.place = (struct weights_place){ .ctx = &a,
+                                      .base = a.data,
+                                      .is_fresh = true,
+                                      .stage = apart_stage,
+                                      .put = apart_put,
+                                      .finish = apart_finish,
+                                      .open_for_writing = apart_open_for_writing,
+                                      .checksums = apart_checksums };
+    b->plan.place = &a.place;
+    return &a;
+}
+
+static int set_up_apart(void **state)
+{
+    struct bench *b;
+    struct err e = { 0 };
+
+    set_up(state);
+    b = *state;
+    b->plan.is_apart = true;
+    segment_close(&b->segment);
+    assert_true(segment_create(&b->segment, SEGMENT_WEIGHTS, WEIGHTS_VERSION, "test",
+                               weights_plan_segment_bytes(&b->plan), 1, &e));
+    apart_new(b);
+    return 0;
+}
+
+static void data_apart_is_what_it_would_be_in_the_segment(void **state)
+{
+    struct bench *b = *state;
+    struct apart *a = b->plan.place->ctx;
+    struct weights_plan whole = b->plan;
+    struct err e = { 0 };
+    struct weights w;
+    char *expected = malloc(a->bytes);
+    bool loaded;
+
+    assert_true(b->segment.bytes < WEIGHTS_DATA_ALIGN);
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    assert_true(loaded);
+    assert_false(a->is_writable);
+    assert_int_equal(w.hdr->data_offset, 0);
+    assert_ptr_equal(weights_data(&w, &w.tensors[1]), a->data + w.tensors[1].offset);
+    memset(expected, 0xdd, a->bytes);
+    weights_fill(&whole, expected, (struct weights_range){ 0, a->bytes });
+    assert_memory_equal(a->data, expected, a->bytes);
+    assert_true(weights_chunk_is_intact(&w, 0));
+    free(expected);
+    weights_close(&w);
+}
+
+static void data_apart_is_mapped_by_the_next_worker(void **state)
+{
+    struct bench *b = *state;
+    struct apart *a = b->plan.place->ctx;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+    int n_put;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    weights_close(&w);
+    a->place.is_fresh = false;
+    n_put = a->n_put;
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_false(loaded);
+    assert_int_equal(a->n_put, n_put); /* not a byte */
+    assert_int_equal(w.hdr->loader_epoch, 1);
+    weights_close(&w);
+}
+
+/* The header outlived the memory, or the memory came anew for another layout. */
+static void new_memory_is_loaded_whatever_the_header_says(void **state)
+{
+    struct bench *b = *state;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    weights_close(&w);
+    apart_new(b);
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_true(loaded);
+    assert_true(weights_chunk_is_intact(&w, 0));
+    weights_close(&w);
+    ((struct weights_hdr *)b->segment.hdr)->layout_hash[1] ^= 1;
+    apart_new(b);
+    assert_true(open_it(b, &w, 3, &loaded, &e)); /* nobody else maps them: loaded over */
+    assert_true(loaded);
+    weights_close(&w);
+}
+
+static void a_device_that_fails_while_loading_leaves_it_unfinished(void **state)
+{
+    struct bench *b = *state;
+    struct apart *a = b->plan.place->ctx;
+    struct err e = { 0 };
+    struct weights w;
+    bool loaded;
+
+    a->n_fail_at = 2;
+    assert_false(open_it(b, &w, 1, &loaded, &e));
+    assert_int_equal(e.code, ERR_DEVICE);
+    assert_int_equal(((struct weights_hdr *)b->segment.hdr)->state, WEIGHTS_LOADING);
+    a->place.is_fresh = false; /* kept all the same: its state says what it is worth */
+    assert_true(open_it(b, &w, 2, &loaded, &e));
+    assert_true(loaded);
+    weights_close(&w);
+}
+
+static void a_flipped_bit_apart_is_found_and_repaired(void **state)
+{
+    struct bench *b = *state;
+    struct apart *a = b->plan.place->ctx;
+    struct err e = { 0 };
+    struct weights w;
+    uint32_t chunk;
+    bool loaded;
+    char before;
+
+    assert_true(open_it(b, &w, 1, &loaded, &e));
+    before = a->data[17];
+    a->data[17] ^= 4;
+    assert_int_equal(count_corrupt(b, &w, &chunk), 1);
+    assert_int_equal(chunk, 0);
+    assert_true(weights_repair(&w, &b->plan, chunk, &e));
+    assert_int_equal(a->data[17], before);
+    assert_false(a->is_writable);
+    weights_close(&w);
+}
+
+/* Loading by any pieces gives the same bytes: parts of matrices, of vectors, of the zeroes between. */
+static void any_range_is_filled_as_a_part_of_the_whole(void **state)
+{
+    struct bench *b = *state;
+    uint64_t n = b->plan.data_bytes;
+    char *whole = malloc(n), *part = malloc(n + 16);
+
+    weights_fill(&b->plan, whole, (struct weights_range){ 0, n });
+    for (uint64_t begin = 0; begin < n; begin += 8)
+        for (uint64_t end = begin + 1; end <= n; end += 13) {
+            memset(part, 0x5a, n + 16);
+            weights_fill(&b->plan, part + 8, (struct weights_range){ begin, end });
+            assert_memory_equal(part + 8, whole + begin, end - begin);
+            assert_int_equal(part[7], 0x5a); /* and nothing beside it is touched */
+            assert_int_equal(part[8 + end - begin], 0x5a);
+        }
+    free(whole);
+    free(part);
+}
+
+/* ---- another backend's layout ---- */
+
+static enum dtype widen(enum dtype t)
+{
+    return t == DTYPE_BF16 ? DTYPE_F32 : t;
+}
+
+static uint32_t one_row(enum dtype t)
+{
+    (void)t;
+    return 1;
+}
+
+static size_t row_bytes(enum dtype t, uint32_t cols)
+{
+    return dtype_bytes(t, (cols + 7) / 8 * 8);
+}
+
+static void put_row(enum dtype t, void *panel, const float *rows, uint32_t n_rows, uint32_t cols)
+{
+    assert_int_equal(t, DTYPE_F32);
+    assert_int_equal(n_rows, 1);
+    memcpy(panel, rows, cols * sizeof *rows);
+}
+
+static void a_packing_decides_format_and_layout(void **state)
+{
+    static const struct packing plain = { .name = "plain",
+                                          .version = 0,
+                                          .dtype = widen,
+                                          .panel_rows = one_row,
+                                          .panel_bytes = row_bytes,
+                                          .pack = put_row };
+    struct bench *b = *state;
+    struct hash128 before = layout_of(b);
+    float values[5][8];
+
+    weights_plan_fini(&b->plan);
+    b->plan.packing = &plain;
+    plan_some(b);
+    assert_int_equal(b->plan.tensors[0].entry.dtype, DTYPE_F32); /* planned in bf16 */
+    assert_int_equal(b->plan.tensors[0].entry.bytes, 5 * 8 * 4);
+    assert_true(layout_of(b).low != before.low);
+    weights_fill(&b->plan, (char *)values, (struct weights_range){ 0, sizeof values });
+    for (uint32_t i = 0; i < 5; i++)
+        for (uint32_t k = 0; k < 8; k++)
+            assert_true(values[i][k] == stored(b, "model.embed_tokens.weight", 3 + i)[k]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_rows_of_the_shard_are_loaded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(data_apart_is_what_it_would_be_in_the_segment, set_up_apart,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(data_apart_is_mapped_by_the_next_worker, set_up_apart,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(new_memory_is_loaded_whatever_the_header_says, set_up_apart,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_device_that_fails_while_loading_leaves_it_unfinished,
+                                        set_up_apart, tear_down),
+        cmocka_unit_test_setup_teardown(a_flipped_bit_apart_is_found_and_repaired, set_up_apart,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(any_range_is_filled_as_a_part_of_the_whole, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_packing_decides_format_and_layout, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(columns_are_cut_out_of_a_matrix, set_up, tear_down),
         cmocka_unit_test(paired_rows_are_put_in_our_order),
         cmocka_unit_test_setup_teardown(loaded_once_then_mapped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_loaded_is_loaded_again, set_up, tear_down),

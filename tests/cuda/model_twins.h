@@ -1,0 +1,39 @@
+/* model_twins.h - whole models on the fake driver's GPU, alone or beside the same model on the CPU that gets the same tokens. */
+#ifndef LLMD_TESTS_CUDA_MODEL_TWINS_H
+#define LLMD_TESTS_CUDA_MODEL_TWINS_H
+
+#include "tests/unit/checkpoint.h"
+#include "tests/unit/model_rig.h"
+
+#define DEMO TEST_SOURCE_DIR "/models/stories-demo"
+
+/* So small that many steps are soon done, and it can be cut in four. */
+extern const struct checkpoint_spec gpu_model_small;
+
+/* "device=X" and the others (NULL: none; else with a NULL at the end), over those that keep a run short: 12 sequences, and 64
+ * rows in a step. */
+void gpu_model_open(struct rig *r, const char *dir, const char *device, const char *const *more);
+/* Tokens of 4..100, other ones for each seed. */
+void gpu_model_tokens(int32_t *tokens, uint32_t n, uint32_t seed);
+/* The next token of a sequence, in a step with n_others: number i has 2 + i * longer tokens before it. */
+void gpu_model_decode_in_company(struct rig *r, struct rig_seq *q, int32_t next, uint32_t n_others,
+                                 uint32_t longer);
+/* Between the logits of the last token of each: the largest difference of one. */
+double gpu_model_difference(const struct rig *a, const struct rig *b);
+
+/* One sequence on both. */
+struct model_twins {
+    struct rig gpu, cpu;
+    struct rig_seq on_gpu, on_cpu;
+};
+
+void model_twins_open(struct model_twins *t, const char *dir, const char *const *more_on_gpu,
+                      const char *const *more_on_cpu);
+/* As rig_prefill() of each. */
+void model_twins_prefill(struct model_twins *t, const int32_t *tokens, uint32_t n, uint32_t chunk);
+/* Forget the sequence: the next prompt is another one's. */
+void model_twins_release(struct model_twins *t);
+double model_twins_difference(const struct model_twins *t);
+void model_twins_close(struct model_twins *t);
+
+#endif
