@@ -11,11 +11,12 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/fdpass.h"
 #include "common/log.h"
 #include "common/mem.h"
 
-enum { CLOSE_PATIENCE_MS = 1000, SETTLE_PATIENCE_MS = 10 };
+enum { SYNC_PATIENCE_MS = 1000, SETTLE_PATIENCE_MS = 10 };
 
 /* False: the manager has no room now.  What it refuses for good is told and given up. */
 static bool send_order(const struct fdstore *s, const struct fdstore_order *o)
@@ -132,13 +133,28 @@ void fdstore_remove(struct fdstore *s, const char *name)
     take_order(s, name, -1, false);
 }
 
+/* Until the manager has taken an order, or ms have passed.  True: it has. */
+static bool push(struct fdstore *s, uint64_t ms)
+{
+    uint64_t end_ns = clock_mono_ns() + ms * NS_PER_MS;
+    uint32_t n_before = s->n_queued;
+
+    do {
+        struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
+        poll(&p, 1, (int)ms);
+        fdstore_flush(s);
+        if (s->n_queued == n_before) /* writable, but not for what carries a descriptor */
+            poll(NULL, 0, 1);
+    } while (s->n_queued == n_before && clock_mono_ns() < end_ns);
+    return s->n_queued < n_before;
+}
+
 void fdstore_settle(struct fdstore *s)
 {
-    for (int ms = 0; s->n_queued > 0 && !s->queue[0].is_polled && ms < SETTLE_PATIENCE_MS; ms++) {
-        struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
-        poll(&p, 1, 1);
-        fdstore_flush(s);
-    }
+    uint64_t end_ns = clock_mono_ns() + SETTLE_PATIENCE_MS * NS_PER_MS;
+
+    while (s->n_queued > 0 && !s->queue[0].is_polled && clock_mono_ns() < end_ns)
+        push(s, 1);
 }
 
 bool fdstore_is_there(const struct fdstore *s)
@@ -158,11 +174,8 @@ void fdstore_open(struct fdstore *s, struct notify *notify, sd_event *event)
 
 bool fdstore_sync(struct fdstore *s)
 {
-    for (int ms = 0; s->n_queued > 0 && ms < CLOSE_PATIENCE_MS; ms += 10) {
-        struct pollfd p = { .fd = s->notify->fd, .events = POLLOUT };
-        poll(&p, 1, 10);
-        fdstore_flush(s);
-    }
+    while (s->n_queued > 0 && push(s, SYNC_PATIENCE_MS))
+        continue;
     return s->n_queued == 0;
 }
 

@@ -4,6 +4,8 @@
  * to the next llmd (passed.h).  All names begin with "llmd-":
  *
  *   llmd-board, llmd-connections, llmd-kvpool, llmd-ledger-G, llmd-group-G, llmd-weights-R   segments
+ *   llmd-chunks                  the table of GPU memory
+ *   llmd-g-SET-CHUNK             GPU memory (gpu_memory.h)
  *   llmd-listen                  listening sockets that llmd made itself
  *   llmd-state, llmd-state-even  state.h; put last, it makes the set complete
  *   llmd-ctl-SLOT, llmd-pid-SLOT llmd's end of a child's control socket, and its pidfd
@@ -37,7 +39,7 @@ struct fdstore {
 
 /* notify and event: borrowed until fdstore_close(). */
 void fdstore_open(struct fdstore *s, struct notify *notify, sd_event *event);
-/* Send what waits, for at most a second; safe on a zeroed struct. */
+/* fdstore_sync(), then give up what the manager has not taken; safe on a zeroed struct. */
 void fdstore_close(struct fdstore *s);
 
 bool fdstore_is_there(const struct fdstore *s);
@@ -54,7 +56,7 @@ void fdstore_remove(struct fdstore *s, const char *name);
  * milliseconds to take what must not be lost with llmd. */
 void fdstore_settle(struct fdstore *s);
 
-/* Send all that waits, for at most a second.  False: the manager does not read. */
+/* Send all that waits, as long as the manager takes something every second.  False: it does not read. */
 bool fdstore_sync(struct fdstore *s);
 
 /* Try again what waits; called now and then. */

@@ -3,11 +3,14 @@
 #include "supervisor/fdstore.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "tests/check.h"
@@ -17,15 +20,28 @@ static struct notify notify;
 static struct fdstore store;
 static int manager, thing;
 
+static int socket_of(void)
+{
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+/* Connected one way, as to a service manager: its socket holds net.unix.max_dgram_qlen datagrams.  (That of a pair
+ * holds as many as the sender's buffer.) */
 static int setup(void **state)
 {
-    int pair[2];
+    struct sockaddr_un at = { .sun_family = AF_UNIX };
+    socklen_t length = sizeof at;
 
     (void)state;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    manager = socket_of();
+    assert_int_equal(bind(manager, (struct sockaddr *)&at, sizeof at.sun_family), 0); /* any name */
+    assert_int_equal(getsockname(manager, (struct sockaddr *)&at, &length), 0);
+    notify = (struct notify){ .fd = socket_of() };
+    assert_int_equal(connect(notify.fd, (struct sockaddr *)&at, length), 0);
     assert_true(sd_event_new(&event) >= 0);
-    notify = (struct notify){ .fd = pair[0] };
-    manager = pair[1];
     thing = memfd_create("thing", MFD_CLOEXEC);
     fdstore_open(&store, &notify, event);
     return 0;
@@ -175,6 +191,47 @@ static void a_manager_that_never_reads_costs_no_more_each_time(void **state)
     assert_true(store.n_queued < 4);
 }
 
+/* A manager that takes one order at a time, as a busy one does. */
+static void *read_slowly(void *arg)
+{
+    int *n_heard = arg;
+
+    for (int quiet_ms = 0; quiet_ms < 500; quiet_ms++) {
+        poll(NULL, 0, 1);
+        if (*hear(NULL)) {
+            ++*n_heard;
+            quiet_ms = 0;
+        }
+    }
+    return NULL;
+}
+
+static void an_end_waits_for_a_manager_that_reads_slowly(void **state)
+{
+    enum { N = 400 };
+    pthread_t reader;
+    int n_heard = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        char name[FDSTORE_NAME_BYTES];
+        snprintf(name, sizeof name, "llmd-g-0-%x", i);
+        fdstore_remove(&store, name);
+    }
+    assert_true(fdstore_is_clogged(&store));
+    assert_int_equal(pthread_create(&reader, NULL, read_slowly, &n_heard), 0);
+    assert_true(fdstore_sync(&store));
+    pthread_join(reader, NULL);
+    assert_int_equal(n_heard, N);
+}
+
+static void an_end_does_not_wait_for_one_that_never_reads(void **state)
+{
+    (void)state;
+    fill_up();
+    assert_false(fdstore_sync(&store));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +241,8 @@ int main(void)
         STORY(what_has_no_room_waits_and_is_sent_in_order),
         STORY(client_connections_wait_for_everything_else),
         STORY(a_manager_that_never_reads_costs_no_more_each_time),
+        STORY(an_end_waits_for_a_manager_that_reads_slowly),
+        STORY(an_end_does_not_wait_for_one_that_never_reads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
