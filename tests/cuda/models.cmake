@@ -26,7 +26,7 @@ if(TARGET shim_kernels)
       ENVIRONMENT "${fake_environment};LLMD_FAKE_CUDA=sm=${sm},multiprocessors=1")
   endforeach()
   # A GPU that multiplies int8, and one that does not.
-  llmd_cuda_test(NAME test_cuda_int8 SOURCES cuda/test_cuda_int8.c LIBS model_rig packed_writer text
+  llmd_cuda_test(NAME test_cuda_int8 SOURCES cuda/test_cuda_int8.c LIBS model_twins packed_writer text
     TIMEOUT 300 LABELS cuda)
   get_test_property(test_cuda_int8 ENVIRONMENT fake_environment)
   set_property(TEST test_cuda_int8 APPEND PROPERTY
