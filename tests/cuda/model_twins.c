@@ -6,7 +6,7 @@
 #include "common/mem.h"
 #include "tests/check.h"
 
-enum { SETTINGS_MAX = 8, OTHERS_MAX = 8, PROMPT_MAX = 64 };
+enum { SETTINGS_MAX = 8, OTHERS_MAX = 8, PROMPT_MAX = 64, REST_TURNS_MAX = 100 };
 
 const struct checkpoint_spec gpu_model_small = {
     .architecture = "LlamaForCausalLM",
@@ -105,6 +105,59 @@ double gpu_model_off_by(const float *got, const float *wanted, size_t n)
         power += (double)wanted[i] * (double)wanted[i];
     }
     return sqrt(error / power);
+}
+
+/* ---- one with its checkpoint ---- */
+
+void gpu_model_make(struct gpu_model *m, uint32_t layers, uint32_t vocab, uint64_t seed,
+                    const char *const *more)
+{
+    const struct checkpoint_spec spec = {
+        .architecture = "LlamaForCausalLM",
+        .hidden = 64,
+        .inner = 96,
+        .layers = layers,
+        .heads = 4,
+        .kv_heads = 2,
+        .head_dim = 16,
+        .vocab = vocab,
+        .dtype = DTYPE_BF16,
+        .theta = 10000,
+        .n_files = 1,
+    };
+
+    checkpoint_make(&m->checkpoint, &spec, seed);
+    gpu_model_open(&m->rig, m->checkpoint.dir, "device=cuda", more);
+    assert_true(fake_cuda_find(&m->fake)); /* loaded by now */
+}
+
+void gpu_model_remove(struct gpu_model *m)
+{
+    rig_close(&m->rig);
+    checkpoint_remove(&m->checkpoint);
+}
+
+struct fake_cuda_counts gpu_model_counts(const struct gpu_model *m)
+{
+    struct fake_cuda_counts counts;
+
+    m->fake.counts(&counts);
+    return counts;
+}
+
+uint32_t gpu_model_rest(struct gpu_model *m)
+{
+    uint32_t n = 0;
+    bool did = true;
+    struct err e = { 0 };
+
+    while (did) {
+        assert_true(n < REST_TURNS_MAX);
+        if (!runtime_rest(m->rig.ranks[0], &did, &e))
+            fail_msg("%s", e.msg);
+        n += did;
+    }
+    return n;
 }
 
 /* ---- two of them ---- */
