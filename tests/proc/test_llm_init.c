@@ -1,6 +1,5 @@
 /* test_llm_init.c - llm-init with a llmd that dies in every way.  If this breaks, what outlives llmd is lost
  * with it, or a container that should end goes on for ever. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -20,6 +19,7 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/open_fds.h"
 
 enum { PATIENCE_MS = 30000, ARGS_MAX = 40 };
 
@@ -313,21 +313,6 @@ static void passed_sockets_go_to_every_llmd(void **state)
     stop();
 }
 
-static int count_open(pid_t pid)
-{
-    char path[64];
-    DIR *dir;
-    int n = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-    dir = opendir(path);
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 static long resident_pages(pid_t pid)
 {
     char path[64];
@@ -353,12 +338,12 @@ static void a_hundred_restarts_keep_nothing(void **state)
           NULL);
     wait_count("events", "start ", 10);
     kill(rig.pid, SIGSTOP);
-    open_fds = count_open(rig.pid);
+    open_fds = open_fds_count(rig.pid);
     pages = resident_pages(rig.pid);
     kill(rig.pid, SIGCONT);
     wait_count("events", "start ", 110);
     kill(rig.pid, SIGSTOP);
-    assert_in_range(count_open(rig.pid), 1, open_fds + 2); /* between two of its llmds or not */
+    assert_in_range(open_fds_count(rig.pid), 1, open_fds + 2); /* between two of its llmds or not */
     assert_in_range(resident_pages(rig.pid), 1, pages + 16);
     kill(rig.pid, SIGCONT);
 }

@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/json.h"
 #include "common/mem.h"
+#include "common/open_fds.h"
 #include "tests/proc/http_client.h"
 #include "tests/proc/system.h"
 
@@ -220,8 +221,8 @@ static void a_thousand_cut_off_requests_leave_nothing_behind(void **state)
     struct exchange x[20];
 
     expect_nothing_held(s);
-    gateway_fds = count_fds(gateway);
-    worker_fds = count_fds(worker);
+    gateway_fds = open_fds_count(gateway);
+    worker_fds = open_fds_count(worker);
     srand(20261123);
     while (n_cut < 1000) {
         for (int i = 0; i < 20; i++) {
@@ -235,8 +236,8 @@ static void a_thousand_cut_off_requests_leave_nothing_behind(void **state)
         }
     }
     expect_nothing_held(s);
-    assert_in_range(count_fds(gateway), gateway_fds - 8, gateway_fds + 2);
-    assert_int_equal(count_fds(worker), worker_fds);
+    assert_in_range(open_fds_count(gateway), gateway_fds - 8, gateway_fds + 2);
+    assert_int_equal(open_fds_count(worker), worker_fds);
 }
 
 /* ---- refusals ---- */
