@@ -22,6 +22,7 @@
 #include "common/open_fds.h"
 #include "proto/control_client.h"
 #include "tests/check.h"
+#include "tests/proc/orphans.h"
 
 enum { PATIENCE_MS = 30000 };
 
@@ -457,23 +458,6 @@ void rig_expect_no_process(double seconds)
     }
 }
 
-/* Until nothing is left: the children of what dies become ours. */
-static void kill_rest(void)
-{
-    char path[64];
-    int pid;
-
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    while (waitpid(-1, NULL, WNOHANG) >= 0) {
-        FILE *f = fopen(path, "r");
-        while (f && fscanf(f, "%d", &pid) == 1)
-            kill(pid, SIGKILL);
-        if (f)
-            fclose(f);
-        nap_ms(2);
-    }
-}
-
 void rig_fini(struct rig *r)
 {
     char *events = rig_read(r, "model/events"), command[128];
@@ -482,7 +466,7 @@ void rig_fini(struct rig *r)
     if (r->pid > 0)
         kill(r->pid, SIGKILL);
     close_store(r);
-    kill_rest();
+    orphans_kill();
     if (bad)
         fail_msg("a child complains: %s", events);
     free(events);

@@ -20,6 +20,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/open_fds.h"
+#include "tests/proc/orphans.h"
 
 enum { PATIENCE_MS = 30000, ARGS_MAX = 40 };
 
@@ -192,23 +193,6 @@ static void stop(void)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing is left */
 }
 
-/* All that is ours and what becomes ours. */
-static void kill_rest(void)
-{
-    char path[64];
-    int pid;
-
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    while (waitpid(-1, NULL, WNOHANG) >= 0) {
-        FILE *f = fopen(path, "r");
-        while (f && fscanf(f, "%d", &pid) == 1)
-            kill(pid, SIGKILL);
-        if (f)
-            fclose(f);
-        nap();
-    }
-}
-
 static int teardown(void **state)
 {
     char command[128];
@@ -217,7 +201,7 @@ static int teardown(void **state)
     (void)state;
     if (rig.pid > 0)
         kill(rig.pid, SIGKILL);
-    kill_rest();
+    orphans_kill();
     rig.pid = 0;
     if (bad)
         fail_msg("the fake complains:\n%s", read_file("events"));
