@@ -1,8 +1,10 @@
-/* file.c - read a whole file with a bound. */
+/* file.c - see file.h. */
 #include "common/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -59,6 +61,29 @@ out:
         free(data);
     close(fd);
     return ok;
+}
+
+static bool write_text(const char *path, const char *text, struct err *e)
+{
+    FILE *f = fopen(path, "we");
+    bool ok;
+
+    if (!f)
+        return err_set(e, ERR_SYS, errno, "open '%s'", path);
+    ok = fputs(text, f) >= 0;
+    if (fclose(f) != 0 || !ok)
+        return err_set(e, ERR_SYS, errno, "write '%s'", path);
+    return true;
+}
+
+bool file_replace(const char *path, const char *text, struct err *e)
+{
+    char fresh[PATH_MAX];
+
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    if (!write_text(fresh, text, e))
+        return false;
+    return rename(fresh, path) == 0 || err_set(e, ERR_SYS, errno, "name '%s'", path);
 }
 
 bool file_exists(const char *path)

@@ -1,4 +1,4 @@
-/* engine_state.h - the engine's parts, shared by engine.c, intake.c, step.c and recovery.c only. */
+/* engine_state.h - the engine's parts, shared by engine.c, commit.c, intake.c and recovery.c only. */
 #ifndef LLMD_GPU_WORKER_ENGINE_STATE_H
 #define LLMD_GPU_WORKER_ENGINE_STATE_H
 
@@ -49,6 +49,9 @@ bool engine_take_in(struct engine *g);
 
 /* Take over what a dead predecessor left in the ledger and the pool. */
 void engine_recover(struct engine *g);
+
+/* Take over what the step that was just run and sampled has come to (commit.c).  ERR_DEVICE. */
+bool engine_commit(struct engine *g, const struct plan *plan, struct err *e);
 
 static inline struct stats *engine_stats(const struct engine *g)
 {

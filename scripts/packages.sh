@@ -12,6 +12,10 @@ build=(
     libssl-dev libsystemd-dev libutf8proc-dev libxxhash-dev libyaml-dev libzmq3-dev
     protobuf-c-compiler protobuf-compiler systemtap-sdt-dev util-linux
 )
+# nvcc, where it is, has the host's C++ compiler read the kernels.
+if command -v nvcc >/dev/null || [[ -x /usr/local/cuda/bin/nvcc ]]; then
+    build+=(g++)
+fi
 deb=(dpkg-dev)
 container=(binutils buildah mmdebstrap podman python3 runc)
 oci=(make python3 python3-requests python3-yaml)

@@ -63,17 +63,6 @@ static uint32_t *block_u32(const struct ops_stream *s, size_t at)
     return (uint32_t *)(void *)(s->block.host + at);
 }
 
-static void check_seq(const struct ops_stream *s, const struct batch *b, const struct batch_seq *q)
-{
-    uint64_t end = (uint64_t)q->start + q->n_rows;
-
-    assert(q->first_row <= b->n_rows && q->n_rows <= b->n_rows - q->first_row);
-    assert(end <= s->setup.positions_max);
-    assert((uint64_t)q->n_pages * s->setup.kv.page_tokens >= end);
-    for (uint32_t i = 0; i < q->n_pages; i++)
-        assert(q->pages[i] < s->setup.kv.n_pages);
-}
-
 static uint32_t place_rows(struct ops_stream *s, const struct batch_seq *q)
 {
     uint32_t page_tokens = s->setup.kv.page_tokens;
@@ -108,7 +97,7 @@ static void send_block(struct ops_stream *s)
 
     memcpy(s->block.host + s->block.tokens, b->tokens, b->n_rows * sizeof *b->tokens);
     for (uint32_t i = 0; i < b->n_seqs; i++) {
-        check_seq(s, b, &b->seqs[i]);
+        ops_check_seq(&s->setup, b, &b->seqs[i]);
         n_placed += place_rows(s, &b->seqs[i]);
     }
     assert(n_placed == b->n_rows);

@@ -37,17 +37,6 @@ static void cpu_free(struct ops_stream *s, void *p)
     free(p);
 }
 
-static void check_seq(const struct ops_stream *s, const struct batch *b, const struct batch_seq *q)
-{
-    uint64_t end = (uint64_t)q->start + q->n_rows;
-
-    assert(q->first_row <= b->n_rows && q->n_rows <= b->n_rows - q->first_row);
-    assert(end <= s->setup.positions_max);
-    assert((uint64_t)q->n_pages * s->setup.kv.page_tokens >= end);
-    for (uint32_t i = 0; i < q->n_pages; i++)
-        assert(q->pages[i] < s->setup.kv.n_pages);
-}
-
 static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_step *step)
 {
     uint32_t group = s->setup.n_heads / s->setup.n_kv_heads;
@@ -58,7 +47,7 @@ static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_st
     s->batch = b;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *q = &b->seqs[i];
-        check_seq(s, b, q);
+        ops_check_seq(&s->setup, b, q);
         s->first_block[i + 1] =
             s->first_block[i] + (q->n_rows * group + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
         for (uint32_t t = 0; t < q->n_rows; t++) {

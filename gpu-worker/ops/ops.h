@@ -13,6 +13,7 @@
 #ifndef LLMD_GPU_WORKER_OPS_OPS_H
 #define LLMD_GPU_WORKER_OPS_OPS_H
 
+#include <assert.h>
 #include <stdbool.h>
 
 #include "common/err.h"
@@ -96,6 +97,19 @@ struct ops_setup {
     const double *rope_freq; /* [rope_dim / 2] radians per position; copied */
     struct ops_kv kv;
 };
+
+/* A sequence of a batch keeps to what its stream is made for; called by begin(). */
+static inline void ops_check_seq(const struct ops_setup *setup, const struct batch *b,
+                                 const struct batch_seq *q)
+{
+    uint64_t end = (uint64_t)q->start + q->n_rows;
+
+    assert(q->first_row <= b->n_rows && q->n_rows <= b->n_rows - q->first_row);
+    assert(end <= setup->positions_max);
+    assert((uint64_t)q->n_pages * setup->kv.page_tokens >= end);
+    for (uint32_t i = 0; i < q->n_pages; i++)
+        assert(q->pages[i] < setup->kv.n_pages);
+}
 
 /* What of a batch is computed.  A device rounds up, so that it meets few shapes; what comes out of the spare rows
  * behind those of the batch means nothing, but buffers must have room for them (rows_max). */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/open_fds.h"
 #include "tests/chaos/gpus.h"
 #include "tests/chaos/processes.h"
 
@@ -47,8 +48,8 @@ void audit_before(struct audit *a)
 
 void audit_baseline(struct audit *a, const struct server *s)
 {
-    a->llmd_fds = pid_count_fds(server_llmd(s));
-    a->init_fds = s->has_init ? pid_count_fds(s->root) : 0;
+    a->llmd_fds = open_fds_count(server_llmd(s));
+    a->init_fds = s->has_init ? open_fds_count(s->root) : 0;
     a->gpu_pieces = s->config.gpus ? gpus_n_held(s->config.gpus) : 0;
 }
 
@@ -121,7 +122,7 @@ static void compare_processes(struct surplus *out, const struct server *s, struc
 static void compare_fds(struct surplus *out, const char *what, pid_t pid, int at_first,
                         struct buf *lines)
 {
-    int n = pid_count_fds(pid);
+    int n = open_fds_count(pid);
 
     if (out->what || n <= at_first + FDS_SLACK)
         return;

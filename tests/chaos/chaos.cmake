@@ -3,7 +3,7 @@ add_library(chaos_driver STATIC
   chaos/answer.c chaos/audit.c chaos/catalog.c chaos/chaos.c chaos/client.c chaos/device_kills.c
   chaos/evidence.c chaos/gpus.c chaos/kills.c chaos/load.c chaos/model_files.c chaos/processes.c
   chaos/report.c chaos/server.c)
-target_link_libraries(chaos_driver PUBLIC proto m)
+target_link_libraries(chaos_driver PUBLIC fake_folder proto m)
 target_compile_definitions(chaos_driver PUBLIC FAKE_CUDA_DIR="${FAKE_CUDA_DIR}")
 add_executable(chaos chaos/main.c)
 target_link_libraries(chaos PRIVATE chaos_driver)

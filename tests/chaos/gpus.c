@@ -3,17 +3,17 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/buf.h"
 #include "tests/chaos/model_files.h"
+#include "tests/cuda/fake/folder.h"
 
 /* What the kernels are made for, and small. */
 static const struct model_shape tiny = {
@@ -62,6 +62,7 @@ bool gpus_open(struct gpus *g, const char *libraries, const char *tokenizer, str
     if (!mkdtemp(g->dir))
         return err_set(e, ERR_SYS, errno, "make '%s'", g->dir);
     path_of(g, "model", model);
+    snprintf(g->state, sizeof g->state, "%s/state", g->dir);
     if (!make_folder(g, "state", e) || !link_model(g, 0, e) || !link_model(g, 1, e))
         return false;
     gpus_set_rule(g, "");
@@ -87,9 +88,8 @@ void gpus_environment(const struct gpus *g)
 {
     char text[400];
 
-    snprintf(text, sizeof text,
-             "gpus=%d,memory=1g,multiprocessors=1,state=%s/state,faults=%s/faults", GPUS_N, g->dir,
-             g->dir);
+    snprintf(text, sizeof text, "gpus=%d,memory=1g,multiprocessors=1,state=%s,faults=%s/faults",
+             GPUS_N, g->state, g->state);
     setenv("LLMD_FAKE_CUDA", text, 1);
     setenv("LD_LIBRARY_PATH", g->libraries, 1);
     setenv("LLMD_GPU_RETRY_MS", "100", 1); /* a lost GPU is looked at again soon */
@@ -100,105 +100,43 @@ void gpus_environment(const struct gpus *g)
 
 void gpus_set_rule(struct gpus *g, const char *rule)
 {
-    char path[400], next[400];
-    FILE *f;
+    struct buf line = { 0 };
 
-    path_of(g, "faults", path);
-    path_of(g, "faults.next", next);
-    f = fopen(next, "we");
-    if (!f)
-        return;
     if (rule[0])
-        fprintf(f, "%s # %u\n", rule, ++g->n_rules);
-    fclose(f);
-    rename(next, path); /* processes read the old one or the new one */
-}
-
-/* The names of the state's files that begin so. */
-static uint32_t for_each_file(const struct gpus *g, const char *begin,
-                              bool (*counts)(const char *path))
-{
-    char folder[400], path[700];
-    struct dirent *entry;
-    uint32_t n = 0;
-    DIR *dir;
-
-    path_of(g, "state", folder);
-    dir = opendir(folder);
-    while (dir && (entry = readdir(dir))) {
-        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        n += strncmp(entry->d_name, begin, strlen(begin)) == 0 && counts(path);
-    }
-    if (dir)
-        closedir(dir);
-    return n;
-}
-
-static bool is_any(const char *path)
-{
-    (void)path;
-    return true;
+        buf_printf(&line, "%s # %u", rule, ++g->n_rules);
+    state_folder_set_faults(g->state, rule[0] ? line.data : "");
+    buf_fini(&line);
 }
 
 uint32_t gpus_n_fired(const struct gpus *g)
 {
-    return for_each_file(g, "fired-", is_any);
+    int n = state_folder_count_fired(g->state);
+
+    return n > 0 ? (uint32_t)n : 0;
 }
 
 /* ---- what is there ---- */
 
-/* The state's file "lost-0" or the like. */
-static void gpu_path(const struct gpus *g, const char *what, uint32_t gpu, char out[400])
-{
-    char name[32];
-
-    snprintf(name, sizeof name, "state/%s-%u", what, gpu);
-    path_of(g, name, out);
-}
-
 bool gpus_is_lost(const struct gpus *g, uint32_t gpu)
 {
-    char path[400];
-
-    gpu_path(g, "lost", gpu, path);
-    return access(path, F_OK) == 0;
+    return state_folder_gpu_is_lost(g->state, (int)gpu);
 }
 
 void gpus_reset(const struct gpus *g, uint32_t gpu)
 {
-    char path[400];
-
-    gpu_path(g, "lost", gpu, path);
-    unlink(path);
+    state_folder_reset_gpu(g->state, (int)gpu);
 }
 
 void gpus_report_xid(const struct gpus *g, uint32_t gpu, const char *xid)
 {
-    char path[400];
-    FILE *f;
-
-    gpu_path(g, "xid", gpu, path);
-    f = fopen(path, "ae");
-    if (!f)
-        return;
-    fprintf(f, "%s\n", xid);
-    fclose(f);
-}
-
-/* Its lock cannot be had (tests/cuda/fake/state.h). */
-static bool is_held(const char *path)
-{
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
-
-    if (fd >= 0)
-        close(fd);
-    return held;
+    state_folder_add_xid(g->state, (int)gpu, xid);
 }
 
 uint32_t gpus_n_held(const struct gpus *g)
 {
-    return for_each_file(g, "gpu-", is_held);
+    int n = state_folder_count_pieces(g->state);
+
+    return n > 0 ? (uint32_t)n : 0;
 }
 
 /* Opened anew it would be another open file, which holds nothing. */
@@ -220,7 +158,7 @@ int gpus_hold_one_of(const struct gpus *g, pid_t pid)
     ssize_t n;
     DIR *dir;
 
-    path_of(g, "state/gpu-", wanted);
+    snprintf(wanted, sizeof wanted, "%s/gpu-", g->state);
     snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
     dir = opendir(path);
     while (dir && fd < 0 && (entry = readdir(dir))) {

@@ -1,8 +1,8 @@
 /* gpus.h - fake GPUs below a server under test (tests/cuda/fake): their settings, their fault script while it runs, and
  * what lies in their memory.
  *
- * A folder of its own has everything: `state/` what all processes of the server share, `faults` the script, `model/` a
- * Llama so small that kernels on a CPU are quick, and `a/tiny` and `b/tiny`, which are links to it: for llmd two
+ * A folder of its own has everything: `state/` what all processes of the server share and the script (tests/cuda/fake/folder.h),
+ * `model/` a Llama so small that kernels on a CPU are quick, and `a/tiny` and `b/tiny`, which are links to it: for llmd two
  * models that answer alike. */
 #ifndef LLMD_TESTS_CHAOS_GPUS_H
 #define LLMD_TESTS_CHAOS_GPUS_H
@@ -17,7 +17,7 @@ enum { GPUS_N = 2, GPUS_VOCAB = 680 /* of the tokenizer of tests/vectors/tokeniz
 
 struct gpus {
     const char *libraries; /* folder of the fake NVIDIA libraries */
-    char dir[64];
+    char dir[64], state[80];
     char models[2][80];
     uint32_t model;   /* of those, which one is served */
     uint32_t n_rules; /* so far: none is the same line as another */

@@ -114,21 +114,6 @@ uint32_t pid_descendants(pid_t ancestor, struct buf *lines)
     return s.n;
 }
 
-int pid_count_fds(pid_t pid)
-{
-    char path[64];
-    int n = 0;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-    dir = opendir(path);
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n - 2;
-}
-
 void pid_list_fds(pid_t pid, struct buf *lines)
 {
     char path[300], to[128];

@@ -13,8 +13,7 @@ char pid_state(pid_t pid);
 pid_t pid_child_named(pid_t parent, const char *name);
 /* All living descendants, this one not included: how many; their "pid name" lines in *lines. */
 uint32_t pid_descendants(pid_t ancestor, struct buf *lines);
-int pid_count_fds(pid_t pid);
-/* What they are, one a line. */
+/* Its descriptors, one a line, and what they are of. */
 void pid_list_fds(pid_t pid, struct buf *lines);
 
 int loopback_connect(uint16_t port); /* -1: refused */

@@ -11,13 +11,13 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "common/mem.h"
-#include "proto/control.h"
+#include "proto/control_client.h"
 #include "proto/kvpool.h"
 #include "tests/chaos/gpus.h"
 #include "tests/chaos/processes.h"
@@ -42,17 +42,11 @@ static void settings_path(const struct server *s, char out[96])
 
 static void write_settings(const struct server *s, const char *fault_points)
 {
-    char path[96], next[104];
-    FILE *f;
+    char path[96], text[512];
 
     settings_path(s, path);
-    snprintf(next, sizeof next, "%s.next", path);
-    f = fopen(next, "we");
-    if (!f)
-        return;
-    fprintf(f, "fault_points: \"%s\"\n", fault_points);
-    fclose(f);
-    rename(next, path); /* llmd reads the old one or the new one */
+    snprintf(text, sizeof text, "fault_points: \"%s\"\n", fault_points);
+    file_replace(path, text, NULL);
 }
 
 static int add_words(const char **argv, int n, const char *const *words)
@@ -153,12 +147,10 @@ static bool wait_whole(struct server *s, struct err *e)
 static bool find_port(struct server *s, struct err *e)
 {
     Llmd__CtlReply *reply = server_ask(s, LLMD__CTL_COMMAND__CTL_STATUS, 5000);
-    bool ok = reply && reply->status && reply->status->n_listen > 0;
 
-    if (ok)
-        s->port = (uint16_t)atoi(strrchr(reply->status->listen[0], ':') + 1);
+    s->port = (uint16_t)control_port_of(reply);
     frame_free_body(reply);
-    return ok || err_set(e, ERR_PROTO, 0, "llmd names no listening socket");
+    return s->port > 0 || err_set(e, ERR_PROTO, 0, "llmd names no listening socket");
 }
 
 bool server_start(struct server *s, const struct server_config *config, struct err *e)
@@ -229,26 +221,7 @@ void server_forget(struct server *s)
 
 Llmd__CtlReply *server_ask(const struct server *s, Llmd__CtlCommand command, int timeout_ms)
 {
-    struct timeval limit = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    Llmd__CtlReply *reply = NULL;
-    struct control_msg m;
-
-    request.command = command;
-    snprintf(to.sun_path, sizeof to.sun_path, "%s/control.sock", s->dir);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
-        control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, NULL) &&
-        control_recv(fd, &m, NULL) == CONTROL_OK) {
-        reply = m.body;
-        m.body = NULL;
-        control_msg_fini(&m);
-    }
-    close(fd);
-    return reply;
+    return control_ask(s->dir, command, timeout_ms);
 }
 
 /* ---- what runs ---- */
@@ -398,7 +371,7 @@ static bool slot_serves(const struct server *s, uint32_t slot)
 static bool says_ready(const struct server *s)
 {
     Llmd__CtlReply *reply = server_ask(s, LLMD__CTL_COMMAND__CTL_STATUS, ASK_TIMEOUT_MS);
-    bool is_ready = reply && reply->status && strcmp(reply->status->state, "ready") == 0;
+    bool is_ready = control_says_ready(reply);
 
     frame_free_body(reply);
     return is_ready;

@@ -72,13 +72,13 @@ engine_import_programs() {
 
 # engine_build TARGET [--full] [option of buildah...]
 engine_build() {
-    local target=$1 programs=localhost/llmd-programs
+    local target=$1 programs=(--build-arg PROGRAMS=localhost/llmd-programs)
     shift
     if [[ ${1:-} == --full ]]; then
-        programs=build
+        programs=()
     fi
     [[ ${1-x} != "" && ${1-x} != --full ]] || shift
-    engine_bud --build-arg BASE=localhost/debian --build-arg PROGRAMS="$programs" \
+    engine_bud --build-arg BASE=localhost/debian "${programs[@]}" \
         --build-arg REVISION=tested "$@" -f docker/Dockerfile --target "$target" -t "$image:$target" .
 }
 

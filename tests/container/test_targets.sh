@@ -1,6 +1,6 @@
-# test_targets.sh - the other targets.  NVIDIA's images are not at hand, nor is nvcc where images are built: a
-# stand-in with files of the names that CUDA's libraries have takes their place, which shows that the stages and
-# instructions are right, not that anything runs on a GPU.
+# test_targets.sh - the other targets.  NVIDIA's images are not at hand: stand-ins with files of the names that CUDA's
+# libraries and its compiler have take their place, which shows that the stages and instructions are right, not that
+# anything runs on a GPU.
 # shellcheck shell=bash disable=SC2154
 
 # make_cuda_base VERSION NAME... - localhost/cuda<VERSION> with these libraries, as links the way CUDA has them.
@@ -52,6 +52,52 @@ a_cuda_base_without_nccl_ends_the_build() {
     holds 'no libnccl.so.2' "$folder/cuda.log" || fail "$(tail -5 "$folder/cuda.log")"
 }
 run a_cuda_base_without_nccl_ends_the_build
+
+# localhost/cuda-devel, with the folders and links of NVIDIA's.
+make_cuda_devel() {
+    local context=$folder/cuda-devel cuda=$folder/cuda-devel/local/cuda-99.1
+    mkdir -p "$cuda"/{bin,lib64,nvvm/bin,targets/x86_64-linux/include}
+    ln -s cuda-99.1 "$context/local/cuda"
+    ln -s targets/x86_64-linux/include "$cuda/include"
+    echo '#define STAND_IN' >"$cuda/targets/x86_64-linux/include/cuda.h"
+    printf '#!/bin/sh\necho stand-in\n' | install -m 755 /dev/stdin "$cuda/bin/nvcc"
+    touch "$cuda/nvvm/bin/cicc" "$cuda/lib64/libcudart_static.a"
+    printf 'FROM localhost/debian\nCOPY local/ /usr/local/\n' >"$context/Containerfile"
+    engine_bud -q -t localhost/cuda-devel "$context" >/dev/null
+}
+
+has_compiler() {
+    [[ $("$root/cuda/bin/nvcc") == stand-in && -e $root/cuda/nvvm/bin/cicc ]] || fail "no nvcc, or half of it"
+    [[ -s $root/cuda/include/cuda.h && -s $root/cuda/targets/x86_64-linux/include/cuda.h ]] || fail "no headers"
+    [[ ! -e $root/cuda/lib64 ]] || fail "libraries, which nothing is linked with"
+}
+
+the_compiler_is_taken_from_the_image_that_is_named() {
+    make_cuda_devel || return 1
+    engine_build cuda-compiler --build-arg CUDA_IMAGE=localhost/cuda-devel >"$folder/cuda.log" 2>&1 ||
+        fail "$(tail -20 "$folder/cuda.log")"
+    image_of=$image:cuda-compiler with_root has_compiler
+}
+run the_compiler_is_taken_from_the_image_that_is_named
+
+has_no_compiler() {
+    [[ -d $root/cuda && -z $(ls -A "$root/cuda") ]] || fail "found $(ls "$root/cuda")"
+}
+
+kernels_are_left_out_where_no_image_is_named() {
+    engine_build cuda-compiler >"$folder/cuda.log" 2>&1 || fail "$(tail -20 "$folder/cuda.log")"
+    holds 'kernels for GPUs are left out' "$folder/cuda.log" || fail "$(tail -5 "$folder/cuda.log")"
+    image_of=$image:cuda-compiler with_root has_no_compiler
+}
+run kernels_are_left_out_where_no_image_is_named
+
+an_image_without_nvcc_ends_the_build() {
+    ! engine_build cuda-compiler --build-arg CUDA_IMAGE=localhost/debian >"$folder/cuda.log" 2>&1 ||
+        fail "it was built"
+    holds "'localhost/debian' has no /usr/local/cuda/bin/nvcc" "$folder/cuda.log" ||
+        fail "$(tail -5 "$folder/cuda.log")"
+}
+run an_image_without_nvcc_ends_the_build
 
 # Its debuggers come from Debian's archive, so only the full check builds it.
 the_debug_target_has_symbols_and_debuggers() {

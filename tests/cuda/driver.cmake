@@ -25,8 +25,8 @@ function(llmd_gpu_server_test)
   add_dependencies(${T_NAME} llmd llm-init llm-gateway llm-worker fake_cublaslt fake_nccl)
 endfunction()
 
-add_library(gpu_server STATIC proc/gpu_server.c proc/system.c proc/http_client.c)
-target_link_libraries(gpu_server PUBLIC checkpoint fake_folder proto)
+add_library(gpu_server STATIC proc/gpu_server.c)
+target_link_libraries(gpu_server PUBLIC checkpoint fake_folder system_rig)
 target_compile_definitions(gpu_server PRIVATE
   TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
 

@@ -3,9 +3,10 @@
 
 #include <math.h>
 
+#include "common/mem.h"
 #include "tests/check.h"
 
-enum { SETTINGS_MAX = 8, OTHERS_MAX = 8, PROMPT_MAX = 64 };
+enum { SETTINGS_MAX = 8, OTHERS_MAX = 8, PROMPT_MAX = 64, REST_TURNS_MAX = 100 };
 
 const struct checkpoint_spec gpu_model_small = {
     .architecture = "LlamaForCausalLM",
@@ -20,6 +21,21 @@ const struct checkpoint_spec gpu_model_small = {
     .theta = 10000,
     .n_files = 1,
 };
+
+struct checkpoint_spec gpu_model_wide(enum dtype dtype)
+{
+    return (struct checkpoint_spec){ .architecture = "LlamaForCausalLM",
+                                     .hidden = 256,
+                                     .inner = 512,
+                                     .layers = 2,
+                                     .heads = 8,
+                                     .kv_heads = 4,
+                                     .head_dim = 32,
+                                     .vocab = GPU_MODEL_WIDE_VOCAB,
+                                     .dtype = dtype,
+                                     .theta = 10000,
+                                     .n_files = 1 };
+}
 
 void gpu_model_open(struct rig *r, const char *dir, const char *device, const char *const *more)
 {
@@ -68,6 +84,80 @@ double gpu_model_difference(const struct rig *a, const struct rig *b)
     for (uint32_t i = 0; i < a->info.vocab_size; i++)
         worst = fmax(worst, fabs((double)a->logits[i] - (double)b->logits[i]));
     return worst;
+}
+
+void gpu_model_exact(const struct checkpoint *c, const int32_t *tokens, uint32_t n, float *logits)
+{
+    double *exact = mem_alloc(c->spec.vocab * sizeof *exact);
+
+    checkpoint_logits(c, tokens, n, exact);
+    for (uint32_t i = 0; i < c->spec.vocab; i++)
+        logits[i] = (float)exact[i];
+    free(exact);
+}
+
+double gpu_model_off_by(const float *got, const float *wanted, size_t n)
+{
+    double error = 0, power = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        error += ((double)got[i] - (double)wanted[i]) * ((double)got[i] - (double)wanted[i]);
+        power += (double)wanted[i] * (double)wanted[i];
+    }
+    return sqrt(error / power);
+}
+
+/* ---- one with its checkpoint ---- */
+
+void gpu_model_make(struct gpu_model *m, uint32_t layers, uint32_t vocab, uint64_t seed,
+                    const char *const *more)
+{
+    const struct checkpoint_spec spec = {
+        .architecture = "LlamaForCausalLM",
+        .hidden = 64,
+        .inner = 96,
+        .layers = layers,
+        .heads = 4,
+        .kv_heads = 2,
+        .head_dim = 16,
+        .vocab = vocab,
+        .dtype = DTYPE_BF16,
+        .theta = 10000,
+        .n_files = 1,
+    };
+
+    checkpoint_make(&m->checkpoint, &spec, seed);
+    gpu_model_open(&m->rig, m->checkpoint.dir, "device=cuda", more);
+    assert_true(fake_cuda_find(&m->fake)); /* loaded by now */
+}
+
+void gpu_model_remove(struct gpu_model *m)
+{
+    rig_close(&m->rig);
+    checkpoint_remove(&m->checkpoint);
+}
+
+struct fake_cuda_counts gpu_model_counts(const struct gpu_model *m)
+{
+    struct fake_cuda_counts counts;
+
+    m->fake.counts(&counts);
+    return counts;
+}
+
+uint32_t gpu_model_rest(struct gpu_model *m)
+{
+    uint32_t n = 0;
+    bool did = true;
+    struct err e = { 0 };
+
+    while (did) {
+        assert_true(n < REST_TURNS_MAX);
+        if (!runtime_rest(m->rig.ranks[0], &did, &e))
+            fail_msg("%s", e.msg);
+        n += did;
+    }
+    return n;
 }
 
 /* ---- two of them ---- */

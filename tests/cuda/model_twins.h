@@ -2,6 +2,7 @@
 #ifndef LLMD_TESTS_CUDA_MODEL_TWINS_H
 #define LLMD_TESTS_CUDA_MODEL_TWINS_H
 
+#include "tests/cuda/fake/fake_cuda.h"
 #include "tests/unit/checkpoint.h"
 #include "tests/unit/model_rig.h"
 
@@ -9,6 +10,9 @@
 
 /* So small that many steps are soon done, and it can be cut in four. */
 extern const struct checkpoint_spec gpu_model_small;
+/* 2 layers of width 256, and a vocabulary of GPU_MODEL_WIDE_VOCAB: so large that rounding tells. */
+enum { GPU_MODEL_WIDE_VOCAB = 512 };
+struct checkpoint_spec gpu_model_wide(enum dtype dtype);
 
 /* "device=X" and the others (NULL: none; else with a NULL at the end), over those that keep a run short: 12 sequences, and 64
  * rows in a step. */
@@ -20,6 +24,25 @@ void gpu_model_decode_in_company(struct rig *r, struct rig_seq *q, int32_t next,
                                  uint32_t longer);
 /* Between the logits of the last token of each: the largest difference of one. */
 double gpu_model_difference(const struct rig *a, const struct rig *b);
+/* What checkpoint_logits() says, in float: [c->spec.vocab] written. */
+void gpu_model_exact(const struct checkpoint *c, const int32_t *tokens, uint32_t n, float *logits);
+/* Root mean square of the difference, as a share of the wanted's. */
+double gpu_model_off_by(const float *got, const float *wanted, size_t n);
+
+/* One that a test makes, runs and removes, beside what the fake driver says of it. */
+struct gpu_model {
+    struct checkpoint checkpoint;
+    struct rig rig;
+    struct fake_cuda fake;
+};
+
+/* Of width 64, with random weights; more: as gpu_model_open(). */
+void gpu_model_make(struct gpu_model *m, uint32_t layers, uint32_t vocab, uint64_t seed,
+                    const char *const *more);
+void gpu_model_remove(struct gpu_model *m);
+struct fake_cuda_counts gpu_model_counts(const struct gpu_model *m);
+/* Let its group rest until there is nothing left to do; in how many turns there was. */
+uint32_t gpu_model_rest(struct gpu_model *m);
 
 /* One sequence on both. */
 struct model_twins {

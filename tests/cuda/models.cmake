@@ -26,7 +26,7 @@ if(TARGET shim_kernels)
       ENVIRONMENT "${fake_environment};LLMD_FAKE_CUDA=sm=${sm},multiprocessors=1")
   endforeach()
   # A GPU that multiplies int8, and one that does not.
-  llmd_cuda_test(NAME test_cuda_int8 SOURCES cuda/test_cuda_int8.c LIBS model_rig packed_writer text
+  llmd_cuda_test(NAME test_cuda_int8 SOURCES cuda/test_cuda_int8.c LIBS model_twins packed_writer text
     TIMEOUT 300 LABELS cuda)
   get_test_property(test_cuda_int8 ENVIRONMENT fake_environment)
   set_property(TEST test_cuda_int8 APPEND PROPERTY
@@ -34,9 +34,9 @@ if(TARGET shim_kernels)
   add_test(NAME test_cuda_int8_sm70 COMMAND test_cuda_int8 long_prompts*)
   set_tests_properties(test_cuda_int8_sm70 PROPERTIES TIMEOUT 300 LABELS cuda
     ENVIRONMENT "${fake_environment};LLMD_FAKE_CUDA=sm=70,multiprocessors=1")
-  llmd_cuda_test(NAME test_cuda_draws SOURCES cuda/test_cuda_draws.c LIBS model_rig checkpoint engine
+  llmd_cuda_test(NAME test_cuda_draws SOURCES cuda/test_cuda_draws.c LIBS model_twins engine
     LABELS cuda)
-  llmd_cuda_test(NAME test_cuda_graphs SOURCES cuda/test_cuda_graphs.c LIBS model_rig checkpoint
+  llmd_cuda_test(NAME test_cuda_graphs SOURCES cuda/test_cuda_graphs.c LIBS model_twins
     LABELS cuda)
   llmd_cuda_test(NAME test_cuda_grouped SOURCES cuda/test_cuda_grouped.c LIBS model_twins
     LABELS cuda)

@@ -13,9 +13,7 @@
 
 #include "common/mem.h"
 #include "gpu-worker/sampler.h"
-#include "tests/cuda/fake/fake_cuda.h"
-#include "tests/unit/checkpoint.h"
-#include "tests/unit/model_rig.h"
+#include "tests/cuda/model_twins.h"
 
 enum {
     VOCAB = 515,
@@ -27,25 +25,9 @@ enum {
     TOP_BYTES = 32 * 8
 };
 
-static const struct checkpoint_spec spec = {
-    .architecture = "LlamaForCausalLM",
-    .hidden = 64,
-    .inner = 96,
-    .layers = 1,
-    .heads = 4,
-    .kv_heads = 2,
-    .head_dim = 16,
-    .vocab = VOCAB,
-    .dtype = DTYPE_BF16,
-    .theta = 10000,
-    .n_files = 1,
-};
-
 /* SEQS sequences of one page each, a row a step, and the draws behind them. */
 struct bench {
-    struct checkpoint checkpoint;
-    struct rig rig;
-    struct fake_cuda fake;
+    struct gpu_model model;
     struct sampler *sampler;
     uint32_t pages[SEQS], logit_rows[SEQS];
     struct batch_seq seqs[SEQS];
@@ -57,19 +39,15 @@ struct bench {
     float host[SEQS * VOCAB], logits[SEQS * VOCAB];
 };
 
-static struct bench *bench_open(const char *const *settings)
+static struct bench *bench_open(const char *tp_size)
 {
-    const char *all[8] = { "device=cuda", "max_num_seqs=12", "max_num_batched_tokens=32", NULL };
+    const char *const settings[] = { "max_num_batched_tokens=32", tp_size, NULL };
     struct bench *b = mem_zalloc(1, sizeof *b);
 
-    for (int i = 3; settings && *settings; i++)
-        all[i] = *settings++;
-    checkpoint_make(&b->checkpoint, &spec, 3);
-    rig_open(&b->rig, b->checkpoint.dir, all);
-    assert_true(fake_cuda_find(&b->fake));
+    gpu_model_make(&b->model, 1, VOCAB, 3, settings);
     b->sampler = sampler_new(VOCAB);
     for (uint32_t i = 0; i < SEQS; i++) {
-        b->pages[i] = kvpool_lease(&b->rig.pool, kvpool_lease_of(0, 1), &b->rig.cursor);
+        b->pages[i] = kvpool_lease(&b->model.rig.pool, kvpool_lease_of(0, 1), &b->model.rig.cursor);
         b->logit_rows[i] = i;
         for (uint32_t t = 0; t <= STEPS; t++)
             b->tokens[i][t] = (int32_t)((i * 37 + t * t * 11 + 3) % 60); /* some come again */
@@ -81,10 +59,9 @@ static struct bench *bench_open(const char *const *settings)
 static void bench_close(struct bench *b)
 {
     for (uint32_t i = 0; i < SEQS; i++)
-        kvpool_free(&b->rig.pool, kvpool_lease_of(0, 1), b->pages[i]);
+        kvpool_free(&b->model.rig.pool, kvpool_lease_of(0, 1), b->pages[i]);
     sampler_free(b->sampler);
-    rig_close(&b->rig);
-    checkpoint_remove(&b->checkpoint);
+    gpu_model_remove(&b->model);
     free(b);
 }
 
@@ -99,7 +76,7 @@ static void forward(struct bench *b, uint32_t n, uint32_t at, const struct sampl
         b->row_tokens[i] = b->tokens[i][at];
         b->seqs[i] = (struct batch_seq){ i, 1, at, 1, &b->pages[i] };
     }
-    if (!runtime_forward(b->rig.ranks[0], &batch, draws, logits, &e))
+    if (!runtime_forward(b->model.rig.ranks[0], &batch, draws, logits, &e))
         fail_msg("step %u: %s", at, e.msg);
 }
 
@@ -188,27 +165,10 @@ static void check_row(struct bench *b, uint32_t i, uint32_t at)
     check_draw(b, i, at);
 }
 
-static uint64_t graph_launches(const struct bench *b)
-{
-    struct fake_cuda_counts counts;
-
-    b->fake.counts(&counts);
-    return counts.graph_launches;
-}
-
-static void record_all(struct bench *b)
-{
-    bool did = true;
-    struct err e = { 0 };
-
-    while (did)
-        assert_true(runtime_rest(b->rig.ranks[0], &did, &e));
-}
-
 /* The first ones launched, later ones graphs. */
 static void check_steps(struct bench *b)
 {
-    uint64_t before = graph_launches(b);
+    uint64_t before = gpu_model_counts(&b->model).graph_launches;
 
     choose_sampling(b);
     for (uint32_t at = 0; at < STEPS; at++) {
@@ -220,39 +180,31 @@ static void check_steps(struct bench *b)
         for (uint32_t i = 0; i < SEQS; i++)
             check_row(b, i, at);
         if (at == LAUNCHED)
-            record_all(b);
+            gpu_model_rest(&b->model);
     }
-    assert_true(graph_launches(b) > before);
+    assert_true(gpu_model_counts(&b->model).graph_launches > before);
 }
 
 static void draws_are_those_of_the_cpu_on_the_same_logits(void **state)
 {
-    struct bench *b = bench_open(NULL);
+    struct bench *b = bench_open("tp_size=1");
 
     (void)state;
     check_steps(b);
     bench_close(b);
 }
 
-static uint64_t bytes_out(const struct bench *b)
-{
-    struct fake_cuda_counts counts;
-
-    b->fake.counts(&counts);
-    return counts.bytes_out;
-}
-
 static uint64_t bytes_of_step(struct bench *b, uint32_t n, const struct sampler_rows *draws)
 {
-    uint64_t before = bytes_out(b);
+    uint64_t before = gpu_model_counts(&b->model).bytes_out;
 
     forward(b, n, 0, draws, b->logits);
-    return bytes_out(b) - before;
+    return gpu_model_counts(&b->model).bytes_out - before;
 }
 
 static void logits_that_are_drawn_from_stay_on_the_device(void **state)
 {
-    struct bench *b = bench_open(NULL);
+    struct bench *b = bench_open("tp_size=1");
     struct sampler_rows draws;
     uint64_t whole, drawn;
 
@@ -276,18 +228,18 @@ static void logits_that_are_drawn_from_stay_on_the_device(void **state)
 static void logits_that_are_measured_come_to_the_host(void **state)
 {
     enum { N = 6 };
-    struct bench *b = bench_open(NULL);
+    struct bench *b = bench_open("tp_size=1");
     struct batch_seq seq = { 0, N, 0, 1, &b->pages[0] };
     struct batch batch = { N, b->tokens[0], 1, &seq, N, b->logit_rows };
     struct sampler_rows draws = { b->rows, 1 };
     struct err e = { 0 };
 
     (void)state;
-    assert_true(runtime_forward(b->rig.ranks[0], &batch, NULL, b->host, &e));
+    assert_true(runtime_forward(b->model.rig.ranks[0], &batch, NULL, b->host, &e));
     draws_of(b, 1, N - 1);
     b->rows[0].logits_row = N - 1;
     b->sampling[0].temperature = 1;
-    assert_true(runtime_forward(b->rig.ranks[0], &batch, &draws, b->logits, &e));
+    assert_true(runtime_forward(b->model.rig.ranks[0], &batch, &draws, b->logits, &e));
     assert_memory_equal(b->logits, b->host, (N - 1) * VOCAB * sizeof *b->logits);
     assert_true(b->rows[0].is_drawn);
     memmove(b->host, b->host + (N - 1) * VOCAB, VOCAB * sizeof *b->host);
@@ -298,8 +250,7 @@ static void logits_that_are_measured_come_to_the_host(void **state)
 /* Which has all logits, and alone brings anything to the host. */
 static void rank_0_draws_for_its_group(void **state)
 {
-    static const char *const two[] = { "tp_size=2", NULL };
-    struct bench *b = bench_open(two);
+    struct bench *b = bench_open("tp_size=2");
     struct sampler_rows draws = draws_of(b, SEQS, 0);
 
     (void)state;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "common/nvml.h"
 #include "gpu-worker/cuda/kernels/all_reduce.h"
 #include "proto/worker_exit.h"
@@ -17,7 +18,7 @@ static char folder[STATE_FOLDER_BYTES], with_state[400];
 static int make_folder(void **state)
 {
     (void)state;
-    state_folder_make(folder);
+    assert_true(state_folder_make(folder));
     snprintf(with_state, sizeof with_state, "memory=16m,gpus=2,state=%s", folder);
     return 0;
 }
@@ -25,7 +26,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    state_folder_remove(folder);
+    assert_true(state_folder_remove(folder));
     return 0;
 }
 
@@ -208,7 +209,7 @@ static void lost_gpu_is_lost_for_all_until_it_is_reset(void **state)
     assert_int_equal(in_child(with_state, "gpu 1 call cuMemAlloc_v2 1: lost 214", lose_gpu_1), 0);
     assert_int_equal(in_child(with_state, NULL, open_both), 0);
     assert_int_equal(in_child(with_state, NULL, ask_nvml), 0);
-    state_folder_reset_gpu(folder, 1);
+    assert_true(state_folder_reset_gpu(folder, 1));
     assert_int_equal(in_child(with_state, NULL, open_gpu_1), 0);
 }
 
@@ -263,15 +264,9 @@ static char script[400];
 
 static void write_script(const char *text)
 {
-    char next[420];
-    FILE *f;
+    struct err e = { 0 };
 
-    snprintf(next, sizeof next, "%s.next", script);
-    f = fopen(next, "w");
-    CHECK(f != NULL);
-    fputs(text, f);
-    fclose(f);
-    CHECK(rename(next, script) == 0);
+    CHECK_OK(file_replace(script, text, &e), e);
 }
 
 /* Two of the three launches that the rule wants, then it is taken away; and the same line once more. */

@@ -24,7 +24,7 @@ static int sockets[2];
 static int make_folder(void **state)
 {
     (void)state;
-    state_folder_make(folder);
+    assert_true(state_folder_make(folder));
     snprintf(with_state, sizeof with_state, "memory=16m,state=%s", folder);
     return 0;
 }
@@ -32,7 +32,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    state_folder_remove(folder);
+    assert_true(state_folder_remove(folder));
     return 0;
 }
 

@@ -4,151 +4,52 @@
  * sums added up before they have their scales; a GPU without fp8 that is asked for it. */
 #include "gpu-worker/ops/e4m3.h"
 #include "tests/cuda/model_twins.h"
-#include "tests/cuda/ops_twins.h"
+#include "tests/cuda/rounded_products.h"
 #include "tests/unit/packed_writer.h"
 
 /* ---- products ---- */
 
-enum { DIM = 128, ROWS = 40, HEIGHT = 112, WIDTH = 2 * HEIGHT + 4 };
-
-static struct ops_setup setup_of(void)
+/* What of a row is left in E4M3. */
+static void to_e4m3(double to[PRODUCT_COLS], const double x[PRODUCT_COLS])
 {
-    static double freq[16];
+    double largest = 0;
 
-    return (struct ops_setup){
-        .rows_max = ROWS,
-        .seqs_max = 4,
-        .pages_max = 8,
-        .logits_max = 4 + BATCH_EXTRA_LOGITS,
-        .logits_cols = HEIGHT,
-        .cols_max = 4 * DIM, /* other matrices are larger: there is room for sums */
-        .column_unit = 16,
-        .gated_max = HEIGHT,
-        .n_heads = 2,
-        .n_kv_heads = 2,
-        .head_dim = 32,
-        .positions_max = 64,
-        .rope_freq = freq,
-        .kv = { .n_pages = 8, .page_tokens = 8, .dtype = DTYPE_F16 },
-    };
+    for (int k = 0; k < PRODUCT_COLS; k++)
+        largest = fmax(largest, fabs(x[k]));
+    for (int k = 0; k < PRODUCT_COLS; k++)
+        to[k] = (double)e4m3_to_float(float_to_e4m3((float)(x[k] * 448 / largest))) * largest / 448;
 }
 
-struct product_case {
-    uint32_t n_rows;
-    bool has_norm, has_bias, add, deterministic;
-};
-
-/* x' of a row, and what of it is left in E4M3. */
-static void input_of(const float *x, const float *norm, double exact[DIM], double rounded[DIM])
-{
-    double sum = 0, largest = 0;
-
-    for (int k = 0; k < DIM; k++)
-        sum += (double)x[k] * (double)x[k];
-    for (int k = 0; k < DIM; k++) {
-        exact[k] = (double)x[k] * (norm ? (double)norm[k] / sqrt(sum / DIM + 1e-5) : 1);
-        largest = fmax(largest, fabs(exact[k]));
-    }
-    for (int k = 0; k < DIM; k++)
-        rounded[k] =
-            (double)e4m3_to_float(float_to_e4m3((float)(exact[k] * 448 / largest))) * largest / 448;
-}
-
-/* Root mean square of what results are off. */
-struct off {
-    double exact, rounded; /* from the input as it is, from it in E4M3 */
-    uint32_t n;
-};
-
-static void compare(struct off *off, const struct product_case *c, const struct twin_matrix *m,
-                    const struct twin_rows *x, const struct twin_rows *norm, const float *before,
-                    const float *after)
-{
-    for (uint32_t t = 0; t < c->n_rows; t++) {
-        double exact[DIM], rounded[DIM];
-        input_of(x->host + (size_t)t * DIM, c->has_norm ? norm->host : NULL, exact, rounded);
-        for (uint32_t i = 0; i < 2 * HEIGHT; i++) {
-            const struct twin_matrix *w = &m[i / HEIGHT];
-            uint32_t r = i % HEIGHT;
-            size_t at = (size_t)t * WIDTH + i;
-            double rest =
-                (c->has_bias ? (double)w->bias.host[r] : 0) + (c->add ? (double)before[at] : 0);
-            double a = rest, b = rest;
-            for (uint32_t k = 0; k < DIM; k++) {
-                a += (double)w->values[r * DIM + k] * exact[k];
-                b += (double)w->values[r * DIM + k] * rounded[k];
-            }
-            off->exact += ((double)after[at] - a) * ((double)after[at] - a);
-            off->rounded += ((double)after[at] - b) * ((double)after[at] - b);
-            off->n++;
-        }
-        for (uint32_t i = 2 * HEIGHT; i < WIDTH; i++)
-            assert_true(after[(size_t)t * WIDTH + i] == before[(size_t)t * WIDTH + i]);
-    }
-    off->exact = sqrt(off->exact / off->n);
-    off->rounded = sqrt(off->rounded / off->n);
-}
-
-static struct off run_product(struct twins *t, const struct product_case *c)
-{
-    static int32_t tokens[ROWS];
-    uint32_t pages[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
-    struct batch_seq seq = { 0, c->n_rows, 0, 8, pages };
-    struct batch batch = { c->n_rows, tokens, 1, &seq, 0, NULL };
-    struct twin_rows x = twins_rows(t, (size_t)c->n_rows * DIM), norm = twins_rows(t, DIM);
-    struct twin_rows y = twins_rows(t, (size_t)c->n_rows * WIDTH);
-    struct norm by = { .w = norm.device, .eps = 1e-5f };
-    struct twin_matrix m[2];
-    struct weight w[2];
-    struct off off = { 0, 0, 0 };
-    float *after;
-
-    for (int k = 0; k < 2; k++) {
-        m[k] = twins_matrix(t, DTYPE_E4M3, HEIGHT, DIM, c->has_bias);
-        w[k] = m[k].device;
-    }
-    twins_begin(t, &batch);
-    t->ops->linear(t->stream, y.device, WIDTH, x.device, c->n_rows, c->has_norm ? &by : NULL, w, 2,
-                   c->add ? LINEAR_ADD : LINEAR_SET);
-    twins_finish(t);
-    after = twins_fetch(t, y.device, y.n);
-    compare(&off, c, m, &x, &norm, y.host, after);
-    free(after);
-    for (int k = 0; k < 2; k++)
-        twins_matrix_free(t, &m[k]);
-    twins_rows_free(t, &x);
-    twins_rows_free(t, &norm);
-    twins_rows_free(t, &y);
-    return off;
-}
+static const struct product_type fp8_products = { DTYPE_E4M3, to_e4m3, false };
 
 /* A prompt's rows are rounded where the GPU multiplies fp8 and bits may depend on how many they are; else they are f16,
  * or as they are. */
 static void products_have_the_input_that_the_gpu_allows(void **state)
 {
-    static const struct product_case cases[] = {
-        { 1, true, false, false, false },   { 8, false, true, true, false },
-        { 9, false, false, false, false },  { ROWS, true, true, false, false },
-        { ROWS, false, true, true, false }, { 33, true, false, true, false },
-        { ROWS, true, true, true, true },
+    static const struct {
+        struct product_case product;
+        bool deterministic;
+    } cases[] = {
+        { { 1, true, false, false }, false },  { { 8, false, true, true }, false },
+        { { 9, false, false, false }, false }, { { 40, true, true, false }, false },
+        { { 40, false, true, true }, false },  { { 33, true, false, true }, false },
+        { { 40, true, true, true }, true },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct product_case *c = &cases[i];
-        struct ops_setup setup = setup_of();
+        struct ops_setup setup = product_setup(4 * PRODUCT_COLS);
+        const struct product_case *c = &cases[i].product;
+        struct product_off off;
         struct twins t;
-        struct off off;
+        char what[80];
         bool is_rounded;
-        twins_open(&t, &setup, 1, c->deterministic, GRAPHS_AFTER_SOME);
-        is_rounded = device_info(t.device)->sm >= 89 && c->n_rows > 8 && !c->deterministic;
-        off = run_product(&t, c);
-        if (is_rounded ? off.rounded > 2e-3 || off.exact < 10 * off.rounded
-                       : off.exact > 2e-3 || off.rounded < 10 * off.exact)
-            fail_msg("sm_%d, %u rows, norm %d, add %d, deterministic %d: off the exact product by "
-                     "%g, off that of rounded rows by %g",
-                     device_info(t.device)->sm, c->n_rows, c->has_norm, c->add, c->deterministic,
-                     off.exact, off.rounded);
+        twins_open(&t, &setup, 1, cases[i].deterministic, GRAPHS_AFTER_SOME);
+        is_rounded = device_info(t.device)->sm >= 89 && c->n_rows > 8 && !cases[i].deterministic;
+        snprintf(what, sizeof what, "sm_%d, case %zu of %u rows", device_info(t.device)->sm, i,
+                 c->n_rows);
+        off = product_run(&t, &fp8_products, c);
+        product_off_check(&off, is_rounded, 10, what);
         twins_close(&t);
     }
 }
@@ -202,37 +103,25 @@ static void logits_of(const char *dir, const char *device, const char *const *mo
     rig_close(&r);
 }
 
-/* Root mean square of the difference, as a share of the wanted's. */
-static double off_by(const float *got, const double *wanted, uint32_t n)
-{
-    double error = 0, power = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        error += ((double)got[i] - wanted[i]) * ((double)got[i] - wanted[i]);
-        power += wanted[i] * wanted[i];
-    }
-    return sqrt(error / power);
-}
-
 static void check_checkpoint(const struct checkpoint_spec *spec, const struct pack_spec *pack)
 {
     static const char *const exact[] = { "deterministic=on", "kv_cache_dtype=float32", NULL };
     static struct checkpoint c;
     int32_t tokens[PROMPT];
-    double wanted[VOCAB], decoded, prompt, cpu;
-    float got[VOCAB];
+    double decoded, prompt, cpu;
+    float wanted[VOCAB], got[VOCAB];
 
     for (int i = 0; i < PROMPT; i++)
         tokens[i] = (i * 29 + 3) % VOCAB;
     checkpoint_make(&c, spec, 42);
     packed_writer_checkpoint(&c, pack);
-    checkpoint_logits(&c, tokens, PROMPT, wanted);
+    gpu_model_exact(&c, tokens, PROMPT, wanted);
     logits_of(c.dir, "device=cuda", exact, tokens, PROMPT, 1, got);
-    decoded = off_by(got, wanted, VOCAB);
+    decoded = gpu_model_off_by(got, wanted, VOCAB);
     logits_of(c.dir, "device=cuda", NULL, tokens, PROMPT, PROMPT, got);
-    prompt = off_by(got, wanted, VOCAB);
+    prompt = gpu_model_off_by(got, wanted, VOCAB);
     logits_of(c.dir, "device=cpu", NULL, tokens, PROMPT, PROMPT, got);
-    cpu = off_by(got, wanted, VOCAB);
+    cpu = gpu_model_off_by(got, wanted, VOCAB);
     printf("%s, %s: logits are off by %.2g token by token, %.2g as one prompt, the CPU's by %.2g\n",
            spec->architecture, pack->label, decoded, prompt, cpu);
     assert_true(decoded < (pack->format == PACK_FP8_BLOCKS ? 0.05 : 1e-4));
@@ -261,20 +150,19 @@ static void ranks_have_the_scales_of_their_rows(void **state)
     static const char *const cut[] = { "tp_size=2", NULL };
     static struct checkpoint c;
     int32_t tokens[PROMPT];
-    double wanted[VOCAB];
-    float one[VOCAB], two[VOCAB];
+    float wanted[VOCAB], one[VOCAB], two[VOCAB];
 
     (void)state;
     for (int i = 0; i < PROMPT; i++)
         tokens[i] = (i * 31 + 5) % VOCAB;
     checkpoint_make(&c, &even, 7);
     packed_writer_checkpoint(&c, &pack);
-    checkpoint_logits(&c, tokens, PROMPT, wanted);
+    gpu_model_exact(&c, tokens, PROMPT, wanted);
     logits_of(c.dir, "device=cuda", settings[0], tokens, PROMPT, 4, one);
     logits_of(c.dir, "device=cuda", settings[1], tokens, PROMPT, 4, two);
     assert_memory_equal(one, two, sizeof one);
     logits_of(c.dir, "device=cuda", cut, tokens, PROMPT, 4, two);
-    assert_true(off_by(two, wanted, VOCAB) < 5e-3);
+    assert_true(gpu_model_off_by(two, wanted, VOCAB) < 5e-3);
     checkpoint_remove(&c);
 }
 
@@ -285,26 +173,23 @@ static void a_model_is_rounded_while_it_is_loaded(void **state)
     static const char *const fp8[] = { "quantize=fp8", NULL };
     static const char *const int8[] = { "quantize=int8", NULL };
     enum { N = DEMO_VOCAB };
-    float *plain = mem_alloc(N * sizeof *plain), *got = mem_alloc(N * sizeof *got);
-    double *wanted = mem_alloc(N * sizeof *wanted), decoded, prompt, eight;
+    float *wanted = mem_alloc(N * sizeof *wanted), *got = mem_alloc(N * sizeof *got);
+    double decoded, prompt, eight;
     int32_t tokens[DEMO_PROMPT];
 
     (void)state;
     gpu_model_tokens(tokens, DEMO_PROMPT, 0);
-    logits_of(DEMO, "device=cpu", NULL, tokens, DEMO_PROMPT, DEMO_PROMPT, plain);
-    for (int i = 0; i < N; i++)
-        wanted[i] = (double)plain[i];
+    logits_of(DEMO, "device=cpu", NULL, tokens, DEMO_PROMPT, DEMO_PROMPT, wanted);
     logits_of(DEMO, "device=cuda", exact, tokens, DEMO_PROMPT, DEMO_PROMPT, got);
-    decoded = off_by(got, wanted, N);
+    decoded = gpu_model_off_by(got, wanted, N);
     logits_of(DEMO, "device=cuda", fp8, tokens, DEMO_PROMPT, DEMO_PROMPT, got);
-    prompt = off_by(got, wanted, N);
+    prompt = gpu_model_off_by(got, wanted, N);
     logits_of(DEMO, "device=cuda", int8, tokens, DEMO_PROMPT, DEMO_PROMPT, got);
-    eight = off_by(got, wanted, N);
+    eight = gpu_model_off_by(got, wanted, N);
     printf("demo model: logits are off by %.2g with weights of fp8, %.2g by way of cuBLASLt, %.2g "
            "with int8\n",
            decoded, prompt, eight);
     assert_true(decoded > 0 && decoded < 0.15 && prompt < 0.25 && eight < decoded);
-    free(plain);
     free(got);
     free(wanted);
 }

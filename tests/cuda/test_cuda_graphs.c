@@ -11,31 +11,13 @@
 #include <cmocka.h>
 
 #include "common/mem.h"
-#include "tests/cuda/fake/fake_cuda.h"
-#include "tests/unit/checkpoint.h"
-#include "tests/unit/model_rig.h"
+#include "tests/cuda/model_twins.h"
 
 enum { VOCAB = 96, SEQS = 3, ONE = 1, STEPS = 10, PROMPT = 5 };
 
-static const struct checkpoint_spec spec = {
-    .architecture = "LlamaForCausalLM",
-    .hidden = 64,
-    .inner = 96,
-    .layers = 2,
-    .heads = 4,
-    .kv_heads = 2,
-    .head_dim = 16,
-    .vocab = VOCAB,
-    .dtype = DTYPE_BF16,
-    .theta = 10000,
-    .n_files = 1,
-};
-
 /* Sequences with a prompt, of which the n first decode the same token at the same place in each step. */
 struct bench {
-    struct checkpoint checkpoint;
-    struct rig rig;
-    struct fake_cuda fake;
+    struct gpu_model model;
     struct rig_seq seqs[SEQS];
     float logits[SEQS * VOCAB], first[SEQS * VOCAB];
 };
@@ -52,24 +34,21 @@ static void step(struct bench *b, uint32_t n_seqs)
         tokens[i] = &token;
         n[i] = 1;
     }
-    rig_step(&b->rig, list, tokens, n, n_seqs);
-    memcpy(b->logits, b->rig.logits, (size_t)n_seqs * VOCAB * sizeof *b->logits);
+    rig_step(&b->model.rig, list, tokens, n, n_seqs);
+    memcpy(b->logits, b->model.rig.logits, (size_t)n_seqs * VOCAB * sizeof *b->logits);
 }
 
 static struct bench *bench_open(const char *tp_size)
 {
-    const char *const settings[] = { "device=cuda", "max_num_seqs=4", "max_num_batched_tokens=32",
-                                     tp_size, NULL };
+    const char *const settings[] = { "max_num_seqs=4", "max_num_batched_tokens=32", tp_size, NULL };
     struct bench *b = mem_zalloc(1, sizeof *b);
 
-    checkpoint_make(&b->checkpoint, &spec, 4);
-    rig_open(&b->rig, b->checkpoint.dir, settings);
-    assert_true(fake_cuda_find(&b->fake));
+    gpu_model_make(&b->model, 2, VOCAB, 4, settings);
     for (uint32_t i = 0; i < SEQS; i++) {
         int32_t tokens[PROMPT];
         for (uint32_t t = 0; t < PROMPT; t++)
             tokens[t] = (int32_t)(3 + i * 20 + t * 7);
-        rig_prefill(&b->rig, &b->seqs[i], tokens, PROMPT, PROMPT);
+        rig_prefill(&b->model.rig, &b->seqs[i], tokens, PROMPT, PROMPT);
     }
     return b;
 }
@@ -77,34 +56,9 @@ static struct bench *bench_open(const char *tp_size)
 static void bench_close(struct bench *b)
 {
     for (uint32_t i = 0; i < SEQS; i++)
-        rig_release(&b->rig, &b->seqs[i]);
-    rig_close(&b->rig);
-    checkpoint_remove(&b->checkpoint);
+        rig_release(&b->model.rig, &b->seqs[i]);
+    gpu_model_remove(&b->model);
     free(b);
-}
-
-static struct fake_cuda_counts counts_of(const struct bench *b)
-{
-    struct fake_cuda_counts counts;
-
-    b->fake.counts(&counts);
-    return counts;
-}
-
-/* Idle turns; how many were of use. */
-static uint32_t rest(struct bench *b)
-{
-    uint32_t n = 0;
-    bool did = true;
-    struct err e = { 0 };
-
-    while (did) {
-        assert_true(n < 100);
-        if (!runtime_rest(b->rig.ranks[0], &did, &e))
-            fail_msg("%s", e.msg);
-        n += did;
-    }
-    return n;
 }
 
 /* n_ranks: of the group, each with graphs of its own. */
@@ -112,21 +66,21 @@ static void check_recording(const char *tp_size, uint32_t n_ranks)
 {
     static const uint32_t sizes[] = { ONE, SEQS };
     struct bench *b = bench_open(tp_size);
-    uint64_t before = counts_of(b).graph_execs;
+    uint64_t before = gpu_model_counts(&b->model).graph_execs;
 
-    assert_int_equal(rest(b), 0); /* nothing has come often */
+    assert_int_equal(gpu_model_rest(&b->model), 0); /* nothing has come often */
     for (int i = 0; i < STEPS; i++)
         for (int k = 0; k < 2; k++)
             step(b, sizes[k]);
-    assert_int_equal(counts_of(b).graph_execs, before);
+    assert_int_equal(gpu_model_counts(&b->model).graph_execs, before);
     memcpy(b->first, b->logits, sizeof b->first);
-    assert_int_equal(rest(b), 2);
-    assert_int_equal(counts_of(b).graph_execs, before + 2 * n_ranks);
-    assert_int_equal(rest(b), 0);
-    before = counts_of(b).graph_launches;
+    assert_int_equal(gpu_model_rest(&b->model), 2);
+    assert_int_equal(gpu_model_counts(&b->model).graph_execs, before + 2 * n_ranks);
+    assert_int_equal(gpu_model_rest(&b->model), 0);
+    before = gpu_model_counts(&b->model).graph_launches;
     for (int i = 0; i < 3; i++)
         step(b, SEQS);
-    assert_int_equal(counts_of(b).graph_launches, before + 3 * n_ranks);
+    assert_int_equal(gpu_model_counts(&b->model).graph_launches, before + 3 * n_ranks);
     assert_memory_equal(b->logits, b->first, sizeof b->first);
     bench_close(b);
 }
@@ -147,16 +101,16 @@ static void all_ranks_of_a_group_record_together(void **state)
 static void a_refused_recording_is_not_tried_again(void **state)
 {
     struct bench *b = bench_open("tp_size=1");
-    uint64_t before = counts_of(b).graph_execs;
+    uint64_t before = gpu_model_counts(&b->model).graph_execs;
 
     (void)state;
     for (int i = 0; i < STEPS; i++)
         step(b, SEQS);
     memcpy(b->first, b->logits, sizeof b->first);
-    assert_true(b->fake.add_faults("call cuGraphInstantiateWithFlags 1: return 801"));
-    assert_int_equal(rest(b), 1);
-    assert_int_equal(counts_of(b).graph_execs, before);
-    assert_int_equal(rest(b), 0);
+    assert_true(b->model.fake.add_faults("call cuGraphInstantiateWithFlags 1: return 801"));
+    assert_int_equal(gpu_model_rest(&b->model), 1);
+    assert_int_equal(gpu_model_counts(&b->model).graph_execs, before);
+    assert_int_equal(gpu_model_rest(&b->model), 0);
     step(b, SEQS);
     assert_memory_equal(b->logits, b->first, sizeof b->first);
     bench_close(b);

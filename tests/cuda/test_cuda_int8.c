@@ -2,215 +2,64 @@
  *
  * What would break in production: scales of another row or another matrix; sums that are added up before they have their
  * scales; a head or a few streams that get the rounding of a prompt; a setting that costs more than is said of it. */
-#include "tests/cuda/ops_twins.h"
-#include "tests/unit/model_rig.h"
+#include "tests/cuda/model_twins.h"
+#include "tests/cuda/rounded_products.h"
 #include "tests/unit/packed_writer.h"
 #include "text/tokenizer.h"
 
 /* ---- products ---- */
 
-enum { DIM = 128, ROWS = 72, HEIGHT = 112, WIDTH = 2 * HEIGHT + 4 };
-
-static struct ops_setup setup_of(bool is_tight)
-{
-    static double freq[16];
-
-    return (struct ops_setup){
-        .rows_max = ROWS,
-        .seqs_max = 4,
-        .pages_max = 8,
-        .logits_max = ROWS,
-        .logits_cols = HEIGHT,
-        .cols_max = is_tight ? DIM : 4 * DIM, /* of a larger matrix: then there is room for sums */
-        .column_unit = 16,
-        .gated_max = HEIGHT,
-        .n_heads = 2,
-        .n_kv_heads = 2,
-        .head_dim = 32,
-        .positions_max = 128,
-        .rope_freq = freq,
-        .kv = { .n_pages = 8, .page_tokens = 16, .dtype = DTYPE_F16 },
-    };
-}
-
-struct product_case {
-    uint32_t n_rows;
-    bool has_norm, has_bias, add, is_tight, deterministic, is_off;
-    bool is_int8; /* what is made of it, where the GPU can */
-};
-
 /* To 127 steps of the largest, as rows of the input and of the matrix are. */
-static void round_row(double *to, const double *x, uint32_t n)
+static void to_int8(double to[PRODUCT_COLS], const double x[PRODUCT_COLS])
 {
     double largest = 0;
 
-    for (uint32_t k = 0; k < n; k++)
+    for (uint32_t k = 0; k < PRODUCT_COLS; k++)
         largest = fmax(largest, fabs(x[k]));
-    for (uint32_t k = 0; k < n; k++)
+    for (uint32_t k = 0; k < PRODUCT_COLS; k++)
         to[k] = largest > 0 ? nearbyint(x[k] * 127 / largest) * largest / 127 : 0;
 }
 
-static void input_of(const float *x, const float *norm, double exact[DIM], double rounded[DIM])
-{
-    double sum = 0;
+static const struct product_type int8_products = { DTYPE_I8, to_int8, true };
 
-    for (int k = 0; k < DIM; k++)
-        sum += (double)x[k] * (double)x[k];
-    for (int k = 0; k < DIM; k++)
-        exact[k] = (double)x[k] * (norm ? (double)norm[k] / sqrt(sum / DIM + 1e-5) : 1);
-    round_row(rounded, exact, DIM);
-}
-
-/* Root mean square of what results are off. */
-struct off {
-    double exact, rounded; /* from the numbers as they are, from both sides in int8 */
-    uint32_t n;
-};
-
-static void off_add(struct off *off, double got, const double *w, const double *exact,
-                    const double *rounded, double rest)
-{
-    double in_int8[DIM], a = rest, b = rest;
-
-    round_row(in_int8, w, DIM);
-    for (uint32_t k = 0; k < DIM; k++) {
-        a += w[k] * exact[k];
-        b += in_int8[k] * rounded[k];
-    }
-    off->exact += (got - a) * (got - a);
-    off->rounded += (got - b) * (got - b);
-    off->n++;
-}
-
-static void off_finish(struct off *off)
-{
-    off->exact = sqrt(off->exact / off->n);
-    off->rounded = sqrt(off->rounded / off->n);
-}
-
-static void compare(struct off *off, const struct product_case *c, const struct twin_matrix *m,
-                    const struct twin_rows *x, const struct twin_rows *norm, const float *before,
-                    const float *after)
-{
-    for (uint32_t t = 0; t < c->n_rows; t++) {
-        double exact[DIM], rounded[DIM], w[DIM];
-        input_of(x->host + (size_t)t * DIM, c->has_norm ? norm->host : NULL, exact, rounded);
-        for (uint32_t i = 0; i < 2 * HEIGHT; i++) {
-            const struct twin_matrix *of = &m[i / HEIGHT];
-            uint32_t r = i % HEIGHT;
-            size_t at = (size_t)t * WIDTH + i;
-            for (uint32_t k = 0; k < DIM; k++)
-                w[k] = (double)of->values[r * DIM + k];
-            off_add(off, (double)after[at], w, exact, rounded,
-                    (c->has_bias ? (double)of->bias.host[r] : 0) +
-                        (c->add ? (double)before[at] : 0));
-        }
-        for (uint32_t i = 2 * HEIGHT; i < WIDTH; i++)
-            assert_true(after[(size_t)t * WIDTH + i] == before[(size_t)t * WIDTH + i]);
-    }
-    off_finish(off);
-}
-
-/* The values are those that int8 with a scale for 32 columns has made of them. */
-static struct twin_matrix int8_matrix(struct twins *t, uint32_t rows, bool has_bias)
-{
-    struct twin_matrix m = twins_matrix(t, DTYPE_I8, rows, DIM, has_bias);
-
-    for (uint32_t r = 0; r < rows; r++)
-        packing_unpack_row(DTYPE_I8, m.values + (size_t)r * DIM, m.cpu.data, r, DIM);
-    return m;
-}
-
-/* One sequence, to be kept until the step is done. */
-struct rows_batch {
-    int32_t tokens[ROWS];
-    uint32_t pages[8], logit_rows[ROWS];
-    struct batch_seq seq;
-    struct batch batch;
-};
-
-static void begin_rows(struct twins *t, struct rows_batch *b, uint32_t n_rows, uint32_t n_logits)
-{
-    *b = (struct rows_batch){ .pages = { 0, 1, 2, 3, 4, 5, 6, 7 } };
-    for (uint32_t i = 0; i < n_logits; i++)
-        b->logit_rows[i] = i;
-    b->seq = (struct batch_seq){ 0, n_rows, 0, 8, b->pages };
-    b->batch = (struct batch){ n_rows, b->tokens, 1, &b->seq, n_logits, b->logit_rows };
-    twins_begin(t, &b->batch);
-}
-
-static struct off run_product(struct twins *t, const struct product_case *c)
-{
-    struct twin_rows x = twins_rows(t, (size_t)c->n_rows * DIM), norm = twins_rows(t, DIM);
-    struct twin_rows y = twins_rows(t, (size_t)c->n_rows * WIDTH);
-    struct norm by = { .w = norm.device, .eps = 1e-5f };
-    struct off off = { 0, 0, 0 };
-    struct twin_matrix m[2];
-    struct rows_batch batch;
-    struct weight w[2];
-    float *after;
-
-    for (int k = 0; k < 2; k++) {
-        m[k] = int8_matrix(t, HEIGHT, c->has_bias);
-        w[k] = m[k].device;
-    }
-    begin_rows(t, &batch, c->n_rows, 0);
-    t->ops->linear(t->stream, y.device, WIDTH, x.device, c->n_rows, c->has_norm ? &by : NULL, w, 2,
-                   c->add ? LINEAR_ADD : LINEAR_SET);
-    twins_finish(t);
-    after = twins_fetch(t, y.device, y.n);
-    compare(&off, c, m, &x, &norm, y.host, after);
-    free(after);
-    for (int k = 0; k < 2; k++)
-        twins_matrix_free(t, &m[k]);
-    twins_rows_free(t, &x);
-    twins_rows_free(t, &norm);
-    twins_rows_free(t, &y);
-    return off;
-}
-
-/* Whoever is rounded is off as far as that goes, and no further. */
-static void check_off(const struct off *off, bool is_rounded, const char *what)
-{
-    if (is_rounded ? off->rounded > 2e-3 || off->exact < 5 * off->rounded
-                   : off->exact > 2e-3 || off->rounded < 5 * off->exact)
-        fail_msg("%s: off the exact product by %g, off that of rounded rows by %g", what,
-                 off->exact, off->rounded);
-}
+/* One that is rounded is off from the exact product by so much more, and the other way about. */
+enum { FACTOR = 5, COLS_WITH_ROOM = 4 * PRODUCT_COLS };
 
 static void long_prompts_are_rounded_and_nothing_else_is(void **state)
 {
-    static const struct product_case cases[] = {
-        { .n_rows = 8 },
-        { .n_rows = 64, .has_norm = true },
-        { .n_rows = 65, .is_int8 = true },
-        { .n_rows = ROWS, .has_norm = true, .has_bias = true, .is_int8 = true },
-        { .n_rows = ROWS, .has_bias = true, .add = true, .is_int8 = true },
-        { .n_rows = 67, .has_norm = true, .add = true, .is_int8 = true },
-        { .n_rows = ROWS, .add = true, .is_tight = true },
-        { .n_rows = ROWS, .has_norm = true, .is_tight = true, .is_int8 = true },
-        { .n_rows = ROWS, .has_norm = true, .deterministic = true },
-        { .n_rows = ROWS, .has_norm = true, .is_off = true },
+    static const struct {
+        struct product_case product;
+        bool is_tight, deterministic, is_off;
+        bool is_int8; /* what is made of it, where the GPU can */
+    } cases[] = {
+        { .product = { .n_rows = 8 } },
+        { .product = { .n_rows = 64, .has_norm = true } },
+        { .product = { .n_rows = 65 }, .is_int8 = true },
+        { .product = { .n_rows = 72, .has_norm = true, .has_bias = true }, .is_int8 = true },
+        { .product = { .n_rows = 72, .has_bias = true, .add = true }, .is_int8 = true },
+        { .product = { .n_rows = 67, .has_norm = true, .add = true }, .is_int8 = true },
+        { .product = { .n_rows = 72, .add = true }, .is_tight = true },
+        { .product = { .n_rows = 72, .has_norm = true }, .is_tight = true, .is_int8 = true },
+        { .product = { .n_rows = 72, .has_norm = true }, .deterministic = true },
+        { .product = { .n_rows = 72, .has_norm = true }, .is_off = true },
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct product_case *c = &cases[i];
-        struct ops_setup setup = setup_of(c->is_tight);
+        bool is_off = cases[i].is_off, deterministic = cases[i].deterministic, can;
+        struct ops_setup setup = product_setup(cases[i].is_tight ? PRODUCT_COLS : COLS_WITH_ROOM);
+        struct product_off off;
         struct twins t;
-        struct off off;
         char what[80];
-        bool can;
-        twins_open_on(&t, &setup, 1,
-                      (struct ops_cuda_setup){ .deterministic = c->deterministic,
-                                               .int8_products = !c->is_off });
+        twins_open_on(
+            &t, &setup, 1,
+            (struct ops_cuda_setup){ .deterministic = deterministic, .int8_products = !is_off });
         can = device_info(t.device)->sm >= 75;
-        assert_int_equal(ops_cuda_has_int8_products(t.stream),
-                         can && !c->is_off && !c->deterministic);
+        assert_int_equal(ops_cuda_has_int8_products(t.stream), can && !is_off && !deterministic);
         snprintf(what, sizeof what, "sm_%d, case %zu of %u rows", device_info(t.device)->sm, i,
-                 c->n_rows);
-        off = run_product(&t, c);
-        check_off(&off, c->is_int8 && can, what);
+                 cases[i].product.n_rows);
+        off = product_run(&t, &int8_products, &cases[i].product);
+        product_off_check(&off, cases[i].is_int8 && can, FACTOR, what);
         twins_close(&t);
     }
 }
@@ -218,30 +67,30 @@ static void long_prompts_are_rounded_and_nothing_else_is(void **state)
 /* As many streams as a prompt has rows: their logits keep what the last product has of precision. */
 static void the_head_is_not_rounded(void **state)
 {
-    struct ops_setup setup = setup_of(false);
+    enum { ROWS = PRODUCT_ROWS_MAX, HEIGHT = PRODUCT_HEIGHT };
+    struct ops_setup setup = product_setup(COLS_WITH_ROOM);
     float *y = mem_alloc(ROWS * HEIGHT * sizeof *y);
-    struct off off = { 0, 0, 0 };
-    struct rows_batch batch;
+    struct product_off off = { 0, 0, 0 };
+    struct product_step step;
     struct twin_matrix m;
     struct twin_rows x;
     struct twins t;
 
     (void)state;
     twins_open_on(&t, &setup, 1, (struct ops_cuda_setup){ .int8_products = true });
-    m = int8_matrix(&t, HEIGHT, false);
-    x = twins_rows(&t, ROWS * DIM);
-    begin_rows(&t, &batch, ROWS, ROWS);
+    m = product_matrix(&t, &int8_products, false);
+    x = twins_rows(&t, ROWS * PRODUCT_COLS);
+    product_begin(&t, &step, ROWS, ROWS);
     t.ops->logits(t.stream, y, HEIGHT, x.device, ROWS, NULL, &m.device, 0);
     twins_finish(&t);
     for (uint32_t i = 0; i < ROWS * HEIGHT; i++) {
-        double exact[DIM], rounded[DIM], w[DIM];
-        input_of(x.host + i / HEIGHT * DIM, NULL, exact, rounded);
-        for (uint32_t k = 0; k < DIM; k++)
-            w[k] = (double)m.values[i % HEIGHT * DIM + k];
-        off_add(&off, (double)y[i], w, exact, rounded, 0);
+        double exact[PRODUCT_COLS], rounded[PRODUCT_COLS];
+        product_input(&int8_products, x.host + i / HEIGHT * PRODUCT_COLS, NULL, exact, rounded);
+        product_off_add(&off, &int8_products, (double)y[i], m.values + i % HEIGHT * PRODUCT_COLS,
+                        exact, rounded, 0);
     }
-    off_finish(&off);
-    check_off(&off, false, "logits");
+    product_off_finish(&off);
+    product_off_check(&off, false, FACTOR, "logits");
     twins_rows_free(&t, &x);
     twins_matrix_free(&t, &m);
     twins_close(&t);
@@ -316,21 +165,18 @@ static uint32_t likeliest(const float *x, uint32_t n)
 static struct distance distance_of(const float *got, const float *wanted, uint32_t vocab)
 {
     struct distance d = { 0, 0, 0, 0 };
-    double squares = 0, power = 0;
 
     for (uint32_t p = 0; p < PROMPTS; p++) {
         const float *a = got + (size_t)p * vocab, *b = wanted + (size_t)p * vocab;
         double of_a = log_sum(a, vocab), of_b = log_sum(b, vocab);
         for (uint32_t i = 0; i < vocab; i++) {
             double off = (double)a[i] - (double)b[i];
-            squares += off * off;
-            power += (double)b[i] * (double)b[i];
             d.largest = fmax(d.largest, fabs(off));
             d.kl += exp((double)b[i] - of_b) * ((double)b[i] - of_b - ((double)a[i] - of_a));
         }
         d.same += likeliest(a, vocab) == likeliest(b, vocab);
     }
-    d.rms = sqrt(squares / power);
+    d.rms = gpu_model_off_by(got, wanted, (size_t)PROMPTS * vocab);
     d.kl /= PROMPTS;
     return d;
 }
@@ -389,7 +235,7 @@ static struct distance check_ways(const struct ways *w)
 static void read_prompts(struct prompts *p)
 {
     struct err e = { 0 };
-    struct tokenizer *t = tokenizer_open(TEST_SOURCE_DIR "/models/stories-demo", &e);
+    struct tokenizer *t = tokenizer_open(DEMO, &e);
     FILE *f = fopen(TEST_SOURCE_DIR "/bench/quality/heldout.txt", "re");
     char *line = NULL;
     size_t room = 0;
@@ -419,27 +265,13 @@ static void the_demo_model_is_off_by_what_is_said(void **state)
 
     (void)state;
     read_prompts(&p);
-    w = run_ways(TEST_SOURCE_DIR "/models/stories-demo", &p, DEMO_VOCAB);
+    w = run_ways(DEMO, &p, DEMO_VOCAB);
     d = check_ways(&w);
     assert_true(d.rms < 0.03 && d.kl < 0.005);
     ways_free(&w);
 }
 
-enum { VOCAB = 512 };
-
-static const struct checkpoint_spec small = {
-    .architecture = "LlamaForCausalLM",
-    .hidden = 256,
-    .inner = 512,
-    .layers = 2,
-    .heads = 8,
-    .kv_heads = 4,
-    .head_dim = 32,
-    .vocab = VOCAB,
-    .dtype = DTYPE_F16,
-    .theta = 10000,
-    .n_files = 1,
-};
+enum { VOCAB = GPU_MODEL_WIDE_VOCAB };
 
 static void make_prompts(struct prompts *p)
 {
@@ -452,13 +284,9 @@ static void make_prompts(struct prompts *p)
 static float *exact_logits(const struct checkpoint *c, const struct prompts *p)
 {
     float *logits = mem_alloc((size_t)PROMPTS * VOCAB * sizeof *logits);
-    double one[VOCAB];
 
-    for (uint32_t i = 0; i < PROMPTS; i++) {
-        checkpoint_logits(c, p->tokens[i], PROMPT_TOKENS, one);
-        for (uint32_t k = 0; k < VOCAB; k++)
-            logits[(size_t)i * VOCAB + k] = (float)one[k];
-    }
+    for (uint32_t i = 0; i < PROMPTS; i++)
+        gpu_model_exact(c, p->tokens[i], PROMPT_TOKENS, logits + (size_t)i * VOCAB);
     return logits;
 }
 
@@ -469,6 +297,7 @@ static void scales_of_columns_cost_no_more_than_scales_of_rows(void **state)
     static const struct pack_spec rows = { "int8, a scale a row", PACK_CT_INT8, 8, 0, PACK_SYM };
     static const char *const on[] = { "int8_products=on", NULL };
     static const char *const cut[] = { "int8_products=on", "tp_size=2", NULL };
+    struct checkpoint_spec spec = gpu_model_wide(DTYPE_F16);
     static struct checkpoint c;
     struct distance by_columns, by_rows, of_ranks;
     float *plain, *got;
@@ -477,7 +306,7 @@ static void scales_of_columns_cost_no_more_than_scales_of_rows(void **state)
 
     (void)state;
     make_prompts(&p);
-    checkpoint_make(&c, &small, 20);
+    checkpoint_make(&c, &spec, 20);
     plain = exact_logits(&c, &p);
     w = run_ways(c.dir, &p, VOCAB);
     assert_true(distance_of(w.plain, plain, VOCAB).rms < 1e-3);

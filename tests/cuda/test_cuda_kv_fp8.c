@@ -154,18 +154,6 @@ static void logits_of(const char *dir, const char *const *settings, float *logit
     rig_close(&r);
 }
 
-/* Root mean square of the difference, as a share of the wanted's. */
-static double off_by(const float *got, const float *wanted, uint32_t n)
-{
-    double error = 0, power = 0;
-
-    for (uint32_t i = 0; i < n; i++) {
-        error += ((double)got[i] - (double)wanted[i]) * ((double)got[i] - (double)wanted[i]);
-        power += (double)wanted[i] * (double)wanted[i];
-    }
-    return sqrt(error / power);
-}
-
 /* Divided by such a power of two the stretched model's keys and values are the other's, bit for bit. */
 static void the_checkpoints_scales_are_used(void **state)
 {
@@ -187,10 +175,10 @@ static void the_checkpoints_scales_are_used(void **state)
     checkpoint_remove(&c);
     printf("keys beyond 448: logits are off by %.2g without the checkpoint's scales; with them as "
            "one prompt by %.2g\n",
-           off_by(bare, plain, VOCAB), off_by(prompt, plain, VOCAB));
+           gpu_model_off_by(bare, plain, VOCAB), gpu_model_off_by(prompt, plain, VOCAB));
     assert_memory_equal(scaled, plain, sizeof plain);
-    assert_true(off_by(bare, plain, VOCAB) > 0.1);
-    assert_true(off_by(prompt, plain, VOCAB) < 0.05);
+    assert_true(gpu_model_off_by(bare, plain, VOCAB) > 0.1);
+    assert_true(gpu_model_off_by(prompt, plain, VOCAB) < 0.05);
 }
 
 int main(void)

@@ -13,24 +13,9 @@
 #include "tests/check.h"
 #include "tests/cuda/model_twins.h"
 
-enum { PROMPTS = 2, GREEDY = 3, VOCAB = 512, SEED = 20 };
+enum { PROMPTS = 2, GREEDY = 3, VOCAB = GPU_MODEL_WIDE_VOCAB, SEED = 20 };
 
 static const uint32_t prompt_tokens[PROMPTS] = { 6, 26 };
-
-static struct checkpoint_spec spec_of(enum dtype dtype)
-{
-    return (struct checkpoint_spec){ .architecture = "LlamaForCausalLM",
-                                     .hidden = 256,
-                                     .inner = 512,
-                                     .layers = 2,
-                                     .heads = 8,
-                                     .kv_heads = 4,
-                                     .head_dim = 32,
-                                     .vocab = VOCAB,
-                                     .dtype = dtype,
-                                     .theta = 10000,
-                                     .n_files = 1 };
-}
 
 /* A way to compute the same, and how far from the CPU its logits may be. */
 struct way {
@@ -87,7 +72,7 @@ static void run_prompt(const struct checkpoint *c, struct model_twins *t, const 
 
 static void check(const struct way *way)
 {
-    struct checkpoint_spec spec = spec_of(way->dtype);
+    struct checkpoint_spec spec = gpu_model_wide(way->dtype);
     static struct checkpoint c;
     struct errors e = { 0 };
     const char *const more[] = { way->setting, NULL };

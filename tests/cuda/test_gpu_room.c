@@ -56,10 +56,10 @@ static void what_others_have_is_not_planned_with(void **state)
     char folder[STATE_FOLDER_BYTES], settings[400];
 
     (void)state;
-    state_folder_make(folder);
+    assert_true(state_folder_make(folder));
     snprintf(settings, sizeof settings, "gpus=1,memory=500m,state=%s", folder);
     assert_int_equal(in_child(settings, NULL, plan_beside_another), 0);
-    state_folder_remove(folder);
+    assert_true(state_folder_remove(folder));
 }
 
 static void names_are_found_by_their_place(void **state)

@@ -41,7 +41,7 @@ static int run_program(void **state)
     struct err e = { 0 };
 
     (void)state;
-    state_folder_make(folder);
+    assert_true(state_folder_make(folder));
     write_nvidia_smi();
     snprintf(path, sizeof path, "%s/report.json", folder);
     snprintf(command, sizeof command,
@@ -60,7 +60,7 @@ static int clean_up(void **state)
 {
     (void)state;
     json_decref(report);
-    state_folder_remove(folder);
+    assert_true(state_folder_remove(folder));
     return 0;
 }
 

@@ -28,7 +28,7 @@ static char folder[STATE_FOLDER_BYTES], with_state[400];
 static int make_folder(void **state)
 {
     (void)state;
-    state_folder_make(folder);
+    assert_true(state_folder_make(folder));
     snprintf(with_state, sizeof with_state, "memory=16m,state=%s", folder);
     return 0;
 }
@@ -36,7 +36,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    state_folder_remove(folder);
+    assert_true(state_folder_remove(folder));
     return 0;
 }
 

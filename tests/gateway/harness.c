@@ -2,7 +2,6 @@
 #include "tests/gateway/harness.h"
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/mem.h"
+#include "common/open_fds.h"
 #include "proto/control.h"
 
 enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20, COLLECT_MS = 5000 };
@@ -426,15 +426,5 @@ bool harness_wait_for(_Atomic uint32_t *value, uint32_t at_least)
 
 int harness_n_fds(struct harness *h)
 {
-    char path[64];
-    DIR *d;
-    int n = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", h->pid);
-    d = opendir(path);
-    while (d && readdir(d))
-        n++;
-    if (d)
-        closedir(d);
-    return n;
+    return open_fds_count(h->pid);
 }

@@ -34,7 +34,7 @@ int gpu_server_setup(void **state)
     g->gpus = "gpus=2,memory=256m";
     g->patience_ms = 120000;
     unsetenv("LLMD_FAKE_NCCL"); /* of the test before */
-    state_folder_make(g->folder);
+    assert_true(state_folder_make(g->folder));
     *state = g;
     return 0;
 }
@@ -47,7 +47,7 @@ int gpu_server_teardown(void **state)
         system_stop(&g->system);
     if (g->made.n > 0)
         checkpoint_remove(&g->made);
-    state_folder_remove(g->folder);
+    assert_true(state_folder_remove(g->folder));
     free(g);
     return 0;
 }
@@ -69,7 +69,7 @@ void gpu_server_make_model(struct gpu_server *g, const struct checkpoint_spec *s
 
 void gpu_server_set_faults(const struct gpu_server *g, const char *rules)
 {
-    state_folder_set_faults(g->folder, rules);
+    assert_true(state_folder_set_faults(g->folder, rules));
 }
 
 /* ---- life ---- */
@@ -116,6 +116,16 @@ uint64_t gpu_server_deadline_ns(const struct gpu_server *g)
     return clock_mono_ns() + (uint64_t)g->patience_ms * NS_PER_MS;
 }
 
+/* Pieces of memory and living processes. */
+static int count_left(const struct gpu_server *g)
+{
+    int n_pieces = state_folder_count_pieces(g->folder);
+    int n_processes = state_folder_count_processes(g->folder);
+
+    assert_true(n_pieces >= 0 && n_processes >= 0);
+    return n_pieces + n_processes;
+}
+
 void gpu_server_stop(struct gpu_server *g)
 {
     uint64_t end_ns;
@@ -123,10 +133,9 @@ void gpu_server_stop(struct gpu_server *g)
     g->runs = false;
     assert_int_equal(system_stop(&g->system), 0);
     end_ns = gpu_server_deadline_ns(g);
-    while (state_folder_count_held(g->folder) > 0) {
+    while (count_left(g) > 0) {
         if (clock_mono_ns() > end_ns)
-            fail_msg("%d pieces of GPU memory or processes are left",
-                     state_folder_count_held(g->folder));
+            fail_msg("%d pieces of GPU memory or processes are left", count_left(g));
         usleep(POLL_US);
     }
 }

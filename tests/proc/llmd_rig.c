@@ -1,13 +1,10 @@
 /* llmd_rig.c - start, watch and end an llmd among fake children. */
 #include "tests/proc/llmd_rig.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,11 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "common/clock.h"
 #include "common/file.h"
-#include "common/runtime_dir.h"
+#include "common/open_fds.h"
+#include "proto/control_client.h"
+#include "tests/check.h"
+#include "tests/proc/orphans.h"
 
 enum { PATIENCE_MS = 30000 };
 
@@ -70,16 +68,11 @@ static int open_notify(const struct rig *r)
 
 void rig_behave(struct rig *r, const char *behaviour)
 {
-    char path[128], next[128];
-    FILE *f;
+    char path[128];
+    struct err e;
 
     put_path(r, "model/behaviour", path);
-    put_path(r, "model/next", next);
-    f = fopen(next, "w");
-    assert_non_null(f);
-    fputs(behaviour, f);
-    fclose(f);
-    assert_int_equal(rename(next, path), 0);
+    assert_ok(file_replace(path, behaviour, &e), e);
 }
 
 void rig_init(struct rig *r, const char *behaviour)
@@ -465,23 +458,6 @@ void rig_expect_no_process(double seconds)
     }
 }
 
-/* Until nothing is left: the children of what dies become ours. */
-static void kill_rest(void)
-{
-    char path[64];
-    int pid;
-
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    while (waitpid(-1, NULL, WNOHANG) >= 0) {
-        FILE *f = fopen(path, "r");
-        while (f && fscanf(f, "%d", &pid) == 1)
-            kill(pid, SIGKILL);
-        if (f)
-            fclose(f);
-        nap_ms(2);
-    }
-}
-
 void rig_fini(struct rig *r)
 {
     char *events = rig_read(r, "model/events"), command[128];
@@ -490,7 +466,7 @@ void rig_fini(struct rig *r)
     if (r->pid > 0)
         kill(r->pid, SIGKILL);
     close_store(r);
-    kill_rest();
+    orphans_kill();
     if (bad)
         fail_msg("a child complains: %s", events);
     free(events);
@@ -504,15 +480,11 @@ void rig_fini(struct rig *r)
 
 int rig_connect(const struct rig *r)
 {
-    struct sockaddr_un at = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd;
 
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = PATIENCE_MS / 1000 },
-               sizeof(struct timeval));
-    runtime_dir_control_path(r->run, at.sun_path, sizeof at.sun_path);
-    for (int ms = 0; connect(fd, (struct sockaddr *)&at, sizeof at) < 0; ms += 5) {
+    for (int ms = 0; (fd = control_connect(r->run, PATIENCE_MS)) < 0; ms += 5) {
         if (ms > PATIENCE_MS)
-            fail_waiting(r, at.sun_path);
+            fail_waiting(r, "its control socket");
         nap_ms(5);
     }
     return fd;
@@ -590,16 +562,9 @@ int rig_settled_fds(const struct rig *r)
 
 int rig_count_fds(const struct rig *r)
 {
-    char path[64];
-    DIR *dir;
-    int n = 0;
+    int n = open_fds_count(r->pid);
 
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)r->pid);
-    dir = opendir(path);
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
+    assert_true(n >= 0);
     return n;
 }
 

@@ -1,4 +1,14 @@
 # llmd_test() lines of this area
+
+# A real llmd with real children; and one with fake_child in their place.
+add_library(system_rig STATIC proc/system.c proc/golden.c proc/http_client.c)
+add_library(llmd_rig STATIC proc/llmd_rig.c proc/orphans.c)
+foreach(rig system_rig llmd_rig)
+  target_link_libraries(${rig} PUBLIC proto PkgConfig::cmocka)
+  target_compile_definitions(${rig} PRIVATE
+    TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}" TEST_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+endforeach()
+
 llmd_test(NAME test_gateway_routes SOURCES proc/test_gateway_routes.c LIBS gateway_harness text
           TIMEOUT 60 LABELS proc threads)
 add_dependencies(test_gateway_routes llm-gateway)
@@ -33,39 +43,39 @@ llmd_test(NAME test_llmctl SOURCES proc/test_llmctl.c proc/fake_llmd.c LIBS prot
 add_dependencies(test_llmctl llmctl)
 
 llmd_test(NAME test_system
-  SOURCES proc/test_system.c proc/system.c proc/http_client.c
-  LIBS proto
+  SOURCES proc/test_system.c
+  LIBS system_rig
   TIMEOUT 600 LABELS proc)
 
 add_executable(fake_child proc/fake_child.c)
 target_link_libraries(fake_child PRIVATE chunk_road proto)
 llmd_test(NAME test_supervisor
-  SOURCES proc/test_supervisor.c proc/llmd_rig.c
-  LIBS proto
+  SOURCES proc/test_supervisor.c
+  LIBS llmd_rig
   TIMEOUT 180 LABELS proc)
 add_dependencies(test_supervisor fake_child llmd)
 llmd_test(NAME test_adoption
-  SOURCES proc/test_adoption.c proc/llmd_rig.c
-  LIBS proto
+  SOURCES proc/test_adoption.c
+  LIBS llmd_rig
   TIMEOUT 240 LABELS proc)
 add_dependencies(test_adoption fake_child llmd)
 llmd_test(NAME test_gpu_keeping
-  SOURCES proc/test_gpu_keeping.c proc/llmd_rig.c
-  LIBS proto
+  SOURCES proc/test_gpu_keeping.c
+  LIBS llmd_rig
   TIMEOUT 120 LABELS proc)
 add_dependencies(test_gpu_keeping fake_child llmd)
 llmd_test(NAME test_gpu_down
-  SOURCES proc/test_gpu_down.c proc/llmd_rig.c
-  LIBS proto
+  SOURCES proc/test_gpu_down.c
+  LIBS llmd_rig
   TIMEOUT 120 LABELS proc)
 add_dependencies(test_gpu_down fake_child llmd)
 llmd_test(NAME test_openai
-  SOURCES proc/test_openai.c proc/system.c proc/http_client.c
-  LIBS proto
+  SOURCES proc/test_openai.c
+  LIBS system_rig
   TIMEOUT 300 LABELS proc)
 llmd_test(NAME test_models
-  SOURCES proc/test_models.c proc/system.c proc/http_client.c
-  LIBS checkpoint proto
+  SOURCES proc/test_models.c
+  LIBS checkpoint system_rig
   TIMEOUT 300 LABELS proc)
 
 add_test(NAME verify_units
@@ -73,9 +83,9 @@ add_test(NAME verify_units
 set_tests_properties(verify_units PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77 LABELS proc)
 
 add_executable(fake_kept proc/fake_kept.c)
-llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c LIBS common LABELS proc)
+llmd_test(NAME test_llm_init SOURCES proc/test_llm_init.c proc/orphans.c LIBS common LABELS proc)
 add_dependencies(test_llm_init fake_kept llm-init llmd)
-llmd_test(NAME test_hangs SOURCES proc/test_hangs.c proc/llmd_rig.c LIBS proto LABELS proc)
+llmd_test(NAME test_hangs SOURCES proc/test_hangs.c LIBS llmd_rig LABELS proc)
 add_dependencies(test_hangs fake_child llmd)
 
 # The programs and units under a real systemd, booted in namespaces; root only.
@@ -83,31 +93,31 @@ add_test(NAME test_systemd COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/proc/test_systemd
   ${CMAKE_RUNTIME_OUTPUT_DIRECTORY} ${CMAKE_SOURCE_DIR})
 set_tests_properties(test_systemd PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS proc)
 llmd_test(NAME test_llmd_kills
-  SOURCES proc/test_llmd_kills.c proc/system.c proc/http_client.c
-  LIBS proto
+  SOURCES proc/test_llmd_kills.c
+  LIBS system_rig
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_llmd_kills llm-init llmd llm-gateway llm-worker)
 
 llmd_test(NAME test_model_switch
-  SOURCES proc/test_model_switch.c proc/system.c proc/http_client.c
-  LIBS proto
+  SOURCES proc/test_model_switch.c
+  LIBS system_rig
   TIMEOUT 300 LABELS proc)
 llmd_test(NAME test_gguf_system
-  SOURCES proc/test_gguf_system.c proc/system.c proc/http_client.c
-  LIBS gguf_model gguf_tokenizer proto
+  SOURCES proc/test_gguf_system.c
+  LIBS gguf_model gguf_tokenizer system_rig
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_gguf_system llmd llm-gateway llm-worker)
 llmd_test(NAME test_metrics_requests SOURCES proc/test_metrics_requests.c LIBS gateway_harness
           TIMEOUT 60 LABELS proc)
 add_dependencies(test_metrics_requests llm-gateway)
 llmd_test(NAME test_metrics_system
-  SOURCES proc/test_metrics_system.c proc/system.c proc/http_client.c
-  LIBS proto
+  SOURCES proc/test_metrics_system.c
+  LIBS system_rig
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_metrics_system llm-init llmd llm-gateway llm-worker)
 llmd_test(NAME test_tgi_system
-  SOURCES proc/test_tgi_system.c proc/system.c proc/http_client.c
-  LIBS engine proto
+  SOURCES proc/test_tgi_system.c
+  LIBS engine system_rig
   TIMEOUT 300 LABELS proc)
 add_dependencies(test_tgi_system llmd llm-gateway llm-worker)
 # What llmctl writes about itself.

@@ -1,7 +1,6 @@
 /* system.c - start, watch and stop a real llmd for the process tests. */
 #include "tests/proc/system.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -12,18 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "proto/control.h"
+#include "proto/control_client.h"
 #include "tests/proc/http_client.h"
 
-enum { ARGS_MAX = 32, START_TIMEOUT_MS = 60000 };
+enum { ARGS_MAX = 32, START_TIMEOUT_MS = 60000, ASK_TIMEOUT_MS = 5000 };
 
 static void nap_ms(int ms)
 {
@@ -89,8 +86,8 @@ static void start(struct system *s, bool has_init, const char *const *args)
         fail_msg("llmd did not become ready");
     }
     Llmd__CtlReply *reply = system_ask(s, LLMD__CTL_COMMAND__CTL_STATUS);
-    assert_true(reply->status->n_listen > 0);
-    s->port = atoi(strrchr(reply->status->listen[0], ':') + 1);
+    s->port = control_port_of(reply);
+    assert_true(s->port > 0);
     frame_free_body(reply);
 }
 
@@ -106,25 +103,7 @@ void system_start_below_init(struct system *s, const char *const *args)
 
 Llmd__CtlReply *system_ask(const struct system *s, Llmd__CtlCommand command)
 {
-    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    Llmd__CtlReply *reply = NULL;
-    struct control_msg m;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-    request.command = command;
-    snprintf(to.sun_path, sizeof to.sun_path, "%s/control.sock", s->dir);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 },
-               sizeof(struct timeval));
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
-        control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, NULL) &&
-        control_recv(fd, &m, NULL) == CONTROL_OK) {
-        reply = m.body;
-        m.body = NULL;
-        control_msg_fini(&m);
-    }
-    close(fd);
-    return reply;
+    return control_ask(s->dir, command, ASK_TIMEOUT_MS);
 }
 
 bool system_wait(const struct system *s, bool (*is)(const Llmd__Status *, void *), void *arg,
@@ -157,11 +136,8 @@ bool system_wait_ready(const struct system *s, int timeout_ms)
 pid_t system_pid_of(const struct system *s, const char *process)
 {
     Llmd__CtlReply *reply = system_ask(s, LLMD__CTL_COMMAND__CTL_STATUS);
-    pid_t pid = 0;
+    pid_t pid = control_pid_of(reply, process);
 
-    for (size_t i = 0; reply && i < reply->status->n_processes; i++)
-        if (strcmp(reply->status->processes[i]->name, process) == 0)
-            pid = (pid_t)reply->status->processes[i]->pid;
     frame_free_body(reply);
     return pid;
 }
@@ -224,19 +200,4 @@ double system_metric(const struct system *s, const char *name, const char *label
             add_series(at += *at == '\n', name, label, &sum);
     buf_fini(&page);
     return sum;
-}
-
-int count_fds(pid_t pid)
-{
-    char path[64];
-    int n = 0;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-    dir = opendir(path);
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n - 2;
 }

@@ -37,6 +37,5 @@ int system_wait_exit(struct system *s, int timeout_ms); /* -1000: still running 
 /* Sum of the values of all series called `name` whose labels contain `label` ("" = all); -1 when there is
  * none. */
 double system_metric(const struct system *s, const char *name, const char *label);
-int count_fds(pid_t pid);
 
 #endif

@@ -60,7 +60,7 @@ static void an_answer_outlives_the_loss_of_its_gpu(void **state)
     assert_true(gpu_server_metric(g, "llmd_gpus_lost_total") == 1);
     /* not while it needs a reset */
     assert_true(gpu_server_metric(g, "llmd_process_restarts_total") == 0);
-    state_folder_reset_gpu(g->folder, 0);
+    assert_true(state_folder_reset_gpu(g->folder, 0));
     gpu_server_finish(g, &x, &question, &text, 1);
     assert_string_equal(text, expected);
     assert_true(gpu_server_metric(g, "llmd_gpus_down") == 0);
@@ -77,7 +77,7 @@ static void an_idle_worker_leaves_a_gpu_that_is_lost(void **state)
     struct gpu_server *g = *state;
 
     gpu_server_start(g, BASE, NULL);
-    state_folder_add_xid(g->folder, 0, 79);
+    assert_true(state_folder_add_xid(g->folder, 0, "79"));
     wait_group(g, 0, "up", "");
     while (gpu_server_metric(g, "llmd_gpus_lost_total") == 0)
         usleep(20000);
@@ -105,7 +105,7 @@ static void another_group_goes_on_with_what_a_lost_gpu_had(void **state)
     }
     wait_group(g, 0, "gpu_down", "its GPU is lost");
     gpu_server_expect(g, &question, expected);
-    state_folder_reset_gpu(g->folder, 0);
+    assert_true(state_folder_reset_gpu(g->folder, 0));
     wait_group(g, 0, "up", "");
     gpu_server_expect(g, &question, expected);
     gpu_server_stop(g);

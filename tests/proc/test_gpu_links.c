@@ -61,7 +61,7 @@ static void ranks_whose_link_fails_exchange_through_the_host(void **state)
     gpu_server_set_faults(g, "gpu 1 call cuMemImportFromShareableHandle 4: return 1");
     gpu_server_begin(g, &x, &question, 1);
     gpu_server_wait_metric(g, "llmd_generated_tokens_total", before + 4);
-    state_folder_add_xid(g->folder, 1, 74);
+    assert_true(state_folder_add_xid(g->folder, 1, "74"));
     gpu_server_finish(g, &x, &question, &answer, 1);
     assert_string_equal(answer, expected);
     assert_true(has_said(g, "Xid 74 of the GPU: NVLink error"));

@@ -1,6 +1,5 @@
 /* test_llm_init.c - llm-init with a llmd that dies in every way.  If this breaks, what outlives llmd is lost
  * with it, or a container that should end goes on for ever. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -20,6 +19,8 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/open_fds.h"
+#include "tests/proc/orphans.h"
 
 enum { PATIENCE_MS = 30000, ARGS_MAX = 40 };
 
@@ -192,23 +193,6 @@ static void stop(void)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* nothing is left */
 }
 
-/* All that is ours and what becomes ours. */
-static void kill_rest(void)
-{
-    char path[64];
-    int pid;
-
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
-    while (waitpid(-1, NULL, WNOHANG) >= 0) {
-        FILE *f = fopen(path, "r");
-        while (f && fscanf(f, "%d", &pid) == 1)
-            kill(pid, SIGKILL);
-        if (f)
-            fclose(f);
-        nap();
-    }
-}
-
 static int teardown(void **state)
 {
     char command[128];
@@ -217,7 +201,7 @@ static int teardown(void **state)
     (void)state;
     if (rig.pid > 0)
         kill(rig.pid, SIGKILL);
-    kill_rest();
+    orphans_kill();
     rig.pid = 0;
     if (bad)
         fail_msg("the fake complains:\n%s", read_file("events"));
@@ -313,21 +297,6 @@ static void passed_sockets_go_to_every_llmd(void **state)
     stop();
 }
 
-static int count_open(pid_t pid)
-{
-    char path[64];
-    DIR *dir;
-    int n = 0;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-    dir = opendir(path);
-    assert_non_null(dir);
-    while (readdir(dir))
-        n++;
-    closedir(dir);
-    return n;
-}
-
 static long resident_pages(pid_t pid)
 {
     char path[64];
@@ -353,12 +322,12 @@ static void a_hundred_restarts_keep_nothing(void **state)
           NULL);
     wait_count("events", "start ", 10);
     kill(rig.pid, SIGSTOP);
-    open_fds = count_open(rig.pid);
+    open_fds = open_fds_count(rig.pid);
     pages = resident_pages(rig.pid);
     kill(rig.pid, SIGCONT);
     wait_count("events", "start ", 110);
     kill(rig.pid, SIGSTOP);
-    assert_in_range(count_open(rig.pid), 1, open_fds + 2); /* between two of its llmds or not */
+    assert_in_range(open_fds_count(rig.pid), 1, open_fds + 2); /* between two of its llmds or not */
     assert_in_range(resident_pages(rig.pid), 1, pages + 16);
     kill(rig.pid, SIGCONT);
 }

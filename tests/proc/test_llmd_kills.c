@@ -17,6 +17,7 @@
 
 #include "common/buf.h"
 #include "common/clock.h"
+#include "common/open_fds.h"
 #include "tests/proc/http_client.h"
 #include "tests/proc/system.h"
 
@@ -125,9 +126,9 @@ static void expect_few_fds(pid_t pid, int n_max)
 {
     uint64_t end_ns = clock_mono_ns() + PATIENCE_MS * NS_PER_MS;
 
-    while (count_fds(pid) > n_max && clock_mono_ns() < end_ns)
+    while (open_fds_count(pid) > n_max && clock_mono_ns() < end_ns)
         nap_ms(5);
-    assert_in_range(count_fds(pid), 1, n_max);
+    assert_in_range(open_fds_count(pid), 1, n_max);
 }
 
 static void children_of_a_killed_llmd_serve_on(void **state)
@@ -148,7 +149,7 @@ static void children_of_a_killed_llmd_serve_on(void **state)
         assert_int_equal(system_pid_of(&s, "gateway"), gateway);
         assert_int_equal(system_pid_of(&s, "worker 0.0"), worker);
         if (round == 2)
-            fds = count_fds(llmd);
+            fds = open_fds_count(llmd);
         if (round == 5)
             expect_few_fds(llmd, fds + 4); /* a moment's connections, no more */
     }

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,7 +17,9 @@
 
 #include "common/buf.h"
 #include "common/clock.h"
+#include "common/open_fds.h"
 #include "proto/control.h"
+#include "proto/control_client.h"
 #include "tests/proc/http_client.h"
 #include "tests/proc/system.h"
 
@@ -80,15 +80,11 @@ static void finish(struct exchange *x, struct buf *out)
 static int order_switch(const struct system *s, const char *model)
 {
     Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = control_connect(s->dir, 60000);
 
     request.command = LLMD__CTL_COMMAND__CTL_RELOAD;
     request.model = (char *)(uintptr_t)model;
-    snprintf(to.sun_path, sizeof to.sun_path, "%s/control.sock", s->dir);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 60 },
-               sizeof(struct timeval));
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    assert_true(fd >= 0);
     assert_true(control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, NULL));
     return fd;
 }
@@ -124,9 +120,9 @@ static void wait_for_fds(pid_t pid, int at_most)
 {
     uint64_t end_ns = clock_mono_ns() + PATIENCE_MS * NS_PER_MS;
 
-    while (count_fds(pid) > at_most && clock_mono_ns() < end_ns)
+    while (open_fds_count(pid) > at_most && clock_mono_ns() < end_ns)
         nap_ms(20);
-    assert_true(count_fds(pid) <= at_most);
+    assert_true(open_fds_count(pid) <= at_most);
 }
 
 /* Until the processes of the model before have finished, a switch is refused; so is one to nowhere, but with
@@ -185,7 +181,7 @@ static void run(struct system *s)
         assert_int_equal(system_pid_of(s, "llmd"), llmd);
         if (round == 0) {
             nap_ms(500);
-            fds = count_fds(llmd);
+            fds = open_fds_count(llmd);
         }
     }
     wait_for_fds(llmd, fds);

@@ -13,8 +13,9 @@
 #include <cmocka.h>
 
 #include "common/clock.h"
-#include "common/json.h"
 #include "common/mem.h"
+#include "common/open_fds.h"
+#include "tests/proc/golden.h"
 #include "tests/proc/http_client.h"
 #include "tests/proc/system.h"
 
@@ -75,77 +76,9 @@ static void expect_same(struct exchange *x, const char *solo)
 
 /* ---- golden ---- */
 
-static json_t *ask_json(const struct system *s, const char *path, json_t *request)
-{
-    char *text = json_dumps(request, 0);
-    struct buf out = { 0 };
-    json_t *answer;
-
-    assert_int_equal(http_ask(s->port, path, text, &out), 200);
-    answer = json_parse(out.data, out.n, NULL);
-    assert_non_null(answer);
-    buf_fini(&out);
-    free(text);
-    json_decref(request);
-    return answer;
-}
-
-static void expect_golden_ids(const struct system *s, json_t *golden)
-{
-    json_t *want = json_object_get(golden, "greedy_ids"), *tokens;
-    json_t *answer = ask_json(s, "/generate",
-                              json_pack("{s:s, s:{s:i, s:b, s:b}}", "inputs",
-                                        json_string_value(json_object_get(golden, "prompt")),
-                                        "parameters", "max_new_tokens", (int)json_array_size(want),
-                                        "details", 1, "do_sample", 0));
-
-    tokens = json_object_get(json_object_get(answer, "details"), "tokens");
-    assert_int_equal(json_array_size(tokens), json_array_size(want));
-    for (size_t i = 0; i < json_array_size(want); i++)
-        assert_int_equal(json_integer_value(json_object_get(json_array_get(tokens, i), "id")),
-                         json_integer_value(json_array_get(want, i)));
-    json_decref(answer);
-}
-
-static void expect_golden_chat(const struct system *s, json_t *golden)
-{
-    const char *want = json_string_value(json_object_get(golden, "greedy_text")), *text;
-    json_t *choice,
-        *answer = ask_json(s, "/v1/chat/completions",
-                           json_pack("{s:O, s:i, s:f}", "messages",
-                                     json_object_get(golden, "messages"), "max_tokens",
-                                     (int)json_array_size(json_object_get(golden, "greedy_ids")),
-                                     "temperature", 0.0));
-
-    choice = json_array_get(json_object_get(answer, "choices"), 0);
-    text = json_string_value(json_object_get(json_object_get(choice, "message"), "content"));
-    assert_non_null(text);
-    assert_string_equal(text + (text[0] == ' '), want + (want[0] == ' '));
-    assert_int_equal(
-        json_integer_value(json_object_get(json_object_get(answer, "usage"), "prompt_tokens")),
-        json_array_size(json_object_get(golden, "ids")));
-    json_decref(answer);
-}
-
-static void expect_all_golden(const struct system *s)
-{
-    json_t *golden = json_parse_file(MODEL "/golden.json", 1 << 20, NULL), *one;
-    size_t i;
-
-    assert_non_null(golden);
-    json_array_foreach (json_object_get(golden, "prompts"), i, one) {
-        if (json_object_get(one, "prompt"))
-            expect_golden_ids(s, one);
-        else
-            expect_golden_chat(s, one);
-    }
-    assert_int_equal(i, 6);
-    json_decref(golden);
-}
-
 static void golden_prompts_go_on_as_the_reference_does(void **state)
 {
-    expect_all_golden(*state);
+    golden_expect_all(*state);
 }
 
 /* ---- company ---- */
@@ -220,8 +153,8 @@ static void a_thousand_cut_off_requests_leave_nothing_behind(void **state)
     struct exchange x[20];
 
     expect_nothing_held(s);
-    gateway_fds = count_fds(gateway);
-    worker_fds = count_fds(worker);
+    gateway_fds = open_fds_count(gateway);
+    worker_fds = open_fds_count(worker);
     srand(20261123);
     while (n_cut < 1000) {
         for (int i = 0; i < 20; i++) {
@@ -235,8 +168,8 @@ static void a_thousand_cut_off_requests_leave_nothing_behind(void **state)
         }
     }
     expect_nothing_held(s);
-    assert_in_range(count_fds(gateway), gateway_fds - 8, gateway_fds + 2);
-    assert_int_equal(count_fds(worker), worker_fds);
+    assert_in_range(open_fds_count(gateway), gateway_fds - 8, gateway_fds + 2);
+    assert_int_equal(open_fds_count(worker), worker_fds);
 }
 
 /* ---- refusals ---- */
@@ -355,7 +288,7 @@ static void two_ranks_give_the_tokens_of_one(void **state)
 
     system_start(&two, args);
     assert_true(system_pid_of(&two, "worker 0.1") > 0);
-    expect_all_golden(&two);
+    golden_expect_all(&two);
     for (int i = 0; i < 4; i++) {
         char *a = stream_alone(one, i, 80), *b = stream_alone(&two, i, 80);
         assert_string_equal(a, b);

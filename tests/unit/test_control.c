@@ -4,12 +4,12 @@
  * ends llmd, or BOOT's descriptors given to the wrong part. */
 #include "proto/control.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "common/open_fds.h"
 #include "tests/check.h"
 
 static int pair[2];
@@ -27,18 +27,6 @@ static int tear_down(void **state)
     if (pair[1] >= 0)
         close(pair[1]);
     return 0;
-}
-
-static int count_open(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
 }
 
 /* A memfd whose size marks it. */
@@ -90,7 +78,7 @@ static void send_boot(void)
 
 static void control_boot_hands_each_descriptor_to_who_asks(void **state)
 {
-    int before = count_open(), ledger, board;
+    int before = open_fds_count(getpid()), ledger, board;
     struct control_msg m;
     struct err e;
 
@@ -108,7 +96,7 @@ static void control_boot_hands_each_descriptor_to_who_asks(void **state)
     assert_int_equal(control_take_fd(&m, LLMD__FD_KIND__FD_LEDGER, 2), -1);
     assert_int_equal(control_take_fd(&m, LLMD__FD_KIND__FD_WEIGHTS, 0), -1);
     control_msg_fini(&m); /* closes the two that nobody took */
-    assert_int_equal(count_open(), before + 2);
+    assert_int_equal(open_fds_count(getpid()), before + 2);
     assert_int_equal(size_of(ledger), 12);
     close(ledger);
     close(board);
@@ -137,7 +125,7 @@ static void control_recv_waits_for_nothing_and_sees_the_end(void **state)
 static void control_recv_refuses_what_is_no_frame_and_closes_its_descriptors(void **state)
 {
     static const char *const garbage[] = { "x", "LLM1", "0123456789abcdef0123456789abcdef" };
-    int before = count_open();
+    int before = open_fds_count(getpid());
     struct control_msg m;
     struct err e;
 
@@ -150,12 +138,12 @@ static void control_recv_refuses_what_is_no_frame_and_closes_its_descriptors(voi
         assert_int_equal(e.code, ERR_PROTO);
         assert_null(m.body);
         assert_int_equal(m.n_fds, 0);
-        assert_int_equal(count_open(), before);
+        assert_int_equal(open_fds_count(getpid()), before);
     }
     send_boot(); /* the channel itself is as good as before */
     assert_int_equal(control_recv(pair[1], &m, &e), CONTROL_OK);
     control_msg_fini(&m);
-    assert_int_equal(count_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
 }
 
 static void control_send_carries_a_whole_configuration_and_no_more(void **state)

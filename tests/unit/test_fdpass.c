@@ -4,7 +4,6 @@
  * child inherits, or the last words of a dying process lost because it left some mail unread. */
 #include "common/fdpass.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "common/open_fds.h"
 #include "tests/check.h"
 
 static int pair[2];
@@ -29,18 +29,6 @@ static int tear_down(void **state)
         if (pair[i] >= 0)
             close(pair[i]);
     return 0;
-}
-
-static int count_open(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
 }
 
 static void send_n(int n_fds, const char *text)
@@ -109,12 +97,12 @@ static void fdpass_recv_refuses_what_is_too_long_and_leaks_nothing(void **state)
 
     (void)state;
     send_n(3, "nine bytes");
-    before = count_open();
+    before = open_fds_count(getpid());
     assert_int_equal(fdpass_recv(pair[1], bytes, sizeof bytes, &n, fds, &n_fds, &e), FDPASS_FAILED);
     assert_int_equal(e.code, ERR_PROTO);
     assert_int_equal(n_fds, 0);
     assert_int_equal(n, 777);
-    assert_int_equal(count_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     send_n(0, "ok"); /* and the socket goes on */
     assert_int_equal(fdpass_recv(pair[1], bytes, sizeof bytes, &n, fds, &n_fds, &e), FDPASS_OK);
 }
@@ -129,7 +117,7 @@ static void fdpass_recv_closes_a_part_of_the_descriptors(void **state)
 
     (void)state;
     send_n(5, "x");
-    before = count_open();
+    before = open_fds_count(getpid());
     assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
     low = old;
     low.rlim_cur = (rlim_t)dup(0) + 3; /* room for three of the five */
@@ -140,7 +128,7 @@ static void fdpass_recv_closes_a_part_of_the_descriptors(void **state)
     assert_int_equal(result, FDPASS_FAILED);
     assert_non_null(strstr(e.msg, "descriptors"));
     assert_int_equal(n_fds, 0);
-    assert_int_equal(count_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
 }
 
 static void fdpass_recv_sees_the_peer_go(void **state)

@@ -1,7 +1,7 @@
 /* test_file.c - whole files with a bound.
  *
  * What would break in production: llmd hangs at start because a model folder holds a FIFO, or a file
- * of the wrong size fills the memory. */
+ * of the wrong size fills the memory; settings are read half written. */
 #include "common/file.h"
 
 #include <errno.h>
@@ -120,6 +120,47 @@ static void file_read_refuses_folders_and_never_waits_for_a_fifo(void **state)
     assert_fails(file_read("/dev/null", 9, &bytes, &n, &e), e, ERR_CONFIG, "not a regular file");
 }
 
+static void check_text(const char *name, const char *text)
+{
+    char *bytes;
+    size_t n;
+    struct err e;
+
+    assert_ok(file_read(path_of(name), 99, &bytes, &n, &e), e);
+    assert_string_equal(bytes, text);
+    free(bytes);
+}
+
+/* Who has it open keeps the old one whole. */
+static void file_replace_never_shows_a_part(void **state)
+{
+    struct err e = { 0 };
+    char old[8] = "";
+    FILE *reader;
+
+    (void)state;
+    assert_ok(file_replace(path_of("settings"), "old: 1\n", &e), e);
+    reader = fopen(path_of("settings"), "r");
+    assert_ok(file_replace(path_of("settings"), "new\n", &e), e);
+    assert_non_null(fgets(old, sizeof old, reader));
+    fclose(reader);
+    assert_string_equal(old, "old: 1\n");
+    check_text("settings", "new\n");
+    unlink(path_of("settings")); /* and PATH.new is gone: the folder can be removed */
+}
+
+static void file_replace_says_what_it_cannot_write(void **state)
+{
+    struct err e;
+
+    (void)state;
+    assert_fails(file_replace(path_of("nowhere/settings"), "", &e), e, ERR_SYS, "nowhere/settings");
+    assert_int_equal(mkdir(path_of("folder"), 0700), 0);
+    assert_fails(file_replace(path_of("folder"), "", &e), e, ERR_SYS, "folder");
+    rmdir(path_of("folder"));
+    unlink(path_of("folder.new"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +169,8 @@ int main(void)
         cmocka_unit_test(file_read_refuses_one_byte_too_many),
         cmocka_unit_test(file_read_names_what_is_missing),
         cmocka_unit_test(file_read_refuses_folders_and_never_waits_for_a_fifo),
+        cmocka_unit_test(file_replace_never_shows_a_part),
+        cmocka_unit_test(file_replace_says_what_it_cannot_write),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

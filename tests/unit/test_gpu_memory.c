@@ -14,6 +14,7 @@
 
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/open_fds.h"
 #include "tests/check.h"
 
 enum { N_GROUPS = 2, TP_SIZE = 2, N_CHUNKS = 150 /* three messages */ };
@@ -81,15 +82,6 @@ static int n_orders(const char *what)
     }
 }
 
-static int n_open(void)
-{
-    int n = 0;
-
-    for (int fd = 3; fd < 2048; fd++)
-        n += fcntl(fd, F_GETFD) >= 0;
-    return n;
-}
-
 static struct chunk_set make_set(enum chunk_kind kind, uint32_t group, uint32_t rank, uint64_t id,
                                  uint32_t n)
 {
@@ -139,8 +131,7 @@ static void say_all(const struct chunk_set *s)
 static const struct child_events no_events;
 
 /* Start the next worker of a rank; what it is given. */
-static uint32_t receive_all(uint32_t group, uint32_t rank,
-                            struct chunk_set out[N_KEPT_CHUNK_KINDS])
+static uint32_t receive_all(uint32_t group, uint32_t rank, struct chunk_set out[N_KEPT_CHUNK_KINDS])
 {
     uint32_t n = gpu_memory_begin_handing(&memory, group, rank), n_got = 0, rounds = 0;
     struct child worker = { 0 };
@@ -222,7 +213,8 @@ static void a_successor_is_given_the_same_chunks_in_order(void **state)
 /* Half of each page is gone: the other half is no use. */
 static void pages_of_a_group_are_handed_on_together_or_not(void **state)
 {
-    struct chunk_set mine = make_set(CHUNKS_KV, 0, 0, 6, 3), theirs = make_set(CHUNKS_KV, 0, 1, 7, 3);
+    struct chunk_set mine = make_set(CHUNKS_KV, 0, 0, 6, 3),
+                     theirs = make_set(CHUNKS_KV, 0, 1, 7, 3);
     struct chunk_set got[N_KEPT_CHUNK_KINDS];
 
     (void)state;
@@ -244,11 +236,11 @@ static void told_again_is_kept_once(void **state)
 
     (void)state;
     say(&s, 0, 4);
-    before = n_open();
+    before = open_fds_count(getpid());
     say(&s, 0, 4);
-    assert_int_equal(n_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     say_all(&s); /* a new llmd asked: it brings what was missing */
-    assert_int_equal(n_open(), before + 6);
+    assert_int_equal(open_fds_count(getpid()), before + 6);
     assert_int_equal(n_orders("FDSTORE=1"), 10);
     assert_true(chunk_set_is_whole(&memory.ranks[0].sets[CHUNKS_KV]));
     chunk_set_fini(&s);
@@ -257,12 +249,12 @@ static void told_again_is_kept_once(void **state)
 static void a_set_that_was_not_sent_whole_is_dropped_with_its_worker(void **state)
 {
     struct chunk_set s = make_set(CHUNKS_KV, 0, 1, 4, 10), got[N_KEPT_CHUNK_KINDS];
-    int before = n_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     say(&s, 0, 9);
     gpu_memory_ended(&memory, 0, 1, true);
-    assert_int_equal(n_open(), before); /* every open copy would hold the memory */
+    assert_int_equal(open_fds_count(getpid()), before); /* every open copy would hold the memory */
     assert_int_equal(n_orders("FDSTOREREMOVE=1"), 9);
     assert_int_equal(receive_all(0, 1, got), 0);
     chunk_set_fini(&s);
@@ -292,7 +284,7 @@ static void weights_go_with_a_loader_that_dies_and_pages_stay(void **state)
 static void an_announced_set_frees_the_one_before_it_at_once(void **state)
 {
     struct chunk_set old = make_set(CHUNKS_WEIGHTS, 0, 0, 4, 5), new, got[N_KEPT_CHUNK_KINDS];
-    int before = n_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     say_all(&old);
@@ -300,7 +292,7 @@ static void an_announced_set_frees_the_one_before_it_at_once(void **state)
     new.id = 77;
     new.layout.high = 99;
     say(&new, 0, 0);
-    assert_int_equal(n_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     assert_int_equal(n_orders("FDSTOREREMOVE=1"), 5);
     assert_int_equal(gpu_memory_bytes(&memory, CHUNKS_WEIGHTS), 0);
     say_all(&new);
@@ -314,12 +306,12 @@ static void an_announced_set_frees_the_one_before_it_at_once(void **state)
 static void memory_that_the_gpu_has_lost_is_forgotten(void **state)
 {
     struct chunk_set s = make_set(CHUNKS_KV, 0, 0, 4, 2), got[N_KEPT_CHUNK_KINDS];
-    int before = n_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     say_all(&s);
     gpu_memory_lost(&memory, 0, 0);
-    assert_int_equal(n_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     assert_int_equal(receive_all(0, 0, got), 0);
     chunk_set_fini(&s);
 }
@@ -327,7 +319,7 @@ static void memory_that_the_gpu_has_lost_is_forgotten(void **state)
 static void what_a_worker_may_not_say_is_ignored(void **state)
 {
     struct chunk_set s = make_set(CHUNKS_KV, 0, 0, 4, 2);
-    int before = n_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     s.group = 1; /* another's memory */
@@ -342,7 +334,7 @@ static void what_a_worker_may_not_say_is_ignored(void **state)
     message.n_chunks = CHUNK_SET_CHUNKS_MAX + 1;
     gpu_memory_take(&memory, 0, 0, &m);
     assert_null(memory.ranks[0].sets[CHUNKS_KV].fds);
-    assert_int_equal(n_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     chunk_set_fini(&s);
 }
 
@@ -403,7 +395,7 @@ static void chunks_of_no_set_are_taken_out_of_the_store(void **state)
     struct chunk_set s = make_set(CHUNKS_KV, 0, 0, 0xabcd, 2),
                      gone = make_set(CHUNKS_KV, 0, 0, 3, 2);
     struct passed from = { 0 };
-    int before = n_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     say_all(&s);
@@ -414,7 +406,7 @@ static void chunks_of_no_set_are_taken_out_of_the_store(void **state)
     n_orders("");
     die_and_adopt(&from);
     assert_int_equal(n_orders("FDSTOREREMOVE=1"), 3);
-    assert_int_equal(n_open(), before + 2);
+    assert_int_equal(open_fds_count(getpid()), before + 2);
     assert_true(chunk_set_is_whole(&memory.ranks[0].sets[CHUNKS_KV]));
     chunk_set_fini(&s);
     chunk_set_fini(&gone);

@@ -4,24 +4,12 @@
  * believes it, a mapping that meets SIGBUS because someone cut the file, or a descriptor that leaks. */
 #include "proto/segment.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "common/open_fds.h"
 #include "tests/check.h"
-
-static int count_open(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-
-    assert_non_null(d);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
 
 static struct segment make(size_t bytes)
 {
@@ -59,7 +47,7 @@ static void segment_attach_names_what_it_wants_and_what_it_found(void **state)
 {
     struct segment a = make(4096), b = { 0 };
     struct err e;
-    int before = count_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     assert_fails(segment_attach(&b, dup(a.fd), SEGMENT_BOARD, 3, true, &e), e, ERR_PROTO,
@@ -72,7 +60,7 @@ static void segment_attach_names_what_it_wants_and_what_it_found(void **state)
     a.hdr->magic++;
     assert_fails(segment_attach(&b, dup(a.fd), SEGMENT_LEDGER, 3, true, &e), e, ERR_PROTO, "magic");
     assert_null(b.hdr);
-    assert_int_equal(count_open(), before); /* taken on failure too */
+    assert_int_equal(open_fds_count(getpid()), before); /* taken on failure too */
     segment_close(&a);
 }
 
@@ -90,7 +78,7 @@ static void segment_attach_refuses_what_is_no_segment(void **state)
 {
     struct segment b = { 0 };
     struct err e;
-    int fds[2], before = count_open();
+    int fds[2], before = open_fds_count(getpid());
 
     (void)state;
     assert_fails(segment_attach(&b, -1, SEGMENT_LEDGER, 3, true, &e), e, ERR_SYS, "stat");
@@ -103,7 +91,7 @@ static void segment_attach_refuses_what_is_no_segment(void **state)
     assert_int_equal(pipe(fds), 0);
     close(fds[1]);
     assert_fails(segment_attach(&b, fds[0], SEGMENT_LEDGER, 3, true, &e), e, ERR_PROTO, "too few");
-    assert_int_equal(count_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
 }
 
 static void segment_attach_refuses_memory_that_may_shrink(void **state)
@@ -156,13 +144,13 @@ static void segment_create_says_when_it_is_too_large(void **state)
 {
     struct segment s = { 0 };
     struct err e;
-    int before = count_open();
+    int before = open_fds_count(getpid());
 
     (void)state;
     assert_fails(segment_create(&s, SEGMENT_KVPOOL, 1, "huge", (size_t)1 << 62, 0, &e), e, ERR_SYS,
                  "segment 'huge'");
     assert_null(s.hdr);
-    assert_int_equal(count_open(), before);
+    assert_int_equal(open_fds_count(getpid()), before);
     segment_close(&s);
 }
 

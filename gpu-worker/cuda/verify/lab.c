@@ -1,7 +1,6 @@
 /* lab.c - see lab.h. */
 #include "gpu-worker/cuda/verify/lab.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "common/nvml.h"
+#include "common/open_fds.h"
 #include "gpu-worker/cuda/verify/model.h"
 
 enum {
@@ -144,33 +144,18 @@ static double gpu_in_use_mb(const struct verify *v)
     return nvml_read(v->uuid, &s, &e) ? (double)s.used_bytes / 1e6 : 0;
 }
 
-static int count_fds(pid_t pid)
-{
-    char path[64];
-    int n = 0;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
-    dir = opendir(path);
-    while (dir && readdir(dir))
-        n++;
-    if (dir)
-        closedir(dir);
-    return n;
-}
-
 /* What has just been closed may be there for a moment yet. */
 static void look(struct lab *l, double *gpu, int *fds)
 {
     pid_t llmd = service_pid(&l->service, "llmd");
 
     *gpu = gpu_in_use_mb(l->v);
-    *fds = count_fds(llmd);
+    *fds = open_fds_count(llmd);
     for (int i = 0; i < LOOKS; i++) {
         int n;
 
         usleep(LOOK_MS * 1000);
-        n = count_fds(llmd);
+        n = open_fds_count(llmd);
         *fds = n < *fds ? n : *fds;
     }
 }

@@ -7,16 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/runtime_dir.h"
-#include "proto/control.h"
+#include "common/file.h"
+#include "proto/control_client.h"
 
-enum { ARGS_MAX = 48, START_MS = 300000, STOP_MS = 60000, ASK_S = 5, NAP_US = 2000 };
+enum { ARGS_MAX = 48, START_MS = 300000, STOP_MS = 60000, ASK_MS = 5000, NAP_US = 2000 };
 
 static void log_path(const struct service *s, char out[96])
 {
@@ -28,20 +26,14 @@ static void settings_path(const struct service *s, char out[96])
     snprintf(out, 96, "%s.yaml", s->dir);
 }
 
-/* The settings that change while it runs; llmd reads the old file or the new one. */
+/* The settings that change while it runs. */
 static void write_settings(const struct service *s, const char *fault_points)
 {
-    char path[96], fresh[104];
-    FILE *f;
+    char path[96], text[512];
 
     settings_path(s, path);
-    snprintf(fresh, sizeof fresh, "%s.new", path);
-    f = fopen(fresh, "we");
-    if (!f)
-        return;
-    fprintf(f, "fault_points: \"%s\"\n", fault_points);
-    fclose(f);
-    rename(fresh, path);
+    snprintf(text, sizeof text, "fault_points: \"%s\"\n", fault_points);
+    file_replace(path, text, NULL); /* one that is not written shows: nothing fires */
 }
 
 /* "FOLDER/NAME", the folder being that of this program. */
@@ -158,40 +150,14 @@ static void run(const struct service *s, const struct verify *v, const struct se
 /* NULL: nobody answers.  frame_free_body(). */
 static Llmd__CtlReply *ask(const struct service *s)
 {
-    const struct timeval patience = { .tv_sec = ASK_S };
-    Llmd__CtlRequest request = LLMD__CTL_REQUEST__INIT;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    Llmd__CtlReply *reply = NULL;
-    struct control_msg m;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-    if (fd < 0)
-        return NULL;
-    request.command = LLMD__CTL_COMMAND__CTL_STATUS;
-    runtime_dir_control_path(s->dir, to.sun_path, sizeof to.sun_path);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
-        control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, NULL) &&
-        control_recv(fd, &m, NULL) == CONTROL_OK) {
-        reply = m.body;
-        m.body = NULL;
-        control_msg_fini(&m);
-    }
-    close(fd);
-    if (reply && reply->status)
-        return reply;
-    frame_free_body(reply);
-    return NULL;
+    return control_ask(s->dir, LLMD__CTL_COMMAND__CTL_STATUS, ASK_MS);
 }
 
 pid_t service_pid(const struct service *s, const char *process)
 {
     Llmd__CtlReply *reply = ask(s);
-    pid_t pid = 0;
+    pid_t pid = control_pid_of(reply, process);
 
-    for (size_t i = 0; reply && i < reply->status->n_processes; i++)
-        if (strcmp(reply->status->processes[i]->name, process) == 0)
-            pid = (pid_t)reply->status->processes[i]->pid;
     frame_free_body(reply);
     return pid;
 }
@@ -200,14 +166,15 @@ bool service_look(const struct service *s, struct service_state *out)
 {
     Llmd__CtlReply *reply = ask(s);
 
-    if (!reply)
+    if (!reply || !reply->status) {
+        frame_free_body(reply);
         return false;
-    *out = (struct service_state){ .is_ready = strcmp(reply->status->state, "ready") == 0 };
+    }
+    *out = (struct service_state){ .is_ready = control_says_ready(reply),
+                                   .llmd = control_pid_of(reply, "llmd") };
     for (size_t i = 0; i < reply->status->n_processes; i++) {
         const Llmd__ProcessStatus *p = reply->status->processes[i];
         out->restarts += p->restarts;
-        if (strcmp(p->name, "llmd") == 0)
-            out->llmd = (pid_t)p->pid;
         if (strcmp(p->name, "worker 0.0") == 0)
             snprintf(out->last_exit, sizeof out->last_exit, "%.79s", p->last_exit);
     }
@@ -251,13 +218,8 @@ bool service_wait_ready(const struct service *s, int limit_ms)
 static int port_of(const struct service *s)
 {
     Llmd__CtlReply *reply = ask(s);
-    const char *colon = NULL;
-    int port = 0;
+    int port = control_port_of(reply);
 
-    if (reply && reply->status->n_listen > 0)
-        colon = strrchr(reply->status->listen[0], ':');
-    if (colon)
-        port = atoi(colon + 1);
     frame_free_body(reply);
     return port;
 }

@@ -35,4 +35,4 @@ fake_library(fake_nvml nvidia-ml
 
 # What tests do with the folder that its processes share.
 add_library(fake_folder STATIC cuda/fake/folder.c)
-target_link_libraries(fake_folder PUBLIC common PkgConfig::cmocka)
+target_link_libraries(fake_folder PUBLIC common)

@@ -3,16 +3,22 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
-#include "tests/check.h"
+#include "common/buf.h"
+#include "common/file.h"
+
+enum { PATH_BYTES = 400 };
 
 #define ROOM_BYTES ((uint64_t)1 << 30)
 
-void state_folder_make(char folder[STATE_FOLDER_BYTES])
+bool state_folder_make(char folder[STATE_FOLDER_BYTES])
 {
     struct statvfs shm;
     bool has_room =
@@ -20,58 +26,81 @@ void state_folder_make(char folder[STATE_FOLDER_BYTES])
 
     snprintf(folder, STATE_FOLDER_BYTES, "%s/llmd-fake-cuda-XXXXXX",
              has_room ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(folder));
+    return mkdtemp(folder) != NULL;
 }
 
-void state_folder_remove(const char *folder)
+bool state_folder_remove(const char *folder)
 {
-    char command[STATE_FOLDER_BYTES + 16];
+    char command[PATH_BYTES];
 
     snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    assert_int_equal(system(command), 0);
+    return system(command) == 0;
 }
 
-static void path_of(const char *folder, const char *name, char out[320])
+bool state_folder_set_faults(const char *folder, const char *rules)
 {
-    snprintf(out, 320, "%s/%s", folder, name);
+    struct buf text = { 0 };
+    char path[PATH_BYTES];
+    bool ok;
+
+    snprintf(path, sizeof path, "%s/faults", folder);
+    buf_printf(&text, "%s\n", rules);
+    ok = file_replace(path, text.data, NULL);
+    buf_fini(&text);
+    return ok;
 }
 
-static void write_line(const char *path, const char *mode, const char *line)
+static void put_gpu_path(const char *folder, const char *what, int gpu, char out[PATH_BYTES])
 {
-    FILE *f = fopen(path, mode);
-
-    assert_non_null(f);
-    fprintf(f, "%s\n", line);
-    assert_int_equal(fclose(f), 0);
+    snprintf(out, PATH_BYTES, "%s/%s-%d", folder, what, gpu);
 }
 
-void state_folder_set_faults(const char *folder, const char *rules)
+bool state_folder_gpu_is_lost(const char *folder, int gpu)
 {
-    char path[320], fresh[320];
+    char path[PATH_BYTES];
 
-    path_of(folder, "faults", path);
-    path_of(folder, "faults-new", fresh);
-    write_line(fresh, "we", rules);
-    assert_int_equal(rename(fresh, path), 0);
+    put_gpu_path(folder, "lost", gpu, path);
+    return file_exists(path);
 }
 
-void state_folder_reset_gpu(const char *folder, int gpu)
+bool state_folder_reset_gpu(const char *folder, int gpu)
 {
-    char name[32], path[320];
+    char path[PATH_BYTES];
 
-    snprintf(name, sizeof name, "lost-%d", gpu);
-    path_of(folder, name, path);
-    assert_int_equal(unlink(path), 0);
+    put_gpu_path(folder, "lost", gpu, path);
+    return unlink(path) == 0;
 }
 
-void state_folder_add_xid(const char *folder, int gpu, unsigned xid)
+bool state_folder_add_xid(const char *folder, int gpu, const char *xid)
 {
-    char name[32], path[320], line[16];
+    char path[PATH_BYTES];
+    FILE *f;
 
-    snprintf(name, sizeof name, "xid-%d", gpu);
-    path_of(folder, name, path);
-    snprintf(line, sizeof line, "%u", xid);
-    write_line(path, "ae", line);
+    put_gpu_path(folder, "xid", gpu, path);
+    f = fopen(path, "ae");
+    if (!f)
+        return false;
+    fprintf(f, "%s\n", xid);
+    return fclose(f) == 0;
+}
+
+/* ---- what is there ---- */
+
+static int count(const char *folder, const char *begin, bool (*counts)(const char *path))
+{
+    DIR *dir = opendir(folder);
+    const struct dirent *entry;
+    char path[PATH_BYTES];
+    int n = 0;
+
+    if (!dir)
+        return -1;
+    while ((entry = readdir(dir)) != NULL) {
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        n += strncmp(entry->d_name, begin, strlen(begin)) == 0 && counts(path);
+    }
+    closedir(dir);
+    return n;
 }
 
 /* Its lock cannot be had (state.h). */
@@ -85,20 +114,17 @@ static bool is_held(const char *path)
     return held;
 }
 
-int state_folder_count_held(const char *folder)
+int state_folder_count_pieces(const char *folder)
 {
-    const struct dirent *entry;
-    DIR *dir = opendir(folder);
-    char path[320];
-    int n = 0;
+    return count(folder, "gpu-", is_held);
+}
 
-    assert_non_null(dir);
-    while ((entry = readdir(dir)) != NULL) {
-        path_of(folder, entry->d_name, path);
-        n += (strncmp(entry->d_name, "gpu-", 4) == 0 ||
-              strncmp(entry->d_name, "process-", 8) == 0) &&
-             is_held(path);
-    }
-    closedir(dir);
-    return n;
+int state_folder_count_processes(const char *folder)
+{
+    return count(folder, "process-", is_held);
+}
+
+int state_folder_count_fired(const char *folder)
+{
+    return count(folder, "fired-", file_exists);
 }

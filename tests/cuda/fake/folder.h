@@ -4,23 +4,26 @@
 #define LLMD_TESTS_CUDA_FAKE_FOLDER_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 enum { STATE_FOLDER_BYTES = 40 };
 
-/* A fresh one: in memory where there is room.  Fails the running test when there is none. */
-void state_folder_make(char folder[STATE_FOLDER_BYTES]);
+/* A fresh one: in memory where there is room.  Here and below false: it could not be done. */
+bool state_folder_make(char folder[STATE_FOLDER_BYTES]);
 /* With all that is in it. */
-void state_folder_remove(const char *folder);
+bool state_folder_remove(const char *folder);
 
 /* The whole script from now on, for `faults=FOLDER/faults`: rules, one a line.  Nobody reads half of it. */
-void state_folder_set_faults(const char *folder, const char *rules);
+bool state_folder_set_faults(const char *folder, const char *rules);
+bool state_folder_gpu_is_lost(const char *folder, int gpu);
 /* Give a lost GPU back; it must be one. */
-void state_folder_reset_gpu(const char *folder, int gpu);
+bool state_folder_reset_gpu(const char *folder, int gpu);
 /* NVML tells of this Xid. */
-void state_folder_add_xid(const char *folder, int gpu, unsigned xid);
+bool state_folder_add_xid(const char *folder, int gpu, const char *xid);
 
-/* How many files are somebody's: pieces of memory and living processes. */
-int state_folder_count_held(const char *folder);
+/* Pieces of memory that somebody holds, by a descriptor or a mapping; living processes; rules that have fired, those that
+ * repeat not counted.  -1: there is no such folder. */
+int state_folder_count_pieces(const char *folder);
+int state_folder_count_processes(const char *folder);
+int state_folder_count_fired(const char *folder);
 
 #endif
