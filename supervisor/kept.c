@@ -100,14 +100,15 @@ static void add(struct kept *k, uint32_t slot, uint32_t generation, int fd, bool
         enqueue(k, slot);
 }
 
-/* Copies of what is over or in the store. */
+/* Copies of what is over or in the store, which an order that only waits for the manager has not brought it to. */
 static void clear_park(struct kept *k)
 {
     const struct park_place *p;
 
     while ((p = park_oldest(&k->park))) {
         const struct kept_connection *c = &k->by_slot[p->slot];
-        if (c->fd && c->generation == p->generation && !c->is_stored)
+        bool is_stored = c->is_stored && !fdstore_is_clogged(k->store);
+        if (c->fd && c->generation == p->generation && !is_stored)
             return;
         park_drop_oldest(&k->park);
     }
@@ -201,10 +202,12 @@ void kept_sweep(struct kept *k)
 
 void kept_store_all(struct kept *k)
 {
-    while (k->connections && k->oldest != NONE)
+    if (!k->connections)
+        return;
+    while (k->oldest != NONE)
         store(k, k->oldest);
-    if (k->connections)
-        clear_park(k);
+    clear_park(k);
+    arm(k);
 }
 
 void kept_drop_all(struct kept *k)
@@ -275,6 +278,7 @@ static void adopt_park(struct kept *k, struct passed *from, const struct cookie_
                        uint32_t n)
 {
     int in = passed_take(from, "llmd-park-in"), out = passed_take(from, "llmd-park-out"), fd;
+    uint32_t first = k->n_open;
 
     if (in < 0 || out < 0) {
         if (in >= 0 || out >= 0)
@@ -287,6 +291,11 @@ static void adopt_park(struct kept *k, struct passed *from, const struct cookie_
         adopt_one(k, fd, false, known, n);
         park_forget_one(&k->park);
     }
+    for (uint32_t i = first; i < k->n_open && fdstore_is_clogged(k->store); i++) {
+        const struct kept_connection *c = &k->by_slot[k->open[i]];
+        park_put(&k->park, c->fd, (struct park_place){ k->open[i], c->generation });
+    }
+    arm(k);
 }
 
 void kept_adopt(struct kept *k, struct passed *from)

@@ -21,7 +21,6 @@ enum { RANKS_MAX = 4, LARGE = 270000, FLOATS_MAX = (2 << 20) + 5000 };
 struct board {
     _Atomic uint32_t progress[RANKS_MAX]; /* what a rank has done */
     _Atomic uint64_t bits[RANKS_MAX];     /* sum of its results' bits */
-    _Atomic uint64_t left_ns[RANKS_MAX];  /* when it was told that a peer is gone */
     _Atomic bool go;
     char said[RANKS_MAX][256];
 };
@@ -354,7 +353,6 @@ static void step_until_told(struct rank *r)
             break;
         atomic_store(&r->board->progress[r->rank], step);
     }
-    atomic_store(&r->board->left_ns[r->rank], clock_mono_ns());
     snprintf(r->board->said[r->rank], sizeof r->board->said[0], "%s", why.msg);
     _exit(7);
 }
@@ -366,15 +364,13 @@ static void wait_for_steps(uint32_t n_ranks, uint32_t n_steps)
             nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
 }
 
-/* The survivors, all but `victim`, have left within limit_ns and said `words`. */
-static void others_leave(pid_t *pids, uint32_t n_ranks, uint32_t victim, uint64_t since_ns,
-                         uint64_t limit_ns, const char *words)
+/* The survivors, all but `victim`, leave and say `words`. */
+static void others_leave(pid_t *pids, uint32_t n_ranks, uint32_t victim, const char *words)
 {
     for (uint32_t i = 0; i < n_ranks; i++) {
         if (i == victim)
             continue;
         assert_int_equal(exit_of(pids[i]), 7);
-        assert_true(atomic_load(&board->left_ns[i]) - since_ns < limit_ns);
         if (!strstr(board->said[i], words))
             fail_msg("rank %u said '%s'", i, board->said[i]);
     }
@@ -382,34 +378,31 @@ static void others_leave(pid_t *pids, uint32_t n_ranks, uint32_t victim, uint64_
 
 static void the_death_of_a_rank_ends_the_step_of_all(void **state)
 {
-    /* Far less than the limit of a wait in a kernel (10 s): it is the socket that tells. */
-    const uint64_t limit_ns = 5 * NS_PER_S;
-
     (void)state;
     for (uint32_t n = 2; n <= 4; n += 2) {
+        /* a wait in a kernel would go on for an hour: it is the socket that tells */
+        struct exchange_setup setup = { .host_only = n == 4, .spin_limit_us = 3600000000u };
         uint32_t victim = n - 1;
         pid_t pids[RANKS_MAX];
-        uint64_t since;
-        start_all(pids, n, (struct exchange_setup){ .host_only = n == 4 }, step_until_told);
+        start_all(pids, n, setup, step_until_told);
         wait_for_steps(n, 3);
-        since = clock_mono_ns();
         kill(pids[victim], SIGKILL);
         assert_int_equal(exit_of(pids[victim]), 128 + SIGKILL);
-        others_leave(pids, n, victim, since, limit_ns, "has left the group");
+        others_leave(pids, n, victim, "has left the group");
     }
 }
 
 static void a_rank_that_stands_still_is_given_up(void **state)
 {
+    /* longer than a machine with other work keeps a rank waiting */
+    const struct exchange_setup setup = { .spin_limit_us = 5000000 };
     pid_t pids[RANKS_MAX];
-    uint64_t since;
 
     (void)state;
-    start_all(pids, 2, (struct exchange_setup){ .spin_limit_us = 1500000 }, step_until_told);
+    start_all(pids, 2, setup, step_until_told);
     wait_for_steps(2, 1);
-    since = clock_mono_ns();
     kill(pids[0], SIGSTOP);
-    others_leave(pids, 2, 0, since, 30 * NS_PER_S, "rank 0 did not come");
+    others_leave(pids, 2, 0, "rank 0 did not come");
     kill(pids[0], SIGKILL);
     exit_of(pids[0]);
 }
@@ -432,6 +425,12 @@ static void a_rank_that_never_comes_is_waited_for_within_a_limit(void **state)
 }
 
 /* ---- NCCL ---- */
+
+/* From now on, for this process: of what it has, the communicator that stands meets an error. */
+static void lose_nccl(void)
+{
+    setenv("LLMD_FAKE_NCCL", "late=1:1", 1);
+}
 
 static void wait_until_nccl_is_ready(struct rank *r)
 {
@@ -503,6 +502,7 @@ static void sum_when_one_has_lost_it(struct rank *r)
 
     open_exchange(r);
     wait_until_nccl_is_ready(r);
+    lose_nccl();
     while (r->rank == 0 && exchange_nccl_is_ready(r->x))
         nanosleep(&nap, NULL);
     if (r->rank == 0)
@@ -525,6 +525,7 @@ static void sum_with_what_is_lost(struct rank *r)
     wait_until_nccl_is_ready(r);
     if (r->rank == 0)
         _exit(0);
+    lose_nccl();
     while (r->x->nccl.state != NCCL_COMM_FAILED)
         exchange_use_nccl(r->x, true);
     CHECK(!exchange_all_reduce(r->x, &r->stream, r->out, r->in, LARGE, false));
@@ -535,12 +536,10 @@ static void sum_with_what_is_lost(struct rank *r)
 static void a_communicator_that_one_rank_has_lost_serves_no_other(void **state)
 {
     (void)state;
-    setenv("LLMD_FAKE_NCCL", "late=1:400", 1);
     run_all(2, (struct exchange_setup){ .nccl = true, .host_only = true },
             sum_when_one_has_lost_it);
     all_have_the_same_bits(2);
     run_all(2, (struct exchange_setup){ .nccl = true, .host_only = true }, sum_with_what_is_lost);
-    unsetenv("LLMD_FAKE_NCCL");
 }
 
 int main(void)

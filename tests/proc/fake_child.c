@@ -10,8 +10,8 @@
  * The gateway serves a line protocol of its own: to each line it answers "<pid> <line>", and it keeps its
  * connections as the real one does: handed to llmd when accepted, taken over from its predecessor.
  *
- * Words: exit, abort, never-ready, no-weights, slow-ready, slow-drain (until its deadline is now),
- * ignore-drain, ignore-all, orphan-maker, silent, long-step; and for the process "inspect": bad, crash,
+ * Words: exit, abort, never-ready, no-weights, weights-only (ready when the word is another), slow-drain (until its
+ * deadline is now), ignore-drain, ignore-all, orphan-maker, silent, long-step (at once, whenever the word is written); and for the process "inspect": bad, crash,
  * garbage, empty, hang, gpu (the model is on GPUs: workers have chunks of memory, which are memfds here), for
  * workers of such a model: dies-loading, gpu-lost, gpu-unusable, gpu-bad-part; and for the process "gpu-check": bad, hang. */
 #include <dirent.h>
@@ -43,13 +43,13 @@
 #include "proto/weights_layout.h"
 #include "proto/worker_exit.h"
 
-enum { CLIENTS_MAX = 256, N_CHUNKS = 70 /* two messages */ };
+enum { CLIENTS_MAX = 256, N_CHUNKS = 70 /* two messages */, WORD_BYTES = 32 };
 
 static struct {
     struct config config;
     struct control_msg boot_msg;
     const Llmd__Boot *boot;
-    char name[32], word[32];
+    char name[32], word[WORD_BYTES];
     uint64_t orphan_deadline_ns; /* 0 = llmd lives */
     struct board board;          /* .hdr is NULL when it could not be attached */
     struct connections connections;
@@ -94,18 +94,19 @@ static void note(const char *fmt, ...)
     close(fd);
 }
 
-static void read_behaviour(void)
+/* What the test wants of us at this moment; "" = nothing. */
+static void read_word(char word[WORD_BYTES])
 {
     char path[CONFIG_TEXT_BYTES + 16], line[128];
     FILE *f;
 
+    word[0] = '\0';
     snprintf(path, sizeof path, "%s/behaviour", me.config.model);
     f = fopen(path, "r");
     while (f && fgets(line, sizeof line, f)) {
         size_t n = strlen(me.name);
         if (strncmp(line, me.name, n) == 0 && line[n] == ':')
-            snprintf(me.word, sizeof me.word, "%.*s", (int)strcspn(line + n + 2, "\n"),
-                     line + n + 2);
+            snprintf(word, WORD_BYTES, "%.*s", (int)strcspn(line + n + 2, "\n"), line + n + 2);
     }
     if (f)
         fclose(f);
@@ -534,17 +535,40 @@ static void listen_to_llmd(void)
     }
 }
 
+/* llmd's tick was between the last call and this one. */
+static bool llmd_has_just_ticked(void)
+{
+    static uint64_t seen_ns;
+    uint64_t last_ns = seen_ns;
+
+    seen_ns = atomic_load(&board_slot(&me.board, BOARD_SLOT_LLMD)->heartbeat_ns);
+    return last_ns && seen_ns != last_ns;
+}
+
+/* Whenever the word comes.  The limit is over soon after a tick, so that the next one would be far too late for it. */
+static void begin_long_step(struct board_slot *slot)
+{
+    char word[WORD_BYTES];
+
+    if (atomic_load(&slot->step_started_ns) != 0)
+        return;
+    read_word(word);
+    if (strcmp(word, "long-step") != 0 || !llmd_has_just_ticked())
+        return;
+    atomic_store(&slot->step_limit_ns, 1100 * NS_PER_MS);
+    atomic_store(&slot->step_started_ns, clock_mono_ns());
+    note("long step");
+}
+
 /* What a working process writes on the board; "silent" writes nothing, "long-step" is in a step for ever. */
 static void show_life(void)
 {
     struct board_slot *slot = me.board.hdr ? board_slot(&me.board, me.boot->slot) : NULL;
 
-    if (slot && !is("silent"))
-        atomic_store(&slot->heartbeat_ns, clock_mono_ns());
-    if (slot && is("long-step") && atomic_load(&slot->step_started_ns) == 0) {
-        atomic_store(&slot->step_limit_ns, 1500 * NS_PER_MS);
-        atomic_store(&slot->step_started_ns, clock_mono_ns());
-    }
+    if (!slot || is("silent"))
+        return;
+    atomic_store(&slot->heartbeat_ns, clock_mono_ns());
+    begin_long_step(slot);
 }
 
 static void wait_for_news(struct pollfd fds[CLIENTS_MAX + 2])
@@ -592,7 +616,7 @@ int main(int argc, char **argv)
     int extra = find_extra_descriptor();
 
     receive_boot(is_inspect ? "inspect" : is_check ? "gpu-check" : NULL);
-    read_behaviour();
+    read_word(me.word);
     if (is_inspect)
         return inspect();
     if (is_check)
@@ -625,8 +649,8 @@ int main(int argc, char **argv)
         make_orphan();
     if (me.boot->slot != BOARD_SLOT_GATEWAY && !is("no-weights") && !is("never-ready"))
         say_weights_ready();
-    if (is("slow-ready"))
-        usleep(300000);
+    for (; is("weights-only"); read_word(me.word))
+        usleep(2000);
     if (!is("never-ready") && !is("no-weights"))
         say_ready();
     serve();

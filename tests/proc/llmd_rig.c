@@ -389,13 +389,18 @@ static void fail_waiting(const struct rig *r, const char *what)
     fail_msg("waited in vain for '%s'", what);
 }
 
-void rig_wait_told(struct rig *r, const char *line)
+void rig_wait_told_times(struct rig *r, const char *line, int n)
 {
-    for (int ms = 0; rig_count_told(r, line) == 0; ms += 5) {
+    for (int ms = 0; rig_count_told(r, line) < n; ms += 5) {
         if (ms > PATIENCE_MS)
             fail_waiting(r, line);
         nap_ms(5);
     }
+}
+
+void rig_wait_told(struct rig *r, const char *line)
+{
+    rig_wait_told_times(r, line, 1);
 }
 
 void rig_wait_events(struct rig *r, const char *event, int n)
@@ -412,13 +417,18 @@ void rig_wait_event(struct rig *r, const char *event)
     rig_wait_events(r, event, 1);
 }
 
-void rig_wait_log(struct rig *r, const char *text)
+void rig_wait_logs(struct rig *r, const char *text, int n)
 {
-    for (int ms = 0; rig_count_log(r, text) == 0; ms += 5) {
+    for (int ms = 0; rig_count_log(r, text) < n; ms += 5) {
         if (ms > PATIENCE_MS)
             fail_waiting(r, text);
         nap_ms(5);
     }
+}
+
+void rig_wait_log(struct rig *r, const char *text)
+{
+    rig_wait_logs(r, text, 1);
 }
 
 /* ---- its end ---- */
@@ -442,19 +452,58 @@ void rig_stop(struct rig *r)
     kill(r->pid, SIGTERM);
     assert_int_equal(rig_wait_exit(r), 0);
     assert_int_not_equal(access(r->run, F_OK), 0);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
-void rig_expect_no_process(double seconds)
+/* False: some are left after that time. */
+static bool reap_all(int patience_ms)
 {
-    for (int ms = 0;; ms += 5) {
-        pid_t pid = waitpid(-1, NULL, WNOHANG);
-        if (pid < 0)
-            return;
-        if (pid == 0 && ms >= seconds * 1000)
-            fail_msg("a process is left behind");
-        if (pid == 0)
-            nap_ms(5);
+    pid_t pid;
+
+    for (int ms = 0; (pid = waitpid(-1, NULL, WNOHANG)) >= 0;) {
+        if (pid > 0)
+            continue;
+        if (ms >= patience_ms)
+            return false;
+        nap_ms(5);
+        ms += 5;
+    }
+    return true;
+}
+
+void rig_expect_no_process(void)
+{
+    if (!reap_all(0))
+        fail_msg("a process is left behind");
+}
+
+void rig_wait_no_process(void)
+{
+    if (!reap_all(PATIENCE_MS))
+        fail_msg("a process is left behind, and does not end");
+}
+
+/* Those of the process, zombies too. */
+static int count_children(pid_t parent)
+{
+    char path[64];
+    int pid, n = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    for (f = fopen(path, "r"); f && fscanf(f, "%d", &pid) == 1;)
+        n++;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+void rig_wait_children(const struct rig *r, int n)
+{
+    for (int ms = 0; count_children(r->pid) != n; ms += 5) {
+        if (ms > PATIENCE_MS)
+            fail_msg("llmd has %d children, expected %d", count_children(r->pid), n);
+        nap_ms(5);
     }
 }
 
@@ -570,7 +619,7 @@ int rig_count_fds(const struct rig *r)
 
 void rig_expect_fds(struct rig *r, int n)
 {
-    for (int ms = 0; rig_count_fds(r) != n; ms += 5) {
+    for (int ms = 0; rig_count_fds(r) > n; ms += 5) {
         pump(r);
         if (ms > PATIENCE_MS)
             fail_msg("llmd has %d descriptors open, expected %d", rig_count_fds(r), n);

@@ -56,10 +56,12 @@ void rig_restart(struct rig *r);
 
 /* Until STATUS says so in so many words; fails the test after some seconds. */
 void rig_wait_told(struct rig *r, const char *line);
+void rig_wait_told_times(struct rig *r, const char *line, int n);
 void rig_wait_event(struct rig *r, const char *event);
 /* Until it happened n times: a child writes its event a moment after what llmd sees of it. */
 void rig_wait_events(struct rig *r, const char *event, int n);
 void rig_wait_log(struct rig *r, const char *text);
+void rig_wait_logs(struct rig *r, const char *text, int n);
 
 /* How often a text was told, or stands in events or in llmd's log. */
 int rig_count_told(struct rig *r, const char *text);
@@ -71,8 +73,11 @@ char *rig_read(const struct rig *r, const char *name); /* caller frees */
 int rig_wait_exit(struct rig *r);
 /* SIGTERM, and expect exit code 0. */
 void rig_stop(struct rig *r);
-/* No process is left below us; waits up to `seconds`. */
-void rig_expect_no_process(double seconds);
+/* No process is left below us: now, or after a while. */
+void rig_expect_no_process(void);
+void rig_wait_no_process(void);
+/* Until llmd has that many, and has reaped all others. */
+void rig_wait_children(const struct rig *r, int n);
 
 /* Ask over control.sock.  The reply's body: frame_free_body(). */
 int rig_connect(const struct rig *r);
@@ -82,7 +87,8 @@ pid_t rig_pid_of(const struct rig *r, const char *process);
 pid_t rig_wait_restarts(const struct rig *r, const char *process, uint32_t restarts);
 int rig_count_fds(const struct rig *r);
 int rig_settled_fds(const struct rig *r); /* when it has closed what we have left */
-/* Until llmd has that many: what it wants to tell its manager may wait in copies. */
+/* Until llmd has no more than that: what it wants to tell its manager may wait in copies, which a count that was taken
+ * before may have seen. */
 void rig_expect_fds(struct rig *r, int n);
 
 void nap_ms(int ms);

@@ -133,6 +133,7 @@ static void the_next_llmd_asks_as_well(void **state)
     (void)state;
     rig_start(&rig, BASE, "--groups", "2", NULL);
     rig_wait_told(&rig, "READY=1");
+    rig_wait_stored(&rig, "llmd-pid-", 3);
     rig_behave(&rig, "inspect: gpu\nworker 1.0: gpu-lost\ngpu-check: bad\n");
     kill(rig_pid_of(&rig, "worker 1.0"), SIGKILL);
     wait_group(1, "gpu_down", "its GPU is lost");
@@ -184,10 +185,11 @@ static void let_go(void)
 static void a_process_that_the_gpu_holds_back_is_told_and_waited_for(void **state)
 {
     (void)state;
-    rig_behave(&rig, "inspect: gpu\nworker 0.0: long-step\ngpu-check: bad\n");
     rig_start(&rig, BASE, "--groups", "2", NULL);
     rig_wait_told(&rig, "READY=1");
     hold_back(rig_pid_of(&rig, "worker 0.0"));
+    rig_behave(&rig, "inspect: gpu\nworker 0.0: long-step\ngpu-check: bad\n");
+    rig_wait_event(&rig, "long step");
     rig_behave(&rig, "inspect: gpu\ngpu-check: bad\n");
     wait_group(
         0, "falling",
@@ -212,10 +214,11 @@ static void an_end_does_not_wait_for_it(void **state)
     rig_start(&rig, BASE, NULL);
     rig_wait_told(&rig, "READY=1");
     hold_back(rig_pid_of(&rig, "worker 0.0"));
-    for (int i = 0; i < 3; i++) {
-        kill(rig.pid, SIGTERM);
-        nap_ms(50);
-    }
+    kill(rig.pid, SIGTERM);
+    rig_wait_events(&rig, "drain\n", 2); /* the gateway's, then the worker's */
+    kill(rig.pid, SIGTERM);
+    rig_wait_event(&rig, "drain now");
+    kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 1);
     let_go();
 }

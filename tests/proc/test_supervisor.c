@@ -89,17 +89,15 @@ static void bad_model_ends_llmd_with_the_reason(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        uint64_t started = clock_mono_ns();
         rig_behave(&rig, bad[i].behaviour);
         rig_start(&rig, BASE, NULL);
-        assert_int_equal(rig_wait_exit(&rig), 1);
-        assert_true(clock_mono_ns() - started < 10 * NS_PER_S);
+        assert_int_equal(rig_wait_exit(&rig), 1); /* long before start_timeout_s */
         if (rig_count_log(&rig, bad[i].reason) == 0)
             fail_msg("no '%s' in the log: %s", bad[i].reason, rig_read(&rig, "stderr"));
         assert_int_equal(rig_count_log(&rig, "cannot serve model"), (int)i + 1);
         assert_int_equal(rig_count_told(&rig, "STATUS=cannot serve model"), (int)i + 1);
         assert_int_not_equal(access(rig.run, F_OK), 0);
-        rig_expect_no_process(0);
+        rig_expect_no_process();
     }
     assert_int_equal(rig_count_events(&rig, "start"), 0); /* nothing else was started */
 }
@@ -111,7 +109,7 @@ static void an_inspection_that_hangs_is_ended(void **state)
     rig_start(&rig, BASE, "--start-timeout-s", "1", NULL);
     assert_int_equal(rig_wait_exit(&rig), 1);
     assert_int_equal(rig_count_log(&rig, "longer than start_timeout_s"), 1);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
 static void stop_while_inspecting_is_clean(void **state)
@@ -203,21 +201,18 @@ static void other_groups_wait_for_the_weights(void **state)
     assert_int_equal(rig_count_events(&rig, "worker 1."), 0);
     kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 0);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
 static void other_groups_need_not_wait_for_readiness(void **state)
 {
-    char *events;
-
     (void)state;
-    rig_behave(&rig, "worker 0.0: slow-ready");
+    rig_behave(&rig, "worker 0.0: weights-only");
     rig_start(&rig, BASE, "--groups", "2", NULL);
+    rig_pid_of(&rig, "worker 1.0");
+    rig_wait_told(&rig, "STATUS=degraded: 1 of 2");
+    rig_behave(&rig, "");
     rig_wait_told(&rig, "STATUS=ready: 2 of 2");
-    events = rig_read(&rig, "model/events");
-    assert_true(find_event(events, "worker 1.0", " start") <
-                find_event(events, "worker 0.0", " ready"));
-    free(events);
     rig_stop(&rig);
 }
 
@@ -306,8 +301,8 @@ static void never_ready_is_killed_after_the_start_timeout(void **state)
 {
     (void)state;
     rig_behave(&rig, "worker 0.0: never-ready");
-    rig_start(&rig, BASE, "--start-timeout-s", "1", NULL);
-    rig_wait_log(&rig, "killed: not ready after 1 s");
+    rig_start(&rig, BASE, "--start-timeout-s", "5", NULL); /* enough for the others */
+    rig_wait_log(&rig, "killed: not ready after 5 s");
     rig_behave(&rig, "");
     rig_wait_restarts(&rig, "worker 0.0", 1);
     rig_stop(&rig);
@@ -331,7 +326,7 @@ static void fifty_deaths_leak_no_descriptor_and_no_zombie(void **state)
         rig_wait_restarts(&rig, "worker 0.0", i);
     }
     rig_wait_events(&rig, "orphan", 26);
-    nap_ms(50); /* the orphans' lives */
+    rig_wait_children(&rig, 2); /* no orphan of them lives */
     rig_expect_fds(&rig, before);
     rig_stop(&rig); /* fails on any process that is left, a zombie too */
 }
@@ -344,8 +339,7 @@ static void children_of_a_killed_llmd_give_up_and_tidy_up(void **state)
     kill(rig.pid, SIGKILL);
     assert_int_equal(rig_wait_exit(&rig), -SIGKILL);
     rig_wait_events(&rig, "orphaned", 2);
-    assert_int_equal(rig_count_events(&rig, "gave up"), 0); /* they go on for a while */
-    rig_expect_no_process(5);
+    rig_wait_no_process();
     assert_int_equal(rig_count_events(&rig, "gave up"), 2);
     assert_int_not_equal(access(rig.run, F_OK), 0);
 }
@@ -366,6 +360,9 @@ static void a_dead_ones_socket_is_replaced(void **state)
 }
 
 /* ---- stop ---- */
+
+/* Longer than the rig waits: an end in that time does not come from it. */
+#define LONG_DRAIN "--drain-timeout-s", "3600"
 
 static void slow_gateway_gets_sigterm_at_the_deadline(void **state)
 {
@@ -389,57 +386,47 @@ static void stubborn_worker_is_killed_and_that_is_no_clean_end(void **state)
     kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 1);
     assert_int_equal(rig_count_log(&rig, "killed: asked to stop at once"), 1);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
     assert_int_not_equal(access(rig.run, F_OK), 0);
 }
 
 static void second_signal_ends_what_runs_and_that_is_clean(void **state)
 {
-    uint64_t asked;
-
     (void)state;
     rig_behave(&rig, "gateway: slow-drain\nworker 0.0: slow-drain");
-    start_and_wait();
+    rig_start(&rig, BASE, LONG_DRAIN, NULL);
+    rig_wait_told(&rig, "READY=1");
     kill(rig.pid, SIGTERM);
     rig_wait_event(&rig, "drain\n");
-    asked = clock_mono_ns();
     kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 0);
-    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S); /* and not after drain_timeout_s */
     assert_int_equal(rig_count_events(&rig, "drain now"), 2);
     assert_int_equal(rig_count_events(&rig, "sigterm"), 0);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
 static void third_signal_does_not_wait_for_anybody(void **state)
 {
-    uint64_t asked;
-
     (void)state;
     rig_behave(&rig, "gateway: ignore-all\nworker 0.0: ignore-all");
-    start_and_wait();
-    asked = clock_mono_ns();
+    rig_start(&rig, BASE, LONG_DRAIN, NULL);
+    rig_wait_told(&rig, "READY=1");
     kill(rig.pid, SIGTERM);
     rig_wait_event(&rig, "drain\n");
     kill(rig.pid, SIGTERM);
     rig_wait_event(&rig, "drain now");
     kill(rig.pid, SIGTERM);
     assert_int_equal(rig_wait_exit(&rig), 1);
-    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
 static void stop_while_loading_does_not_wait(void **state)
 {
-    uint64_t asked;
-
     (void)state;
     rig_behave(&rig, "worker 0.0: never-ready");
     rig_start(&rig, BASE, NULL);
     rig_wait_event(&rig, "worker 0.0");
-    asked = clock_mono_ns();
-    rig_stop(&rig);
-    assert_true(clock_mono_ns() - asked < 10 * NS_PER_S);
+    rig_stop(&rig); /* long before start_timeout_s */
 }
 
 static void stop_in_backoff_does_not_wait(void **state)
@@ -571,7 +558,7 @@ static void operator_drains(void **state)
     start_and_wait();
     expect_reply(LLMD__CTL_COMMAND__CTL_DRAIN, 0, true);
     assert_int_equal(rig_wait_exit(&rig), 0);
-    rig_expect_no_process(0);
+    rig_expect_no_process();
 }
 
 static void rude_clients_do_not_disturb(void **state)
@@ -590,8 +577,7 @@ static void rude_clients_do_not_disturb(void **state)
     assert_int_equal(send(rude, "hello", 5, 0), 5);
     assert_int_equal(recv(rude, &byte, 1, 0), 0); /* closed */
     slow = rig_connect(&rig);
-    fcntl(slow, F_SETFL, O_NONBLOCK);
-    while (control_send(slow, MSG_CTL_REQUEST, &request, NULL, 0, &e) || e.sys == EAGAIN)
+    while (control_send(slow, MSG_CTL_REQUEST, &request, NULL, 0, &e))
         assert_true(++asked < 1000000); /* asks and never reads, until it is cut off */
     assert_true(e.sys == EPIPE || e.sys == ECONNRESET);
     expect_reply(LLMD__CTL_COMMAND__CTL_STATUS, 0, true);
@@ -648,17 +634,15 @@ static void a_manager_that_does_not_read_stops_nothing(void **state)
 
 static void the_watchdog_is_fed_by_the_loop(void **state)
 {
-    int n;
+    int n, status;
 
     (void)state;
     setenv("WATCHDOG_USEC", "200000", 1);
     start_and_wait();
     unsetenv("WATCHDOG_USEC");
-    nap_ms(600);
-    n = rig_count_told(&rig, "WATCHDOG=1");
-    assert_true(n >= 3);
+    rig_wait_told_times(&rig, "WATCHDOG=1", 4);
     kill(rig.pid, SIGSTOP); /* hangs */
-    nap_ms(20);
+    assert_int_equal(waitpid(rig.pid, &status, WUNTRACED), rig.pid);
     n = rig_count_told(&rig, "WATCHDOG=1");
     nap_ms(300);
     assert_int_equal(rig_count_told(&rig, "WATCHDOG=1"), n);

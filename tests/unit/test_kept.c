@@ -396,6 +396,45 @@ static void a_young_one_outlives_llmd_too(void **state)
     close(over.client);
 }
 
+static void fill_up(void)
+{
+    while (send(notify.fd, "STATUS=talk", 11, 0) > 0)
+        continue;
+}
+
+/* As before, with a manager that is busy: what is on its way to the store has not arrived. */
+static void what_waits_for_the_manager_outlives_llmd_too(void **state)
+{
+    struct pair p = connect_pair();
+    struct err e = { 0 };
+
+    (void)state;
+    assert_true(tell(&p));
+    close(p.gateway);
+    fill_up();
+    kept_store_all(&kept);
+    for (int i = 0; i < 2; i++) { /* one llmd after the other */
+        struct passed from = { 0 };
+        add_passed(&from, "llmd-park-in", kept.park.in);
+        add_passed(&from, "llmd-park-out", kept.park.out);
+        kept_fini(&kept);
+        fdstore_close(&store);
+        fdstore_open(&store, &notify, event);
+        assert_true(is_open_still(&p));
+        assert_ok(kept_init(&kept, &connections, &store, event, &e), e);
+        fill_up();
+        kept_adopt(&kept, &from);
+        assert_int_equal(kept.n_open, 1);
+        passed_fini(&from);
+    }
+    n_put();
+    while (kept.park.n > 0)
+        sd_event_run(event, 5000000);
+    assert_int_equal(n_put(), 1);
+    assert_true(is_open_still(&p));
+    close(p.client);
+}
+
 /* More than the park holds at once: the rest goes straight to the store. */
 static void the_park_is_emptied_and_never_in_the_way(void **state)
 {
@@ -436,6 +475,7 @@ int main(void)
         STORY(the_next_gateway_is_given_each_once_however_slowly_it_reads),
         STORY(adopted_ones_are_found_by_their_cookie),
         STORY(a_young_one_outlives_llmd_too),
+        STORY(what_waits_for_the_manager_outlives_llmd_too),
         STORY(the_park_is_emptied_and_never_in_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
