@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "gpu-worker/cuda/api/driver.h"
 #include "gpu-worker/cuda/nccl_comm.h"
 
 void backend_environment(void)
 {
+    cuda_environment();
     nccl_comm_environment();
 }
 

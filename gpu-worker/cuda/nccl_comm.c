@@ -11,10 +11,8 @@
 
 void nccl_comm_environment(void)
 {
-    /* NCCL user guide, "Environment Variables".  Eager loading of its kernels was most of a communicator's time
-     * (NVIDIA/nccl #1646). */
-    static const char *const settings[][2] = { { "CUDA_MODULE_LOADING", "LAZY" },
-                                               { "NCCL_SOCKET_IFNAME", "lo" },
+    /* NCCL user guide, "Environment Variables". */
+    static const char *const settings[][2] = { { "NCCL_SOCKET_IFNAME", "lo" },
                                                { "NCCL_IB_DISABLE", "1" },
                                                { "NCCL_RAS_ENABLE", "0" } };
 

@@ -30,8 +30,8 @@ struct nccl_comm {
     uint64_t deadline_ns;
 };
 
-/* Set what NCCL and the driver read of the environment for one machine, unless the operator has set it: kernels
- * loaded when first used, sockets over lo, no InfiniBand, no RAS threads.  Before any other thread exists. */
+/* Set what NCCL reads of the environment for one machine, unless the operator has set it: sockets over lo, no InfiniBand,
+ * no RAS threads.  Before any other thread exists. */
 void nccl_comm_environment(void);
 
 /* Rank 0: a new id for the others (every rank's nccl_comm_start() needs it).  The process that asks runs the meeting place,
