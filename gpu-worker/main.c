@@ -306,7 +306,7 @@ static bool follow(struct worker *w, struct err *e)
 
 static bool serve(struct worker *w, struct err *e)
 {
-    runtime_environment();
+    runtime_environment(&w->config);
     if (!check_boot(w->boot, e) || !fault_points_set(w->config.fault_points, w->boot->epoch, e) ||
         !chunk_road_open(&w->road, CONTROL_FD, w->boot->n_chunks, e) || !attach_segments(w, e) ||
         !bind_link(w, e) || !open_runtime(w, e))

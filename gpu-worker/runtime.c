@@ -570,9 +570,9 @@ const char *runtime_device(const struct runtime *rt)
     return rt->backend.device;
 }
 
-void runtime_environment(void)
+void runtime_environment(const struct config *config)
 {
-    backend_environment();
+    backend_environment(config);
 }
 
 void runtime_stop(struct runtime *rt)

@@ -104,7 +104,7 @@ int runtime_exit_code(const struct runtime *rt, const struct err *e);
 const char *runtime_device(const struct runtime *rt);
 
 /* Before runtime_open(), and before any other thread exists: what libraries read of the environment. */
-void runtime_environment(void);
+void runtime_environment(const struct config *config);
 
 /* End runtime_follow() of this rank (any thread) and, on rank 0, of all ranks. */
 void runtime_stop(struct runtime *rt);

@@ -7,10 +7,10 @@
 #include "gpu-worker/cuda/api/driver.h"
 #include "gpu-worker/cuda/nccl_comm.h"
 
-void backend_environment(void)
+void backend_environment(const struct config *config)
 {
     cuda_environment();
-    nccl_comm_environment();
+    nccl_comm_environment(strcmp(config->gpu_exchange, "host") == 0);
 }
 
 const struct backend_kind *backend_choose(const struct config *config,

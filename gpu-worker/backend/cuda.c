@@ -360,6 +360,12 @@ static bool cuda_open_memory(struct backend *b, const struct weights_plan *plan,
     return map_weights(b, r, plan, layout, e) && map_pages(b, r, e);
 }
 
+/* No GPU reaches another's memory: not this rank, and not NCCL either (backend_environment()). */
+static bool is_by_host(const struct config *config)
+{
+    return strcmp(config->gpu_exchange, "host") == 0;
+}
+
 static bool open_exchange(struct backend *b, struct cuda_rank *r, struct err *e)
 {
     struct exchange_setup setup = {
@@ -369,6 +375,7 @@ static bool open_exchange(struct backend *b, struct cuda_rank *r, struct err *e)
         .group = b->group,
         .epoch = b->epoch,
         .group_id = b->group_id,
+        .host_only = is_by_host(b->config),
         .nccl = true,
         /* Others may load what this rank has mapped: llmd knows how long that may take. */
         .open_limit_ms = (uint32_t)(b->config->start_timeout_s * 1000)
@@ -473,7 +480,7 @@ static void open_siblings(struct backend *b, struct cuda_rank *r)
                                          .page_bytes = b->page_bytes };
     struct err e;
 
-    if (setup.n_groups == 1)
+    if (setup.n_groups == 1 || is_by_host(b->config))
         return;
     r->siblings = sibling_pages_new(&setup, &e);
     if (!r->siblings)

@@ -45,7 +45,7 @@ struct exchange_setup {
     /* Names the meeting place: the same on all ranks of the group and nobody else's on this machine (the inode number
      * of the group segment's memfd, for one). */
     uint64_t group_id;
-    bool host_only;         /* do not try P2P: for tests */
+    bool host_only;         /* do not try P2P */
     bool nccl;              /* form a communicator in the background where libnccl is installed */
     uint32_t spin_limit_us; /* 0 = EXCHANGE_SPIN_LIMIT_US */
     uint32_t open_limit_ms; /* 0 = EXCHANGE_OPEN_LIMIT_MS */

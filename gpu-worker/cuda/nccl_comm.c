@@ -9,7 +9,7 @@
 
 #define LAUNCH_NAP_NS 20000l
 
-void nccl_comm_environment(void)
+void nccl_comm_environment(bool by_host)
 {
     /* NCCL user guide, "Environment Variables". */
     static const char *const settings[][2] = { { "NCCL_SOCKET_IFNAME", "lo" },
@@ -18,6 +18,8 @@ void nccl_comm_environment(void)
 
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         setenv(settings[i][0], settings[i][1], 0);
+    if (by_host)
+        setenv("NCCL_P2P_DISABLE", "1", 1); /* the setting is the operator's word */
 }
 
 static bool result_is_ok(int result, const char *call, struct err *e)

@@ -31,8 +31,8 @@ struct nccl_comm {
 };
 
 /* Set what NCCL reads of the environment for one machine, unless the operator has set it: sockets over lo, no InfiniBand,
- * no RAS threads.  Before any other thread exists. */
-void nccl_comm_environment(void);
+ * no RAS threads; by_host, whatever was set: no GPU's memory read by another.  Before any other thread exists. */
+void nccl_comm_environment(bool by_host);
 
 /* Rank 0: a new id for the others (every rank's nccl_comm_start() needs it).  The process that asks runs the meeting place,
  * so it is a worker and never llmd.  ERR_DEVICE. */

@@ -107,9 +107,12 @@ static void the_operators_environment_stays(void **state)
     (void)state;
     setenv("NCCL_SOCKET_IFNAME", "eth7", 1);
     unsetenv("NCCL_IB_DISABLE");
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     assert_string_equal(getenv("NCCL_SOCKET_IFNAME"), "eth7");
     assert_string_equal(getenv("NCCL_IB_DISABLE"), "1");
+    assert_null(getenv("NCCL_P2P_DISABLE"));
+    nccl_comm_environment(true);
+    assert_string_equal(getenv("NCCL_P2P_DISABLE"), "1");
 }
 
 int main(void)
@@ -122,6 +125,6 @@ int main(void)
     };
 
     setenv("LLMD_FAKE_CUDA", "gpus=2", 1);
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

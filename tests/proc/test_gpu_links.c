@@ -19,12 +19,13 @@ static const struct question question = { .prompt = { 5, 42, 79, 16, 53, 90, 27,
                                           .n_prompt = 11,
                                           .n_answer = 24 };
 
-static void start(struct gpu_server *g)
+/* more: a further argument, or NULL. */
+static void start(struct gpu_server *g, const char *more)
 {
     g->gpus = "gpus=2,memory=512m,multiprocessors=1";
     gpu_server_start(g, "--tp-size=2", "--deterministic=on", "--kv-cache-bytes=4000000",
                      "--kv-page-tokens=4", "--max-num-seqs=4", "--hang-step-ms=100000",
-                     "--start-timeout-s=120", "--backoff-ms=1", NULL);
+                     "--start-timeout-s=120", "--backoff-ms=1", more, NULL);
 }
 
 static bool has_said(const struct gpu_server *g, const char *words)
@@ -54,7 +55,7 @@ static void ranks_whose_link_fails_exchange_through_the_host(void **state)
     struct exchange x;
     double before;
 
-    start(g);
+    start(g, NULL);
     expected = gpu_server_ask(g, &question);
     assert_true(has_said(g, "exchange=p2p") && !has_said(g, "exchange=host"));
     before = gpu_server_metric(g, "llmd_generated_tokens_total");
@@ -72,6 +73,37 @@ static void ranks_whose_link_fails_exchange_through_the_host(void **state)
     free(answer);
 }
 
+struct words {
+    const char *text;
+};
+
+static bool is_caused(const Llmd__Status *s, void *arg)
+{
+    const struct words *w = arg;
+
+    return s->n_groups == 1 && strstr(s->groups[0]->cause, w->text);
+}
+
+/* Reaching for the other GPU's memory kills: by default at each start, and the cause names the way out. */
+static void gpus_that_die_of_each_others_memory_serve_through_the_host(void **state)
+{
+    struct words way_out = { "test of P2P, which gpu_exchange=host does without: " };
+    struct gpu_server *g = *state;
+    char *expected;
+
+    start(g, NULL);
+    expected = gpu_server_ask(g, &question);
+    gpu_server_set_faults(g, "gpu 1 call cuMemImportFromShareableHandle 4+: sticky 700");
+    gpu_server_kill(g, "worker 0.1");
+    assert_true(system_wait(&g->system, is_caused, &way_out, g->patience_ms));
+    gpu_server_stop(g);
+    start(g, "--gpu-exchange=host");
+    gpu_server_expect(g, &question, expected);
+    assert_true(has_said(g, "exchange=host") && !has_said(g, "refused="));
+    gpu_server_stop(g);
+    free(expected);
+}
+
 /* Memory of one rank's heads does not come back.  The other's are as they were; nothing of it is corrupt, which would
  * alarm people. */
 static void pages_that_one_rank_has_lost_are_computed_again(void **state)
@@ -79,7 +111,7 @@ static void pages_that_one_rank_has_lost_are_computed_again(void **state)
     struct gpu_server *g = *state;
     char *expected;
 
-    start(g);
+    start(g, NULL);
     expected = gpu_server_ask(g, &question);
     gpu_server_set_faults(g, "gpu 1 kernel * 200: kill\n"
                              "gpu 1 call cuMemImportFromShareableHandle 2: return 1");
@@ -97,6 +129,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, gpu_server_setup, gpu_server_teardown)
     const struct CMUnitTest tests[] = {
         TEST(ranks_whose_link_fails_exchange_through_the_host),
+        TEST(gpus_that_die_of_each_others_memory_serve_through_the_host),
         TEST(pages_that_one_rank_has_lost_are_computed_again),
     };
 
