@@ -419,5 +419,7 @@ int main(int argc, char **argv)
     if (code != EXIT_SUCCESS && code != EXIT_FAILURE)
         _exit(code); /* a device that hangs would keep whoever gives it back */
     worker_fini(&w);
+    if (runtime_has_left_threads())
+        _exit(code);
     return code;
 }

@@ -575,6 +575,11 @@ void runtime_environment(const struct config *config)
     backend_environment(config);
 }
 
+bool runtime_has_left_threads(void)
+{
+    return backend_has_left_threads();
+}
+
 void runtime_stop(struct runtime *rt)
 {
     comm_stop(rt->comm);

@@ -13,6 +13,11 @@ void backend_environment(const struct config *config)
     nccl_comm_environment(strcmp(config->gpu_exchange, "host") == 0);
 }
 
+bool backend_has_left_threads(void)
+{
+    return nccl_comm_is_left();
+}
+
 const struct backend_kind *backend_choose(const struct config *config,
                                           const struct ops_setup *setup, struct err *e)
 {

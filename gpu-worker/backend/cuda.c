@@ -22,6 +22,7 @@
 #include "gpu-worker/cuda/host_tier_device.h"
 #include "gpu-worker/cuda/kv_device.h"
 #include "gpu-worker/cuda/lasting.h"
+#include "gpu-worker/cuda/nccl_comm.h"
 #include "gpu-worker/cuda/ops_cuda.h"
 #include "gpu-worker/cuda/rank_chunks.h"
 #include "gpu-worker/cuda/sibling_pages.h"
@@ -580,7 +581,8 @@ static void cuda_close(struct backend *b)
         chunks_unmap(&r->pages);
         device_free(r->device, r->activations);
     }
-    device_close(r->device);
+    if (!nccl_comm_is_left()) /* else it works in this context */
+        device_close(r->device);
     free(r);
 }
 

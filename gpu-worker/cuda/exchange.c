@@ -246,16 +246,18 @@ struct exchange *exchange_open(const struct exchange_setup *setup, struct err *e
 
 void exchange_close(struct exchange *x)
 {
+    bool is_over;
+
     if (!x)
         return;
     stop_watching(x);
-    if (x->has_nccl && atomic_load(&x->gone) == 0)
-        nccl_comm_close(&x->nccl);
+    is_over = nccl_comm_close(&x->nccl, atomic_load(&x->gone) == 0);
     exchange_areas_close(x);
     mesh_close(&x->mesh);
     if (x->signals)
         device_host_free(x->device, x->signals);
-    free(x);
+    if (is_over)
+        free(x);
 }
 
 /* ---- the exchanges ---- */

@@ -2,12 +2,15 @@
 #include "gpu-worker/cuda/nccl_comm.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "common/clock.h"
 
 #define LAUNCH_NAP_NS 20000l
+
+static atomic_uint n_left;
 
 void nccl_comm_environment(bool by_host)
 {
@@ -111,10 +114,21 @@ bool nccl_comm_all_reduce(struct nccl_comm *c, struct device_stream *s, float *o
     return device_check(s->device, CU_LAUNCH_FAILED, "ncclAllReduce", nccl_result_name(result));
 }
 
-void nccl_comm_close(struct nccl_comm *c)
+bool nccl_comm_close(struct nccl_comm *c, bool together)
 {
+    if (!c->comm)
+        return true;
+    if (!together || c->state != NCCL_COMM_READY) {
+        atomic_fetch_add(&n_left, 1);
+        return false;
+    }
     /* ncclCommFinalize() waits for the peers, on other threads; ncclCommDestroy() alone frees what is ours. */
-    if (c->comm && c->state == NCCL_COMM_READY)
-        nccl.ncclCommDestroy(c->comm);
+    nccl.ncclCommDestroy(c->comm);
     *c = (struct nccl_comm){ .state = NCCL_COMM_FAILED };
+    return true;
+}
+
+bool nccl_comm_is_left(void)
+{
+    return atomic_load(&n_left) > 0;
 }

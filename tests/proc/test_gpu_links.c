@@ -3,6 +3,7 @@
  * Would break in production: an NVLink that fails takes the service along; the group goes on with pages of which one GPU
  * has lost its heads, and a client gets other tokens. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -124,6 +125,23 @@ static void pages_that_one_rank_has_lost_are_computed_again(void **state)
     free(expected);
 }
 
+/* Its threads work in the context, and would use what exit() takes from under them: the end must leave both alone. */
+static void a_communicator_that_never_forms_does_not_spoil_the_end(void **state)
+{
+    struct gpu_server *g = *state;
+
+    setenv("LLMD_FAKE_NCCL", "init=hang,end=abort", 1);
+    start(g, NULL);
+    free(gpu_server_ask(g, &question));
+    assert_int_equal(kill(g->system.pid, SIGTERM), 0);
+    assert_int_equal(system_wait_exit(&g->system, g->patience_ms), 0);
+    g->runs = false;
+    assert_false(has_said(g, "fake libnccl"));
+    assert_true(has_said(g, "process=\"worker 0.0\" event=ended how=\"exit code 0\""));
+    assert_true(has_said(g, "process=\"worker 0.1\" event=ended how=\"exit code 0\""));
+    system_forget(&g->system);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, gpu_server_setup, gpu_server_teardown)
@@ -131,6 +149,7 @@ int main(void)
         TEST(ranks_whose_link_fails_exchange_through_the_host),
         TEST(gpus_that_die_of_each_others_memory_serve_through_the_host),
         TEST(pages_that_one_rank_has_lost_are_computed_again),
+        TEST(a_communicator_that_never_forms_does_not_spoil_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
