@@ -22,7 +22,7 @@ make_folders() {
     ln -s usr/sbin "$root/sbin"
     ln -s ../run "$root/var/run"
     # any user may be told to run it; tmpfs belongs over the first two where the root is read-only
-    install -d -m 1777 "$root"/{run,tmp,home/datascience}
+    install -d -m 1777 "$root"/{run,tmp,home/datascience,var/cache/llmd}
     ln -s ../tmp "$root/var/tmp"
 }
 

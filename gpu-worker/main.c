@@ -306,7 +306,7 @@ static bool follow(struct worker *w, struct err *e)
 
 static bool serve(struct worker *w, struct err *e)
 {
-    runtime_environment();
+    runtime_environment(&w->config);
     if (!check_boot(w->boot, e) || !fault_points_set(w->config.fault_points, w->boot->epoch, e) ||
         !chunk_road_open(&w->road, CONTROL_FD, w->boot->n_chunks, e) || !attach_segments(w, e) ||
         !bind_link(w, e) || !open_runtime(w, e))
@@ -419,5 +419,7 @@ int main(int argc, char **argv)
     if (code != EXIT_SUCCESS && code != EXIT_FAILURE)
         _exit(code); /* a device that hangs would keep whoever gives it back */
     worker_fini(&w);
+    if (runtime_has_left_threads())
+        _exit(code);
     return code;
 }

@@ -324,6 +324,14 @@ static bool open_weights(struct runtime *rt, struct weights_plan *plan, int weig
     return *loaded || check_weights(rt, plan, e);
 }
 
+static bool open_llama(struct runtime *rt, struct err *e)
+{
+    rt->llama =
+        llama_open(&rt->model.c, rt->shard, &rt->weights, rt->backend.ops, rt->backend.stream,
+                   rt->comm, rt->rows_max, (uint32_t)batch_logits_max(rt->seqs_max));
+    return llama_rehearse(rt->llama, e);
+}
+
 /* Takes both descriptors of the boot, each exactly once. */
 static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int *weights_fd,
                        int *group_fd, bool *loaded, struct err *e)
@@ -346,7 +354,7 @@ static bool open_parts(struct runtime *rt, const struct runtime_boot *boot, int 
     fd = *group_fd;
     *group_fd = -1;
     rt->comm = comm_open(fd, &shape, rt->backend.comm, boot->rank, boot->epoch, e);
-    ok = rt->comm && open_ops(rt, e);
+    ok = rt->comm && open_ops(rt, e) && open_llama(rt, e);
 out:
     weights_plan_fini(&plan);
     return ok;
@@ -399,9 +407,6 @@ struct runtime *runtime_open(const struct runtime_boot *boot, bool *loaded, stru
     huge_pages_advise(&rt->pool->segment);
     rt->kv_identity = identity_of(rt);
     rt->kv_place = place_of(rt);
-    rt->llama =
-        llama_open(&rt->model.c, rt->shard, &rt->weights, rt->backend.ops, rt->backend.stream,
-                   rt->comm, rt->rows_max, (uint32_t)batch_logits_max(rt->seqs_max));
     if (rt->n_checked < rt->weights.hdr->n_chunks)
         start_guard(rt, rt->n_checked);
     return rt;
@@ -565,9 +570,14 @@ const char *runtime_device(const struct runtime *rt)
     return rt->backend.device;
 }
 
-void runtime_environment(void)
+void runtime_environment(const struct config *config)
 {
-    backend_environment();
+    backend_environment(config);
+}
+
+bool runtime_has_left_threads(void)
+{
+    return backend_has_left_threads();
 }
 
 void runtime_stop(struct runtime *rt)

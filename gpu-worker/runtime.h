@@ -104,7 +104,11 @@ int runtime_exit_code(const struct runtime *rt, const struct err *e);
 const char *runtime_device(const struct runtime *rt);
 
 /* Before runtime_open(), and before any other thread exists: what libraries read of the environment. */
-void runtime_environment(void);
+void runtime_environment(const struct config *config);
+
+/* After runtime_close(), or a runtime_open() that failed: a library is still at work on threads of its own, and the process
+ * must end by _exit(). */
+bool runtime_has_left_threads(void);
 
 /* End runtime_follow() of this rank (any thread) and, on rank 0, of all ranks. */
 void runtime_stop(struct runtime *rt);

@@ -4,11 +4,18 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "gpu-worker/cuda/api/driver.h"
 #include "gpu-worker/cuda/nccl_comm.h"
 
-void backend_environment(void)
+void backend_environment(const struct config *config)
 {
-    nccl_comm_environment();
+    cuda_environment();
+    nccl_comm_environment(strcmp(config->gpu_exchange, "host") == 0);
+}
+
+bool backend_has_left_threads(void)
+{
+    return nccl_comm_is_left();
 }
 
 const struct backend_kind *backend_choose(const struct config *config,

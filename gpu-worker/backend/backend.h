@@ -112,7 +112,10 @@ struct backend {
 extern const struct backend_kind backend_cpu, backend_cuda;
 
 /* Set what libraries of a backend read of the environment, unless the operator has; before any other thread exists. */
-void backend_environment(void);
+void backend_environment(const struct config *config);
+
+/* Whether a library was left at work, on threads that nobody can end. */
+bool backend_has_left_threads(void);
 
 /* By the setting `device`; auto takes the GPUs where they can be had, and says in one line of the log why not.  NULL
  * and ERR_CONFIG: the setting says cuda, and it cannot be. */

@@ -22,6 +22,7 @@
 #include "gpu-worker/cuda/host_tier_device.h"
 #include "gpu-worker/cuda/kv_device.h"
 #include "gpu-worker/cuda/lasting.h"
+#include "gpu-worker/cuda/nccl_comm.h"
 #include "gpu-worker/cuda/ops_cuda.h"
 #include "gpu-worker/cuda/rank_chunks.h"
 #include "gpu-worker/cuda/sibling_pages.h"
@@ -360,6 +361,12 @@ static bool cuda_open_memory(struct backend *b, const struct weights_plan *plan,
     return map_weights(b, r, plan, layout, e) && map_pages(b, r, e);
 }
 
+/* No GPU reaches another's memory: not this rank, and not NCCL either (backend_environment()). */
+static bool is_by_host(const struct config *config)
+{
+    return strcmp(config->gpu_exchange, "host") == 0;
+}
+
 static bool open_exchange(struct backend *b, struct cuda_rank *r, struct err *e)
 {
     struct exchange_setup setup = {
@@ -369,6 +376,7 @@ static bool open_exchange(struct backend *b, struct cuda_rank *r, struct err *e)
         .group = b->group,
         .epoch = b->epoch,
         .group_id = b->group_id,
+        .host_only = is_by_host(b->config),
         .nccl = true,
         /* Others may load what this rank has mapped: llmd knows how long that may take. */
         .open_limit_ms = (uint32_t)(b->config->start_timeout_s * 1000)
@@ -473,7 +481,7 @@ static void open_siblings(struct backend *b, struct cuda_rank *r)
                                          .page_bytes = b->page_bytes };
     struct err e;
 
-    if (setup.n_groups == 1)
+    if (setup.n_groups == 1 || is_by_host(b->config))
         return;
     r->siblings = sibling_pages_new(&setup, &e);
     if (!r->siblings)
@@ -573,7 +581,8 @@ static void cuda_close(struct backend *b)
         chunks_unmap(&r->pages);
         device_free(r->device, r->activations);
     }
-    device_close(r->device);
+    if (!nccl_comm_is_left()) /* else it works in this context */
+        device_close(r->device);
     free(r);
 }
 

@@ -13,10 +13,14 @@
  * and are not attended to.  Recording takes a few milliseconds a bucket, between steps, and rather when nobody waits for
  * one; right after a start nothing is recorded, since the first tokens are what people wait for then.
  *
+ * Before the first step, steps of all sizes are gone through with no launch (rehearse_begin): that loads their kernels,
+ * which a driver may have to compile first.  Their choice is made in one place so, by the ops themselves.
+ *
  * A graph has addresses of this process: buffers that never move, and a block of inputs that begin() fills. */
 #include <assert.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "gpu-worker/cuda/cuda_stream.h"
 #include "gpu-worker/cuda/exchange.h"
@@ -242,17 +246,23 @@ bool cuda_record_is_due(const struct ops_stream *s, bool is_idle)
     return find_due(s, is_idle) < CUDA_BUCKETS;
 }
 
+/* A step of no batch in particular. */
+static void set_step(struct ops_stream *s, struct ops_step step)
+{
+    s->step = step;
+    s->recorded = (struct batch){ .n_rows = step.n_rows,
+                                  .n_logits = step.n_logits,
+                                  .logit_rows = block_u32(s, s->block.logit_rows) };
+    s->batch = &s->recorded;
+    if (s->exchange)
+        exchange_use_nccl(s->exchange, false);
+}
+
 static void set_recorded(struct ops_stream *s, struct cuda_bucket *k)
 {
     s->bucket = k;
-    s->step = (struct ops_step){ k->rows, k->rows };
-    s->recorded = (struct batch){ .n_rows = k->rows,
-                                  .n_logits = k->rows,
-                                  .logit_rows = block_u32(s, s->block.logit_rows) };
-    s->batch = &s->recorded;
+    set_step(s, (struct ops_step){ k->rows, k->rows });
     launches_of_bucket(s);
-    if (s->exchange)
-        exchange_use_nccl(s->exchange, false);
 }
 
 bool cuda_record_begin(struct ops_stream *s, bool is_idle, const struct batch **b,
@@ -288,4 +298,69 @@ void cuda_record_end(struct ops_stream *s)
     }
     k->output = output;
     s->counts.recorded++;
+}
+
+/* ---- rehearsing ---- */
+
+/* Rows of the i-th step: on both sides of each number at which another kernel takes over.  Up to 8 they go to gemv.cu, by
+ * one or by eight; then products and their kernels change behind powers of two, and mixtures of experts somewhere between. */
+static uint32_t rehearsed_rows(const struct ops_stream *s, uint32_t i)
+{
+    static_assert(CUDA_GEMV_ROWS == 8 && CUDA_INT8_ROWS == 64, "the first and the last such power");
+    uint64_t rows = i < 2 ? i + 1 : ((uint64_t)CUDA_GEMV_ROWS << (i - 2)) + 1;
+
+    return rows < s->setup.rows_max ? (uint32_t)rows : s->setup.rows_max;
+}
+
+/* One of each: with a single row as decode steps have them, with more as prompts do. */
+static void launches_of_rehearsal(struct ops_stream *s)
+{
+    struct attention_header plan = { .n_items = 1,
+                                     .n_combines = 1,
+                                     .queries_max = s->step.n_rows > 1
+                                                        ? ATTENTION_QUERIES_MAX
+                                                        : attention_queries_max(&s->attention) };
+
+    plan.n_tiles = attention_plan_limits(&s->attention, s->pages_max).n_tiles > 0;
+    s->n_launches = attention_launches(s->launches, &s->attention, &plan);
+}
+
+/* What no op of a step launches: cuda_draw(), cuda_hidden(). */
+static bool load_others(struct ops_stream *s, struct err *e)
+{
+    return (!s->can_draw || device_kernel_load(device_kernel(s->device, "sampling"), e)) &&
+           device_kernel_load(device_kernel(s->device, "rmsnorm"), e);
+}
+
+bool cuda_rehearse_begin(struct ops_stream *s, uint32_t i, const struct batch **b,
+                         struct ops_step *step)
+{
+    uint32_t rows = rehearsed_rows(s, i);
+
+    if (i == 0)
+        s->rehearsed_ns = clock_mono_ns();
+    if (i > 0 && rows == rehearsed_rows(s, i - 1)) {
+        log_info("kernels=%u load_ms=%llu", device_kernels_loaded(s->device),
+                 (unsigned long long)((clock_mono_ns() - s->rehearsed_ns) / NS_PER_MS));
+        return false;
+    }
+    s->bucket = NULL;
+    set_step(s, (struct ops_step){ rows, rows < s->setup.logits_max ? rows : s->setup.logits_max });
+    launches_of_rehearsal(s);
+    device_rehearse_begin(s->device);
+    turn(s);
+    *b = s->batch;
+    *step = s->step;
+    return true;
+}
+
+bool cuda_rehearse_end(struct ops_stream *s, struct err *e)
+{
+    device_rehearse_end(s->device);
+    s->output = (struct step_output){ 0 }; /* nothing was computed */
+    if (!device_fault(s->device))
+        return load_others(s, e);
+    device_fault_err(s->device, e);
+    device_forgive(s->device); /* want of memory is told, and no kernel went wrong */
+    return false;
 }

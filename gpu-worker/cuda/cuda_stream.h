@@ -92,6 +92,7 @@ struct ops_stream {
     bool has_int8;     /* and of int8, and they are wanted */
     struct err failed; /* the first failure that is not the device's own; .code ERR_NONE = none */
     struct ops_cuda_counts counts;
+    uint64_t rehearsed_ns; /* when rehearsing began */
 
     /* the step */
     const struct batch *batch;
@@ -160,6 +161,9 @@ bool cuda_record_is_due(const struct ops_stream *s, bool is_idle);
 bool cuda_record_begin(struct ops_stream *s, bool is_idle, const struct batch **b,
                        struct ops_step *step);
 void cuda_record_end(struct ops_stream *s);
+bool cuda_rehearse_begin(struct ops_stream *s, uint32_t i, const struct batch **b,
+                         struct ops_step *step);
+bool cuda_rehearse_end(struct ops_stream *s, struct err *e);
 
 /* Its part of a stream's life.  Bytes of the block and the places in it are set by the setup. */
 void cuda_step_sizes(struct ops_stream *s);

@@ -182,8 +182,19 @@ bool device_stream_finish(struct device_stream *s, uint64_t limit_ns, struct err
 enum { DEVICE_KERNELS_MAX = 256 };
 struct device_kernel *device_kernel(struct device *d, const char *name);
 
-/* Ask the modules now.  ERR_DEVICE where this build does not have the kernel. */
+/* Ask the modules now, and wait for a dead predecessor's memory if need be (DEVICE_MEMORY_WAIT_NS).  ERR_DEVICE where
+ * this build does not have the kernel. */
 bool device_kernel_load(struct device_kernel *k, struct err *e);
+
+/* From here to device_rehearse_end() nothing is put into any stream: a launch loads its kernel, and copies, fills and
+ * products are left out.  A GPU for which the build has no machine code has kernels compiled by the driver as they are
+ * loaded, which takes seconds each; one line of the log now and then says so. */
+void device_rehearse_begin(struct device *d);
+void device_rehearse_end(struct device *d);
+bool device_is_rehearsing(const struct device *d);
+
+/* Kernels that were loaded so far. */
+unsigned device_kernels_loaded(const struct device *d);
 
 /* Registers, local (spilled) and static shared bytes of a loaded kernel, and blocks that fit a multiprocessor. */
 struct device_kernel_info {

@@ -23,9 +23,10 @@ struct device {
     atomic_int has_fault;
     atomic_uint_least64_t n_launches;
     uint64_t n_captured; /* kernels recorded since device_capture_begin() */
-    bool is_capturing;
+    bool is_capturing, is_rehearsing;
+    uint64_t told_ns; /* of a rehearsal that takes long */
     struct device_kernel kernels[DEVICE_KERNELS_MAX];
-    unsigned n_kernels;
+    unsigned n_kernels, n_loaded;
 };
 
 /* Has anything failed?  Then nothing more is put into a stream. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "gpu-worker/cuda/device_state.h"
 
 /* Of a block, what its kernel declares and what its launch asks for together: more is opted into. */
@@ -21,6 +22,8 @@ enum { SHARED_BYTES_USUAL = 48 << 10 };
 /* Others on the GPU may have taken what the driver wants for a launch (a module that it loads now, local memory, a
  * graph), and may give it back: much less than a step may take. */
 #define MEMORY_WAIT_NS (300 * NS_PER_MS)
+
+#define TELL_NS (5 * NS_PER_S) /* between words about kernels that take long to load */
 
 /* ---- Streams ---- */
 
@@ -172,6 +175,7 @@ static int find_function(struct device_kernel *k)
     if (r != CU_OK)
         return r;
     k->function = f;
+    k->device->n_loaded++;
     k->shared_bytes = SHARED_BYTES_USUAL - (uint32_t)own_bytes;
     return CU_OK;
 }
@@ -189,9 +193,20 @@ static int load(struct device_kernel *k)
     return r;
 }
 
+static int load_in_time(struct device_kernel *k, uint64_t limit_ns, uint64_t *deadline_ns)
+{
+    int r;
+
+    do
+        r = load(k);
+    while (device_waits_for_memory(r, limit_ns, deadline_ns));
+    return r;
+}
+
 bool device_kernel_load(struct device_kernel *k, struct err *e)
 {
-    int r = load(k);
+    uint64_t deadline_ns = 0;
+    int r = load_in_time(k, DEVICE_MEMORY_WAIT_NS, &deadline_ns);
 
     if (r == CU_NOT_FOUND)
         return err_set(e, ERR_DEVICE, r, "this build has no kernel '%s'", k->name);
@@ -244,16 +259,6 @@ static int launch(struct device_stream *s, const struct device_kernel *k,
                                s->stream, NULL, extra);
 }
 
-static int load_in_time(struct device_kernel *k, uint64_t *deadline_ns)
-{
-    int r;
-
-    do
-        r = load(k);
-    while (device_waits_for_memory(r, MEMORY_WAIT_NS, deadline_ns));
-    return r;
-}
-
 static int launch_in_time(struct device_stream *s, const struct device_kernel *k,
                           const struct device_grid *g, const void *args, size_t args_bytes,
                           uint64_t *deadline_ns)
@@ -274,6 +279,23 @@ static void count_launch(struct device *d)
         atomic_fetch_add_explicit(&d->n_launches, 1, memory_order_relaxed);
 }
 
+/* At a start nobody waits for this launch, and a dead predecessor's memory may still be on its way back. */
+static uint64_t load_limit_ns(const struct device *d)
+{
+    return d->is_rehearsing ? DEVICE_MEMORY_WAIT_NS : MEMORY_WAIT_NS;
+}
+
+static void tell_of_loading(struct device *d)
+{
+    uint64_t now = clock_mono_ns();
+
+    if (now < d->told_ns + TELL_NS)
+        return;
+    d->told_ns = now;
+    log_info("kernels=%u loaded so far; the driver seems to compile them for sm_%d", d->n_loaded,
+             d->info.sm);
+}
+
 bool device_launch(struct device_stream *s, struct device_kernel *k, const struct device_grid *grid,
                    const void *args, size_t args_bytes)
 {
@@ -284,13 +306,41 @@ bool device_launch(struct device_stream *s, struct device_kernel *k, const struc
         return false;
     if (grid->grid[0] == 0)
         return true;
-    if (!device_check(d, load_in_time(k, &deadline_ns), "cuModuleGetFunction", k->name) ||
-        !device_check(d, allow_shared(k, grid->shared_bytes), "cuFuncSetAttribute", k->name) ||
-        !device_check(d, launch_in_time(s, k, grid, args, args_bytes, &deadline_ns),
+    if (!device_check(d, load_in_time(k, load_limit_ns(d), &deadline_ns), "cuModuleGetFunction",
+                      k->name) ||
+        !device_check(d, allow_shared(k, grid->shared_bytes), "cuFuncSetAttribute", k->name))
+        return false;
+    if (d->is_rehearsing) {
+        tell_of_loading(d);
+        return true;
+    }
+    if (!device_check(d, launch_in_time(s, k, grid, args, args_bytes, &deadline_ns),
                       "cuLaunchKernel", k->name))
         return false;
     count_launch(d);
     return true;
+}
+
+void device_rehearse_begin(struct device *d)
+{
+    d->is_rehearsing = true;
+    if (d->told_ns == 0)
+        d->told_ns = clock_mono_ns();
+}
+
+void device_rehearse_end(struct device *d)
+{
+    d->is_rehearsing = false;
+}
+
+bool device_is_rehearsing(const struct device *d)
+{
+    return d->is_rehearsing;
+}
+
+unsigned device_kernels_loaded(const struct device *d)
+{
+    return d->n_loaded;
 }
 
 uint64_t device_launches(const struct device *d)
@@ -300,10 +350,15 @@ uint64_t device_launches(const struct device *d)
 
 /* ---- Copies ---- */
 
+static bool is_nothing(const struct device_stream *s, size_t bytes)
+{
+    return bytes == 0 || s->device->is_rehearsing;
+}
+
 bool device_copy_in(struct device_stream *s, cu_ptr to, const void *from, size_t bytes)
 {
     return !device_has_fault(s->device) &&
-           (bytes == 0 ||
+           (is_nothing(s, bytes) ||
             device_check(s->device, cuda.cuMemcpyHtoDAsync_v2(to, from, bytes, s->stream),
                          "cuMemcpyHtoDAsync", ""));
 }
@@ -311,7 +366,7 @@ bool device_copy_in(struct device_stream *s, cu_ptr to, const void *from, size_t
 bool device_copy_out(struct device_stream *s, void *to, cu_ptr from, size_t bytes)
 {
     return !device_has_fault(s->device) &&
-           (bytes == 0 ||
+           (is_nothing(s, bytes) ||
             device_check(s->device, cuda.cuMemcpyDtoHAsync_v2(to, from, bytes, s->stream),
                          "cuMemcpyDtoHAsync", ""));
 }
@@ -319,7 +374,7 @@ bool device_copy_out(struct device_stream *s, void *to, cu_ptr from, size_t byte
 bool device_copy(struct device_stream *s, cu_ptr to, cu_ptr from, size_t bytes)
 {
     return !device_has_fault(s->device) &&
-           (bytes == 0 ||
+           (is_nothing(s, bytes) ||
             device_check(s->device, cuda.cuMemcpyDtoDAsync_v2(to, from, bytes, s->stream),
                          "cuMemcpyDtoDAsync", ""));
 }
@@ -327,8 +382,9 @@ bool device_copy(struct device_stream *s, cu_ptr to, cu_ptr from, size_t bytes)
 bool device_fill(struct device_stream *s, cu_ptr to, uint8_t value, size_t bytes)
 {
     return !device_has_fault(s->device) &&
-           (bytes == 0 || device_check(s->device, cuda.cuMemsetD8Async(to, value, bytes, s->stream),
-                                       "cuMemsetD8Async", ""));
+           (is_nothing(s, bytes) ||
+            device_check(s->device, cuda.cuMemsetD8Async(to, value, bytes, s->stream),
+                         "cuMemsetD8Async", ""));
 }
 
 /* ---- Graphs ---- */

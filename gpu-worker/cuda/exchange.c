@@ -199,12 +199,19 @@ static bool open_signals(struct exchange *x, struct err *e)
     return true;
 }
 
+/* Before the ranks meet: the test of a path does not wait for one whose driver compiles a kernel first. */
+static bool load_kernels(struct exchange *x, struct err *e)
+{
+    return device_kernel_load(x->all_reduce, e) && device_kernel_load(x->all_gather, e) &&
+           device_kernel_load(x->add_floats, e);
+}
+
 static bool open_parts(struct exchange *x, struct err *e)
 {
     const struct exchange_setup *s = &x->setup;
     uint64_t deadline_ns = clock_mono_ns() + s->open_limit_ms * NS_PER_MS;
 
-    return open_signals(x, e) &&
+    return load_kernels(x, e) && open_signals(x, e) &&
            mesh_open(&x->mesh, s->group_id, s->epoch, s->rank, s->tp_size, deadline_ns, e) &&
            exchange_areas_open(x, deadline_ns, e) && (!s->nccl || start_nccl(x, deadline_ns, e)) &&
            start_watching(x, e);
@@ -239,16 +246,18 @@ struct exchange *exchange_open(const struct exchange_setup *setup, struct err *e
 
 void exchange_close(struct exchange *x)
 {
+    bool is_over;
+
     if (!x)
         return;
     stop_watching(x);
-    if (x->has_nccl && atomic_load(&x->gone) == 0)
-        nccl_comm_close(&x->nccl);
+    is_over = nccl_comm_close(&x->nccl, atomic_load(&x->gone) == 0);
     exchange_areas_close(x);
     mesh_close(&x->mesh);
     if (x->signals)
         device_host_free(x->device, x->signals);
-    free(x);
+    if (is_over)
+        free(x);
 }
 
 /* ---- the exchanges ---- */

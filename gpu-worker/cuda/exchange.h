@@ -45,7 +45,7 @@ struct exchange_setup {
     /* Names the meeting place: the same on all ranks of the group and nobody else's on this machine (the inode number
      * of the group segment's memfd, for one). */
     uint64_t group_id;
-    bool host_only;         /* do not try P2P: for tests */
+    bool host_only;         /* do not try P2P */
     bool nccl;              /* form a communicator in the background where libnccl is installed */
     uint32_t spin_limit_us; /* 0 = EXCHANGE_SPIN_LIMIT_US */
     uint32_t open_limit_ms; /* 0 = EXCHANGE_OPEN_LIMIT_MS */
@@ -56,7 +56,8 @@ struct exchange;
 /* Meet the other ranks and agree on a path; blocks until all are there.  NULL: ERR_TIMEOUT, a rank did not come;
  * ERR_DEVICE; ERR_PROTO, a rank is of another build. */
 struct exchange *exchange_open(const struct exchange_setup *setup, struct err *e);
-void exchange_close(struct exchange *x); /* NULL is fine; the stream must be done */
+/* NULL is fine; the stream must be done.  A communicator of NCCL's may be left: nccl_comm_is_left(). */
+void exchange_close(struct exchange *x);
 
 enum exchange_path exchange_path(const struct exchange *x);
 const char *exchange_path_name(enum exchange_path path); /* "p2p", "host" */

@@ -240,6 +240,7 @@ struct word {
 struct attempt {
     bool is_well;   /* here */
     bool all_well;  /* everywhere, as of the last round */
+    bool is_tested; /* so far that others' memory was touched */
     struct err why; /* not well here */
 };
 
@@ -274,6 +275,7 @@ static bool share(struct exchange *x, struct attempt *a, int fd, uint64_t bytes,
     if (!round_of(x, a, a->is_well ? fd : -1, bytes, words, fds, deadline_ns, e))
         return false;
     for (uint32_t r = 0; r < x->setup.tp_size; r++) {
+        a->is_tested = a->is_tested || a->all_well;
         if (r != x->setup.rank && a->all_well && a->is_well)
             a->is_well = fds[r] >= 0 && map_area(x, r, fds[r], words[r].area_bytes, &a->why);
         if (fds[r] >= 0)
@@ -319,26 +321,60 @@ static void tell(const struct exchange *x, const struct attempt *a)
              a->is_well ? "by another rank" : a->why.msg);
 }
 
+/* A device that is dead, or does not end what it was given, is of no use to the other path. */
+static bool is_dead(const struct exchange *x, const struct attempt *a)
+{
+    return !a->is_well && (device_fault(x->device) || a->why.code == ERR_TIMEOUT);
+}
+
+/* Without a word of the setting each start would end like this one.  Always false. */
+static bool name_way_out(const struct attempt *p2p, struct err *e)
+{
+    return p2p->is_tested && err_wrap(e, "test of P2P, which gpu_exchange=host does without");
+}
+
+static bool try_p2p(struct exchange *x, struct device_stream *s, struct attempt *a,
+                    uint64_t deadline_ns, struct err *e)
+{
+    x->path = EXCHANGE_P2P;
+    if (!try_path(x, s, a, deadline_ns, e))
+        return name_way_out(a, e);
+    if (a->all_well)
+        return true;
+    if (is_dead(x, a)) {
+        *e = a->why;
+        return name_way_out(a, e);
+    }
+    tell(x, a);
+    exchange_areas_close(x);
+    return true;
+}
+
+/* p2p: what came of that.  A rank that it has killed does not come here. */
+static bool try_host(struct exchange *x, struct device_stream *s, struct attempt *a,
+                     const struct attempt *p2p, uint64_t deadline_ns, struct err *e)
+{
+    x->path = EXCHANGE_HOST;
+    if (!try_path(x, s, a, deadline_ns, e))
+        return name_way_out(p2p, e);
+    if (a->all_well)
+        return true;
+    if (a->is_well)
+        return err_set(e, ERR_DEVICE, 0, "another rank cannot exchange anything");
+    *e = a->why;
+    return false;
+}
+
 bool exchange_areas_open(struct exchange *x, uint64_t deadline_ns, struct err *e)
 {
     struct device_stream s = { 0 };
-    struct attempt a = { 0 };
+    struct attempt p2p = { 0 }, host = { 0 };
     bool ok = device_stream_open(&s, x->device, 0, e);
 
-    x->path = x->setup.host_only ? EXCHANGE_HOST : EXCHANGE_P2P;
-    ok = ok && try_path(x, &s, &a, deadline_ns, e);
-    if (ok && !a.all_well && x->path == EXCHANGE_P2P) {
-        tell(x, &a);
-        exchange_areas_close(x);
-        x->path = EXCHANGE_HOST;
-        a = (struct attempt){ 0 };
-        ok = try_path(x, &s, &a, deadline_ns, e);
-    }
+    if (!x->setup.host_only)
+        ok = ok && try_p2p(x, &s, &p2p, deadline_ns, e);
+    if (!p2p.all_well)
+        ok = ok && try_host(x, &s, &host, &p2p, deadline_ns, e);
     device_stream_close(&s);
-    if (!ok || a.all_well)
-        return ok;
-    if (a.is_well)
-        return err_set(e, ERR_DEVICE, 0, "another rank cannot exchange anything");
-    *e = a.why;
-    return false;
+    return ok;
 }

@@ -2,6 +2,7 @@
 #include "gpu-worker/cuda/nccl_comm.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -9,17 +10,19 @@
 
 #define LAUNCH_NAP_NS 20000l
 
-void nccl_comm_environment(void)
+static atomic_uint n_left;
+
+void nccl_comm_environment(bool by_host)
 {
-    /* NCCL user guide, "Environment Variables".  Eager loading of its kernels was most of a communicator's time
-     * (NVIDIA/nccl #1646). */
-    static const char *const settings[][2] = { { "CUDA_MODULE_LOADING", "LAZY" },
-                                               { "NCCL_SOCKET_IFNAME", "lo" },
+    /* NCCL user guide, "Environment Variables". */
+    static const char *const settings[][2] = { { "NCCL_SOCKET_IFNAME", "lo" },
                                                { "NCCL_IB_DISABLE", "1" },
                                                { "NCCL_RAS_ENABLE", "0" } };
 
     for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
         setenv(settings[i][0], settings[i][1], 0);
+    if (by_host)
+        setenv("NCCL_P2P_DISABLE", "1", 1); /* the setting is the operator's word */
 }
 
 static bool result_is_ok(int result, const char *call, struct err *e)
@@ -111,10 +114,21 @@ bool nccl_comm_all_reduce(struct nccl_comm *c, struct device_stream *s, float *o
     return device_check(s->device, CU_LAUNCH_FAILED, "ncclAllReduce", nccl_result_name(result));
 }
 
-void nccl_comm_close(struct nccl_comm *c)
+bool nccl_comm_close(struct nccl_comm *c, bool together)
 {
+    if (!c->comm)
+        return true;
+    if (!together || c->state != NCCL_COMM_READY) {
+        atomic_fetch_add(&n_left, 1);
+        return false;
+    }
     /* ncclCommFinalize() waits for the peers, on other threads; ncclCommDestroy() alone frees what is ours. */
-    if (c->comm && c->state == NCCL_COMM_READY)
-        nccl.ncclCommDestroy(c->comm);
+    nccl.ncclCommDestroy(c->comm);
     *c = (struct nccl_comm){ .state = NCCL_COMM_FAILED };
+    return true;
+}
+
+bool nccl_comm_is_left(void)
+{
+    return atomic_load(&n_left) > 0;
 }

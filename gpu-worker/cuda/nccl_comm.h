@@ -13,6 +13,10 @@
  * rank aborts (NVIDIA/nccl #829, #863, #1013, #1777); a rank whose peer is gone exits instead, and what it
  * queued dies with its process.  So an id is of one epoch: a new epoch of the group asks for a new one.
  *
+ * What is not given back works on, on threads of its own in the context that it began in.  While there is such a one
+ * (nccl_comm_is_left()) the context must stay, and the process ends by _exit(): without the destructors of libraries, which
+ * would take from under those threads what they use.
+ *
  * One thread. */
 #ifndef LLMD_CUDA_NCCL_COMM_H
 #define LLMD_CUDA_NCCL_COMM_H
@@ -30,9 +34,9 @@ struct nccl_comm {
     uint64_t deadline_ns;
 };
 
-/* Set what NCCL and the driver read of the environment for one machine, unless the operator has set it: kernels
- * loaded when first used, sockets over lo, no InfiniBand, no RAS threads.  Before any other thread exists. */
-void nccl_comm_environment(void);
+/* Set what NCCL reads of the environment for one machine, unless the operator has set it: sockets over lo, no InfiniBand,
+ * no RAS threads; by_host, whatever was set: no GPU's memory read by another.  Before any other thread exists. */
+void nccl_comm_environment(bool by_host);
 
 /* Rank 0: a new id for the others (every rank's nccl_comm_start() needs it).  The process that asks runs the meeting place,
  * so it is a worker and never llmd.  ERR_DEVICE. */
@@ -50,8 +54,11 @@ enum nccl_comm_state nccl_comm_poll(struct nccl_comm *c, struct err *e);
 bool nccl_comm_all_reduce(struct nccl_comm *c, struct device_stream *s, float *out, const float *in,
                           size_t n);
 
-/* READY, and all ranks leave together with their streams done: give it back.  Otherwise it is left to the end of
- * the process.  Zeroed: fine. */
-void nccl_comm_close(struct nccl_comm *c);
+/* READY, and all ranks leave together with their streams done (together): give it back.  Otherwise it is left to the end
+ * of the process, and so must *c be, where NCCL may write yet: false.  Zeroed: fine. */
+bool nccl_comm_close(struct nccl_comm *c, bool together);
+
+/* Whether a communicator of this process was left. */
+bool nccl_comm_is_left(void);
 
 #endif

@@ -30,7 +30,7 @@ struct page_sums *page_sums_new(struct device *device, struct err *e)
 
     s->device = device;
     s->kernel = device_kernel(device, "page_checksum");
-    ok = device_stream_open(&s->stream, device, 0, e) &&
+    ok = device_kernel_load(s->kernel, e) && device_stream_open(&s->stream, device, 0, e) &&
          device_alloc(device, &s->sums, AT_A_TIME * sizeof(uint64_t), e) &&
          device_alloc(device, &s->pages, AT_A_TIME * sizeof(uint32_t), e) &&
          device_host_alloc(device, &sums, AT_A_TIME * sizeof(uint64_t), e) &&

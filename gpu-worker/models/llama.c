@@ -179,6 +179,21 @@ static bool record(struct llama *m, bool is_idle, struct err *e)
     return true;
 }
 
+bool llama_rehearse(struct llama *m, struct err *e)
+{
+    const struct ops *ops = m->ops;
+    const struct batch *b;
+    struct ops_step step;
+    struct err why;
+
+    for (uint32_t i = 0; ops->rehearse_begin && ops->rehearse_begin(m->stream, i, &b, &step); i++) {
+        run(m, b, step, &why); /* what fails is the device's, and told at the end */
+        if (!ops->rehearse_end(m->stream, e))
+            return err_wrap(e, "load kernels");
+    }
+    return true;
+}
+
 bool llama_rest_is_due(const struct llama *m)
 {
     return m->ops->record_is_due(m->stream, true);

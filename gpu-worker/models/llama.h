@@ -70,6 +70,10 @@ struct llama *llama_open(const struct model_config *c, struct llama_shard shard,
                          uint32_t logits_max);
 void llama_close(struct llama *m); /* NULL is fine */
 
+/* Before the first step: have all loaded that steps need, so that none of them waits for it.  Each rank by itself.
+ * ERR_DEVICE. */
+bool llama_rehearse(struct llama *m, struct err *e);
+
 /* Run one step with the other ranks.  Then llama_logits() are those of b->logit_rows, but for the rows of `draws` (or
  * NULL) that the device has drawn from: runtime.h.  ERR_DEVICE: a peer is gone, or the device has failed. */
 bool llama_forward(struct llama *m, const struct batch *b, const struct sampler_rows *draws,

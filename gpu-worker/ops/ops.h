@@ -158,6 +158,14 @@ struct ops {
                          struct ops_step *step);
     void (*record_end)(struct ops_stream *s);
 
+    /* Before the first step: begin to go through steps of the i-th shape, i = 0, 1, .., and load what they need.  true: as
+     * record_begin(), and the ops that follow, until rehearse_end(), compute nothing.  false: there is no such shape, and
+     * all is loaded.  NULL: there is nothing to load. */
+    bool (*rehearse_begin)(struct ops_stream *s, uint32_t i, const struct batch **b,
+                           struct ops_step *step);
+    /* ERR_DEVICE: something cannot be loaded. */
+    bool (*rehearse_end)(struct ops_stream *s, struct err *e);
+
     /* x[t] = scale * table[token[t] - first] for tokens first .. first + table->rows - 1; the rows of other
      * tokens, whose embedding another rank has, are left alone.
      *   x  [n_rows, table->cols] */

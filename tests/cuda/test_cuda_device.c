@@ -577,6 +577,70 @@ static void missing_kernels_are_named(void **state)
     assert_int_equal(in_child("", "call cuModuleLoadData 1: return 209", without_binary), 0);
 }
 
+/* A rehearsal loads what it launches and runs none of it; what is loaded then is not loaded again. */
+static void rehearse(void)
+{
+    struct fake_cuda_counts before, after;
+    struct fake_cuda fake;
+    struct err e = { 0 };
+    struct rig r;
+    float out = 7;
+    cu_ptr x;
+
+    rig_open(&r);
+    CHECK(fake_cuda_find(&fake));
+    CHECK_OK(device_alloc(r.device, &x, sizeof(float), &e), e);
+    CHECK(device_copy_in(&r.stream, x, &out, sizeof out));
+    CHECK_OK(device_stream_finish(&r.stream, LIMIT_NS, &e), e);
+    fake.counts(&before);
+    device_rehearse_begin(r.device);
+    CHECK(rig_add(&r, &r.stream, x, x, 1, 1));
+    CHECK(device_fill(&r.stream, x, 0, sizeof(float)));
+    device_rehearse_end(r.device);
+    fake.counts(&after);
+    CHECK(after.functions == before.functions + 1 && after.launches == before.launches);
+    CHECK(device_kernels_loaded(r.device) == 1);
+    CHECK(rig_add(&r, &r.stream, x, x, 1, 1));
+    CHECK(device_copy_out(&r.stream, &out, x, sizeof out));
+    CHECK_OK(device_stream_finish(&r.stream, LIMIT_NS, &e), e);
+    CHECK(out == 8);
+    fake.counts(&before);
+    CHECK(before.functions == after.functions);
+    device_free(r.device, x);
+    rig_close(&r);
+}
+
+static void a_rehearsal_loads_kernels_and_runs_none(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child("", NULL, rehearse), 0);
+    assert_int_equal(in_child("", "call cuModuleGetFunction 1: return 2", rehearse), 0);
+}
+
+static void compiled_kernels_are_kept_where_systemd_says(void **state)
+{
+    char folder[] = "/tmp/llmd-cache-XXXXXX", path[96];
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s:/nowhere", folder);
+    setenv("CACHE_DIRECTORY", path, 1);
+    setenv("CUDA_CACHE_PATH", "/the/operators", 1);
+    cuda_environment();
+    assert_string_equal(getenv("CUDA_CACHE_PATH"), "/the/operators");
+    unsetenv("CUDA_CACHE_PATH");
+    cuda_environment();
+    snprintf(path, sizeof path, "%s/cuda", folder);
+    assert_string_equal(getenv("CUDA_CACHE_PATH"), path);
+    assert_int_equal(rmdir(path), 0); /* it was made */
+    unsetenv("CUDA_CACHE_PATH");
+    setenv("CACHE_DIRECTORY", "/nowhere", 1); /* left to the driver's own */
+    cuda_environment();
+    assert_null(getenv("CUDA_CACHE_PATH"));
+    unsetenv("CACHE_DIRECTORY");
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -599,6 +663,8 @@ int main(void)
         cmocka_unit_test(info_says_what_the_device_is),
         cmocka_unit_test(old_or_missing_devices_are_named),
         cmocka_unit_test(missing_kernels_are_named),
+        cmocka_unit_test(a_rehearsal_loads_kernels_and_runs_none),
+        cmocka_unit_test(compiled_kernels_are_kept_where_systemd_says),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

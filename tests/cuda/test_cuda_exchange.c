@@ -559,7 +559,7 @@ int main(void)
     };
 
     setenv("LLMD_FAKE_CUDA", "gpus=4", 1);
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return board == MAP_FAILED ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,7 +41,7 @@ static void sum_twice(uint32_t rank, const struct nccl_unique_id *id)
     fixture_get(&f, v, in, N * sizeof *v);
     for (int i = 0; i < N; i++)
         assert_true(v[i] == (float)(2 * (2 * i + 1)));
-    nccl_comm_close(&c);
+    assert_true(nccl_comm_close(&c, true));
     fixture_free(&f, in);
     fixture_close(&f);
     free(v);
@@ -82,7 +82,8 @@ static void a_communicator_that_does_not_form_is_given_up(void **state)
     assert_int_equal(settle(&c, &e), NCCL_COMM_FAILED);
     assert_int_equal(e.code, ERR_TIMEOUT);
     assert_int_equal(nccl_comm_poll(&c, &e), NCCL_COMM_FAILED); /* and stays so */
-    nccl_comm_close(&c);                                        /* without a wait */
+    assert_false(nccl_comm_close(&c, true));                    /* without a wait: it is left */
+    assert_true(nccl_comm_is_left());
 }
 
 static void an_error_of_the_library_is_told(void **state)
@@ -99,7 +100,7 @@ static void an_error_of_the_library_is_told(void **state)
     assert_int_equal(e.code, ERR_DEVICE);
     assert_non_null(strstr(e.msg, "ncclSystemError"));
     unsetenv("LLMD_FAKE_NCCL");
-    nccl_comm_close(&c);
+    assert_false(nccl_comm_close(&c, true));
 }
 
 static void the_operators_environment_stays(void **state)
@@ -107,9 +108,12 @@ static void the_operators_environment_stays(void **state)
     (void)state;
     setenv("NCCL_SOCKET_IFNAME", "eth7", 1);
     unsetenv("NCCL_IB_DISABLE");
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     assert_string_equal(getenv("NCCL_SOCKET_IFNAME"), "eth7");
     assert_string_equal(getenv("NCCL_IB_DISABLE"), "1");
+    assert_null(getenv("NCCL_P2P_DISABLE"));
+    nccl_comm_environment(true);
+    assert_string_equal(getenv("NCCL_P2P_DISABLE"), "1");
 }
 
 int main(void)
@@ -122,6 +126,6 @@ int main(void)
     };
 
     setenv("LLMD_FAKE_CUDA", "gpus=2", 1);
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,21 @@ static void want_of_memory_ends_no_worker(void **state)
     free(expected);
 }
 
+/* As a driver does that compiles them for a GPU newer than the build.  All are there before the first question, whose limit
+ * loading a few would break. */
+static void kernels_that_load_slowly_delay_the_start_alone(void **state)
+{
+    struct gpu_server *g = *state;
+
+    gpu_server_set_faults(g, "call cuModuleGetFunction 1+: slow 300");
+    gpu_server_start(g, BASE, "--hang-step-ms=500", NULL);
+    gpu_server_set_faults(g, "call cuModuleGetFunction 1+: kill");
+    free(gpu_server_ask(g, &question));
+    assert_true(gpu_server_metric(g, "llmd_processes_hung_total") == 0);
+    assert_true(gpu_server_metric(g, "llmd_process_restarts_total") == 0);
+    gpu_server_stop(g);
+}
+
 static bool is_noted(const Llmd__Status *s, void *arg)
 {
     return strstr(s->gpu_note, arg) != NULL;
@@ -257,6 +272,7 @@ int main(int argc, char **argv)
         TEST(pages_whose_memory_is_new_are_computed_again),
         TEST(a_driver_that_is_gone_makes_no_tight_loop),
         TEST(want_of_memory_ends_no_worker),
+        TEST(kernels_that_load_slowly_delay_the_start_alone),
         TEST(persistence_mode_that_is_off_is_told),
     };
 

@@ -3,6 +3,7 @@
  * Would break in production: an NVLink that fails takes the service along; the group goes on with pages of which one GPU
  * has lost its heads, and a client gets other tokens. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,12 +20,13 @@ static const struct question question = { .prompt = { 5, 42, 79, 16, 53, 90, 27,
                                           .n_prompt = 11,
                                           .n_answer = 24 };
 
-static void start(struct gpu_server *g)
+/* more: a further argument, or NULL. */
+static void start(struct gpu_server *g, const char *more)
 {
     g->gpus = "gpus=2,memory=512m,multiprocessors=1";
     gpu_server_start(g, "--tp-size=2", "--deterministic=on", "--kv-cache-bytes=4000000",
                      "--kv-page-tokens=4", "--max-num-seqs=4", "--hang-step-ms=100000",
-                     "--start-timeout-s=120", "--backoff-ms=1", NULL);
+                     "--start-timeout-s=120", "--backoff-ms=1", more, NULL);
 }
 
 static bool has_said(const struct gpu_server *g, const char *words)
@@ -54,7 +56,7 @@ static void ranks_whose_link_fails_exchange_through_the_host(void **state)
     struct exchange x;
     double before;
 
-    start(g);
+    start(g, NULL);
     expected = gpu_server_ask(g, &question);
     assert_true(has_said(g, "exchange=p2p") && !has_said(g, "exchange=host"));
     before = gpu_server_metric(g, "llmd_generated_tokens_total");
@@ -72,6 +74,37 @@ static void ranks_whose_link_fails_exchange_through_the_host(void **state)
     free(answer);
 }
 
+struct words {
+    const char *text;
+};
+
+static bool is_caused(const Llmd__Status *s, void *arg)
+{
+    const struct words *w = arg;
+
+    return s->n_groups == 1 && strstr(s->groups[0]->cause, w->text);
+}
+
+/* Reaching for the other GPU's memory kills: by default at each start, and the cause names the way out. */
+static void gpus_that_die_of_each_others_memory_serve_through_the_host(void **state)
+{
+    struct words way_out = { "test of P2P, which gpu_exchange=host does without: " };
+    struct gpu_server *g = *state;
+    char *expected;
+
+    start(g, NULL);
+    expected = gpu_server_ask(g, &question);
+    gpu_server_set_faults(g, "gpu 1 call cuMemImportFromShareableHandle 4+: sticky 700");
+    gpu_server_kill(g, "worker 0.1");
+    assert_true(system_wait(&g->system, is_caused, &way_out, g->patience_ms));
+    gpu_server_stop(g);
+    start(g, "--gpu-exchange=host");
+    gpu_server_expect(g, &question, expected);
+    assert_true(has_said(g, "exchange=host") && !has_said(g, "refused="));
+    gpu_server_stop(g);
+    free(expected);
+}
+
 /* Memory of one rank's heads does not come back.  The other's are as they were; nothing of it is corrupt, which would
  * alarm people. */
 static void pages_that_one_rank_has_lost_are_computed_again(void **state)
@@ -79,7 +112,7 @@ static void pages_that_one_rank_has_lost_are_computed_again(void **state)
     struct gpu_server *g = *state;
     char *expected;
 
-    start(g);
+    start(g, NULL);
     expected = gpu_server_ask(g, &question);
     gpu_server_set_faults(g, "gpu 1 kernel * 200: kill\n"
                              "gpu 1 call cuMemImportFromShareableHandle 2: return 1");
@@ -92,12 +125,31 @@ static void pages_that_one_rank_has_lost_are_computed_again(void **state)
     free(expected);
 }
 
+/* Its threads work in the context, and would use what exit() takes from under them: the end must leave both alone. */
+static void a_communicator_that_never_forms_does_not_spoil_the_end(void **state)
+{
+    struct gpu_server *g = *state;
+
+    setenv("LLMD_FAKE_NCCL", "init=hang,end=abort", 1);
+    start(g, NULL);
+    free(gpu_server_ask(g, &question));
+    assert_int_equal(kill(g->system.pid, SIGTERM), 0);
+    assert_int_equal(system_wait_exit(&g->system, g->patience_ms), 0);
+    g->runs = false;
+    assert_false(has_said(g, "fake libnccl"));
+    assert_true(has_said(g, "process=\"worker 0.0\" event=ended how=\"exit code 0\""));
+    assert_true(has_said(g, "process=\"worker 0.1\" event=ended how=\"exit code 0\""));
+    system_forget(&g->system);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, gpu_server_setup, gpu_server_teardown)
     const struct CMUnitTest tests[] = {
         TEST(ranks_whose_link_fails_exchange_through_the_host),
+        TEST(gpus_that_die_of_each_others_memory_serve_through_the_host),
         TEST(pages_that_one_rank_has_lost_are_computed_again),
+        TEST(a_communicator_that_never_forms_does_not_spoil_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

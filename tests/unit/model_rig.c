@@ -14,6 +14,7 @@
 #include "common/mem.h"
 #include "proto/group_layout.h"
 #include "proto/weights_layout.h"
+#include "tests/cuda/fake/fake_cuda.h"
 
 static void must(bool ok, const struct err *e, const char *what)
 {
@@ -186,6 +187,27 @@ void rig_release(struct rig *r, struct rig_seq *s)
     memset(s, 0, sizeof *s);
 }
 
+/* Kernels that the fake driver has loaded so far, if there is one. */
+static uint64_t kernels_loaded(void)
+{
+    struct fake_cuda_counts counts = { 0 };
+    struct fake_cuda fake;
+
+    if (fake_cuda_find(&fake))
+        fake.counts(&counts);
+    return counts.functions;
+}
+
+/* The step loads none: all are there since the start. */
+static void forward(struct rig *r, const struct batch *b)
+{
+    uint64_t n_loaded = kernels_loaded();
+    struct err e = { 0 };
+
+    must(runtime_forward(r->ranks[0], b, NULL, r->logits, &e), &e, "runtime_forward");
+    assert_int_equal(kernels_loaded(), n_loaded);
+}
+
 void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
               const uint32_t *n, uint32_t n_seqs)
 {
@@ -193,7 +215,6 @@ void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *
     uint32_t *logit_rows = mem_zalloc(n_seqs, sizeof *logit_rows);
     int32_t *rows = mem_zalloc(r->config.max_num_batched_tokens, sizeof *rows);
     struct batch b = { 0, rows, n_seqs, plan, n_seqs, logit_rows };
-    struct err e = { 0 };
 
     for (uint32_t i = 0; i < n_seqs; i++) {
         struct rig_seq *s = seqs[i];
@@ -204,7 +225,7 @@ void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *
         logit_rows[i] = b.n_rows - 1;
         s->n_cached += n[i];
     }
-    must(runtime_forward(r->ranks[0], &b, NULL, r->logits, &e), &e, "runtime_forward");
+    forward(r, &b);
     free(plan);
     free(logit_rows);
     free(rows);

@@ -4,8 +4,12 @@
 #include "gpu-worker/cuda/api/driver.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct cuda_driver cuda;
 
@@ -143,6 +147,28 @@ static bool start(struct cuda_driver *d, struct err *e)
     return true;
 }
 
+/* The same for all models and both the worker and --inspect; the driver tells its versions' and GPUs' apart. */
+static void set_cache_folder(void)
+{
+    const char *all = getenv("CACHE_DIRECTORY");
+    char path[PATH_MAX];
+    int n;
+
+    if (!all || !*all || getenv("CUDA_CACHE_PATH"))
+        return;
+    n = snprintf(path, sizeof path, "%.*s/cuda", (int)strcspn(all, ":"), all);
+    if (n < (int)sizeof path && (mkdir(path, 0700) == 0 || errno == EEXIST))
+        setenv("CUDA_CACHE_PATH", path, false);
+}
+
+void cuda_environment(void)
+{
+    /* Kernels are loaded when they are asked for: drivers before CUDA 12.2 load all of a module otherwise, NCCL's for most
+     * of a minute. */
+    setenv("CUDA_MODULE_LOADING", "LAZY", false);
+    set_cache_folder();
+}
+
 bool cuda_driver_open(struct err *e)
 {
     struct cuda_driver d = { 0 };
@@ -150,9 +176,7 @@ bool cuda_driver_open(struct err *e)
 
     if (cuda.n_devices > 0)
         return true;
-    /* Kernels are loaded when they are first launched: drivers before CUDA 12.2 load all of a module otherwise, NCCL's
-     * for most of a minute. */
-    setenv("CUDA_MODULE_LOADING", "LAZY", false);
+    cuda_environment();
     library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return err_set(e, ERR_DEVICE, 0, "no CUDA driver: %s", dlerror());

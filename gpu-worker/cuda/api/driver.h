@@ -194,6 +194,11 @@ struct cuda_driver {
 /* The functions of the loaded library; all NULL before cuda_driver_open() succeeded. */
 extern struct cuda_driver cuda;
 
+/* Set what the driver reads of the environment, unless the operator has: kernels loaded when they are asked for; where
+ * systemd gives a folder for it ($CACHE_DIRECTORY), what the driver compiles kept there.  cuda_driver_open() does it too:
+ * call it before there are other threads. */
+void cuda_environment(void);
+
 /* Load libcuda.so.1, find every symbol, cuInit and count the devices; true at once when that was done before.
  * ERR_DEVICE with the reason in one line: library missing, a symbol missing (driver too old), cuInit's error by
  * name, no device.  .sys is the CUresult or 0.  After a failure it may be tried again. */

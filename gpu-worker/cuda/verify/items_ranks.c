@@ -84,7 +84,7 @@ static void rank_open(struct rank *k, int sock, const struct rank_task *t)
     *k = (struct rank){ .sock = sock, .v = t->v, .rank = t->rank };
     sizes = sizes_of(t->v, &n_sizes);
     k->floats_max = sizes[n_sizes - 1];
-    nccl_comm_environment();
+    nccl_comm_environment(false);
     child_open(sock, &k->d, t->rank == 0 ? t->v->gpu : t->v->peer);
     k->in = device_floats(k, k->floats_max);
     k->out = device_floats(k, k->floats_max);

@@ -44,8 +44,9 @@ struct fake_cuda_counts {
     uint64_t host_allocations, host_registrations;
     uint64_t descriptors; /* open descriptors of this process that own device memory */
     /* Done so far. */
-    uint64_t launches; /* kernels put into a stream or run by a graph */
-    uint64_t captured; /* kernels recorded by captures */
+    uint64_t functions; /* found in modules, and so loaded */
+    uint64_t launches;  /* kernels put into a stream or run by a graph */
+    uint64_t captured;  /* kernels recorded by captures */
     uint64_t graph_launches;
     uint64_t exports, imports;
     uint64_t bytes_in, bytes_out, bytes_within; /* copied host to device, back, and on the device */

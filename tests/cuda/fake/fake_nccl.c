@@ -15,6 +15,8 @@
  *                                 late=R:N      the N-th question about rank R's standing communicator meets ncclSystemError
  *                                 init_ms=N     forming takes N ms longer
  *                                 abort=hang    ncclCommAbort() never returns
+ *                                 end=abort     a process that gives its context back, or ends by exit(), while a
+ *                                               communicator forms, aborts: its threads would use what is gone
  *                                 version=N     of the library; 22809 without it
  *
  * A rule of the fault script for `call ncclCommInitRankConfig` decides at any time: hang, or return CODE. */
@@ -186,6 +188,31 @@ static void drop(struct nccl_communicator *c)
     free(c);
 }
 
+static void give_out(const char *what)
+{
+    fprintf(stderr, "fake libnccl: %s while a communicator forms\n", what);
+    abort();
+}
+
+/* Its thread works in the process's context, and with what its libraries have. */
+static void use_context(const struct nccl_communicator *c)
+{
+    struct fake_cuda_counts counts;
+
+    c->cuda.counts(&counts);
+    if (counts.contexts == 0 && setting_is("end", "abort"))
+        give_out("the context was given back");
+}
+
+__attribute__((destructor)) static void see_the_end(void)
+{
+    pthread_mutex_lock(&all_lock);
+    for (const struct nccl_communicator *c = all_communicators; c; c = c->next)
+        if (atomic_load(&c->state) == NCCL_IN_PROGRESS && setting_is("end", "abort"))
+            give_out("the process ends by exit()");
+    pthread_mutex_unlock(&all_lock);
+}
+
 /* Wait for the others, then say what came of it. */
 static void *form(void *arg)
 {
@@ -196,8 +223,10 @@ static void *form(void *arg)
     if (result == NCCL_SUCCESS)
         atomic_fetch_add(&c->place->n_joined, 1);
     while (result == NCCL_SUCCESS && !atomic_load(&c->aborted) &&
-           (c->init_hangs || atomic_load(&c->place->n_joined) < (uint32_t)c->n_ranks))
+           (c->init_hangs || atomic_load(&c->place->n_joined) < (uint32_t)c->n_ranks)) {
+        use_context(c);
         nap();
+    }
     atomic_store(&c->state, result);
     drop(c);
     return NULL;

@@ -142,6 +142,7 @@ int cuModuleGetFunction(struct cu_function **function, struct cu_module *module,
     *function = function_named(name);
     if (!*function)
         *function = function_of_registry(name);
+    fake_counts.functions += *function != NULL;
     fake_unlock();
     return *function ? CU_OK : CU_NOT_FOUND;
 }
