@@ -110,6 +110,27 @@ static void what_the_fake_can_show_passes(void **state)
         assert_string_equal(member(item(ids[i]), "verdict"), "pass");
 }
 
+/* The fake GPU has no data sheet. */
+static void times_of_kernels_stand_beside_what_is_expected(void **state)
+{
+    json_t *m;
+    size_t i, n = 0;
+
+    (void)state;
+    json_array_foreach (json_object_get(item("G10"), "measures"), i, m) {
+        const json_t *f = json_object_get(m, "roofline");
+        assert_true(!f == !strstr(member(m, "name"), ": time"));
+        if (!f)
+            continue;
+        n++;
+        assert_true(json_is_null(json_object_get(f, "data_sheet")));
+        assert_true(json_is_null(json_object_get(f, "least")));
+        assert_true(json_is_null(json_object_get(f, "reached")));
+        assert_true(json_number_value(json_object_get(f, "wanted")) > 0);
+    }
+    assert_true(n >= 16);
+}
+
 static void measures_have_values_and_limits(void **state)
 {
     json_t *measures = json_object_get(item("G2"), "measures"), *m;
@@ -275,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_has_a_verdict),
         cmocka_unit_test(what_the_fake_can_show_passes),
+        cmocka_unit_test(times_of_kernels_stand_beside_what_is_expected),
         cmocka_unit_test(measures_have_values_and_limits),
         cmocka_unit_test(kills_are_counted_and_survived),
         cmocka_unit_test(injected_errors_are_met_and_survived),
