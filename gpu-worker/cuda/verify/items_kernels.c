@@ -11,16 +11,22 @@
 #include <string.h>
 
 #include "gpu-worker/cuda/kernels/elementwise.h"
+#include "gpu-worker/cuda/kernels/kv_page.h"
 #include "gpu-worker/cuda/kernels/pages.h"
 #include "gpu-worker/cuda/verify/bench.h"
 #include "gpu-worker/cuda/verify/roofline.h"
 
+struct shapes {
+    struct shape real, dry;
+};
+
 struct kernel_case {
     const char *name;
-    const char *kernel; /* of roofline.csv */
+    const char *kernel; /* of roofline.csv, and the first that is launched */
     bench_fn *run;
+    struct variant of;
     double error_limit;
-    struct shape real, dry;
+    const struct shapes *shapes;
 };
 
 /* ---- The cases ---- */
@@ -184,53 +190,131 @@ static void run_page_checksum(struct bench *b)
     free(sums);
 }
 
+/* On a GPU, and small ones. */
+static const struct shapes normed = { { 2048, 4096, 0 }, { 16, 256, 0 } };
+static const struct shapes gated = { { 2048, 11008, 0 }, { 16, 512, 0 } };
+static const struct shapes weights = { { 11008, 4096, 0 }, { 64, 256, 0 } };
+static const struct shapes gate_up = { { 22016, 4096, 0 }, { 144, 320, 0 } };
+static const struct shapes experts = { { 14336, 4096, 0 }, { 40, 104, 0 } };
+static const struct shapes sequences = { { 8, 2048, 0 }, { 2, 40, 0 } };
+static const struct shapes prompt = { { 2048, 2048, 0 }, { 40, 40, 0 } };
+static const struct shapes choices = { { 2048, 8, 0 }, { 9, 8, 0 } };
+static const struct shapes routes = { { 2048, 8, 0 }, { 70, 5, 0 } };
+static const struct shapes combined = { { 512, 4096, 0 }, { 5, 300, 0 } };
+static const struct shapes scales = { { 12288, 4096, 0 }, { 300, 64, 0 } };
+static const struct shapes inputs = { { 2048, 4096, 0 }, { 4, 256, 0 } };
+static const struct shapes outputs = { { 2048, 12288, 0 }, { 4, 256, 0 } };
+static const struct shapes heads = { { 2048, 128, 0 }, { 20, 32, 0 } };
+static const struct shapes logits = { { 64, 32000, 0 }, { 8, 512, 0 } };
+static const struct shapes kv_pages = { { 32, 0, 8 << 20 }, { 4, 0, 64 << 10 } };
+
 static const struct kernel_case cases[] = {
-    { "rmsnorm", "rmsnorm", run_rmsnorm, 1e-5, { 2048, 4096, 0 }, { 16, 256, 0 } },
-    { "gate", "gate", run_gate, 1e-5, { 2048, 11008, 0 }, { 16, 512, 0 } },
-    { "gemv f16", "gemv_f16_1", bench_gemv_f16, 1e-5, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv e4m3", "gemv_e4m3_1", bench_gemv_e4m3, 1e-5, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv i8", "gemv_i8_1", bench_gemv_i8, 1e-5, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv i4", "gemv_i4_1", bench_gemv_i4, 1e-5, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "dequantise e4m3",
-      "dequantise_e4m3",
-      bench_dequantise_e4m3,
-      1e-3,
-      { 11008, 4096, 0 },
-      { 16, 256, 0 } },
-    { "fp8_quantise", "fp8_quantise", bench_fp8_quantise, 0.037, { 2048, 4096, 0 }, { 4, 256, 0 } },
-    { "fp8_finish", "fp8_finish", bench_fp8_finish, 1e-6, { 2048, 12288, 0 }, { 4, 256, 0 } },
-    { "experts e4m3",
-      "gemm_grouped_e4m3",
-      bench_experts_e4m3,
-      1e-4,
-      { 14336, 4096, 0 },
-      { 40, 104, 0 } },
-    { "kv_write e4m3", "kv_write", bench_kv_write_e4m3, 0.0626, { 2048, 128, 0 }, { 20, 32, 0 } },
-    { "attention decode",
+    { "rmsnorm", "rmsnorm", run_rmsnorm, { 0 }, 1e-5, &normed },
+    { "gate", "gate", run_gate, { 0 }, 1e-5, &gated },
+    { "gemv f16", "gemv_f16_1", bench_gemv, { DTYPE_F16, 1 }, 1e-5, &weights },
+    { "gemv bf16", "gemv_bf16_1", bench_gemv, { DTYPE_BF16, 1 }, 1e-5, &weights },
+    { "gemv e4m3", "gemv_e4m3_1", bench_gemv, { DTYPE_E4M3, 1 }, 1e-5, &weights },
+    { "gemv i8", "gemv_i8_1", bench_gemv, { DTYPE_I8, 1 }, 1e-5, &weights },
+    { "gemv i4", "gemv_i4_1", bench_gemv, { DTYPE_I4, 1 }, 1e-5, &weights },
+    { "gemv i4m", "gemv_i4m_1", bench_gemv, { DTYPE_I4M, 1 }, 1e-5, &weights },
+    { "gemm_w4 i4 by 16", "gemm_w4_i4_16", bench_gemm_w4, { DTYPE_I4, 16 }, 1e-4, &gate_up },
+    { "gemm_w4 i4 by 32", "gemm_w4_i4_32", bench_gemm_w4, { DTYPE_I4, 32 }, 1e-4, &gate_up },
+    { "gemm_w4 i4 by 64", "gemm_w4_i4_64", bench_gemm_w4, { DTYPE_I4, 64 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 16", "gemm_w4_i4m_16", bench_gemm_w4, { DTYPE_I4M, 16 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 32", "gemm_w4_i4m_32", bench_gemm_w4, { DTYPE_I4M, 32 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 64", "gemm_w4_i4m_64", bench_gemm_w4, { DTYPE_I4M, 64 }, 1e-4, &gate_up },
+    { "experts f16", "gemm_grouped_f16", bench_experts, { DTYPE_F16, 0 }, 1e-4, &experts },
+    { "experts bf16", "gemm_grouped_bf16", bench_experts, { DTYPE_BF16, 0 }, 1e-4, &experts },
+    { "experts e4m3", "gemm_grouped_e4m3", bench_experts, { DTYPE_E4M3, 0 }, 1e-4, &experts },
+    { "experts i8", "gemm_grouped_i8", bench_experts, { DTYPE_I8, 0 }, 1e-4, &experts },
+    { "experts i4", "gemm_grouped_i4", bench_experts, { DTYPE_I4, 0 }, 1e-4, &experts },
+    { "experts i4m", "gemm_grouped_i4m", bench_experts, { DTYPE_I4M, 0 }, 1e-4, &experts },
+    { "moe_choose", "moe_choose", bench_moe_choose, { 0 }, 1e-5, &choices },
+    { "moe_sort", "moe_sort", bench_moe_sort, { 0 }, 0, &routes },
+    { "moe_combine", "moe_combine", bench_moe_combine, { 0 }, 1e-5, &combined },
+    { "dequantise e4m3", "dequantise_e4m3", bench_dequantise, { DTYPE_E4M3, 0 }, 1e-3, &weights },
+    { "dequantise i8", "dequantise_i8", bench_dequantise, { DTYPE_I8, 0 }, 1e-3, &weights },
+    { "dequantise i4", "dequantise_i4", bench_dequantise, { DTYPE_I4, 0 }, 1e-3, &weights },
+    { "dequantise i4m", "dequantise_i4m", bench_dequantise, { DTYPE_I4M, 0 }, 1e-3, &weights },
+    { "fp8_scales", "fp8_scales", bench_fp8_scales, { 0 }, 0, &scales },
+    { "fp8_quantise", "fp8_quantise", bench_fp8_quantise, { 0 }, 0.037, &inputs },
+    { "fp8_finish", "fp8_finish", bench_fp8_finish, { 0 }, 1e-6, &outputs },
+    { "w8a8_quantise", "w8a8_quantise", bench_w8a8_quantise, { 0 }, 0.004, &inputs },
+    { "requantise_i8", "requantise_i8", bench_requantise_i8, { 0 }, 0.004, &gate_up },
+    { "w8a8_finish", "w8a8_finish", bench_w8a8_finish, { 0 }, 1e-6, &outputs },
+    { "kv_write f32", "kv_write", bench_kv_write, { KV_F32, 0 }, 0, &heads },
+    { "kv_write f16", "kv_write", bench_kv_write, { KV_F16, 0 }, 5e-4, &heads },
+    { "kv_write i8", "kv_write", bench_kv_write, { KV_I8, 0 }, 0.004, &heads },
+    { "kv_write e4m3", "kv_write", bench_kv_write, { KV_E4M3, 0 }, 0.0626, &heads },
+    { "attention decode f16",
       "attention_decode_f16_d128_q1",
       bench_attention_decode,
+      { KV_F16, 128 },
       1e-4,
-      { 8, 2048, 0 },
-      { 2, 40, 0 } },
+      &sequences },
+    { "attention decode i8",
+      "attention_decode_i8_d128_q1",
+      bench_attention_decode,
+      { KV_I8, 128 },
+      1e-4,
+      &sequences },
     { "attention decode e4m3",
       "attention_decode_e4m3_d128_q1",
-      bench_attention_decode_e4m3,
+      bench_attention_decode,
+      { KV_E4M3, 128 },
       1e-4,
-      { 8, 2048, 0 },
-      { 2, 40, 0 } },
-    { "attention prefill",
+      &sequences },
+    { "attention group f16 d64",
+      "attention_group_f16_d64",
+      bench_attention_group,
+      { KV_F16, 64 },
+      1e-4,
+      &sequences },
+    { "attention group i8 d64",
+      "attention_group_i8_d64",
+      bench_attention_group,
+      { KV_I8, 64 },
+      1e-4,
+      &sequences },
+    { "attention group e4m3 d64",
+      "attention_group_e4m3_d64",
+      bench_attention_group,
+      { KV_E4M3, 64 },
+      1e-4,
+      &sequences },
+    { "attention group f16 d128",
+      "attention_group_f16_d128",
+      bench_attention_group,
+      { KV_F16, 128 },
+      1e-4,
+      &sequences },
+    { "attention group i8 d128",
+      "attention_group_i8_d128",
+      bench_attention_group,
+      { KV_I8, 128 },
+      1e-4,
+      &sequences },
+    { "attention group e4m3 d128",
+      "attention_group_e4m3_d128",
+      bench_attention_group,
+      { KV_E4M3, 128 },
+      1e-4,
+      &sequences },
+    { "attention prefill f16",
       "attention_prefill_f16_d128",
       bench_attention_prefill,
+      { KV_F16, 128 },
       2e-3,
-      { 2048, 2048, 0 },
-      { 40, 40, 0 } },
-    { "page_copy", "page_copy", run_page_copy, 0, { 32, 0, 8 << 20 }, { 4, 0, 64 << 10 } },
-    { "page_checksum",
-      "page_checksum",
-      run_page_checksum,
-      0,
-      { 32, 0, 8 << 20 },
-      { 4, 0, 64 << 10 } },
+      &prompt },
+    { "attention prefill i8",
+      "attention_prefill_converted_d128",
+      bench_attention_prefill,
+      { KV_I8, 128 },
+      2e-3,
+      &prompt },
+    { "sampling", "sampling", bench_sampling, { 0 }, 0, &logits },
+    { "page_copy", "page_copy", run_page_copy, { 0 }, 0, &kv_pages },
+    { "page_checksum", "page_checksum", run_page_checksum, { 0 }, 0, &kv_pages },
 };
 
 /* ---- The item ---- */
@@ -245,7 +329,10 @@ enum { VALUE_ERROR, VALUE_US, VALUE_TFLOPS, VALUE_LEAST_US, VALUE_BANDWIDTH };
 static void run_case(int sock, const void *arg)
 {
     const struct case_task *t = arg;
-    struct bench b = { .sock = sock, .v = t->v, .shape = t->v->is_small ? t->c->dry : t->c->real };
+    struct bench b = { .sock = sock,
+                       .v = t->v,
+                       .of = t->c->of,
+                       .shape = t->v->is_small ? t->c->shapes->dry : t->c->shapes->real };
     struct child_message m = { 0 };
     const struct device_info *gpu;
     const struct data_sheet *sheet;
@@ -254,6 +341,8 @@ static void run_case(int sock, const void *arg)
     gpu = device_info(b.d.device);
     sheet = data_sheet_of(gpu->name, gpu->sm);
     t->c->run(&b);
+    if (strcmp(b.kernel, t->c->kernel) != 0)
+        child_fail(sock, "%s: '%s' was launched, not '%s'", t->c->name, b.kernel, t->c->kernel);
     m.values[VALUE_ERROR] = b.error;
     m.values[VALUE_US] = b.us;
     m.values[VALUE_TFLOPS] = b.operations / b.us / 1e6;
@@ -267,7 +356,7 @@ static void run_case(int sock, const void *arg)
 /* "rmsnorm, 2048 rows of 4096" */
 static void describe(char *out, size_t bytes, const struct case_task *t)
 {
-    const struct shape *s = t->v->is_small ? &t->c->dry : &t->c->real;
+    const struct shape *s = t->v->is_small ? &t->c->shapes->dry : &t->c->shapes->real;
 
     if (s->page_bytes > 0)
         snprintf(out, bytes, "%s, %u pages of %llu KiB", t->c->name, s->rows,
