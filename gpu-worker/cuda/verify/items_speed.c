@@ -155,13 +155,17 @@ static void measure(int sock, const void *arg)
     struct speed s = { .sock = sock,
                        .task = t,
                        .sizes = t->v->is_dry_run ? &dry_sizes : &real_sizes };
+    const struct engine_setup how = { .model = t->path,
+                                      .device = "cuda",
+                                      .rows_max = s.sizes->rows_max,
+                                      .seqs_max = s.sizes->seqs_max };
     struct child_message last = { 0 };
     struct child_device d;
 
     child_show_gpu(t->v);
     child_open(sock, &d, t->v->is_dry_run ? t->v->gpu : 0);
     s.gpu = *device_info(d.device);
-    engine_open(&s.engine, sock, t->path, s.sizes->rows_max, s.sizes->seqs_max);
+    engine_open(&s.engine, sock, &how);
     time_all(&s);
     last.values[0] = s.wrong_logits;
     last.values[1] = 1000 * s.first_step_s;
