@@ -213,6 +213,16 @@ static void logits_are_those_of_the_cpu(void **state)
     assert_true(value_of("G22", "deterministic: other likeliest tokens, of 17") == 0);
 }
 
+static void the_first_product_is_timed_by_itself(void **state)
+{
+    (void)state;
+    assert_true(value_of("G5", "cublaslt_load") > 0);
+    assert_true(value_of("G5", "cublaslt_heuristic") > 0);
+    assert_true(value_of("G5", "first_gemm") > 0);
+    assert_true(value_of("G5", "total") >
+                value_of("G5", "cublaslt_load") + value_of("G5", "first_gemm"));
+}
+
 static void pages_go_to_host_memory_and_come_back(void **state)
 {
     (void)state;
@@ -313,6 +323,7 @@ int main(void)
         cmocka_unit_test(kills_are_counted_and_survived),
         cmocka_unit_test(injected_errors_are_met_and_survived),
         cmocka_unit_test(logits_are_those_of_the_cpu),
+        cmocka_unit_test(the_first_product_is_timed_by_itself),
         cmocka_unit_test(pages_go_to_host_memory_and_come_back),
         cmocka_unit_test(a_copy_is_compared_with_the_link),
         cmocka_unit_test(skipped_items_say_what_they_take),
