@@ -2,13 +2,18 @@
 # gpu-roofline.sh - the least time that each kernel takes on each GPU, and how near to it we mean to come.
 #
 # From gpu-worker/cuda/kernels/roofline.csv: bytes over the memory's bandwidth or operations over the tensor cores'
-# dense f16 rate, whichever is more, by the data sheets.  (A10s of clouds have ECC on, which costs 10 to 15 % of the
-# bandwidth.)  Nothing here is measured.
+# dense f16 rate, whichever is more, by the data sheets (gpu-worker/cuda/verify/data_sheets.def).  (A10s of clouds have
+# ECC on, which costs 10 to 15 % of the bandwidth.)  Nothing here is measured; gpu-verify's G10 prints the same beside
+# what it measures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# GPU, GB/s, TFLOP/s
-gpus=("A10 600 125" "A100-80 2039 312" "H100-SXM 3350 989")
+# sheet NAME - "NAME GB/s TFLOP/s"
+sheet() {
+    sed -nE 's|^SHEET\("('"$1"')", "[^"]*", "[^"]*", [0-9]+, ([0-9]+), ([0-9]+), .*|\1 \2 \3|p' \
+        gpu-worker/cuda/verify/data_sheets.def
+}
+gpus=("$(sheet A10)" "$(sheet A100-80)" "$(sheet H100-SXM)")
 
 header="| kernel | case | MB | MFLOP |" rule="| --- | --- | --- | --- |"
 for gpu in "${gpus[@]}"; do

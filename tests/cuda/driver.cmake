@@ -40,6 +40,8 @@ llmd_cuda_test(NAME test_cuda_fake_faults SOURCES cuda/test_cuda_fake_faults.c L
 
 llmd_test(NAME test_link_rate SOURCES unit/test_link_rate.c
   ${CMAKE_SOURCE_DIR}/gpu-worker/cuda/verify/link_rate.c LIBS common LABELS unit)
+llmd_test(NAME test_roofline SOURCES unit/test_roofline.c
+  ${CMAKE_SOURCE_DIR}/gpu-worker/cuda/verify/report.c LIBS roofline common LABELS unit)
 
 # With real kernels.
 if(TARGET shim_kernels)

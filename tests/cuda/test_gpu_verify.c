@@ -89,9 +89,9 @@ static void every_item_has_a_verdict(void **state)
     char id[8];
 
     (void)state;
-    assert_int_equal(json_array_size(json_object_get(report, "items")), 22);
+    assert_int_equal(json_array_size(json_object_get(report, "items")), 23);
     assert_true(json_is_true(json_object_get(report, "dry_run")));
-    for (int i = 0; i <= 21; i++) {
+    for (int i = 0; i <= 22; i++) {
         snprintf(id, sizeof id, "G%d", i);
         if (strcmp(member(item(id), "verdict"), "fail") == 0)
             fail_msg("%s: %s", id, member(item(id), "reason"));
@@ -102,12 +102,33 @@ static void every_item_has_a_verdict(void **state)
 
 static void what_the_fake_can_show_passes(void **state)
 {
-    static const char *const ids[] = { "G0",  "G1",  "G2",  "G3",  "G6",  "G7",  "G8",  "G9",
-                                       "G10", "G12", "G13", "G14", "G15", "G16", "G17", "G20" };
+    static const char *const ids[] = { "G0",  "G1",  "G2",  "G3",  "G6",  "G7",  "G8",  "G9", "G10",
+                                       "G12", "G13", "G14", "G15", "G16", "G17", "G20", "G22" };
 
     (void)state;
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
         assert_string_equal(member(item(ids[i]), "verdict"), "pass");
+}
+
+/* The fake GPU has no data sheet. */
+static void times_of_kernels_stand_beside_what_is_expected(void **state)
+{
+    json_t *m;
+    size_t i, n = 0;
+
+    (void)state;
+    json_array_foreach (json_object_get(item("G10"), "measures"), i, m) {
+        const json_t *f = json_object_get(m, "roofline");
+        assert_true(!f == !strstr(member(m, "name"), ": time"));
+        if (!f)
+            continue;
+        n++;
+        assert_true(json_is_null(json_object_get(f, "data_sheet")));
+        assert_true(json_is_null(json_object_get(f, "least")));
+        assert_true(json_is_null(json_object_get(f, "reached")));
+        assert_true(json_number_value(json_object_get(f, "wanted")) > 0);
+    }
+    assert_int_equal(n, 51);
 }
 
 static void measures_have_values_and_limits(void **state)
@@ -178,6 +199,28 @@ static void injected_errors_are_met_and_survived(void **state)
     assert_true(value_of("G20", "(226): weights loaded again") == 0);
     assert_true(value_of("G20", "(214): weights loaded again") > 0);
     assert_true(value_of("G20", "(214): answers with other tokens") == 0);
+}
+
+/* By default inputs of products are rounded to float16; with `deterministic` they are not. */
+static void logits_are_those_of_the_cpu(void **state)
+{
+    double by_default = value_of("G22", "by default: logits off the CPU's"),
+           exact = value_of("G22", "deterministic: logits off the CPU's");
+
+    (void)state;
+    assert_true(by_default > 0 && by_default <= 0.02);
+    assert_true(exact > 0 && exact < by_default);
+    assert_true(value_of("G22", "deterministic: other likeliest tokens, of 17") == 0);
+}
+
+static void the_first_product_is_timed_by_itself(void **state)
+{
+    (void)state;
+    assert_true(value_of("G5", "cublaslt_load") > 0);
+    assert_true(value_of("G5", "cublaslt_heuristic") > 0);
+    assert_true(value_of("G5", "first_gemm") > 0);
+    assert_true(value_of("G5", "total") >
+                value_of("G5", "cublaslt_load") + value_of("G5", "first_gemm"));
 }
 
 static void pages_go_to_host_memory_and_come_back(void **state)
@@ -262,7 +305,7 @@ static void help_and_list_name_everything(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         assert_non_null(strstr(help, options[i]));
-    for (int i = 0; i <= 21; i++) {
+    for (int i = 0; i <= 22; i++) {
         snprintf(id, sizeof id, "G%d ", i);
         assert_non_null(strstr(list, id));
     }
@@ -275,9 +318,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_has_a_verdict),
         cmocka_unit_test(what_the_fake_can_show_passes),
+        cmocka_unit_test(times_of_kernels_stand_beside_what_is_expected),
         cmocka_unit_test(measures_have_values_and_limits),
         cmocka_unit_test(kills_are_counted_and_survived),
         cmocka_unit_test(injected_errors_are_met_and_survived),
+        cmocka_unit_test(logits_are_those_of_the_cpu),
+        cmocka_unit_test(the_first_product_is_timed_by_itself),
         cmocka_unit_test(pages_go_to_host_memory_and_come_back),
         cmocka_unit_test(a_copy_is_compared_with_the_link),
         cmocka_unit_test(skipped_items_say_what_they_take),

@@ -61,6 +61,8 @@ void bench_time(struct bench *b, const char *kernel, const struct device_grid *g
     struct err e = { 0 };
     uint32_t n = b->v->is_small ? 1 : TIMED_LAUNCHES;
 
+    if (!b->kernel)
+        b->kernel = kernel;
     if (!device_event_open(&from, b->d.device, true, &e) ||
         !device_event_open(&to, b->d.device, true, &e))
         child_fail(b->sock, "%s", e.msg);

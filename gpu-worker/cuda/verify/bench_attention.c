@@ -1,5 +1,5 @@
-/* bench_attention.c - attention of one layer over KV pages of f16, or of fp8: a decode step of several sequences, and the
- * prefill of one prompt. */
+/* bench_attention.c - attention of one layer over KV pages of f16, int8 or fp8: a decode step of several sequences, by the
+ * queries one by one or by groups that share a KV head, and the prefill of one prompt. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -8,7 +8,7 @@
 #include "gpu-worker/ops/e4m3.h"
 #include "gpu-worker/ops/half.h"
 
-enum { PAGE_TOKENS = 16, KEYS = 0, VALUES = 1 };
+enum { PAGE_TOKENS = 16, KEYS = 0, VALUES = 1, GROUP = 4, WIDTH = 4096, HEADS_DRY = 4 };
 
 struct attend {
     struct attention_setup setup;
@@ -35,27 +35,43 @@ static uint32_t row_floats(const struct attend *a)
 
 /* ---- The step ---- */
 
-static void choose(struct bench *b, struct attend *a, enum kv_format format, uint32_t n_seqs,
-                   uint32_t rows_each)
+static void choose(struct bench *b, struct attend *a, uint32_t n_seqs, uint32_t rows_each,
+                   bool is_grouped)
 {
-    bool is_dry = b->v->is_small;
+    uint32_t dim = b->of.size, heads = b->v->is_small ? HEADS_DRY : WIDTH / dim;
 
     *a = (struct attend){ .n_seqs = n_seqs,
                           .context = b->shape.cols,
                           .rows_each = rows_each,
                           .n_rows = n_seqs * rows_each };
-    a->setup = (struct attention_setup){ .n_heads = is_dry ? 2 : 32,
-                                         .n_kv_heads = is_dry ? 2 : 32,
-                                         .head_dim = is_dry ? 32 : 128,
+    a->setup = (struct attention_setup){ .n_heads = heads,
+                                         .n_kv_heads = is_grouped ? heads / GROUP : heads,
+                                         .head_dim = dim,
                                          .page_tokens = PAGE_TOKENS,
-                                         .kv = format,
+                                         .kv = (enum kv_format)b->of.format,
                                          .rows_max = a->n_rows,
                                          .seqs_max = n_seqs,
                                          .positions_max = a->context,
                                          .slots_max = ATTENTION_SLOTS,
-                                         .tile_rows_min = ATTENTION_TILE_ROWS_MIN };
+                                         .tile_rows_min = ATTENTION_TILE_ROWS_MIN,
+                                         .is_grouped = is_grouped };
     a->n_pages_each = (a->context + PAGE_TOKENS - 1) / PAGE_TOKENS;
-    a->page_bytes = kv_page_bytes(format, PAGE_TOKENS, a->setup.head_dim, 1, a->setup.n_kv_heads);
+    a->page_bytes = kv_page_bytes(a->setup.kv, PAGE_TOKENS, dim, 1, a->setup.n_kv_heads);
+}
+
+static uint64_t tile_bytes(const struct attend *a)
+{
+    return kv_tile_bytes(a->setup.kv, PAGE_TOKENS, a->setup.head_dim);
+}
+
+/* Of int8 codes in what scales make numbers within 1 of. */
+static void fill_i8(struct attend *a, const float *x)
+{
+    for (uint64_t at = 0; at < pool_bytes(a); at++)
+        a->pool[at] = (uint8_t)(int8_t)(127 * x[at]);
+    for (uint64_t at = 0; at < pool_bytes(a); at += tile_bytes(a))
+        for (uint32_t t = 0; t < PAGE_TOKENS; t++)
+            ((float *)(void *)(a->pool + at))[t] = (1 + (float)t / PAGE_TOKENS) / 254;
 }
 
 static void fill_pool(struct bench *b, struct attend *a)
@@ -65,7 +81,9 @@ static void fill_pool(struct bench *b, struct attend *a)
     float *x = bench_numbers(b, n, 7);
 
     a->pool = bench_host(b, pool_bytes(a));
-    for (uint64_t i = 0; i < n; i++)
+    if (a->setup.kv == KV_I8)
+        fill_i8(a, x);
+    for (uint64_t i = 0; a->setup.kv != KV_I8 && i < n; i++)
         if (a->setup.kv == KV_F16)
             ((uint16_t *)(void *)a->pool)[i] = float_to_f16(x[i]);
         else
@@ -148,7 +166,7 @@ static void run_on_device(struct bench *b, struct attend *a)
         .kv = (const char *)(uintptr_t)pool,
         .page_bytes = a->page_bytes,
         .v_offset = a->page_bytes / 2,
-        .head_bytes = kv_tile_bytes(a->setup.kv, PAGE_TOKENS, a->setup.head_dim),
+        .head_bytes = tile_bytes(a),
         .q_stride = row_floats(a),
         .out_stride = row_floats(a),
         .n_heads = a->setup.n_heads,
@@ -171,30 +189,39 @@ static void run_on_device(struct bench *b, struct attend *a)
 
 /* ---- On the host ---- */
 
-static const uint8_t *vector(const struct attend *a, uint32_t seq, int kind, uint32_t head,
-                             uint32_t position)
+/* The tile of a KV head that has the position. */
+static const uint8_t *tile(const struct attend *a, uint32_t seq, int kind, uint32_t head,
+                           uint32_t position)
 {
-    uint32_t page = a->seqs[seq].pages[position / PAGE_TOKENS],
-             each = kv_element_bytes(a->setup.kv);
-    uint64_t tile = kv_tile_bytes(a->setup.kv, PAGE_TOKENS, a->setup.head_dim);
+    uint32_t page = a->seqs[seq].pages[position / PAGE_TOKENS];
 
-    return a->pool + page * a->page_bytes + (uint64_t)kind * (a->page_bytes / 2) + head * tile +
-           (uint64_t)(position % PAGE_TOKENS) * a->setup.head_dim * each;
+    return a->pool + page * a->page_bytes + (uint64_t)kind * (a->page_bytes / 2) +
+           head * tile_bytes(a);
 }
 
-static double element(const struct attend *a, const uint8_t *vector, uint32_t i)
+/* Number i of the position's vector in its tile. */
+static double element(const struct attend *a, const uint8_t *tile, uint32_t position, uint32_t i)
 {
-    return (double)(a->setup.kv == KV_F16
-                        ? f16_to_float(((const uint16_t *)(const void *)vector)[i])
-                        : e4m3_to_float(vector[i]));
+    uint32_t slot = position % PAGE_TOKENS, at = slot * a->setup.head_dim + i;
+    const uint8_t *numbers = tile + kv_scales_bytes(a->setup.kv, PAGE_TOKENS);
+
+    switch (a->setup.kv) {
+    case KV_F16:
+        return (double)f16_to_float(((const uint16_t *)(const void *)numbers)[at]);
+    case KV_E4M3:
+        return (double)e4m3_to_float(numbers[at]);
+    default:
+        return (double)((const int8_t *)numbers)[at] *
+               (double)((const float *)(const void *)tile)[slot];
+    }
 }
 
-static double dot(const struct attend *a, const float *q, const uint8_t *k)
+static double dot(const struct attend *a, const float *q, const uint8_t *keys, uint32_t position)
 {
     double sum = 0;
 
     for (uint32_t i = 0; i < a->setup.head_dim; i++)
-        sum += (double)q[i] * element(a, k, i);
+        sum += (double)q[i] * element(a, keys, position, i);
     return sum;
 }
 
@@ -202,6 +229,7 @@ static double dot(const struct attend *a, const float *q, const uint8_t *k)
 static void compare_head(struct bench *b, const struct attend *a, uint32_t row, uint32_t head)
 {
     uint32_t n = a->setup.head_dim, seq = row / a->rows_each;
+    uint32_t kv_head = head / (a->setup.n_heads / a->setup.n_kv_heads);
     uint32_t last = a->seqs[seq].start + row % a->rows_each;
     const float *q = a->q + (uint64_t)row * row_floats(a) + head * n;
     const float *got = a->out + (uint64_t)row * row_floats(a) + head * n;
@@ -211,23 +239,24 @@ static void compare_head(struct bench *b, const struct attend *a, uint32_t row, 
         want[i] = 0;
     for (uint32_t p = 0; p <= last; p++) {
         /* Scores are small: q and k are within 1, so no maximum is taken away. */
-        double weight = exp(dot(a, q, vector(a, seq, KEYS, head, p)) * (double)a->args.scale);
-        const uint8_t *v = vector(a, seq, VALUES, head, p);
+        double score = dot(a, q, tile(a, seq, KEYS, kv_head, p), p);
+        double weight = exp(score * (double)a->args.scale);
+        const uint8_t *values = tile(a, seq, VALUES, kv_head, p);
 
         sum += weight;
         for (uint32_t i = 0; i < n; i++)
-            want[i] += weight * element(a, v, i);
+            want[i] += weight * element(a, values, p, i);
     }
     for (uint32_t i = 0; i < n; i++)
         bench_note(b, (double)got[i], want[i] / sum, 1);
     free(want);
 }
 
-static void run(struct bench *b, enum kv_format format, uint32_t n_seqs, uint32_t rows_each)
+static void run(struct bench *b, uint32_t n_seqs, uint32_t rows_each, bool is_grouped)
 {
     struct attend a;
 
-    choose(b, &a, format, n_seqs, rows_each);
+    choose(b, &a, n_seqs, rows_each, is_grouped);
     fill(b, &a);
     run_on_device(b, &a);
     for (uint32_t i = 0; i < BENCH_SAMPLE_ROWS; i++)
@@ -239,21 +268,21 @@ static void run(struct bench *b, enum kv_format format, uint32_t n_seqs, uint32_
 /* shape: rows sequences of cols tokens. */
 void bench_attention_decode(struct bench *b)
 {
-    run(b, KV_F16, b->shape.rows, 1);
+    run(b, b->shape.rows, 1, false);
 }
 
-void bench_attention_decode_e4m3(struct bench *b)
+void bench_attention_group(struct bench *b)
 {
-    run(b, KV_E4M3, b->shape.rows, 1);
+    run(b, b->shape.rows, 1, true);
 }
 
 /* shape: one prompt of cols tokens, of which rows are new.  Bound by the tensor cores. */
 void bench_attention_prefill(struct bench *b)
 {
     double rows = b->shape.rows, before = b->shape.cols - b->shape.rows;
+    double width = b->v->is_small ? HEADS_DRY * b->of.size : WIDTH;
 
-    run(b, KV_F16, 1, b->shape.rows);
+    run(b, 1, b->shape.rows, false);
     /* Two products of two operations, for each pair of a row and a position it sees. */
-    b->operations =
-        4.0 * (rows * before + rows * (rows + 1) / 2) * (b->v->is_small ? 2 * 32 : 32 * 128);
+    b->operations = 4.0 * (rows * before + rows * (rows + 1) / 2) * width;
 }

@@ -27,17 +27,19 @@ static void set_number(struct engine *g, const char *name, uint32_t n)
     must(g, config_set(&g->config, name, text, "gpu-verify", &e), &e);
 }
 
-static void configure(struct engine *g, const char *model, uint32_t rows_max, uint32_t seqs_max)
+static void configure(struct engine *g, const struct engine_setup *how)
 {
     struct err e = { 0 };
 
     config_init(&g->config);
     must(g,
-         config_set(&g->config, "model", model, "gpu-verify", &e) &&
-             config_set(&g->config, "device", "cuda", "gpu-verify", &e),
+         config_set(&g->config, "model", how->model, "gpu-verify", &e) &&
+             config_set(&g->config, "device", how->device, "gpu-verify", &e) &&
+             config_set(&g->config, "deterministic", how->deterministic ? "on" : "off",
+                        "gpu-verify", &e),
          &e);
-    set_number(g, "max_num_batched_tokens", rows_max);
-    set_number(g, "max_num_seqs", seqs_max);
+    set_number(g, "max_num_batched_tokens", how->rows_max);
+    set_number(g, "max_num_seqs", how->seqs_max);
     must(g, runtime_inspect(&g->config, &g->info, &g->plan, &e), &e);
 }
 
@@ -49,7 +51,7 @@ static void make_segments(struct engine *g)
                                   .n_kv_heads = g->plan.n_kv_heads,
                                   .head_dim = g->plan.head_dim,
                                   .dtype = (enum dtype)g->plan.kv_dtype,
-                                  .on_device = true };
+                                  .on_device = g->plan.on_device };
     struct err e = { 0 };
 
     must(g,
@@ -76,20 +78,19 @@ static void start_runtime(struct engine *g)
     must(g, g->runtime != NULL, &e);
 }
 
-void engine_open(struct engine *g, int sock, const char *model, uint32_t rows_max,
-                 uint32_t seqs_max)
+void engine_open(struct engine *g, int sock, const struct engine_setup *how)
 {
     *g = (struct engine){ .sock = sock };
-    configure(g, model, rows_max, seqs_max);
+    configure(g, how);
     make_segments(g);
     start_runtime(g);
     g->pages = mem_alloc(g->plan.kv_pages * sizeof *g->pages);
     for (uint32_t i = 0; i < g->plan.kv_pages; i++)
         g->pages[i] = i;
-    g->tokens = mem_zalloc(rows_max, sizeof *g->tokens);
-    for (uint32_t i = 0; i < rows_max; i++)
+    g->tokens = mem_zalloc(how->rows_max, sizeof *g->tokens);
+    for (uint32_t i = 0; i < how->rows_max; i++)
         g->tokens[i] = (int32_t)((uint64_t)i * 7919 % g->info.vocab_size);
-    g->logits = mem_zalloc((size_t)seqs_max * g->info.vocab_size, sizeof *g->logits);
+    g->logits = mem_zalloc((size_t)how->seqs_max * g->info.vocab_size, sizeof *g->logits);
 }
 
 void engine_close(struct engine *g)

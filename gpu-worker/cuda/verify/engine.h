@@ -19,12 +19,18 @@ struct engine {
     struct chunk_road road; /* there is no llmd behind it */
     struct runtime *runtime;
     uint32_t *pages; /* 0, 1, 2, ... */
-    int32_t *tokens; /* [max_num_batched_tokens] */
+    int32_t *tokens; /* [max_num_batched_tokens] of the next step; something to begin with */
     float *logits;   /* [max_num_seqs, vocab_size] */
 };
 
-void engine_open(struct engine *g, int sock, const char *model, uint32_t rows_max,
-                 uint32_t seqs_max);
+struct engine_setup {
+    const char *model;
+    const char *device; /* "cuda", "cpu" */
+    bool deterministic;
+    uint32_t rows_max, seqs_max;
+};
+
+void engine_open(struct engine *g, int sock, const struct engine_setup *how);
 void engine_close(struct engine *g);
 
 /* Whether n sequences of that many tokens fit the pages. */

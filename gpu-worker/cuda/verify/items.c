@@ -24,6 +24,7 @@ const struct item items[] = {
     { "G19", "hours of random faults", item_soak, 1 },
     { "G20", "injected error codes", item_injected_errors, 1 },
     { "G21", "driver of CUDA 12", item_cuda_12, 1 },
+    { "G22", "logits against the CPU's", item_logits, 1 },
 };
 
 const int n_items = sizeof items / sizeof items[0];

@@ -46,7 +46,7 @@ item_fn item_versions, item_context_memory, item_killed_creator, item_restarted_
     item_attach_time, item_start_time, item_sticky_error, item_killed_at_work,
     item_kills_under_load, item_host_memory, item_kernels, item_sanitizer, item_speed,
     item_graph_replays, item_peer_data, item_killed_rank, item_nccl, item_host_tier, item_peer_copy,
-    item_soak, item_injected_errors, item_cuda_12;
+    item_soak, item_injected_errors, item_cuda_12, item_logits;
 
 /* The sums of G14. */
 void ranks_report_sums(const struct verify *v, struct item_report *r);

@@ -73,11 +73,15 @@ static void report_exit(struct lab *l, const struct injected *f, struct item_rep
 {
     struct service_state now = { 0 };
     char wanted[32];
+    bool is_other;
 
     snprintf(wanted, sizeof wanted, "exit code %d ", f->exit_code);
     service_look(&l->service, &now);
-    report_at_most(r, strncmp(now.last_exit, wanted, strlen(wanted)) != 0, 0, "",
-                   "%s: workers that did not end with exit code %d", f->name, f->exit_code);
+    is_other = strncmp(now.last_exit, wanted, strlen(wanted)) != 0;
+    report_at_most(r, is_other, 0, "", "%s: workers that did not end with exit code %d", f->name,
+                   f->exit_code);
+    if (is_other)
+        report_text(r, "what it ended with", "%s", now.last_exit);
 }
 
 static void inject(struct lab *l, const struct injected *f, struct item_report *r)

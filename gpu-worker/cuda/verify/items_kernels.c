@@ -2,26 +2,31 @@
  *
  * The tests compare every kernel with a double reference over all shapes, on the CPU; what is left to find out is
  * whether nvcc's machine code does the same, and how fast.  So each case here is one large shape of Llama-2 7B: a
- * sample of its results is compared, and its time gives the fraction of the bandwidth that the driver tells of
- * (G0).  Each case is a process of its own: one that faults leaves the others to be run. */
+ * sample of its results is compared, and its time stands beside the least that the GPU's data sheet allows, of which it
+ * is to reach the part that kernels/roofline.csv says.  Each case is a process of its own: one that faults leaves the others to be run. */
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu-worker/cuda/kernels/elementwise.h"
+#include "gpu-worker/cuda/kernels/kv_page.h"
 #include "gpu-worker/cuda/kernels/pages.h"
 #include "gpu-worker/cuda/verify/bench.h"
-#include "gpu-worker/cuda/verify/peak.h"
+#include "gpu-worker/cuda/verify/roofline.h"
+
+struct shapes {
+    struct shape real, dry;
+};
 
 struct kernel_case {
     const char *name;
+    const char *kernel; /* of roofline.csv, and the first that is launched */
     bench_fn *run;
+    struct variant of;
     double error_limit;
-    double
-        fraction; /* of the bandwidth, wanted (the design's section 4), or, where operations are counted, of the
-                      * tensor cores' rate; 0: of neither */
-    struct shape real, dry;
+    const struct shapes *shapes;
 };
 
 /* ---- The cases ---- */
@@ -185,33 +190,131 @@ static void run_page_checksum(struct bench *b)
     free(sums);
 }
 
+/* On a GPU, and small ones. */
+static const struct shapes normed = { { 2048, 4096, 0 }, { 16, 256, 0 } };
+static const struct shapes gated = { { 2048, 11008, 0 }, { 16, 512, 0 } };
+static const struct shapes weights = { { 11008, 4096, 0 }, { 64, 256, 0 } };
+static const struct shapes gate_up = { { 22016, 4096, 0 }, { 144, 320, 0 } };
+static const struct shapes experts = { { 14336, 4096, 0 }, { 40, 104, 0 } };
+static const struct shapes sequences = { { 8, 2048, 0 }, { 2, 40, 0 } };
+static const struct shapes prompt = { { 2048, 2048, 0 }, { 40, 40, 0 } };
+static const struct shapes choices = { { 2048, 8, 0 }, { 9, 8, 0 } };
+static const struct shapes routes = { { 2048, 8, 0 }, { 70, 5, 0 } };
+static const struct shapes combined = { { 512, 4096, 0 }, { 5, 300, 0 } };
+static const struct shapes scales = { { 12288, 4096, 0 }, { 300, 64, 0 } };
+static const struct shapes inputs = { { 2048, 4096, 0 }, { 4, 256, 0 } };
+static const struct shapes outputs = { { 2048, 12288, 0 }, { 4, 256, 0 } };
+static const struct shapes heads = { { 2048, 128, 0 }, { 20, 32, 0 } };
+static const struct shapes logits = { { 64, 32000, 0 }, { 8, 512, 0 } };
+static const struct shapes kv_pages = { { 32, 0, 8 << 20 }, { 4, 0, 64 << 10 } };
+
 static const struct kernel_case cases[] = {
-    { "rmsnorm", run_rmsnorm, 1e-5, 0.85, { 2048, 4096, 0 }, { 16, 256, 0 } },
-    { "gate", run_gate, 1e-5, 0.85, { 2048, 11008, 0 }, { 16, 512, 0 } },
-    { "gemv f16", bench_gemv_f16, 1e-5, 0.85, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv e4m3", bench_gemv_e4m3, 1e-5, 0.80, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv i8", bench_gemv_i8, 1e-5, 0.80, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "gemv i4", bench_gemv_i4, 1e-5, 0.70, { 11008, 4096, 0 }, { 64, 256, 0 } },
-    { "dequantise e4m3", bench_dequantise_e4m3, 1e-3, 0.85, { 11008, 4096, 0 }, { 16, 256, 0 } },
-    { "fp8_quantise", bench_fp8_quantise, 0.037, 0.80, { 2048, 4096, 0 }, { 4, 256, 0 } },
-    { "fp8_finish", bench_fp8_finish, 1e-6, 0.85, { 2048, 12288, 0 }, { 4, 256, 0 } },
-    { "experts e4m3", bench_experts_e4m3, 1e-4, 0.50, { 14336, 4096, 0 }, { 40, 104, 0 } },
-    { "rope_kv_write e4m3",
-      bench_rope_kv_write_e4m3,
-      0.0626,
-      0.85,
-      { 2048, 128, 0 },
-      { 20, 32, 0 } },
-    { "attention decode", bench_attention_decode, 1e-4, 0.85, { 8, 2048, 0 }, { 2, 40, 0 } },
-    { "attention decode e4m3",
-      bench_attention_decode_e4m3,
+    { "rmsnorm", "rmsnorm", run_rmsnorm, { 0 }, 1e-5, &normed },
+    { "gate", "gate", run_gate, { 0 }, 1e-5, &gated },
+    { "gemv f16", "gemv_f16_1", bench_gemv, { DTYPE_F16, 1 }, 1e-5, &weights },
+    { "gemv bf16", "gemv_bf16_1", bench_gemv, { DTYPE_BF16, 1 }, 1e-5, &weights },
+    { "gemv e4m3", "gemv_e4m3_1", bench_gemv, { DTYPE_E4M3, 1 }, 1e-5, &weights },
+    { "gemv i8", "gemv_i8_1", bench_gemv, { DTYPE_I8, 1 }, 1e-5, &weights },
+    { "gemv i4", "gemv_i4_1", bench_gemv, { DTYPE_I4, 1 }, 1e-5, &weights },
+    { "gemv i4m", "gemv_i4m_1", bench_gemv, { DTYPE_I4M, 1 }, 1e-5, &weights },
+    { "gemm_w4 i4 by 16", "gemm_w4_i4_16", bench_gemm_w4, { DTYPE_I4, 16 }, 1e-4, &gate_up },
+    { "gemm_w4 i4 by 32", "gemm_w4_i4_32", bench_gemm_w4, { DTYPE_I4, 32 }, 1e-4, &gate_up },
+    { "gemm_w4 i4 by 64", "gemm_w4_i4_64", bench_gemm_w4, { DTYPE_I4, 64 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 16", "gemm_w4_i4m_16", bench_gemm_w4, { DTYPE_I4M, 16 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 32", "gemm_w4_i4m_32", bench_gemm_w4, { DTYPE_I4M, 32 }, 1e-4, &gate_up },
+    { "gemm_w4 i4m by 64", "gemm_w4_i4m_64", bench_gemm_w4, { DTYPE_I4M, 64 }, 1e-4, &gate_up },
+    { "experts f16", "gemm_grouped_f16", bench_experts, { DTYPE_F16, 0 }, 1e-4, &experts },
+    { "experts bf16", "gemm_grouped_bf16", bench_experts, { DTYPE_BF16, 0 }, 1e-4, &experts },
+    { "experts e4m3", "gemm_grouped_e4m3", bench_experts, { DTYPE_E4M3, 0 }, 1e-4, &experts },
+    { "experts i8", "gemm_grouped_i8", bench_experts, { DTYPE_I8, 0 }, 1e-4, &experts },
+    { "experts i4", "gemm_grouped_i4", bench_experts, { DTYPE_I4, 0 }, 1e-4, &experts },
+    { "experts i4m", "gemm_grouped_i4m", bench_experts, { DTYPE_I4M, 0 }, 1e-4, &experts },
+    { "moe_choose", "moe_choose", bench_moe_choose, { 0 }, 1e-5, &choices },
+    { "moe_sort", "moe_sort", bench_moe_sort, { 0 }, 0, &routes },
+    { "moe_combine", "moe_combine", bench_moe_combine, { 0 }, 1e-5, &combined },
+    { "dequantise e4m3", "dequantise_e4m3", bench_dequantise, { DTYPE_E4M3, 0 }, 1e-3, &weights },
+    { "dequantise i8", "dequantise_i8", bench_dequantise, { DTYPE_I8, 0 }, 1e-3, &weights },
+    { "dequantise i4", "dequantise_i4", bench_dequantise, { DTYPE_I4, 0 }, 1e-3, &weights },
+    { "dequantise i4m", "dequantise_i4m", bench_dequantise, { DTYPE_I4M, 0 }, 1e-3, &weights },
+    { "fp8_scales", "fp8_scales", bench_fp8_scales, { 0 }, 0, &scales },
+    { "fp8_quantise", "fp8_quantise", bench_fp8_quantise, { 0 }, 0.037, &inputs },
+    { "fp8_finish", "fp8_finish", bench_fp8_finish, { 0 }, 1e-6, &outputs },
+    { "w8a8_quantise", "w8a8_quantise", bench_w8a8_quantise, { 0 }, 0.004, &inputs },
+    { "requantise_i8", "requantise_i8", bench_requantise_i8, { 0 }, 0.004, &gate_up },
+    { "w8a8_finish", "w8a8_finish", bench_w8a8_finish, { 0 }, 1e-6, &outputs },
+    { "rope_kv_write f32", "rope_kv_write", bench_rope_kv_write, { KV_F32, 0 }, 2e-5, &heads },
+    { "rope_kv_write f16", "rope_kv_write", bench_rope_kv_write, { KV_F16, 0 }, 5e-4, &heads },
+    { "rope_kv_write i8", "rope_kv_write", bench_rope_kv_write, { KV_I8, 0 }, 0.004, &heads },
+    { "rope_kv_write e4m3", "rope_kv_write", bench_rope_kv_write, { KV_E4M3, 0 }, 0.0626, &heads },
+    { "attention decode f16",
+      "attention_decode_f16_d128_q1",
+      bench_attention_decode,
+      { KV_F16, 128 },
       1e-4,
-      0.80,
-      { 8, 2048, 0 },
-      { 2, 40, 0 } },
-    { "attention prefill", bench_attention_prefill, 2e-3, 0, { 2048, 2048, 0 }, { 40, 40, 0 } },
-    { "page_copy", run_page_copy, 0, 0.80, { 32, 0, 8 << 20 }, { 4, 0, 64 << 10 } },
-    { "page_checksum", run_page_checksum, 0, 0.80, { 32, 0, 8 << 20 }, { 4, 0, 64 << 10 } },
+      &sequences },
+    { "attention decode i8",
+      "attention_decode_i8_d128_q1",
+      bench_attention_decode,
+      { KV_I8, 128 },
+      1e-4,
+      &sequences },
+    { "attention decode e4m3",
+      "attention_decode_e4m3_d128_q1",
+      bench_attention_decode,
+      { KV_E4M3, 128 },
+      1e-4,
+      &sequences },
+    { "attention group f16 d64",
+      "attention_group_f16_d64",
+      bench_attention_group,
+      { KV_F16, 64 },
+      1e-4,
+      &sequences },
+    { "attention group i8 d64",
+      "attention_group_i8_d64",
+      bench_attention_group,
+      { KV_I8, 64 },
+      1e-4,
+      &sequences },
+    { "attention group e4m3 d64",
+      "attention_group_e4m3_d64",
+      bench_attention_group,
+      { KV_E4M3, 64 },
+      1e-4,
+      &sequences },
+    { "attention group f16 d128",
+      "attention_group_f16_d128",
+      bench_attention_group,
+      { KV_F16, 128 },
+      1e-4,
+      &sequences },
+    { "attention group i8 d128",
+      "attention_group_i8_d128",
+      bench_attention_group,
+      { KV_I8, 128 },
+      1e-4,
+      &sequences },
+    { "attention group e4m3 d128",
+      "attention_group_e4m3_d128",
+      bench_attention_group,
+      { KV_E4M3, 128 },
+      1e-4,
+      &sequences },
+    { "attention prefill f16",
+      "attention_prefill_f16_d128",
+      bench_attention_prefill,
+      { KV_F16, 128 },
+      2e-3,
+      &prompt },
+    { "attention prefill i8",
+      "attention_prefill_converted_d128",
+      bench_attention_prefill,
+      { KV_I8, 128 },
+      2e-3,
+      &prompt },
+    { "sampling", "sampling", bench_sampling, { 0 }, 0, &logits },
+    { "page_copy", "page_copy", run_page_copy, { 0 }, 0, &kv_pages },
+    { "page_checksum", "page_checksum", run_page_checksum, { 0 }, 0, &kv_pages },
 };
 
 /* ---- The item ---- */
@@ -221,21 +324,31 @@ struct case_task {
     const struct kernel_case *c;
 };
 
+enum { VALUE_ERROR, VALUE_US, VALUE_TFLOPS, VALUE_LEAST_US, VALUE_BANDWIDTH };
+
 static void run_case(int sock, const void *arg)
 {
     const struct case_task *t = arg;
-    struct bench b = { .sock = sock, .v = t->v, .shape = t->v->is_small ? t->c->dry : t->c->real };
+    struct bench b = { .sock = sock,
+                       .v = t->v,
+                       .of = t->c->of,
+                       .shape = t->v->is_small ? t->c->shapes->dry : t->c->shapes->real };
     struct child_message m = { 0 };
-    const struct peak *peak;
+    const struct device_info *gpu;
+    const struct data_sheet *sheet;
 
     child_open(sock, &b.d, t->v->gpu);
-    peak = peak_of(device_info(b.d.device)->name);
+    gpu = device_info(b.d.device);
+    sheet = data_sheet_of(gpu->name, gpu->sm);
     t->c->run(&b);
-    m.values[0] = b.error;
-    m.values[1] = b.us;
-    m.values[2] = b.bytes / b.us * 1e6 / (double)device_info(b.d.device)->memory_bytes_per_s;
-    m.values[3] = b.operations / b.us / 1e6;
-    m.values[4] = peak ? m.values[3] / peak->tflops : 0;
+    if (strcmp(b.kernel, t->c->kernel) != 0)
+        child_fail(sock, "%s: '%s' was launched, not '%s'", t->c->name, b.kernel, t->c->kernel);
+    m.values[VALUE_ERROR] = b.error;
+    m.values[VALUE_US] = b.us;
+    m.values[VALUE_TFLOPS] = b.operations / b.us / 1e6;
+    m.values[VALUE_LEAST_US] = sheet ? roofline_least_us(sheet, b.bytes, b.operations) : 0;
+    m.values[VALUE_BANDWIDTH] = b.bytes / b.us * 1e6 / (double)gpu->memory_bytes_per_s;
+    snprintf(m.text, sizeof m.text, "%s", sheet ? sheet->name : "");
     child_say(sock, &m, NULL, 0);
     child_close(&b.d);
 }
@@ -243,7 +356,7 @@ static void run_case(int sock, const void *arg)
 /* "rmsnorm, 2048 rows of 4096" */
 static void describe(char *out, size_t bytes, const struct case_task *t)
 {
-    const struct shape *s = t->v->is_small ? &t->c->dry : &t->c->real;
+    const struct shape *s = t->v->is_small ? &t->c->shapes->dry : &t->c->shapes->real;
 
     if (s->page_bytes > 0)
         snprintf(out, bytes, "%s, %u pages of %llu KiB", t->c->name, s->rows,
@@ -252,38 +365,48 @@ static void describe(char *out, size_t bytes, const struct case_task *t)
         snprintf(out, bytes, "%s, %u rows of %u", t->c->name, s->rows, s->cols);
 }
 
-/* Of what bounds it, where that is known. */
-static void report_share(const struct case_task *t, const struct child_message *m, const char *name,
+/* Without a data sheet the driver's bandwidth stands for it, where nothing else bounds the kernel. */
+static void report_share(const struct child_message *m, const struct roofline *f, const char *name,
                          struct item_report *r)
 {
-    bool has_rate = m->values[3] > 0;
-    double share = has_rate ? m->values[4] : m->values[2];
-    const char *of = has_rate ? "the tensor cores' rate" : "the bandwidth";
+    double share = m->values[VALUE_BANDWIDTH];
 
-    if (share > 0 && t->c->fraction > 0)
-        report_at_least(r, share, t->c->fraction, "", "%s: of %s", name, of);
-    else if (share > 0)
-        report_number(r, share, "", "%s: of %s", name, of);
+    if (f->data_sheet[0])
+        report_at_least(r, f->least / m->values[VALUE_US], f->wanted, "", "%s: of the data sheet",
+                        name);
+    else if (m->values[VALUE_TFLOPS] > 0)
+        report_number(r, share, "", "%s: of the bandwidth", name);
+    else
+        report_at_least(r, share, f->wanted, "", "%s: of the bandwidth", name);
+}
+
+static void report_values(const struct case_task *t, const struct child_message *m,
+                          struct item_report *r)
+{
+    struct roofline f = { .least = m->values[VALUE_LEAST_US],
+                          .wanted = roofline_part(t->c->kernel) };
+    char name[64];
+
+    assert(f.wanted > 0);
+    snprintf(f.data_sheet, sizeof f.data_sheet, "%s", m->text);
+    describe(name, sizeof name, t);
+    report_at_most(r, m->values[VALUE_ERROR], t->c->error_limit, "", "%s: error", name);
+    report_time(r, m->values[VALUE_US], "us", &f, "%s: time", name);
+    if (m->values[VALUE_TFLOPS] > 0)
+        report_number(r, m->values[VALUE_TFLOPS], "TFLOP/s", "%s: rate", name);
+    if (!t->v->is_small)
+        report_share(m, &f, name, r);
 }
 
 static void report_case(const struct case_task *t, struct item_report *r)
 {
     struct child_message m;
     struct child c;
-    char name[64];
-
-    describe(name, sizeof name, t);
 
     if (!child_start(&c, run_case, t, r))
         return;
-    if (child_hear(&c, &m, NULL, NULL, r)) {
-        report_at_most(r, m.values[0], t->c->error_limit, "", "%s: error", name);
-        report_number(r, m.values[1], "us", "%s: time", name);
-        if (m.values[3] > 0)
-            report_number(r, m.values[3], "TFLOP/s", "%s: rate", name);
-        if (!t->v->is_small)
-            report_share(t, &m, name, r);
-    }
+    if (child_hear(&c, &m, NULL, NULL, r))
+        report_values(t, &m, r);
     child_end(&c);
 }
 

@@ -12,7 +12,7 @@
 #include "gpu-worker/cuda/verify/engine.h"
 #include "gpu-worker/cuda/verify/items.h"
 #include "gpu-worker/cuda/verify/model.h"
-#include "gpu-worker/cuda/verify/peak.h"
+#include "gpu-worker/cuda/verify/roofline.h"
 
 enum {
     STEPS_EAGER = CUDA_GRAPH_AFTER - 2, /* timed; the first loads kernels, the last is recorded */
@@ -124,7 +124,7 @@ static double prompt_tflop(const struct shape *shape, double rows)
 
 static void time_prompt(struct speed *s, uint32_t rows)
 {
-    const struct peak *peak = peak_of(s->gpu.name);
+    const struct data_sheet *sheet = data_sheet_of(s->gpu.name, s->gpu.sm);
     double best = 0, fraction = 0;
 
     if (!engine_fits(&s->engine, 1, rows))
@@ -134,9 +134,9 @@ static void time_prompt(struct speed *s, uint32_t rows)
         best = rate > best ? rate : best;
     }
     s->wrong_logits += engine_wrong_logits(&s->engine, 1);
-    if (peak)
-        fraction = prompt_tflop(s->task->shape, rows) * best / rows / peak->tflops;
-    say_rate(s, best, fraction, peak && rows == 2048 ? peak->prefill_target : 0,
+    if (sheet)
+        fraction = prompt_tflop(s->task->shape, rows) * best / rows / sheet->tflops;
+    say_rate(s, best, fraction, sheet && rows == 2048 ? sheet->prefill_target : 0,
              "a prompt of %u tokens", rows);
 }
 
@@ -155,13 +155,17 @@ static void measure(int sock, const void *arg)
     struct speed s = { .sock = sock,
                        .task = t,
                        .sizes = t->v->is_dry_run ? &dry_sizes : &real_sizes };
+    const struct engine_setup how = { .model = t->path,
+                                      .device = "cuda",
+                                      .rows_max = s.sizes->rows_max,
+                                      .seqs_max = s.sizes->seqs_max };
     struct child_message last = { 0 };
     struct child_device d;
 
     child_show_gpu(t->v);
     child_open(sock, &d, t->v->is_dry_run ? t->v->gpu : 0);
     s.gpu = *device_info(d.device);
-    engine_open(&s.engine, sock, t->path, s.sizes->rows_max, s.sizes->seqs_max);
+    engine_open(&s.engine, sock, &how);
     time_all(&s);
     last.values[0] = s.wrong_logits;
     last.values[1] = 1000 * s.first_step_s;

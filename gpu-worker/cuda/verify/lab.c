@@ -1,6 +1,8 @@
 /* lab.c - see lab.h. */
 #include "gpu-worker/cuda/verify/lab.h"
 
+#include <limits.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +19,12 @@ enum {
     STREAMS_DRY = 2,
     SETTLE_ROUNDS = 3, /* before memory and descriptors are counted for the first time */
     LOOK_MS = 10,      /* from one look at the service to the next */
-    LOOKS = 20,        /* at descriptors that are being closed */
+    /* What a dead process had is given back a moment after its death: until so many looks in a row see the same ... */
+    STEADY_LOOKS = 100,
+    STEADY_LOOKS_DRY = 10,
+    GIVEN_BACK_MS = 10000, /* ... or, what is more than it may be after so long, is lost */
+    GROWTH_MB = 64,        /* a few MB are the driver's own business, */
+    GROWTH_FDS = 8,        /* and a few sockets come and go: what leaks does so with every kill */
 };
 
 /* splitmix64 (Steele, Lea & Flood, OOPSLA 2014). */
@@ -144,20 +151,34 @@ static double gpu_in_use_mb(const struct verify *v)
     return nvml_read(v->uuid, &s, &e) ? (double)s.used_bytes / 1e6 : 0;
 }
 
-/* What has just been closed may be there for a moment yet. */
-static void look(struct lab *l, double *gpu, int *fds)
+static struct use look(const struct lab *l, pid_t llmd)
 {
-    pid_t llmd = service_pid(&l->service, "llmd");
+    return (struct use){ gpu_in_use_mb(l->v), open_fds_count(llmd) };
+}
 
-    *gpu = gpu_in_use_mb(l->v);
-    *fds = open_fds_count(llmd);
-    for (int i = 0; i < LOOKS; i++) {
-        int n;
+static bool is_within(struct use u, struct use limit)
+{
+    return u.gpu_mb <= limit.gpu_mb && u.fds <= limit.fds;
+}
+
+/* When the GPU's memory has come to rest within `enough`; the fewest descriptors that were seen meanwhile. */
+static struct use look_until_given_back(struct lab *l, struct use enough)
+{
+    uint32_t n_steady = 0, n_wanted = l->v->is_dry_run ? STEADY_LOOKS_DRY : STEADY_LOOKS;
+    uint64_t end_ns = clock_mono_ns() + GIVEN_BACK_MS * NS_PER_MS;
+    pid_t llmd = service_pid(&l->service, "llmd");
+    struct use seen = look(l, llmd);
+
+    while ((n_steady < n_wanted || !is_within(seen, enough)) && clock_mono_ns() < end_ns) {
+        struct use now;
 
         usleep(LOOK_MS * 1000);
-        n = open_fds_count(llmd);
-        *fds = n < *fds ? n : *fds;
+        now = look(l, llmd);
+        n_steady = fabs(now.gpu_mb - seen.gpu_mb) < 1 ? n_steady + 1 : 0;
+        seen.gpu_mb = now.gpu_mb;
+        seen.fds = now.fds < seen.fds ? now.fds : seen.fds;
     }
+    return seen;
 }
 
 /* ---- many rounds ---- */
@@ -179,10 +200,11 @@ void lab_run_rounds(struct lab *l, lab_kill_fn *kill_it, uint64_t until_ns, stru
 {
     while (t->n < t->n_max && clock_mono_ns() < until_ns && t->n_unready == 0) {
         if (t->n == SETTLE_ROUNDS || t->n == 0)
-            look(l, &t->gpu_before, &t->fds_before);
+            t->before = look_until_given_back(l, (struct use){ INFINITY, INT_MAX });
         run_round(l, kill_it, t);
     }
-    look(l, &t->gpu_after, &t->fds_after);
+    t->after = look_until_given_back(
+        l, (struct use){ t->before.gpu_mb + GROWTH_MB, t->before.fds + GROWTH_FDS });
 }
 
 static int by_value(const void *a, const void *b)
@@ -227,11 +249,12 @@ void tally_report(const struct lab *l, struct tally *t, bool must_equal, double 
     report_times(l, t->ready_ms, t->n, ready_limit_ms, "until all processes serve again", which, r);
 }
 
-/* A few MB are the driver's own business, and a few sockets come and go: what leaks does so with every kill. */
 void tally_report_growth(const struct tally *t, const char *which, struct item_report *r)
 {
-    report_at_most(r, t->gpu_after - t->gpu_before, 64, "MB", "%s: GPU memory grown by", which);
-    report_at_most(r, t->fds_after - t->fds_before, 8, "", "%s: more descriptors of llmd", which);
+    report_at_most(r, t->after.gpu_mb - t->before.gpu_mb, GROWTH_MB, "MB",
+                   "%s: GPU memory grown by", which);
+    report_at_most(r, t->after.fds - t->before.fds, GROWTH_FDS, "", "%s: more descriptors of llmd",
+                   which);
 }
 
 /* ---- a service to kill ---- */

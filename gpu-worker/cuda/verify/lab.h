@@ -26,14 +26,19 @@ struct lab {
     uint64_t random;
 };
 
+/* What is in use, when those that have died have given back what was theirs. */
+struct use {
+    double gpu_mb; /* by everybody */
+    int fds;       /* of llmd */
+};
+
 /* What many rounds came to. */
 struct tally {
     double *pause_ms, *ready_ms; /* [n_max] */
     uint32_t n, n_max;
     uint32_t n_different, n_cut, n_unready;
-    char why[160];                /* of the first answer that was cut */
-    double gpu_before, gpu_after; /* MB in use by everybody */
-    int fds_before, fds_after;    /* of llmd */
+    char why[160];            /* of the first answer that was cut */
+    struct use before, after; /* before: the first rounds not counted */
 };
 
 /* The usual prompts and settings. */

@@ -43,6 +43,20 @@ void report_number(struct item_report *r, double value, const char *unit, const 
     va_end(ap);
 }
 
+void report_time(struct item_report *r, double value, const char *unit,
+                 const struct roofline *expected, const char *fmt, ...)
+{
+    struct measure *m;
+    va_list ap;
+
+    va_start(ap, fmt);
+    m = measure_new(r, fmt, ap);
+    va_end(ap);
+    fill(m, value, 0, unit, LIMIT_NONE);
+    m->has_roofline = true;
+    m->roofline = *expected;
+}
+
 void report_at_most(struct item_report *r, double value, double limit, const char *unit,
                     const char *fmt, ...)
 {
@@ -129,7 +143,23 @@ void report_close(struct item_report *r)
     }
 }
 
+static double reached(const struct measure *m)
+{
+    return m->value > 0 ? m->roofline.least / m->value : 0;
+}
+
 /* ---- For people ---- */
+
+static void print_roofline(const struct measure *m)
+{
+    const struct roofline *f = &m->roofline;
+
+    if (f->data_sheet[0])
+        printf(" (%s: %.4g %s at least; %.2f of that reached, %.2f wanted)", f->data_sheet,
+               f->least, m->unit, reached(m), f->wanted);
+    else
+        printf(" (no data sheet for this GPU; %.2f of one is wanted)", f->wanted);
+}
 
 static void print_measure(const struct measure *m)
 {
@@ -141,6 +171,8 @@ static void print_measure(const struct measure *m)
     if (m->kind != LIMIT_NONE)
         printf(" (%s %.6g): %s", m->kind == LIMIT_AT_MOST ? "at most" : "at least", m->limit,
                verdict_names[verdict_of(m)]);
+    if (m->has_roofline)
+        print_roofline(m);
     putchar('\n');
 }
 
@@ -161,6 +193,30 @@ static void write_pair(struct json_writer *w, const char *key, const char *value
     jw_str(w, value);
 }
 
+/* key: value, or null */
+static void write_known(struct json_writer *w, const char *key, bool is_known, double value)
+{
+    jw_key(w, key);
+    if (is_known)
+        jw_double(w, value);
+    else
+        jw_null(w);
+}
+
+static void write_roofline(struct json_writer *w, const struct measure *m)
+{
+    const struct roofline *f = &m->roofline;
+    bool is_known = f->data_sheet[0] != '\0';
+
+    jw_key(w, "roofline");
+    jw_object(w);
+    write_pair(w, "data_sheet", is_known ? f->data_sheet : NULL);
+    write_known(w, "least", is_known, f->least);
+    write_known(w, "wanted", true, f->wanted);
+    write_known(w, "reached", is_known, reached(m));
+    jw_object_end(w);
+}
+
 static void write_measure(struct json_writer *w, const struct measure *m)
 {
     jw_object(w);
@@ -176,6 +232,8 @@ static void write_measure(struct json_writer *w, const struct measure *m)
         jw_key(w, m->kind == LIMIT_AT_MOST ? "at_most" : "at_least");
         jw_double(w, m->limit);
     }
+    if (m->has_roofline)
+        write_roofline(w, m);
     write_pair(w, "verdict", verdict_names[verdict_of(m)]);
     jw_object_end(w);
 }

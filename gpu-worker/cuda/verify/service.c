@@ -82,7 +82,8 @@ static void run(const struct service *s, const struct verify *v, const struct se
 {
     char init[4096], llmd[4096], settings[96], tp_size[16], rows[16], kv[32], host[32], log[96];
     char page_tokens[16], model_len[16];
-    /* Deaths follow each other here as nowhere else: without the pauses that grow by that. */
+    /* Deaths follow each other here as nowhere else: without the pauses that grow by that.  A step on the fake GPU waits
+     * for whatever else the machine does, and is not taken for hung. */
     const char *argv[ARGS_MAX] = { init,
                                    "--",
                                    llmd,
@@ -110,6 +111,8 @@ static void run(const struct service *s, const struct verify *v, const struct se
                                    "1",
                                    "--backoff-max-ms",
                                    "1",
+                                   "--hang-step-ms",
+                                   v->is_dry_run ? "100000" : "2000",
                                    "--gpu-retry-ms",
                                    "50",
                                    "--gpu-retry-max-ms",
