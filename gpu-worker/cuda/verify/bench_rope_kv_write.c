@@ -133,8 +133,8 @@ static void compare_stored(struct bench *b, const struct writing *w, uint32_t t,
     double factor = w->format != KV_E4M3 ? 1 : kind == 0 ? 2 : 0.5;
     double want = factor * (kind == 0 ? turned(w, head, t, d, 1) : (double)head[d]);
     uint32_t slot = w->places[w->rows + t];
-    const uint8_t *tile = w->got_pages + w->places[t] * w->place.page_bytes +
-                          kv_tile_offset(&w->place, 0, kind, h);
+    const uint8_t *tile =
+        w->got_pages + w->places[t] * w->place.page_bytes + kv_tile_offset(&w->place, 0, kind, h);
 
     bench_note(b, stored(w, tile, slot, d), want, scale_of(w, tile, slot, want));
 }
