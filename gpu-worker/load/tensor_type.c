@@ -11,6 +11,9 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "blocks are read as the
 
 enum { SMALL = 32, LARGE = 256 }; /* elements a block */
 
+/* The codes of a block's elements. */
+typedef void codes_fn(int8_t *q, const uint8_t *b);
+
 static uint16_t load16(const uint8_t *b)
 {
     uint16_t v;
@@ -124,18 +127,27 @@ static void scale_codes(float *y, const int8_t *q, float d)
         y[j] = d * (float)q[j];
 }
 
-static void scale_codes_from(float *y, const int8_t *q, float d, float min)
+static void scaled_floats(float *y, const uint8_t *b, codes_fn *codes)
 {
+    int8_t q[SMALL];
+
+    codes(q, b);
+    scale_codes(y, q, load_f16(b));
+}
+
+static void scaled_floats_from_min(float *y, const uint8_t *b, codes_fn *codes)
+{
+    float d = load_f16(b), min = load_f16(b + 2);
+    int8_t q[SMALL];
+
+    codes(q, b);
     for (int j = 0; j < SMALL; j++)
         y[j] = d * (float)q[j] + min;
 }
 
 static void q4_0_floats(float *y, const uint8_t *b)
 {
-    int8_t q[SMALL];
-
-    q4_0_codes(q, b);
-    scale_codes(y, q, load_f16(b));
+    scaled_floats(y, b, q4_0_codes);
 }
 
 static void q5_0_floats(float *y, const uint8_t *b)
@@ -149,34 +161,22 @@ static void q5_0_floats(float *y, const uint8_t *b)
 
 static void q8_0_floats(float *y, const uint8_t *b)
 {
-    int8_t q[SMALL];
-
-    q8_0_codes(q, b);
-    scale_codes(y, q, load_f16(b));
+    scaled_floats(y, b, q8_0_codes);
 }
 
 static void iq4_nl_floats(float *y, const uint8_t *b)
 {
-    int8_t q[SMALL];
-
-    iq4_nl_codes(q, b);
-    scale_codes(y, q, load_f16(b));
+    scaled_floats(y, b, iq4_nl_codes);
 }
 
 static void q4_1_floats(float *y, const uint8_t *b)
 {
-    int8_t q[SMALL];
-
-    q4_1_codes(q, b);
-    scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
+    scaled_floats_from_min(y, b, q4_1_codes);
 }
 
 static void q5_1_floats(float *y, const uint8_t *b)
 {
-    int8_t q[SMALL];
-
-    q5_1_codes(q, b);
-    scale_codes_from(y, q, load_f16(b), load_f16(b + 2));
+    scaled_floats_from_min(y, b, q5_1_codes);
 }
 
 /* ---- blocks of 256 ----
@@ -191,18 +191,30 @@ struct groups {
     float scale[GROUPS_MAX], min[GROUPS_MAX];
 };
 
-static void group_floats(float *y, const int8_t *q, const struct groups *g, int group, bool has_min)
+typedef void groups_fn(struct groups *g, const uint8_t *b);
+
+/* group: elements in one. */
+static void group_floats(float *y, const uint8_t *b, codes_fn *codes, groups_fn *groups, int group,
+                         bool has_min)
 {
+    int8_t q[LARGE];
+    struct groups g;
+
+    codes(q, b);
+    groups(&g, b);
     for (int i = 0; i < LARGE / group; i++)
         for (int j = i * group; j < (i + 1) * group; j++)
-            y[j] = has_min ? g->scale[i] * (float)q[j] - g->min[i] : g->scale[i] * (float)q[j];
+            y[j] = has_min ? g.scale[i] * (float)q[j] - g.min[i] : g.scale[i] * (float)q[j];
 }
 
 /* For each 32 elements scale and minimum, or the scales of both halves. */
-static void group_numbers(uint16_t *to, const struct groups *g, bool has_min)
+static void group_numbers(uint16_t *to, const uint8_t *b, groups_fn *groups, bool has_min)
 {
+    struct groups g;
+
+    groups(&g, b);
     for (int i = 0; i < GROUPS_MAX; i++)
-        to[i] = float_to_f16(!has_min ? g->scale[i] : i % 2 ? -g->min[i / 2] : g->scale[i / 2]);
+        to[i] = float_to_f16(!has_min ? g.scale[i] : i % 2 ? -g.min[i / 2] : g.scale[i / 2]);
 }
 
 /* bytes: 16 of scale (low half) and minimum (high half), one for 16 elements; 64 of four 2-bit elements,
@@ -251,20 +263,12 @@ static void q3_k_groups(struct groups *g, const uint8_t *b)
 
 static void q3_k_floats(float *y, const uint8_t *b)
 {
-    int8_t q[LARGE];
-    struct groups g;
-
-    q3_k_codes(q, b);
-    q3_k_groups(&g, b);
-    group_floats(y, q, &g, 16, false);
+    group_floats(y, b, q3_k_codes, q3_k_groups, 16, false);
 }
 
 static void q3_k_numbers(uint16_t *to, const uint8_t *b)
 {
-    struct groups g;
-
-    q3_k_groups(&g, b);
-    group_numbers(to, &g, false);
+    group_numbers(to, b, q3_k_groups, false);
 }
 
 struct scale_min {
@@ -295,10 +299,7 @@ static void k_groups(struct groups *g, const uint8_t *b)
 
 static void k_numbers(uint16_t *to, const uint8_t *b)
 {
-    struct groups g;
-
-    k_groups(&g, b);
-    group_numbers(to, &g, true);
+    group_numbers(to, b, k_groups, true);
 }
 
 /* bytes: d; dmin; 12 of scales and minimums, one for 32 elements; 128 of two elements, 32 apart. */
@@ -314,12 +315,7 @@ static void q4_k_codes(int8_t *q, const uint8_t *b)
 
 static void q4_k_floats(float *y, const uint8_t *b)
 {
-    int8_t q[LARGE];
-    struct groups g;
-
-    q4_k_codes(q, b);
-    k_groups(&g, b);
-    group_floats(y, q, &g, 32, true);
+    group_floats(y, b, q4_k_codes, k_groups, 32, true);
 }
 
 /* bytes: d; dmin; 12 as in Q4_K; 32 of fifth bits, bit i for run i of 32 elements; 128 as in Q4_K. */
@@ -337,12 +333,7 @@ static void q5_k_codes(int8_t *q, const uint8_t *b)
 
 static void q5_k_floats(float *y, const uint8_t *b)
 {
-    int8_t q[LARGE];
-    struct groups g;
-
-    q5_k_codes(q, b);
-    k_groups(&g, b);
-    group_floats(y, q, &g, 32, true);
+    group_floats(y, b, q5_k_codes, k_groups, 32, true);
 }
 
 /* bytes: 128 of low halves, a byte for elements 64 apart; 64 of upper two bits, a byte for four elements 32
@@ -369,20 +360,12 @@ static void q6_k_groups(struct groups *g, const uint8_t *b)
 
 static void q6_k_floats(float *y, const uint8_t *b)
 {
-    int8_t q[LARGE];
-    struct groups g;
-
-    q6_k_codes(q, b);
-    q6_k_groups(&g, b);
-    group_floats(y, q, &g, 16, false);
+    group_floats(y, b, q6_k_codes, q6_k_groups, 16, false);
 }
 
 static void q6_k_numbers(uint16_t *to, const uint8_t *b)
 {
-    struct groups g;
-
-    q6_k_groups(&g, b);
-    group_numbers(to, &g, false);
+    group_numbers(to, b, q6_k_groups, false);
 }
 
 /* ---- plain types ---- */
@@ -413,7 +396,7 @@ struct format {
     uint32_t block, bytes;
     void (*floats)(float *y, const uint8_t *b); /* one block; NULL: plain */
     /* A block as codes, where it can be given so, with n_numbers float16 for each 32. */
-    void (*codes)(int8_t *q, const uint8_t *b);
+    codes_fn *codes;
     void (*numbers)(uint16_t *to, const uint8_t *b);
     uint32_t n_numbers;
 };
