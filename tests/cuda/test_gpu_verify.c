@@ -211,6 +211,7 @@ static void logits_are_those_of_the_cpu(void **state)
     assert_true(by_default > 0 && by_default <= 0.02);
     assert_true(exact > 0 && exact < by_default);
     assert_true(value_of("G22", "deterministic: other likeliest tokens, of 17") == 0);
+    assert_true(value_of("G22", "by default: draws on the GPU of other tokens") == 0);
 }
 
 static void the_first_product_is_timed_by_itself(void **state)

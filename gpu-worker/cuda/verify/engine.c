@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/mem.h"
 #include "gpu-worker/cuda/verify/child.h"
+#include "gpu-worker/sampler.h"
 #include "proto/group_layout.h"
 #include "proto/weights_layout.h"
 
@@ -116,8 +117,8 @@ bool engine_fits(const struct engine *g, uint32_t n_seqs, uint32_t n_tokens)
            (uint64_t)n_seqs * pages_for(g, n_tokens) <= g->plan.kv_pages;
 }
 
-double engine_step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t start,
-                   uint32_t n_tokens)
+static double step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t start,
+                   uint32_t n_tokens, const struct sampler_rows *draws)
 {
     struct batch_seq *seqs = mem_zalloc(n_seqs, sizeof *seqs);
     uint32_t *logit_rows = mem_zalloc(n_seqs, sizeof *logit_rows);
@@ -132,10 +133,25 @@ double engine_step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t 
         logit_rows[i] = (i + 1) * n_rows - 1;
     }
     begin_ns = clock_mono_ns();
-    must(g, runtime_forward(g->runtime, &b, NULL, g->logits, &e), &e);
+    must(g, runtime_forward(g->runtime, &b, draws, g->logits, &e), &e);
     free(seqs);
     free(logit_rows);
     return (double)(clock_mono_ns() - begin_ns) / (double)NS_PER_S;
+}
+
+double engine_step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t start,
+                   uint32_t n_tokens)
+{
+    return step(g, n_seqs, n_rows, start, n_tokens, NULL);
+}
+
+int32_t engine_draw(struct engine *g, uint32_t start, uint32_t n_tokens)
+{
+    Llmd__Sampling greedy = LLMD__SAMPLING__INIT;
+    struct sampler_row row = { .in = { .sampling = &greedy, .tokens = g->tokens, .n_prompt = 1 } };
+
+    step(g, 1, 1, start, n_tokens, &(struct sampler_rows){ &row, 1 });
+    return row.is_drawn && row.result == SAMPLER_OK ? row.out.token : -1;
 }
 
 void engine_rest(struct engine *g)

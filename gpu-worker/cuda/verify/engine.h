@@ -41,6 +41,10 @@ bool engine_fits(const struct engine *g, uint32_t n_seqs, uint32_t n_tokens);
 double engine_step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t start,
                    uint32_t n_tokens);
 
+/* One row of one sequence behind `start` others, and the likeliest token, drawn where the logits are; -1: nothing is drawn
+ * there, or it could not be. */
+int32_t engine_draw(struct engine *g, uint32_t start, uint32_t n_tokens);
+
 /* What an idle worker does: graphs of the steps that have come often enough are recorded. */
 void engine_rest(struct engine *g);
 

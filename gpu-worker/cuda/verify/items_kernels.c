@@ -2,8 +2,9 @@
  *
  * The tests compare every kernel with a double reference over all shapes, on the CPU; what is left to find out is
  * whether nvcc's machine code does the same, and how fast.  So each case here is one large shape of Llama-2 7B: a
- * sample of its results is compared, and its time stands beside the least that the GPU's data sheet allows, of which it
- * is to reach the part that kernels/roofline.csv says.  Each case is a process of its own: one that faults leaves the others to be run. */
+ * sample of its results is compared, and its time stands beside the least that the GPU's data sheet allows, of which
+ * it is to reach the part that kernels/roofline.csv says.  Each case is a process of its own: one that faults leaves
+ * the others to be run. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -347,7 +348,8 @@ static void run_case(int sock, const void *arg)
     m.values[VALUE_US] = b.us;
     m.values[VALUE_TFLOPS] = b.operations / b.us / 1e6;
     m.values[VALUE_LEAST_US] = sheet ? roofline_least_us(sheet, b.bytes, b.operations) : 0;
-    m.values[VALUE_BANDWIDTH] = b.bytes / b.us * 1e6 / (double)gpu->memory_bytes_per_s;
+    if (gpu->memory_bytes_per_s > 0)
+        m.values[VALUE_BANDWIDTH] = b.bytes / b.us * 1e6 / (double)gpu->memory_bytes_per_s;
     snprintf(m.text, sizeof m.text, "%s", sheet ? sheet->name : "");
     child_say(sock, &m, NULL, 0);
     child_close(&b.d);
@@ -365,7 +367,7 @@ static void describe(char *out, size_t bytes, const struct case_task *t)
         snprintf(out, bytes, "%s, %u rows of %u", t->c->name, s->rows, s->cols);
 }
 
-/* Without a data sheet the driver's bandwidth stands for it, where nothing else bounds the kernel. */
+/* Without a data sheet the driver's bandwidth, if it tells one, stands for it, where nothing else bounds the kernel. */
 static void report_share(const struct child_message *m, const struct roofline *f, const char *name,
                          struct item_report *r)
 {
@@ -374,9 +376,9 @@ static void report_share(const struct child_message *m, const struct roofline *f
     if (f->data_sheet[0])
         report_at_least(r, f->least / m->values[VALUE_US], f->wanted, "", "%s: of the data sheet",
                         name);
-    else if (m->values[VALUE_TFLOPS] > 0)
+    else if (share > 0 && m->values[VALUE_TFLOPS] > 0)
         report_number(r, share, "", "%s: of the bandwidth", name);
-    else
+    else if (share > 0)
         report_at_least(r, share, f->wanted, "", "%s: of the bandwidth", name);
 }
 

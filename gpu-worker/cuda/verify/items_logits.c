@@ -2,7 +2,8 @@
  *
  * G10 compares kernels one by one; here they are one model: a prompt, then decode steps, of which the last are replays of a
  * graph.  The CPU goes first, and its likeliest token is what both go on from, so that every step can be compared.  Each
- * is a process of its own (engine.h).
+ * is a process of its own (engine.h).  The GPU's last steps are run again with the token drawn there, as it is for whoever
+ * asks for no logits: that has to be its likeliest.
  *
  * The likeliest token may be another one where the CPU's own logits are so near to each other that an error within the
  * limit turns them about; such tokens are counted, others fail. */
@@ -20,7 +21,8 @@
 enum {
     PROMPT = 40,
     EAGER_STEPS = CUDA_GRAPH_AFTER,
-    STEPS = 1 + EAGER_STEPS + 8, /* the prompt's first */
+    REPLAYED_STEPS = 8,
+    STEPS = 1 + EAGER_STEPS + REPLAYED_STEPS, /* the prompt's first */
     POSITIONS = PROMPT + STEPS
 };
 
@@ -34,6 +36,7 @@ enum {
 struct answers {
     size_t bytes;
     int32_t tokens[STEPS]; /* the likeliest of each step */
+    uint32_t n_misdrawn;   /* of the last steps: another token was drawn, or none */
     float logits[];        /* [STEPS, vocab_size] */
 };
 
@@ -64,6 +67,15 @@ static void keep(const struct logits_task *t, const struct engine *g, uint32_t s
     t->out->tokens[step] = likeliest(g->logits, n);
 }
 
+static void draw_again(const struct logits_task *t, struct engine *g)
+{
+    t->out->n_misdrawn = 0;
+    for (uint32_t i = STEPS - REPLAYED_STEPS; i < STEPS; i++) {
+        g->tokens[0] = t->given->tokens[i - 1];
+        t->out->n_misdrawn += engine_draw(g, PROMPT + i - 1, POSITIONS) != t->out->tokens[i];
+    }
+}
+
 static void answer(int sock, const void *arg)
 {
     const struct logits_task *t = arg;
@@ -82,6 +94,8 @@ static void answer(int sock, const void *arg)
         if (i == EAGER_STEPS)
             engine_rest(&g);
     }
+    if (t->given)
+        draw_again(t, &g);
     child_say(sock, &m, NULL, 0);
     engine_close(&g);
 }
@@ -160,6 +174,8 @@ static void compare(const struct verify *v, const struct answers *gpu, const str
     report_at_most(r, d.rms, limit, "", "%s: logits off the CPU's, of their rms", which);
     report_at_most(r, d.n_wrong, 0, "", "%s: other likeliest tokens, not by rounding", which);
     report_number(r, d.n_turned, "", "%s: other likeliest tokens, of %d", which, STEPS);
+    report_at_most(r, gpu->n_misdrawn, 0, "",
+                   "%s: draws on the GPU of other tokens than its likeliest", which);
     if (d.n_turned > 0)
         report_number(r, d.largest_margin, "", "%s: between these on the CPU, of the rms", which);
 }
