@@ -240,8 +240,8 @@ void cuda_experts_down(struct ops_stream *s, void *x, size_t x_stride, const voi
 
 /* ---- attention ---- */
 
-void cuda_rope(struct ops_stream *s, void *qkv, const struct head_norm *norm);
-void cuda_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer);
+void cuda_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *norm,
+                        uint32_t layer);
 void cuda_attention(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
                     uint32_t layer, const struct attention_shape *shape);
 

@@ -329,8 +329,7 @@ static const struct ops table = {
     .experts_gated = cuda_experts_gated,
     .experts_down = cuda_experts_down,
     .logits = cuda_logits,
-    .rope = cuda_rope,
-    .kv_write = cuda_kv_write,
+    .rope_kv_write = cuda_rope_kv_write,
     .attention = cuda_attention,
 };
 

@@ -9,25 +9,6 @@ static uint32_t qkv_dim(const struct ops_setup *u)
     return (u->n_heads + 2 * u->n_kv_heads) * u->head_dim;
 }
 
-void cuda_rope(struct ops_stream *s, void *qkv, const struct head_norm *norm)
-{
-    const struct ops_setup *u = &s->setup;
-    struct rope_args a = { .qkv = qkv,
-                           .cos = s->rope_cos,
-                           .sin = s->rope_sin,
-                           .q_norm = norm ? norm->q : NULL,
-                           .k_norm = norm ? norm->k : NULL,
-                           .qkv_stride = qkv_dim(u),
-                           .n_heads = u->n_heads,
-                           .n_kv_heads = u->n_kv_heads,
-                           .head_dim = u->head_dim,
-                           .half = u->rope_dim / 2,
-                           .eps = norm ? norm->eps : 0 };
-
-    cuda_launch(s, "rope", s->step.n_rows, rope_grid_y(u->n_heads, u->n_kv_heads), ROPE_THREADS, 0,
-                &a, sizeof a);
-}
-
 static struct kv_scale scale_of(const struct ops_stream *s, uint32_t layer)
 {
     const struct ops_kv *kv = &s->setup.kv;
@@ -35,21 +16,29 @@ static struct kv_scale scale_of(const struct ops_stream *s, uint32_t layer)
     return kv->scales && kv->dtype == DTYPE_E4M3 ? kv->scales[layer] : (struct kv_scale){ 1, 1 };
 }
 
-void cuda_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer)
+void cuda_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *norm,
+                        uint32_t layer)
 {
     const struct ops_setup *u = &s->setup;
     struct kv_scale scale = scale_of(s, layer);
-    struct kv_write_args a = { .kv = (const float *)qkv + (size_t)u->n_heads * u->head_dim,
-                               .pages = cuda_block_at(s, s->block.kv_pages),
-                               .slots = cuda_block_at(s, s->block.kv_slots),
-                               .place = s->kv,
-                               .kv_stride = qkv_dim(u),
-                               .layer = layer,
-                               .k_factor = 1 / scale.k,
-                               .v_factor = 1 / scale.v };
+    struct rope_kv_write_args a = { .qkv = qkv,
+                                    .cos = s->rope_cos,
+                                    .sin = s->rope_sin,
+                                    .q_norm = norm ? norm->q : NULL,
+                                    .k_norm = norm ? norm->k : NULL,
+                                    .pages = cuda_block_at(s, s->block.kv_pages),
+                                    .slots = cuda_block_at(s, s->block.kv_slots),
+                                    .place = s->kv,
+                                    .qkv_stride = qkv_dim(u),
+                                    .n_heads = u->n_heads,
+                                    .half = u->rope_dim / 2,
+                                    .layer = layer,
+                                    .eps = norm ? norm->eps : 0,
+                                    .k_factor = 1 / scale.k,
+                                    .v_factor = 1 / scale.v };
 
-    cuda_launch(s, "kv_write", s->step.n_rows, kv_write_grid_y(u->n_kv_heads), KV_WRITE_THREADS, 0,
-                &a, sizeof a);
+    cuda_launch(s, "rope_kv_write", s->step.n_rows, rope_kv_write_grid_y(u->n_heads, u->n_kv_heads),
+                ROPE_THREADS, 0, &a, sizeof a);
 }
 
 void cuda_attention(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,

@@ -73,8 +73,7 @@ static bool attention(struct llama *m, uint32_t layer, uint32_t n_rows, struct e
     struct norm norm = norm_of(m, l->attn_norm);
 
     ops->linear(m->stream, m->qkv, llama_my_qkv(l), m->x, n_rows, &norm, l->qkv, 3, LINEAR_SET);
-    ops->rope(m->stream, m->qkv, m->c->qk_norm ? &l->head_norm : NULL);
-    ops->kv_write(m->stream, m->qkv, layer);
+    ops->rope_kv_write(m->stream, m->qkv, m->c->qk_norm ? &l->head_norm : NULL, layer);
     if (l->o_is_split) {
         ops->attention(m->stream, m->heads, m->my_q.count, m->qkv, layer, &l->attention);
         return join_sums(m, m->heads, n_rows, &l->o, l->attn_post_norm, e);

@@ -220,8 +220,7 @@ static void cpu_close(struct ops_stream *s)
         .hidden = cpu_hidden, .add_normed = cpu_add_normed, .linear = cpu_linear,                  \
         .gated = cpu_gated, .gate_rows = cpu_gate_rows, .route = cpu_route,                        \
         .experts_gated = cpu_experts_gated, .experts_down = cpu_experts_down,                      \
-        .logits = cpu_logits, .rope = cpu_rope, .kv_write = cpu_kv_write,                          \
-        .attention = cpu_attention,                                                                \
+        .logits = cpu_logits, .rope_kv_write = cpu_rope_kv_write, .attention = cpu_attention,      \
     }
 
 static const struct ops tables[N_CPU_TIERS] = {

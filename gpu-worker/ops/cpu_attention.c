@@ -24,28 +24,19 @@ struct qkv_job {
     const struct head_norm *norm;
 };
 
-static void run_rope(void *arg, uint32_t i)
+static void turn_row(const struct qkv_job *j, uint32_t t)
 {
-    struct qkv_job *j = arg;
-    struct ops_stream *s = j->s;
-    uint32_t half = s->setup.rope_dim / 2;
+    const struct ops_stream *s = j->s;
+    const struct ops_setup *u = &s->setup;
+    uint32_t half = u->rope_dim / 2;
 
-    for (uint32_t t = split_begin(j->split, i); t < split_end(j->split, i); t++)
-        for (uint32_t h = 0; h < s->setup.n_heads + s->setup.n_kv_heads; h++) {
-            float *x = j->qkv + (size_t)t * qkv_dim(&s->setup) + h * s->setup.head_dim;
-            if (j->norm)
-                s->kernels->rmsnorm(x, x, h < s->setup.n_heads ? j->norm->q : j->norm->k,
-                                    s->setup.head_dim, j->norm->eps);
-            s->kernels->rope(x, s->rope_cos + (size_t)t * half, s->rope_sin + (size_t)t * half,
-                             half);
-        }
-}
-
-void cpu_rope(struct ops_stream *s, void *qkv, const struct head_norm *norm)
-{
-    struct qkv_job j = { s, cpu_split(s, s->batch->n_rows, qkv_dim(&s->setup)), qkv, 0, norm };
-
-    threads_run(s->threads, run_rope, &j, split_count(j.split));
+    for (uint32_t h = 0; h < u->n_heads + u->n_kv_heads; h++) {
+        float *x = j->qkv + (size_t)t * qkv_dim(u) + h * u->head_dim;
+        if (j->norm)
+            s->kernels->rmsnorm(x, x, h < u->n_heads ? j->norm->q : j->norm->k, u->head_dim,
+                                j->norm->eps);
+        s->kernels->rope(x, s->rope_cos + (size_t)t * half, s->rope_sin + (size_t)t * half, half);
+    }
 }
 
 /* Where K (kind 0) or V (1) of a layer's head begins in a page. */
@@ -91,29 +82,37 @@ static void write_head(const struct ops_stream *s, char *block, uint32_t t, cons
                 u->kv.page_tokens);
 }
 
-static void run_kv_write(void *arg, uint32_t i)
+static void write_row(const struct qkv_job *j, uint32_t t)
 {
-    struct qkv_job *j = arg;
     const struct ops_setup *u = &j->s->setup;
+    const struct row_place *at = &j->s->rows[t];
+    uint32_t page = at->seq->pages[at->position / u->kv.page_tokens];
+    const float *x = j->qkv + (size_t)t * qkv_dim(u) + u->n_heads * u->head_dim;
+
+    for (uint32_t kind = 0; kind < 2; kind++)
+        for (uint32_t h = 0; h < u->n_kv_heads; h++, x += u->head_dim)
+            write_head(j->s,
+                       u->kv.pages + page * u->kv.page_bytes + head_offset(u, j->layer, kind, h),
+                       at->position % u->kv.page_tokens, x, kind == 1);
+}
+
+static void run_rope_kv_write(void *arg, uint32_t i)
+{
+    const struct qkv_job *j = arg;
 
     for (uint32_t t = split_begin(j->split, i); t < split_end(j->split, i); t++) {
-        const struct row_place *at = &j->s->rows[t];
-        uint32_t page = at->seq->pages[at->position / u->kv.page_tokens];
-        const float *x = j->qkv + (size_t)t * qkv_dim(u) + u->n_heads * u->head_dim;
-        for (uint32_t kind = 0; kind < 2; kind++)
-            for (uint32_t h = 0; h < u->n_kv_heads; h++, x += u->head_dim)
-                write_head(
-                    j->s, u->kv.pages + page * u->kv.page_bytes + head_offset(u, j->layer, kind, h),
-                    at->position % u->kv.page_tokens, x, kind == 1);
+        turn_row(j, t);
+        write_row(j, t);
     }
 }
 
-void cpu_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer)
+void cpu_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *norm,
+                       uint32_t layer)
 {
-    struct qkv_job j = { s, cpu_split(s, s->batch->n_rows, qkv_dim(&s->setup)), (float *)qkv, layer,
-                         NULL };
+    uint64_t cost = 2 * (uint64_t)qkv_dim(&s->setup);
+    struct qkv_job j = { s, cpu_split(s, s->batch->n_rows, cost), qkv, layer, norm };
 
-    threads_run(s->threads, run_kv_write, &j, split_count(j.split));
+    threads_run(s->threads, run_rope_kv_write, &j, split_count(j.split));
 }
 
 /* ---- attention ---- */

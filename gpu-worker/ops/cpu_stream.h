@@ -92,8 +92,8 @@ void cpu_experts_gated(struct ops_stream *s, void *y, size_t y_stride, const voi
                        enum activation act);
 void cpu_experts_down(struct ops_stream *s, void *x, size_t x_stride, const void *y,
                       const struct weight *down);
-void cpu_rope(struct ops_stream *s, void *qkv, const struct head_norm *norm);
-void cpu_kv_write(struct ops_stream *s, const void *qkv, uint32_t layer);
+void cpu_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *norm,
+                       uint32_t layer);
 void cpu_attention(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
                    uint32_t layer, const struct attention_shape *shape);
 

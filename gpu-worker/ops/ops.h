@@ -217,13 +217,13 @@ struct ops {
                    const struct norm *norm, const struct weight *w, float softcap);
 
     /* Normalise each query and key head when norm is not NULL, then turn its pairs (i, i + rope_dim / 2),
-     * i < rope_dim / 2, by position * rope_freq[i] and make them longer by rope_amplitude.
-     *   qkv  [n_rows, (n_heads + 2 * n_kv_heads) * head_dim]: q heads, k heads, v heads
+     * i < rope_dim / 2, by position * rope_freq[i] and make them longer by rope_amplitude; store the k and v of each
+     * row in its slot of its sequence's page, rounded to the pages' type.
+     *   qkv  [n_rows, (n_heads + 2 * n_kv_heads) * head_dim]: q heads, k heads, v heads; the q are changed in place,
+     *        and what the k are afterwards is the backend's affair
      * Su et al. 2021, arXiv:2104.09864, in the layout of the HuggingFace checkpoints. */
-    void (*rope)(struct ops_stream *s, void *qkv, const struct head_norm *norm);
-
-    /* Store the k and v of each row in its slot of its sequence's page, rounded to the pages' type. */
-    void (*kv_write)(struct ops_stream *s, const void *qkv, uint32_t layer);
+    void (*rope_kv_write)(struct ops_stream *s, void *qkv, const struct head_norm *norm,
+                          uint32_t layer);
 
     /* Causal attention of each row over its sequence's pages, prefill and decode alike:
      *   out[t,h] = sum_p softmax_p(cap(scale * q[t,h] . k[p,g])) v[p,g]

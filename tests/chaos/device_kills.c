@@ -127,7 +127,7 @@ static void put_page_bit(struct killer *k, uint32_t group, struct buf *out)
     page_bytes = page_bytes / k->server->config.tp_size; /* a rank has its heads of it */
     evidence_note(k->evidence, "page %u of %lu bytes", page, (unsigned long)page_bytes);
     buf_printf(
-        out, "a%zu+%lu %u", offsetof(struct kv_write_args, place.pages),
+        out, "a%zu+%lu %u", offsetof(struct rope_kv_write_args, place.pages),
         (unsigned long)(page * page_bytes + random_next(&k->random) % (page_bytes + !page_bytes)),
         random_below(&k->random, 8));
 }

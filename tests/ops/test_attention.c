@@ -97,7 +97,7 @@ static void step(struct work *w, struct ops_rig *rig, uint32_t start, uint32_t n
     struct batch b = { n, tokens, 1, &seq, 0, NULL };
 
     rig->ops->begin(rig->stream, &b, &(struct ops_step){ 0 });
-    rig->ops->kv_write(rig->stream, w->qkv + start * w->row, LAYER);
+    rig->ops->rope_kv_write(rig->stream, w->qkv + start * w->row, NULL, LAYER); /* turns by 0 */
     rig->ops->attention(rig->stream, out, out_stride(w->shape), w->qkv + start * w->row, LAYER,
                         &shape);
     free(tokens);

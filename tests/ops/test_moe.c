@@ -406,9 +406,21 @@ static void normalised_rows_are_added_to_the_columns_asked_for(void **state)
     free(m);
 }
 
-/* Two of three pairs are turned, and grow; the third stays to the bit. */
+/* Two of three pairs are turned, and grow; the third stays to the bit.  x: six numbers, one every `step`. */
+static void check_turned(const float *x, size_t step, int first, const double freq[2])
+{
+    for (int i = 0; i < 2; i++) {
+        double angle = 300 * freq[i], re = first + i, im = first + i + 2;
+        assert_true(fabs((double)x[i * step] - 1.5 * (re * cos(angle) - im * sin(angle))) < 1e-5);
+        assert_true(fabs((double)x[(i + 2) * step] - 1.5 * (im * cos(angle) + re * sin(angle))) <
+                    1e-5);
+    }
+    assert_true(x[4 * step] == (float)(first + 4) && x[5 * step] == (float)(first + 5));
+}
+
 static void only_the_first_dimensions_are_turned(void **state)
 {
+    enum { HEAD = 6, PAGE_TOKENS = 256, SLOT = 300 - PAGE_TOKENS };
     static const double freq[2] = { 0.5, 0.25 };
     struct ops_setup setup = { .rows_max = 1,
                                .n_heads = 1,
@@ -418,31 +430,36 @@ static void only_the_first_dimensions_are_turned(void **state)
                                .rope_amplitude = 1.5,
                                .positions_max = 400,
                                .rope_freq = freq,
-                               .kv = { .n_pages = 1, .page_tokens = 256, .dtype = DTYPE_F32 } };
+                               .kv = { .n_pages = 1,
+                                       .page_bytes = 2 * HEAD * PAGE_TOKENS * sizeof(float),
+                                       .page_tokens = PAGE_TOKENS,
+                                       .n_heads_model = 1,
+                                       .dtype = DTYPE_F32 } };
+    float *pool = mem_zalloc(2 * HEAD * PAGE_TOKENS, sizeof *pool), *v = pool + HEAD * PAGE_TOKENS;
     uint32_t page[2] = { 0, 0 };
     int32_t token = 0;
     struct batch_seq seq = { 0, 1, 300, 2, page };
     struct batch b = { 1, &token, 1, &seq, 0, NULL };
 
     (void)state;
+    setup.kv.pages = (char *)pool;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
-        float x[18];
+        float x[3 * HEAD];
         struct ops_rig rig;
         if (!tier_is_here(tier))
             continue;
-        for (int i = 0; i < 18; i++)
+        for (int i = 0; i < 3 * HEAD; i++)
             x[i] = (float)(i + 1);
         rig = ops_rig_open(tier, 1, &setup);
         rig.ops->begin(rig.stream, &b, &(struct ops_step){ 0 });
-        rig.ops->rope(rig.stream, x, NULL);
-        for (int i = 0; i < 2; i++) {
-            double angle = 300 * freq[i], re = i + 1, im = i + 3;
-            assert_true(fabs(x[i] - 1.5 * (re * cos(angle) - im * sin(angle))) < 1e-5);
-            assert_true(fabs(x[i + 2] - 1.5 * (im * cos(angle) + re * sin(angle))) < 1e-5);
-        }
-        assert_true(x[4] == 5 && x[5] == 6 && x[10] == 11 && x[11] == 12);
+        rig.ops->rope_kv_write(rig.stream, x, NULL, 0);
+        check_turned(x, 1, 1, freq);
+        check_turned(pool + SLOT, PAGE_TOKENS, 1 + HEAD, freq);
+        for (int i = 0; i < HEAD; i++)
+            assert_true(v[SLOT * HEAD + i] == (float)(1 + 2 * HEAD + i));
         ops_rig_close(&rig);
     }
+    free(pool);
 }
 
 int main(void)

@@ -5,8 +5,8 @@
  * warp's, and what needs no sum is cut into four columns a thread.  Accesses of a warp lie side by side, 16 bytes
  * a thread where rows allow it.
  *
- * Bytes moved are those of the arguments, once (rope and kv_write: of the heads concerned): 1024 rows of 4096
- * floats normalised to f16 are 25 MB, 12 us at an A100's 2039 GB/s. */
+ * Bytes moved are those of the arguments, once (rope_kv_write: k and v are read and not written back): 1024 rows of
+ * 4096 floats normalised to f16 are 25 MB, 12 us at an A100's 2039 GB/s. */
 #include "gpu-worker/cuda/kernels/elementwise.h"
 
 #include "gpu-worker/cuda/kernels/port.h"
@@ -146,7 +146,7 @@ KERNEL(embed, struct embed_args, EMBED_THREADS)
     }
 }
 
-/* ---- positions ---- */
+/* ---- positions, once a step ---- */
 
 KERNEL(rope_angles, struct rope_angles_args, ROPE_ANGLES_THREADS)
 {
@@ -161,7 +161,10 @@ KERNEL(rope_angles, struct rope_angles_args, ROPE_ANGLES_THREADS)
     }
 }
 
-/* A warp's head, normalised in place but for the weights: the factor. */
+/* ---- rope and KV write: a warp's head, held in shared memory ----
+ * It is read and written four elements a lane; pairs are turned in between, whose halves may lie anywhere. */
+
+/* Normalised but for the weights: the factor. */
 KDEV float head_scale(const float *x, uint32_t head_dim, float eps)
 {
     float sum = 0;
@@ -177,16 +180,14 @@ KDEV float head_element(const float *x, const float *norm, float scale, uint32_t
     return norm ? norm[i] * (x[i] * scale) : x[i];
 }
 
-KERNEL(rope, struct rope_args, ROPE_THREADS)
+/* In place, each pair by one lane. */
+KDEV void turn_head(float *x, const struct rope_kv_write_args &a, const float *norm)
 {
-    uint32_t t = blockIdx.x, head = blockIdx.y * ROPE_WARPS + k_warp();
+    uint32_t head_dim = a.place.head_dim;
+    const float *cos = a.cos + (uint64_t)blockIdx.x * a.half;
+    const float *sin = a.sin + (uint64_t)blockIdx.x * a.half;
+    float scale = norm ? head_scale(x, head_dim, a.eps) : 1;
 
-    if (head >= a.n_heads + a.n_kv_heads)
-        return;
-    float *x = a.qkv + t * a.qkv_stride + (uint64_t)head * a.head_dim;
-    const float *cos = a.cos + (uint64_t)t * a.half, *sin = a.sin + (uint64_t)t * a.half;
-    const float *norm = a.q_norm ? (head < a.n_heads ? a.q_norm : a.k_norm) : nullptr;
-    float scale = norm ? head_scale(x, a.head_dim, a.eps) : 1;
     for (uint32_t i = k_lane(); i < a.half; i += 32) {
         float u = head_element(x, norm, scale, i);
         float v = head_element(x, norm, scale, a.half + i);
@@ -194,11 +195,9 @@ KERNEL(rope, struct rope_args, ROPE_THREADS)
         x[a.half + i] = v * cos[i] + u * sin[i];
     }
     if (norm)
-        for (uint32_t i = 2 * a.half + k_lane(); i < a.head_dim; i += 32)
+        for (uint32_t i = 2 * a.half + k_lane(); i < head_dim; i += 32)
             x[i] = head_element(x, norm, scale, i);
 }
-
-/* ---- KV write: a warp's head, four elements a lane ---- */
 
 KDEV void write_f32(float *to, const float *x, uint32_t n)
 {
@@ -232,7 +231,7 @@ KDEV float largest_of(const float *x, uint32_t n)
         k_f32x4 v = k_load4f(x + i);
         KUNROLL
         for (uint32_t j = 0; j < 4; j++)
-            largest = k_max(largest, k_max(v.v[j], -v.v[j]));
+            largest = k_max(largest, k_bits_f32(k_f32_bits(v.v[j]) & 0x7fffffff));
     }
     return k_warp_max(largest);
 }
@@ -255,20 +254,15 @@ KDEV float write_i8(uint8_t *to, const float *x, uint32_t n)
     return scale;
 }
 
-KERNEL(kv_write, struct kv_write_args, KV_WRITE_THREADS)
+/* K (kind 0) or V (1) of one head to a slot of a page. */
+KDEV void store_head(const struct rope_kv_write_args &a, uint64_t page, uint32_t slot,
+                     uint32_t kind, uint32_t head, const float *x)
 {
     const struct kv_place *p = &a.place;
-    uint32_t t = blockIdx.x, head = blockIdx.y * KV_WRITE_WARPS + k_warp();
-    uint32_t page = k_ldg_u32(a.pages + t), slot = k_ldg_u32(a.slots + t);
-
-    if (head >= 2 * p->n_heads || page == KV_WRITE_IDLE)
-        return;
-    const float *x = a.kv + t * a.kv_stride + (uint64_t)head * p->head_dim;
-    uint32_t kind = head >= p->n_heads;
-    char *tile = p->pages + page * p->page_bytes +
-                 kv_tile_offset(p, a.layer, kind, head - kind * p->n_heads);
+    char *tile = p->pages + page * p->page_bytes + kv_tile_offset(p, a.layer, kind, head);
     char *to = tile + kv_scales_bytes(p->format, p->page_tokens) +
                slot * p->head_dim * kv_element_bytes(p->format);
+
     if (p->format == KV_F32) {
         write_f32((float *)to, x, p->head_dim);
     } else if (p->format == KV_F16) {
@@ -280,6 +274,30 @@ KERNEL(kv_write, struct kv_write_args, KV_WRITE_THREADS)
         if (k_lane() == 0)
             ((float *)tile)[slot] = scale;
     }
+}
+
+KERNEL(rope_kv_write, struct rope_kv_write_args, ROPE_THREADS)
+{
+    KSHARED(float, held, [ROPE_WARPS][ROPE_HEAD_DIM_MAX]);
+    uint32_t t = blockIdx.x, head = blockIdx.y * ROPE_WARPS + k_warp();
+    uint32_t n_kv = a.place.n_heads, head_dim = a.place.head_dim, first_v = a.n_heads + n_kv;
+    uint32_t page = k_ldg_u32(a.pages + t), slot = k_ldg_u32(a.slots + t);
+    float *x = held[k_warp()];
+
+    if (head >= first_v + n_kv)
+        return;
+    float *row = a.qkv + t * a.qkv_stride + (uint64_t)head * head_dim;
+    write_f32(x, row, head_dim);
+    k_syncwarp();
+    if (head < first_v)
+        turn_head(x, a, head < a.n_heads ? a.q_norm : a.k_norm);
+    k_syncwarp();
+    if (head < a.n_heads)
+        write_f32(row, x, head_dim);
+    else if (page != KV_WRITE_IDLE && head < first_v)
+        store_head(a, page, slot, 0, head - a.n_heads, x);
+    else if (page != KV_WRITE_IDLE)
+        store_head(a, page, slot, 1, head - first_v, x);
 }
 
 /* ---- all elements alike ---- */

@@ -75,46 +75,33 @@ struct rope_angles_args {
     uint32_t half;
 };
 
-/* rope: normalise each query and key head where there are weights, then turn its pairs (i, i + half), i < half.
- * Grid: (n_rows, heads of q and k / ROPE_WARPS rounded up); one warp a head.  head_dim is a multiple of 2, at
- * most ROPE_HEAD_DIM_MAX. */
+/* rope_kv_write: what lies between the product that makes q, k and v and attention.  Each query and key head is
+ * normalised where there are weights, then its pairs (i, i + half), i < half, are turned.  q goes back to where it was,
+ * k and v to the row's slot of its page, rounded to the pages' format.  int8: scale = largest |x| / 127 of the head,
+ * code = x / scale to nearest.  E4M3: the factor times x, beyond 448: 448.
+ * Grid: (n_rows, heads of q, k and v / ROPE_WARPS rounded up); one warp a head, of at most ROPE_HEAD_DIM_MAX numbers.
+ * A row whose page is KV_WRITE_IDLE stores no k and no v (a graph's spare rows). */
 enum { ROPE_WARPS = 4, ROPE_THREADS = 32 * ROPE_WARPS, ROPE_HEAD_DIM_MAX = 512 };
-
-struct rope_args {
-    float *qkv;             /* [n_rows, qkv_stride]: q heads, k heads, v heads */
-    const float *cos, *sin; /* [n_rows, half] */
-    const float *q_norm;    /* [head_dim], or NULL: neither is normalised */
-    const float *k_norm;
-    uint64_t qkv_stride;
-    uint32_t n_heads, n_kv_heads, head_dim, half;
-    float eps;
-};
-
-KBOTH uint32_t rope_grid_y(uint32_t n_heads, uint32_t n_kv_heads)
-{
-    return (n_heads + n_kv_heads + ROPE_WARPS - 1) / ROPE_WARPS;
-}
-
-/* kv_write: store K and V of each row in their slot of its page, rounded to the pages' format.  int8: scale =
- * largest |x| / 127 of the head, code = x / scale to nearest.  E4M3: the factor times x, beyond 448: 448.
- * Grid: (n_rows, 2 * n_kv_heads / KV_WRITE_WARPS rounded up); one warp a head.  A row whose page is
- * KV_WRITE_IDLE stores nothing (a graph's spare rows). */
-enum { KV_WRITE_WARPS = 4, KV_WRITE_THREADS = 32 * KV_WRITE_WARPS };
 #define KV_WRITE_IDLE UINT32_MAX
 
-struct kv_write_args {
-    const float *kv;       /* [n_rows, kv_stride]: k heads, v heads - qkv + n_heads * head_dim */
+struct rope_kv_write_args {
+    float *qkv; /* [n_rows, qkv_stride]: q heads, k heads, v heads; k and v stay as they are */
+    const float *cos, *sin; /* [n_rows, half] */
+    const float *q_norm;    /* [head_dim], both, or NULL, both: they are not normalised */
+    const float *k_norm;
     const uint32_t *pages; /* [n_rows] page of the pool */
     const uint32_t *slots; /* [n_rows] 0 .. page_tokens - 1 */
-    struct kv_place place;
-    uint64_t kv_stride;
-    uint32_t layer;
+    struct kv_place place; /* with the heads of k, and of v, and the head_dim of all */
+    uint64_t qkv_stride;
+    uint32_t n_heads; /* of q */
+    uint32_t half, layer;
+    float eps;
     float k_factor, v_factor; /* KV_E4M3: 1 over what attention multiplies by */
 };
 
-KBOTH uint32_t kv_write_grid_y(uint32_t n_kv_heads)
+KBOTH uint32_t rope_kv_write_grid_y(uint32_t n_heads, uint32_t n_kv_heads)
 {
-    return (2 * n_kv_heads + KV_WRITE_WARPS - 1) / KV_WRITE_WARPS;
+    return (n_heads + 2 * n_kv_heads + ROPE_WARPS - 1) / ROPE_WARPS;
 }
 
 /* What works on all elements alike: grid (elements_grid_x(cols), rows), four columns a thread. */

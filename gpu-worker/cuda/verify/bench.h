@@ -59,7 +59,7 @@ bench_fn bench_gemv_f16, bench_gemv_e4m3, bench_gemv_i8, bench_gemv_i4;
 /* Around products of E4M3 (bench_eight_bits.c).  A matrix of rows x cols; rows of cols numbers; rows of a prompt and cols
  * of a matrix; an expert's matrix; rows of heads of cols numbers. */
 bench_fn bench_dequantise_e4m3, bench_fp8_quantise, bench_fp8_finish, bench_experts_e4m3,
-    bench_kv_write_e4m3;
+    bench_rope_kv_write_e4m3;
 
 /* Attention of one layer (bench_attention.c).  rows sequences of cols tokens; or a prompt of cols tokens, of which
  * rows are new. */

@@ -1,5 +1,5 @@
 /* bench_eight_bits.c - what products of E4M3 are made of but for cuBLASLt: rows to codes and back, sums to floats, the
- * experts of a prompt, and keys and values into pages of fp8. */
+ * experts of a prompt, and heads turned on their way into pages of fp8. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -234,27 +234,38 @@ void bench_experts_e4m3(struct bench *b)
     free(m.groups);
 }
 
-/* ---- keys and values into pages ---- */
+/* ---- heads turned, keys and values into pages ---- */
 
 /* shape: rows tokens, cols the numbers of a head.  Row t goes to slot t of the pages, one after the other. */
 struct writing {
-    uint32_t rows, dim, heads;
-    uint64_t n; /* numbers */
-    float *kv;
+    uint32_t rows, dim, heads; /* heads of q, of k, of v */
+    uint64_t stride, n;        /* numbers: of a row, of all */
+    float *qkv;
+    float *angles;    /* [2 = cos, sin][rows][dim / 2] */
     uint32_t *places; /* [2][rows]: pages, slots */
     struct kv_place place;
     uint64_t pool_bytes;
-    struct kv_write_args args;
 };
+
+static double angle_at(uint32_t t, uint32_t i)
+{
+    return 0.01 * (t % 100) / (i + 1);
+}
 
 static void make_rows(struct bench *b, struct writing *w)
 {
-    uint32_t rows = b->shape.rows, dim = b->shape.cols;
+    uint32_t rows = b->shape.rows, dim = b->shape.cols, half = dim / 2;
     uint32_t heads = b->v->is_small ? KV_HEADS_DRY : KV_HEADS;
 
     *w = (struct writing){ .rows = rows, .dim = dim, .heads = heads };
-    w->n = (uint64_t)rows * 2 * heads * dim;
-    w->kv = bench_numbers(b, w->n, 16);
+    w->stride = (uint64_t)3 * heads * dim;
+    w->n = rows * w->stride;
+    w->qkv = bench_numbers(b, w->n, 16);
+    w->angles = bench_host(b, (uint64_t)rows * dim * sizeof *w->angles);
+    for (uint32_t i = 0; i < rows * half; i++) {
+        w->angles[i] = (float)cos(angle_at(i / half, i % half));
+        w->angles[rows * half + i] = (float)sin(angle_at(i / half, i % half));
+    }
     w->places = bench_host(b, 2 * rows * sizeof *w->places);
     for (uint32_t t = 0; t < rows; t++) {
         w->places[t] = t / KV_PAGE_TOKENS;
@@ -267,51 +278,88 @@ static void make_rows(struct bench *b, struct writing *w)
                            .page_tokens = KV_PAGE_TOKENS,
                            .format = KV_E4M3 };
     w->pool_bytes = (rows + KV_PAGE_TOKENS - 1) / KV_PAGE_TOKENS * w->place.page_bytes;
-    w->args = (struct kv_write_args){ .kv_stride = (uint64_t)2 * heads * dim,
-                                      .k_factor = 2,
-                                      .v_factor = 0.5f };
 }
 
-static void compare_pages(struct bench *b, const struct writing *w, const uint8_t *pool)
+/* Number d of a head of row t, turned so many times. */
+static double turned(const struct writing *w, const float *head, uint32_t t, uint32_t d,
+                     uint32_t times)
+{
+    uint32_t half = w->dim / 2, i = d % half;
+    double u = (double)head[i], v = (double)head[half + i], angle = times * angle_at(t, i);
+
+    return d < half ? u * cos(angle) - v * sin(angle) : v * cos(angle) + u * sin(angle);
+}
+
+static double code_at(const struct writing *w, const uint8_t *pool, uint32_t t, uint32_t kind,
+                      uint32_t head, uint32_t d)
+{
+    uint64_t at = w->places[t] * w->place.page_bytes + kv_tile_offset(&w->place, 0, kind, head) +
+                  (uint64_t)w->places[w->rows + t] * w->dim + d;
+
+    return (double)e4m3_to_float(pool[at]);
+}
+
+/* Queries lie in their rows and are turned by each launch; keys, turned once, and values lie in the pages. */
+static void compare_rows(struct bench *b, const struct writing *w, const float *rows,
+                         const uint8_t *pool)
 {
     for (uint64_t i = 0; i < w->n; i += 1 + w->n / 100003) {
-        uint64_t t = i / w->args.kv_stride, column = i % w->args.kv_stride;
-        uint32_t head = (uint32_t)column / w->dim;
-        uint64_t at = w->places[t] * w->place.page_bytes +
-                      kv_tile_offset(&w->place, 0, head / w->heads, head % w->heads) +
-                      (uint64_t)w->places[w->rows + t] * w->dim + column % w->dim;
-        double want = (double)w->kv[i] * (head < w->heads ? 2 : 0.5);
-        bench_note(b, (double)e4m3_to_float(pool[at]), want, fabs(want) + 0x1p-6);
+        uint32_t t = (uint32_t)(i / w->stride), column = (uint32_t)(i % w->stride);
+        uint32_t kind = column / (w->heads * w->dim), d = column % w->dim;
+        const float *head = w->qkv + (i - d);
+        double want;
+        if (kind == 0) {
+            bench_note(b, (double)rows[i], turned(w, head, t, d, bench_launches(b)), 1);
+            continue;
+        }
+        want = kind == 1 ? 2 * turned(w, head, t, d, 1) : 0.5 * (double)w->qkv[i];
+        bench_note(b, code_at(w, pool, t, kind - 1, column / w->dim % w->heads, d), want,
+                   fabs(want) + 0x1p-6);
     }
 }
 
-void bench_kv_write_e4m3(struct bench *b)
+void bench_rope_kv_write_e4m3(struct bench *b)
 {
-    struct device_grid grid = { { 0, 0, 1 }, KV_WRITE_THREADS, 0 };
-    cu_ptr kv, places, pool;
+    struct device_grid grid = { { 0, 0, 1 }, ROPE_THREADS, 0 };
+    cu_ptr qkv, angles, places, pool;
+    struct rope_kv_write_args args;
     struct writing w;
-    uint8_t *got;
+    uint8_t *pages;
+    float *rows;
 
     make_rows(b, &w);
-    got = bench_host(b, w.pool_bytes);
-    kv = bench_put(b, w.kv, w.n * sizeof *w.kv);
+    pages = bench_host(b, w.pool_bytes);
+    rows = bench_host(b, w.n * sizeof *rows);
+    qkv = bench_put(b, w.qkv, w.n * sizeof *w.qkv);
+    angles = bench_put(b, w.angles, (uint64_t)w.rows * w.dim * sizeof *w.angles);
     places = bench_put(b, w.places, 2 * w.rows * sizeof *w.places);
     pool = bench_device(b, w.pool_bytes);
-    w.args.kv = (const float *)(uintptr_t)kv;
-    w.args.pages = (const uint32_t *)(uintptr_t)places;
-    w.args.slots = w.args.pages + w.rows;
-    w.args.place = w.place;
-    w.args.place.pages = (char *)(uintptr_t)pool;
+    args = (struct rope_kv_write_args){ .qkv = (float *)(uintptr_t)qkv,
+                                        .cos = (const float *)(uintptr_t)angles,
+                                        .pages = (const uint32_t *)(uintptr_t)places,
+                                        .place = w.place,
+                                        .qkv_stride = w.stride,
+                                        .n_heads = w.heads,
+                                        .half = w.dim / 2,
+                                        .k_factor = 2,
+                                        .v_factor = 0.5f };
+    args.sin = args.cos + (uint64_t)w.rows * args.half;
+    args.slots = args.pages + w.rows;
+    args.place.pages = (char *)(uintptr_t)pool;
     grid.grid[0] = w.rows;
-    grid.grid[1] = kv_write_grid_y(w.heads);
-    b->bytes = (double)w.n * 5;
-    bench_time(b, "kv_write", &grid, &w.args, sizeof w.args);
-    bench_get(b, got, pool, w.pool_bytes);
-    compare_pages(b, &w, got);
-    device_free(b->d.device, kv);
+    grid.grid[1] = rope_kv_write_grid_y(w.heads, w.heads);
+    b->bytes = (double)w.n * (8 + 5 + 5) / 3 + (double)w.rows * w.dim * sizeof *w.angles;
+    bench_time(b, "rope_kv_write", &grid, &args, sizeof args);
+    bench_get(b, pages, pool, w.pool_bytes);
+    bench_get(b, rows, qkv, w.n * sizeof *rows);
+    compare_rows(b, &w, rows, pages);
+    device_free(b->d.device, qkv);
+    device_free(b->d.device, angles);
     device_free(b->d.device, places);
     device_free(b->d.device, pool);
-    free(w.kv);
+    free(w.qkv);
+    free(w.angles);
     free(w.places);
-    free(got);
+    free(pages);
+    free(rows);
 }
