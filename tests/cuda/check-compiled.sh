@@ -72,6 +72,8 @@ awk -v budget="$kernels/budget.csv" '
         if (line == "") line = limit[$1, "*"]
         if (line == "") { print $1 " for sm_" $2 ": no line in budget.csv"; bad = 1; next }
         split(line, most, " ")
+        # V100 has no instructions for these, and is never given them (attention_plan.c, ops_cuda.c).
+        if ($2 == 70 && $1 ~ /^(attention_group|attention_prefill|gemm_grouped|gemm_w4)_/) most[1] = 255
         if ($3 > most[1]) { print $1 " for sm_" $2 ": " $3 " registers, allowed are " most[1]; bad = 1 }
         if ($4 > 0) { print $1 " for sm_" $2 ": " $4 " bytes spilled"; bad = 1 }
         if ($5 > most[2]) { print $1 " for sm_" $2 ": " $5 " bytes of local memory, allowed are " most[2]; bad = 1 }

@@ -231,7 +231,7 @@ KDEV float largest_of(const float *x, uint32_t n)
         k_f32x4 v = k_load4f(x + i);
         KUNROLL
         for (uint32_t j = 0; j < 4; j++)
-            largest = k_max(largest, k_max(v.v[j], -v.v[j]));
+            largest = k_max(largest, k_bits_f32(k_f32_bits(v.v[j]) & 0x7fffffff));
     }
     return k_warp_max(largest);
 }

@@ -608,6 +608,26 @@ template <bool BF16> KDEV void k_mma_plain(float d[4], const uint32_t a[4], cons
 }
 #endif
 
+#if __CUDA_ARCH__ < 750
+/* One copy, called: in line, prompts' attention is 19 MB of PTX, for a GPU that it is never launched on. */
+template <bool BF16>
+static __device__ __noinline__ k_f32x4 k_mma_copy(k_f32x4 d, k_u32x4 a, k_u32x2 b)
+{
+    k_mma_plain<BF16>(d.v, a.v, b.v);
+    return d;
+}
+
+template <bool BF16> KDEV void k_mma_call(float d[4], const uint32_t a[4], const uint32_t b[2])
+{
+    k_f32x4 sum = k_mma_copy<BF16>({ { d[0], d[1], d[2], d[3] } }, { { a[0], a[1], a[2], a[3] } },
+                                   { { b[0], b[1] } });
+
+    KUNROLL
+    for (uint32_t i = 0; i < 4; i++)
+        d[i] = sum.v[i];
+}
+#endif
+
 KDEV void k_mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
 #if __CUDA_ARCH__ >= 800
@@ -623,7 +643,7 @@ KDEV void k_mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 #else
-    k_mma_plain<false>(d, a, b);
+    k_mma_call<false>(d, a, b);
 #endif
 }
 
@@ -634,8 +654,10 @@ KDEV void k_mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#else
+#elif __CUDA_ARCH__ >= 750
     k_mma_plain<true>(d, a, b);
+#else
+    k_mma_call<true>(d, a, b);
 #endif
 }
 
