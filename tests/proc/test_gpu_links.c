@@ -23,8 +23,8 @@ static void start(struct gpu_server *g)
 {
     g->gpus = "gpus=2,memory=512m,multiprocessors=1";
     gpu_server_start(g, "--tp-size=2", "--deterministic=on", "--kv-cache-bytes=4000000",
-                     "--kv-page-tokens=4", "--max-num-seqs=4", "--hang-step-ms=100000",
-                     "--start-timeout-s=120", "--backoff-ms=1", NULL);
+                     "--kv-page-tokens=4", "--max-num-seqs=4", "--start-timeout-s=120",
+                     "--backoff-ms=1", NULL);
 }
 
 static bool has_said(const struct gpu_server *g, const char *words)

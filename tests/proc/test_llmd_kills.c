@@ -30,6 +30,8 @@ static const char *const args[] = { "--model",
                                     "10",
                                     "--hang-timeout-s",
                                     "3",
+                                    "--hang-step-ms",
+                                    "2000",
                                     "--log-level",
                                     "warning",
                                     NULL };
