@@ -11,7 +11,7 @@
 #include "tests/chaos/gpus.h"
 #include "tests/chaos/processes.h"
 
-enum { SETTLE_MS = 5000, LOOK_MS = 5, FDS_SLACK = 2 };
+enum { SETTLE_MS = 30000, LOOK_MS = 5, FDS_SLACK = 2 };
 
 static int compare_names(const struct dirent **a, const struct dirent **b)
 {

@@ -19,14 +19,14 @@
 #include "tests/chaos/processes.h"
 
 enum {
-    FIRE_WAIT_MS = 10000, /* until a rule has fired: under load launches never end */
+    FIRE_WAIT_MS = 60000, /* until a rule has fired: launches never end, but may be slow */
     LOOK_MS = 50,
     LAST_WAIT_MS = 50,     /* for who had read it when it was taken away */
-    START_WAIT_MS = 30000, /* the same, of a successor's start */
+    START_WAIT_MS = 60000, /* the same, of a successor's start */
     DEATH_WAIT_MS = 60000, /* a kernel that hangs is found by the age of its step */
     ORDER_WAIT_MS = 60000, /* a switch is refused while the model before has requests */
     FORMER_WAIT_MS = 150000,
-    OTHERS_WAIT_MS = 30000, /* until another group has answered */
+    OTHERS_WAIT_MS = 60000, /* until another group has answered */
     POISON_WAIT_MS = 60000,
     PAUSE_BEGINS_MS = 10,
     OUTAGE_MS_MAX = 600,

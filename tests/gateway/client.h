@@ -26,7 +26,7 @@ static inline const char *answer_body(const struct answer *a)
     return a->body.data ? a->body.data : "";
 }
 
-/* Connect to 127.0.0.1:port; -1 when refused.  Reads give up after 10 s. */
+/* Connect to 127.0.0.1:port; -1 when refused.  Reads give up after a minute. */
 int client_connect(uint16_t port);
 /* POST with Content-Type application/json and `headers` ("Name: value\r\n..." or ""). */
 void client_post(int fd, const char *path, const char *headers, const char *body);

@@ -18,7 +18,7 @@
 #include "common/open_fds.h"
 #include "proto/control.h"
 
-enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20, COLLECT_MS = 5000 };
+enum { SETTINGS_MAX = 24, JOURNAL_BYTES = 16 << 20, COLLECT_MS = 5000, PATIENCE_MS = 30000 };
 
 static void die(const char *what)
 {
@@ -406,7 +406,7 @@ uint64_t harness_stat(struct harness *h, enum stat_id s)
 
 bool harness_wait_stat(struct harness *h, enum stat_id s, uint64_t wanted)
 {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < PATIENCE_MS; i++) {
         if (harness_stat(h, s) == wanted)
             return true;
         usleep(1000);
@@ -416,7 +416,7 @@ bool harness_wait_stat(struct harness *h, enum stat_id s, uint64_t wanted)
 
 bool harness_wait_for(_Atomic uint32_t *value, uint32_t at_least)
 {
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < PATIENCE_MS; i++) {
         if (atomic_load(value) >= at_least)
             return true;
         usleep(1000);

@@ -71,7 +71,7 @@ void harness_say_service(struct harness *h, uint32_t group, bool is_up, const ch
 
 struct stats *harness_stats(struct harness *h);
 uint64_t harness_stat(struct harness *h, enum stat_id s);
-/* Wait up to 5 s for a condition on a number. */
+/* Wait for a condition on a number, for half a minute at least. */
 bool harness_wait_stat(struct harness *h, enum stat_id s, uint64_t wanted);
 bool harness_wait_for(_Atomic uint32_t *value, uint32_t at_least);
 int harness_n_fds(struct harness *h);

@@ -16,6 +16,8 @@
 #include "common/clock.h"
 #include "common/mem.h"
 
+enum { PATIENCE_MS = 120000 };
+
 static int connect_to(int port)
 {
     struct sockaddr_in to = { .sin_family = AF_INET,
@@ -168,7 +170,7 @@ int http_ask(int port, const char *path, const char *body, struct buf *out)
     int status = 0;
 
     exchange_start(&x, port, path, "", body);
-    if (exchanges_run(&x, 1, 30000) && exchange_finish(&x)) {
+    if (exchanges_run(&x, 1, PATIENCE_MS) && exchange_finish(&x)) {
         status = x.status;
         if (x.body.n)
             buf_add(out, x.body.data, x.body.n);

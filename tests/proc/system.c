@@ -20,7 +20,7 @@
 #include "proto/control_client.h"
 #include "tests/proc/http_client.h"
 
-enum { ARGS_MAX = 32, START_TIMEOUT_MS = 60000, ASK_TIMEOUT_MS = 5000 };
+enum { ARGS_MAX = 40, START_TIMEOUT_MS = 60000, ASK_TIMEOUT_MS = 5000 };
 
 static void nap_ms(int ms)
 {
@@ -55,13 +55,18 @@ static void run_llmd(const struct system *s, const char *const *args)
                                    "127.0.0.1",
                                    "--port",
                                    "0",
+                                   "--hang-step-ms",
+                                   "100000",
                                    "--runtime-dir",
                                    s->dir };
     const char **program = s->has_init ? argv : argv + 1;
-    int n = 8, fd;
+    int n = 10, fd;
 
-    for (; args && *args && n < ARGS_MAX - 1; args++)
+    for (; args && *args; args++) {
+        if (n == ARGS_MAX - 1)
+            _exit(126);
         argv[n++] = *args;
+    }
     put_log_path(s, log);
     fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     dup2(fd, STDERR_FILENO);

@@ -17,7 +17,8 @@ struct system {
 };
 
 /* Start llmd with these further arguments (NULL-terminated) and wait until it is ready.  Fails the
- * running test with llmd's log when it does not come up. */
+ * running test with llmd's log when it does not come up.  Unless the arguments say otherwise no step is taken for hung
+ * (hang_step_ms is 100 s), since one takes long on a machine with other work. */
 void system_start(struct system *s, const char *const *args);
 /* The same below llm-init, which starts llmd again when it dies. */
 void system_start_below_init(struct system *s, const char *const *args);

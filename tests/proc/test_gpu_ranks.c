@@ -18,8 +18,7 @@
 
 #define DEMO TEST_SOURCE_DIR "/models/stories-demo"
 
-/* Four ranks share few cores here, and none of them is to be taken for hung. */
-#define BASE "--kv-cache-bytes=8M", "--max-num-seqs=8", "--hang-step-ms=100000", "--backoff-ms=1"
+#define BASE "--kv-cache-bytes=8M", "--max-num-seqs=8", "--backoff-ms=1"
 
 static int setup(void **state)
 {

@@ -20,9 +20,11 @@ static struct fixture *start_with(void (*change)(struct http_config *))
 }
 
 /* ---- deadlines ---- */
+
+/* Quick, but not so quick that a client is late which other work keeps from its first byte. */
 static void quick_head(struct http_config *config)
 {
-    config->head_ms = 40;
+    config->head_ms = 400;
 }
 
 static void a_slow_head_is_refused(void **state)
@@ -46,7 +48,7 @@ static void a_trickling_head_is_refused(void **state)
     send_text(fd, "GET /ok HTTP/1.1\r\nHost: x\r\nA: ");
     for (struct pollfd p = { .fd = fd, .events = POLLIN }; poll(&p, 1, 5) == 0 && n < 2000; n++)
         send_text(fd, "a");
-    assert_in_range(n, 1, 1000);
+    assert_in_range(n, 0, 1000);
     recv_rest(fd, &in);
     expect_contains(&in, "408");
     close(fd);
@@ -105,7 +107,7 @@ static void a_trickling_body_is_refused(void **state)
     send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
     for (struct pollfd p = { .fd = fd, .events = POLLIN }; poll(&p, 1, 5) == 0 && n < 2000; n++)
         send_text(fd, "a");
-    assert_in_range(n, 1, 1000);
+    assert_in_range(n, 0, 1000);
     recv_rest(fd, &in);
     expect_contains(&in, "408");
     assert_true(wait_until(&f->done[HTTP_REFUSED], 1));
@@ -116,7 +118,7 @@ static void a_trickling_body_is_refused(void **state)
 
 static void patient_body(struct http_config *config)
 {
-    config->body_ms = 100;
+    config->body_ms = 500;
     config->body_bytes_per_s_min = 0;
 }
 
@@ -130,7 +132,7 @@ static void a_steady_body_may_take_many_periods(void **state)
     (void)state;
     send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n");
     for (int i = 0; i < 30; i++) {
-        poll(NULL, 0, 10);
+        poll(NULL, 0, 50);
         send_text(fd, "a");
     }
     assert_true(recv_until(fd, &in, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
@@ -142,7 +144,8 @@ static void a_steady_body_may_take_many_periods(void **state)
 
 static void all_quick(struct http_config *config)
 {
-    config->head_ms = config->body_ms = config->idle_ms = config->write_ms = 30;
+    quick_head(config);
+    config->body_ms = config->idle_ms = config->write_ms = 30;
 }
 
 /* The handler's time is its own: a prompt may wait in a queue for minutes. */
@@ -150,13 +153,14 @@ static void a_request_may_wait_for_its_answer(void **state)
 {
     struct fixture *f = start_with(all_quick);
     struct buf in = { 0 };
-    int fd = connect_to(f), stream = connect_to(f);
+    int fd = connect_to(f), stream;
 
     (void)state;
     send_text(fd, GET("/hold"));
+    stream = connect_to(f);
     send_text(stream, GET("/stream"));
     assert_true(wait_until(&f->n_requests, 2));
-    poll(NULL, 0, 150);
+    poll(NULL, 0, 600); /* longer than any of them */
     fixture_release(f);
     assert_true(recv_until(fd, &in, "held"));
     assert_true(recv_until(stream, &in, "0\r\n\r\n"));
@@ -222,7 +226,7 @@ static void expect_noticed(const char *request, bool in_body, const char *answer
     for (int i = 0; i < 5; i++)
         took_ns[i] = leave_after(f, request, in_body ? &f->n_heads : &f->n_requests, answer, leave);
     qsort(took_ns, 5, sizeof took_ns[0], by_size);
-    assert_in_range(took_ns[2], 0, 100 * NS_PER_MS);
+    assert_in_range(took_ns[2], 0, 5 * NS_PER_S); /* not at a deadline, which is 10 s at least */
     assert_in_range(fixture_idle_cpu_ns(f, 60), 0,
                     30 * NS_PER_MS); /* it does not spin afterwards */
     assert_int_equal(atomic_load(&f->counters.gone), 5);
@@ -406,7 +410,7 @@ static void a_reader_that_stalls_on_a_complete_answer_is_cut(void **state)
 static void stall_later(struct http_config *config)
 {
     small_output(config);
-    config->write_ms = 200;
+    config->write_ms = 500;
 }
 
 /* Slow, but it moves: not cut, however often the deadline passes.  (The client's own buffer is small,
@@ -429,7 +433,7 @@ static void a_reader_that_crawls_is_not_cut(void **state)
         ssize_t n = recv(fd, bytes, sizeof bytes, 0);
         assert_true(n > 0);
         buf_add(&in, bytes, (size_t)n);
-        poll(NULL, 0, 10);
+        poll(NULL, 0, 30);
     }
     assert_true(in.n < 1500000); /* it was slow indeed */
     assert_true(recv_until(fd, &in, "\r\n0\r\n\r\n"));

@@ -259,6 +259,8 @@ static void several_deaths_in_one_turn_are_one_fall(void **state)
 
 static void first_fall_in_service_restarts_at_once_the_next_pauses(void **state)
 {
+    uint64_t before_ns;
+
     (void)state;
     reach(TEAM_BACKOFF);
     assert_true(world.armed_ns != 0 && world.armed_ns <= clock_mono_ns());
@@ -266,9 +268,10 @@ static void first_fall_in_service_restarts_at_once_the_next_pauses(void **state)
     all_ready();
     die(0, CLD_KILLED, SIGKILL);
     team_look(&t);
+    before_ns = clock_mono_ns();
     all_die(CLD_KILLED, SIGKILL);
     assert_int_equal(t.state, TEAM_BACKOFF);
-    assert_true(world.armed_ns > clock_mono_ns() + (config.backoff_ms - 50) * NS_PER_MS);
+    assert_true(world.armed_ns >= before_ns + config.backoff_ms * NS_PER_MS);
 }
 
 static void a_member_that_cannot_start_brings_the_team_down(void **state)
@@ -319,13 +322,12 @@ static void restart_is_no_death_and_costs_no_pause(void **state)
 {
     (void)state;
     for (int i = 0; i < 3; i++) {
-        uint64_t now = clock_mono_ns();
         if (i == 0)
             reach(TEAM_UP);
         team_handle(&t, TEAM_EV_RESTART);
         all_die(CLD_KILLED, SIGKILL);
         assert_int_equal(t.state, TEAM_BACKOFF);
-        assert_in_range(world.armed_ns - now, 0, NS_PER_S / 20);
+        assert_true(world.armed_ns != 0 && world.armed_ns <= clock_mono_ns());
         team_handle(&t, TEAM_EV_TIMER);
         assert_int_equal(t.epoch, i + 2);
         all_ready();
