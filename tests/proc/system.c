@@ -23,7 +23,7 @@
 #include "proto/control.h"
 #include "tests/proc/http_client.h"
 
-enum { ARGS_MAX = 40, START_TIMEOUT_MS = 60000 };
+enum { ARGS_MAX = 40, START_TIMEOUT_MS = 120000, REPLY_TIMEOUT_S = 60 };
 
 static void nap_ms(int ms)
 {
@@ -119,7 +119,7 @@ Llmd__CtlReply *system_ask(const struct system *s, Llmd__CtlCommand command)
 
     request.command = command;
     snprintf(to.sun_path, sizeof to.sun_path, "%s/control.sock", s->dir);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 5 },
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = REPLY_TIMEOUT_S },
                sizeof(struct timeval));
     if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
         control_send(fd, MSG_CTL_REQUEST, &request, NULL, 0, NULL) &&
