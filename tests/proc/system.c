@@ -20,7 +20,7 @@
 #include "proto/control_client.h"
 #include "tests/proc/http_client.h"
 
-enum { ARGS_MAX = 40, START_TIMEOUT_MS = 60000, ASK_TIMEOUT_MS = 5000 };
+enum { ARGS_MAX = 40, START_TIMEOUT_MS = 120000, ASK_TIMEOUT_MS = 60000 };
 
 static void nap_ms(int ms)
 {
