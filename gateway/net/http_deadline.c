@@ -2,9 +2,15 @@
  *
  * All deadlines of one kind are equally long, so a list in order of setting is in order of time: setting
  * and clearing cost a few pointers, however many connections there are, and one timer looks at the heads
- * of five lists.  (libevent's own timers are a heap: a request would sift it four times.) */
+ * of five lists.  (libevent's own timers are a heap: a request would sift it four times.)
+ *
+ * A timer that comes much too late tells that this thread stood still: the machine was suspended, or the process
+ * stopped.  Who could not be heard meanwhile is not late, and has his time again. */
 #include "common/clock.h"
 #include "gateway/net/http_conn.h"
+
+/* A turn of a busy loop takes some milliseconds. */
+#define STOOD_STILL_NS (NS_PER_S / 2)
 
 uint64_t conn_progress(const struct http_conn *c)
 {
@@ -40,12 +46,17 @@ static void on_tick(void *arg)
 {
     struct http_server *s = arg;
     uint64_t now_ns = clock_mono_ns(), next_ns = UINT64_MAX;
+    bool stood_still = now_ns > s->tick_at_ns + STOOD_STILL_NS;
     struct http_conn *c;
 
     s->tick_at_ns = 0; /* whatever is set meanwhile need not arm the timer */
     for (int kind = 0; kind < N_DEADLINES; kind++) {
-        while ((c = TAILQ_FIRST(&s->deadlines[kind])) && c->deadline_ns <= now_ns)
-            conn_on_deadline(c);
+        while ((c = TAILQ_FIRST(&s->deadlines[kind])) && c->deadline_ns <= now_ns) {
+            if (stood_still)
+                deadline_set(c, (enum deadline_kind)kind);
+            else
+                conn_on_deadline(c);
+        }
     }
     for (int kind = 0; kind < N_DEADLINES; kind++) {
         c = TAILQ_FIRST(&s->deadlines[kind]);

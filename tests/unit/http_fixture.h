@@ -8,7 +8,8 @@
  *   GET  /stream           one event, then silence   GET  /stream?n=3  three events and the end
  *   GET  /flood?n=BYTES    as much as congestion allows, until n bytes are written
  *   GET  /rude?n=BYTES     the same without looking at congestion
- *   GET  /abort            one event, then cut */
+ *   GET  /abort            one event, then cut
+ *   GET  /doze?n=MS        the server's thread sleeps, then "ok" */
 #ifndef LLMD_TESTS_UNIT_HTTP_FIXTURE_H
 #define LLMD_TESTS_UNIT_HTTP_FIXTURE_H
 
@@ -154,6 +155,9 @@ static inline void fixture_on_request(struct http_request *req, void *ctx)
         http_start(req, 200, NULL, 0);
         http_write(req, "begun", 5);
         http_abort(req);
+    } else if (!strcmp(path, "/doze")) {
+        poll(NULL, 0, (int)n);
+        http_respond(req, 200, NULL, 0, "ok", 2);
     } else if (!strcmp(path, "/peer")) {
         http_conn_peer(http_request_conn(req), peer);
         http_respond(req, 200, NULL, 0, peer, strlen(peer));

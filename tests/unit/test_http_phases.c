@@ -70,6 +70,29 @@ static void a_client_that_never_speaks_is_closed_without_a_word(void **state)
     buf_fini(&in);
 }
 
+/* A machine that is suspended, a process that is stopped: who could not be heard is not late. */
+static void a_server_that_stood_still_blames_nobody(void **state)
+{
+    struct fixture *f = start_with(quick_head);
+    struct buf in = { 0 }, other = { 0 };
+    int fd = connect_to(f), slow = connect_to(f);
+
+    (void)state;
+    send_text(slow, "GET /ok HT");
+    send_text(fd, GET("/doze?n=1200"));
+    assert_true(recv_until(fd, &in, "ok"));
+    poll(NULL, 0, 50); /* for the deadline that is over */
+    send_text(slow, "TP/1.1\r\nHost: x\r\n\r\n");
+    assert_true(recv_until(slow, &other, "ok"));
+    expect_contains(&other, "200 OK");
+    assert_int_equal(atomic_load(&f->counters.refused[HTTP_REFUSED_HEAD_SLOW]), 0);
+    close(fd);
+    close(slow);
+    fixture_stop(f);
+    buf_fini(&in);
+    buf_fini(&other);
+}
+
 static void quick_idle(struct http_config *config)
 {
     config->idle_ms = 40;
@@ -623,6 +646,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_slow_head_is_refused),
         cmocka_unit_test(a_trickling_head_is_refused),
+        cmocka_unit_test(a_server_that_stood_still_blames_nobody),
         cmocka_unit_test(a_client_that_never_speaks_is_closed_without_a_word),
         cmocka_unit_test(an_idle_connection_is_closed),
         cmocka_unit_test(a_trickling_body_is_refused),
