@@ -278,6 +278,18 @@ static void failures_are_told_by_the_exit_code(void **state)
     assert_int_equal(run_with("gpus=1,driver=12040", "", "--dry-run --items G21"), 0);
 }
 
+static void kernels_that_an_older_gpu_is_never_given_are_left_out(void **state)
+{
+    const char *group = "kernel attention_group_f16_d64 1+: sticky 719",
+               *w4 = "kernel gemm_w4_i4_16 1+: sticky 719";
+
+    (void)state;
+    assert_int_equal(run_with("gpus=1,sm=70", group, "--dry-run --items G10"), 0);
+    assert_int_equal(run_with("gpus=1,sm=75", group, "--dry-run --items G10"), 1);
+    assert_int_equal(run_with("gpus=1,sm=75", w4, "--dry-run --items G10"), 0);
+    assert_int_equal(run_with("gpus=1,sm=80", w4, "--dry-run --items G10"), 1);
+}
+
 /* Output of the program with these arguments; caller frees. */
 static char *output_of(const char *arguments)
 {
@@ -329,6 +341,7 @@ int main(void)
         cmocka_unit_test(a_copy_is_compared_with_the_link),
         cmocka_unit_test(skipped_items_say_what_they_take),
         cmocka_unit_test(failures_are_told_by_the_exit_code),
+        cmocka_unit_test(kernels_that_an_older_gpu_is_never_given_are_left_out),
         cmocka_unit_test(help_and_list_name_everything),
     };
 

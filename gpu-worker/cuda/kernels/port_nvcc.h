@@ -527,6 +527,16 @@ KDEV uint8_t k_f32_to_e4m3(float v)
 
 /* ---- tensor cores ---- */
 
+#if __CUDA_ARCH__ < 750
+/* V100 has none of these instructions, and is given no kernel with one (attention_plan.c, ops_cuda.c): so there is little of
+ * such a kernel. */
+KDEV void k_never_launched()
+{
+    __trap();
+    __builtin_unreachable();
+}
+#endif
+
 #define K_LDMATRIX_X4(name, modifier)                                                              \
     KDEV void name(uint32_t r[4], const void *row)                                                 \
     {                                                                                              \
@@ -551,41 +561,25 @@ K_LDMATRIX_X4(k_ldmatrix_x4_trans, ".trans")
 K_LDMATRIX_X2(k_ldmatrix_x2, "")
 K_LDMATRIX_X2(k_ldmatrix_x2_trans, ".trans")
 #else
-/* Lane 4 g + t gets the address of the row it reads from the lane that was given it. */
-template <int N, bool TRANS> KDEV void k_ldmatrix_plain(uint32_t *r, const void *row)
+KDEV void k_ldmatrix_x4(uint32_t *, const void *)
 {
-    uint32_t address = k_shared_address(row), g = k_lane() >> 2, t = k_lane() & 3;
-
-    KUNROLL
-    for (uint32_t i = 0; i < N; i++) {
-        uint32_t first = k_shfl(address, 8 * i + (TRANS ? 2 * t : g));
-        uint32_t second = TRANS ? k_shfl(address, 8 * i + 2 * t + 1) + 2 * g : first + 4 * t + 2;
-        uint16_t low, high;
-        first += TRANS ? 2 * g : 4 * t;
-        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(low) : "r"(first) : "memory");
-        asm volatile("ld.shared.u16 %0, [%1];" : "=h"(high) : "r"(second) : "memory");
-        r[i] = low | (uint32_t)high << 16;
-    }
+    k_never_launched();
 }
-KDEV void k_ldmatrix_x4(uint32_t r[4], const void *row)
+KDEV void k_ldmatrix_x4_trans(uint32_t *, const void *)
 {
-    k_ldmatrix_plain<4, false>(r, row);
+    k_never_launched();
 }
-KDEV void k_ldmatrix_x4_trans(uint32_t r[4], const void *row)
+KDEV void k_ldmatrix_x2(uint32_t *, const void *)
 {
-    k_ldmatrix_plain<4, true>(r, row);
+    k_never_launched();
 }
-KDEV void k_ldmatrix_x2(uint32_t r[2], const void *row)
+KDEV void k_ldmatrix_x2_trans(uint32_t *, const void *)
 {
-    k_ldmatrix_plain<2, false>(r, row);
-}
-KDEV void k_ldmatrix_x2_trans(uint32_t r[2], const void *row)
-{
-    k_ldmatrix_plain<2, true>(r, row);
+    k_never_launched();
 }
 #endif
 
-#if __CUDA_ARCH__ < 800
+#if __CUDA_ARCH__ >= 750 && __CUDA_ARCH__ < 800
 /* No such instruction: pairs of k are handed around, four multiplications by four lanes at a time. */
 template <bool BF16> KDEV void k_mma_plain(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
@@ -608,26 +602,6 @@ template <bool BF16> KDEV void k_mma_plain(float d[4], const uint32_t a[4], cons
 }
 #endif
 
-#if __CUDA_ARCH__ < 750
-/* One copy, called: in line, prompts' attention is 19 MB of PTX, for a GPU that it is never launched on. */
-template <bool BF16>
-static __device__ __noinline__ k_f32x4 k_mma_copy(k_f32x4 d, k_u32x4 a, k_u32x2 b)
-{
-    k_mma_plain<BF16>(d.v, a.v, b.v);
-    return d;
-}
-
-template <bool BF16> KDEV void k_mma_call(float d[4], const uint32_t a[4], const uint32_t b[2])
-{
-    k_f32x4 sum = k_mma_copy<BF16>({ { d[0], d[1], d[2], d[3] } }, { { a[0], a[1], a[2], a[3] } },
-                                   { { b[0], b[1] } });
-
-    KUNROLL
-    for (uint32_t i = 0; i < 4; i++)
-        d[i] = sum.v[i];
-}
-#endif
-
 KDEV void k_mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {
 #if __CUDA_ARCH__ >= 800
@@ -643,7 +617,7 @@ KDEV void k_mma_m16n8k16_f16(float d[4], const uint32_t a[4], const uint32_t b[2
                      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                      : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(b[i]));
 #else
-    k_mma_call<false>(d, a, b);
+    k_never_launched();
 #endif
 }
 
@@ -657,7 +631,7 @@ KDEV void k_mma_m16n8k16_bf16(float d[4], const uint32_t a[4], const uint32_t b[
 #elif __CUDA_ARCH__ >= 750
     k_mma_plain<true>(d, a, b);
 #else
-    k_mma_call<true>(d, a, b);
+    k_never_launched();
 #endif
 }
 
