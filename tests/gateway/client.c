@@ -13,6 +13,7 @@
 
 void answer_fini(struct answer *a)
 {
+    buf_fini(&a->raw);
     buf_fini(&a->head);
     buf_fini(&a->body);
     *a = (struct answer){ 0 };
@@ -100,8 +101,9 @@ static bool decode_chunks(const char *raw, size_t n, struct buf *out)
     return false;
 }
 
-static bool take_apart(const struct buf *raw, struct answer *a, bool closed)
+static bool take_apart(struct answer *a, bool closed)
 {
+    const struct buf *raw = &a->raw;
     const char *end = raw->data ? strstr(raw->data, "\r\n\r\n") : NULL;
     size_t head_n, n;
     const char *length;
@@ -129,22 +131,31 @@ static bool may_be_whole(const struct buf *raw, size_t n_body)
            !memmem(raw->data, 2048, "Transfer-Encoding", 17);
 }
 
-void client_read_some(int fd, struct answer *a, size_t n_body)
+static void read_on(int fd, struct answer *a, size_t n_body)
 {
-    struct buf raw = { 0 };
     char bytes[65536];
     ssize_t n;
 
-    answer_fini(a);
     while ((n = recv(fd, bytes, sizeof bytes, 0)) > 0) {
-        buf_add(&raw, bytes, (size_t)n);
-        if (may_be_whole(&raw, n_body) &&
-            (take_apart(&raw, a, false) || (a->status && a->body.n >= n_body)))
+        buf_add(&a->raw, bytes, (size_t)n);
+        if (may_be_whole(&a->raw, n_body) &&
+            (take_apart(a, false) || (a->status && a->body.n >= n_body)))
             break;
     }
     if (n == 0)
-        take_apart(&raw, a, true);
-    buf_fini(&raw);
+        take_apart(a, true);
+}
+
+void client_read_some(int fd, struct answer *a, size_t n_body)
+{
+    answer_fini(a);
+    read_on(fd, a, n_body);
+}
+
+void client_read_rest(int fd, struct answer *a)
+{
+    if (!a->is_whole)
+        read_on(fd, a, SIZE_MAX);
 }
 
 void client_read(int fd, struct answer *a)

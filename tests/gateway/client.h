@@ -10,7 +10,8 @@
 #include "common/json.h"
 
 struct answer {
-    int status; /* 0: no answer */
+    int status;     /* 0: no answer */
+    struct buf raw; /* as it came */
     struct buf head;
     struct buf body; /* decoded */
     bool is_whole;   /* ended as its framing says */
@@ -35,6 +36,8 @@ void client_send(int fd, const void *bytes, size_t n);
 void client_read(int fd, struct answer *a);
 /* Read until the body holds at least n bytes, or the answer ends. */
 void client_read_some(int fd, struct answer *a, size_t n_body);
+/* And then to its end. */
+void client_read_rest(int fd, struct answer *a);
 
 /* One request on a connection of its own. */
 void client_get(uint16_t port, const char *path, struct answer *a);
