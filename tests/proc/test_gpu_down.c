@@ -134,6 +134,7 @@ static void the_next_llmd_asks_as_well(void **state)
     rig_start(&rig, BASE, "--groups", "2", NULL);
     rig_wait_told(&rig, "READY=1");
     rig_wait_stored(&rig, "llmd-pid-", 3);
+    wait_group(1, "up", ""); /* it has read what it is to do */
     rig_behave(&rig, "inspect: gpu\nworker 1.0: gpu-lost\ngpu-check: bad\n");
     kill(rig_pid_of(&rig, "worker 1.0"), SIGKILL);
     wait_group(1, "gpu_down", "its GPU is lost");
