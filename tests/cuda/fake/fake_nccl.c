@@ -71,7 +71,7 @@ struct nccl_communicator {
     bool blocks;
     int init_ms;
     int init_result; /* NCCL_SUCCESS, or what forming ends with */
-    bool init_hangs;
+    bool init_hangs, minds_end;
     struct nccl_communicator *next; /* of all */
 };
 
@@ -200,7 +200,7 @@ static void use_context(const struct nccl_communicator *c)
     struct fake_cuda_counts counts;
 
     c->cuda.counts(&counts);
-    if (counts.contexts == 0 && setting_is("end", "abort"))
+    if (counts.contexts == 0 && c->minds_end)
         give_out("the context was given back");
 }
 
@@ -208,7 +208,7 @@ __attribute__((destructor)) static void see_the_end(void)
 {
     pthread_mutex_lock(&all_lock);
     for (const struct nccl_communicator *c = all_communicators; c; c = c->next)
-        if (atomic_load(&c->state) == NCCL_IN_PROGRESS && setting_is("end", "abort"))
+        if (atomic_load(&c->state) == NCCL_IN_PROGRESS && c->minds_end)
             give_out("the process ends by exit()");
     pthread_mutex_unlock(&all_lock);
 }
@@ -241,6 +241,7 @@ static void plan_forming(struct nccl_communicator *c)
         c->init_result = setting_is("init", "fail") ? NCCL_SYSTEM_ERROR : NCCL_SUCCESS;
     c->init_hangs = script == FAKE_CUDA_HANG || setting_is("init", "hang");
     c->init_ms = setting_number("init_ms", 0);
+    c->minds_end = setting_is("end", "abort");
 }
 
 /* One that nobody waits for. */
