@@ -78,7 +78,9 @@ export async function startLlmd({ model = demo, settings = [], key = null } = {}
     if (child.exitCode !== null) throw new Error(`llmd ended with ${child.exitCode}`);
     return server.json('health/ready');
   });
+  child.unref(); // one that a failed test has left does not keep this process
   server.stop = async () => {
+    child.ref();
     child.kill('SIGTERM');
     await ended;
     await rm(folder, { recursive: true });
