@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "gpu-worker/cuda/kernels/pages.h"
+#include "gpu-worker/ops/e4m3.h"
+#include "gpu-worker/ops/half.h"
 
 enum { WARM_LAUNCHES = 3, TIMED_LAUNCHES = 20 };
 
@@ -96,4 +98,23 @@ void bench_note(struct bench *b, double got, double want, double scale)
 uint32_t bench_sample(uint32_t i, uint32_t rows)
 {
     return (uint32_t)((uint64_t)i * (rows - 1) / (BENCH_SAMPLE_ROWS - 1));
+}
+
+double bench_kv_number(const uint8_t *tile, enum kv_format format, uint32_t page_tokens,
+                       uint32_t head_dim, uint32_t slot, uint32_t d)
+{
+    const uint8_t *numbers = tile + kv_scales_bytes(format, page_tokens);
+    uint64_t at = (uint64_t)slot * head_dim + d;
+
+    switch (format) {
+    case KV_F32:
+        return (double)((const float *)(const void *)numbers)[at];
+    case KV_F16:
+        return (double)f16_to_float(((const uint16_t *)(const void *)numbers)[at]);
+    case KV_E4M3:
+        return (double)e4m3_to_float(numbers[at]);
+    default:
+        return (double)((const int8_t *)numbers)[at] *
+               (double)((const float *)(const void *)tile)[slot];
+    }
 }

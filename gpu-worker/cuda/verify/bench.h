@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "gpu-worker/cuda/kernels/kv_page.h"
 #include "gpu-worker/cuda/verify/child.h"
 #include "gpu-worker/cuda/verify/items.h"
 #include "proto/dtype.h"
@@ -83,6 +84,12 @@ void bench_note_product(struct bench *b, double got, const struct bench_matrix *
                         const float *x);
 void bench_note_product_halves(struct bench *b, double got, const struct bench_matrix *m,
                                uint32_t row, const uint16_t *x);
+
+/* ---- KV pages ---- */
+
+/* Number d of the vector in a slot of a tile (kernels/kv_page.h), as it is read. */
+double bench_kv_number(const uint8_t *tile, enum kv_format format, uint32_t page_tokens,
+                       uint32_t head_dim, uint32_t slot, uint32_t d);
 
 /* ---- the cases; shape and variant are those of weights where nothing else is said ---- */
 

@@ -202,18 +202,8 @@ static const uint8_t *tile(const struct attend *a, uint32_t seq, int kind, uint3
 /* Number i of the position's vector in its tile. */
 static double element(const struct attend *a, const uint8_t *tile, uint32_t position, uint32_t i)
 {
-    uint32_t slot = position % PAGE_TOKENS, at = slot * a->setup.head_dim + i;
-    const uint8_t *numbers = tile + kv_scales_bytes(a->setup.kv, PAGE_TOKENS);
-
-    switch (a->setup.kv) {
-    case KV_F16:
-        return (double)f16_to_float(((const uint16_t *)(const void *)numbers)[at]);
-    case KV_E4M3:
-        return (double)e4m3_to_float(numbers[at]);
-    default:
-        return (double)((const int8_t *)numbers)[at] *
-               (double)((const float *)(const void *)tile)[slot];
-    }
+    return bench_kv_number(tile, a->setup.kv, PAGE_TOKENS, a->setup.head_dim,
+                           position % PAGE_TOKENS, i);
 }
 
 static double dot(const struct attend *a, const float *q, const uint8_t *keys, uint32_t position)

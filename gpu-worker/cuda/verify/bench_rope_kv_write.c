@@ -4,8 +4,6 @@
 
 #include "gpu-worker/cuda/kernels/elementwise.h"
 #include "gpu-worker/cuda/verify/bench.h"
-#include "gpu-worker/ops/e4m3.h"
-#include "gpu-worker/ops/half.h"
 
 enum { KV_HEADS = 32, KV_HEADS_DRY = 2, KV_PAGE_TOKENS = 16 };
 
@@ -99,25 +97,6 @@ static double turned(const struct writing *w, const float *head, uint32_t t, uin
     return d < half ? u * cos(angle) - v * sin(angle) : v * cos(angle) + u * sin(angle);
 }
 
-/* Number i of a tile's vectors. */
-static double stored(const struct writing *w, const uint8_t *tile, uint32_t slot, uint32_t d)
-{
-    const uint8_t *numbers = tile + kv_scales_bytes(w->format, KV_PAGE_TOKENS);
-    uint32_t at = slot * w->dim + d;
-
-    switch (w->format) {
-    case KV_F32:
-        return (double)((const float *)(const void *)numbers)[at];
-    case KV_F16:
-        return (double)f16_to_float(((const uint16_t *)(const void *)numbers)[at]);
-    case KV_E4M3:
-        return (double)e4m3_to_float(numbers[at]);
-    default:
-        return (double)((const int8_t *)numbers)[at] *
-               (double)((const float *)(const void *)tile)[slot];
-    }
-}
-
 /* What a number's rounding is relative to: int8's is that of the head's largest. */
 static double scale_of(const struct writing *w, const uint8_t *tile, uint32_t slot, double want)
 {
@@ -136,7 +115,8 @@ static void compare_stored(struct bench *b, const struct writing *w, uint32_t t,
     const uint8_t *tile =
         w->got_pages + w->places[t] * w->place.page_bytes + kv_tile_offset(&w->place, 0, kind, h);
 
-    bench_note(b, stored(w, tile, slot, d), want, scale_of(w, tile, slot, want));
+    bench_note(b, bench_kv_number(tile, w->format, KV_PAGE_TOKENS, w->dim, slot, d), want,
+               scale_of(w, tile, slot, want));
 }
 
 /* Queries lie in their rows and are turned by each launch; keys, turned once, and values lie in the pages. */
