@@ -68,6 +68,8 @@ export async function assertAccessible(page) {
 }
 
 export async function assertNoSideways(page) {
+  // Charts follow a new width some frames later.
+  await page.waitForFunction(() => document.documentElement.scrollWidth <= innerWidth, null, { timeout: 10000 }).catch(() => {});
   const [content, window_] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(content <= window_, `${content} px wide in ${window_}`);
 }

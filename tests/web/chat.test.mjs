@@ -286,7 +286,7 @@ test('a model without a chat template goes on with the text, over kill -9 of its
   const folder = await mkdtemp(join(tmpdir(), 'llmd-web-model-'));
   const model = join(folder, 'model.gguf');
   assert.equal(spawnSync(join(bin, 'bench-make-gguf'), ['--shape', '110m', model]).status, 0);
-  const server = await startLlmd({ model });
+  const server = await startLlmd({ model, settings: ['--threads', '1'] }); // a core for the browser, to draw while it runs
   const page = await openPage(browser, server.url, { allowed: [400] }); // it asks whether there is a template
   const kill = async (name) => {
     await page.waitForFunction(() => document.querySelector('.message.running .text')?.innerText.length > 5);
