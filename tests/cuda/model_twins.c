@@ -2,11 +2,19 @@
 #include "tests/cuda/model_twins.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "common/mem.h"
 #include "tests/check.h"
+#include "tests/cuda/rounded_cpu.h"
 
-enum { SETTINGS_MAX = 8, OTHERS_MAX = 8, PROMPT_MAX = 64, REST_TURNS_MAX = 100 };
+enum {
+    SETTINGS_MAX = 8,
+    OTHERS_MAX = 8,
+    PROMPT_MAX = 64,
+    REST_TURNS_MAX = 100,
+    OTHERWISE_ONE_IN = 100
+};
 
 const struct checkpoint_spec gpu_model_small = {
     .architecture = "LlamaForCausalLM",
@@ -168,6 +176,24 @@ void model_twins_open(struct model_twins *t, const char *dir, const char *const 
     *t = (struct model_twins){ .on_gpu = { 0 } };
     gpu_model_open(&t->gpu, dir, "device=cuda", more_on_gpu);
     gpu_model_open(&t->cpu, dir, "device=cpu", more_on_cpu);
+}
+
+void model_twins_open_rounded(struct model_twins *t, const char *dir)
+{
+    *t = (struct model_twins){ .on_gpu = { 0 } };
+    gpu_model_open(&t->gpu, dir, "device=cuda", NULL);
+    rounded_cpu_next();
+    gpu_model_open(&t->cpu, dir, "device=cpu", NULL);
+}
+
+void model_twins_check_rounding(void)
+{
+    struct rounded_cpu_counts n = rounded_cpu_counts();
+
+    printf(
+        "of %llu rounded inputs of products %llu are not the CPU's, by %.2g of their row at most\n",
+        (unsigned long long)n.inputs, (unsigned long long)n.otherwise, n.worst);
+    assert_true(n.otherwise * OTHERWISE_ONE_IN <= n.inputs);
 }
 
 void model_twins_prefill(struct model_twins *t, const int32_t *tokens, uint32_t n, uint32_t chunk)

@@ -52,6 +52,10 @@ struct model_twins {
 
 void model_twins_open(struct model_twins *t, const char *dir, const char *const *more_on_gpu,
                       const char *const *more_on_cpu);
+/* The default mode, and a CPU that follows its rounding (rounded_cpu.h). */
+void model_twins_open_rounded(struct model_twins *t, const char *dir);
+/* Few numbers were rounded otherwise than the CPU would have. */
+void model_twins_check_rounding(void);
 /* As rig_prefill() of each. */
 void model_twins_prefill(struct model_twins *t, const int32_t *tokens, uint32_t n, uint32_t chunk);
 /* Forget the sequence: the next prompt is another one's. */

@@ -1,7 +1,8 @@
 # The CUDA backend's ops, and whole models, on the fake driver.
 llmd_test(NAME test_no_gpu SOURCES cuda/test_no_gpu.c LIBS runtime LABELS cuda)
-add_library(model_twins STATIC cuda/model_twins.c)
+add_library(model_twins STATIC cuda/model_twins.c cuda/rounded_cpu.c)
 target_link_libraries(model_twins PUBLIC model_rig checkpoint m)
+target_link_options(model_twins INTERFACE LINKER:--wrap=ops_cpu_open,--wrap=blas_gemm) # rounded_cpu.c
 if(TARGET shim_kernels)
   llmd_cuda_test(NAME test_ops_cuda SOURCES cuda/test_ops_cuda.c LIBS runtime TIMEOUT 300
     LABELS cuda)

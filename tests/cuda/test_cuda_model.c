@@ -11,7 +11,7 @@
 #include "tests/cuda/model_twins.h"
 
 /* A token takes the fake GPU some tenths of a second. */
-enum { GREEDY = 5, PROMPTS = 3, PROMPT_MAX = 64 };
+enum { GREEDY = 5, PROMPTS = 3, ALL_PROMPTS = 6, PROMPT_MAX = 64 };
 
 static uint32_t read_ids(const json_t *prompt, const char *key, int32_t *ids)
 {
@@ -59,22 +59,21 @@ static void run_prompt(struct model_twins *t, const json_t *prompt, struct error
     model_twins_release(t);
 }
 
-static struct errors run_golden(const char *const *more)
+/* The first of the prompts; closes t. */
+static struct errors run_golden(struct model_twins *t, size_t n_prompts)
 {
     struct err e = { 0 };
     json_t *golden = json_parse_file(DEMO "/golden.json", 1 << 20, &e), *prompts, *prompt;
     struct errors worst = { 0 };
-    struct model_twins t;
     size_t i;
 
     assert_non_null(golden);
     prompts = json_object_get(golden, "prompts");
-    assert_true(json_array_size(prompts) >= PROMPTS);
-    model_twins_open(&t, DEMO, more, more);
+    assert_true(json_array_size(prompts) >= n_prompts);
     json_array_foreach (prompts, i, prompt)
-        if (i < PROMPTS)
-            run_prompt(&t, prompt, &worst);
-    model_twins_close(&t);
+        if (i < n_prompts)
+            run_prompt(t, prompt, &worst);
+    model_twins_close(t);
     json_decref(golden);
     return worst;
 }
@@ -82,17 +81,34 @@ static struct errors run_golden(const char *const *more)
 static void demo_equals_cpu_and_golden(void **state)
 {
     static const char *const exact[] = { "deterministic=on", NULL };
+    struct model_twins t;
     struct errors off;
 
     (void)state;
-    off = run_golden(exact);
+    model_twins_open(&t, DEMO, exact, exact);
+    off = run_golden(&t, PROMPTS);
     printf("deterministic: largest logit error %.2g of the CPU's, %.2g of golden\n", off.cpu,
            off.golden);
     assert_true(off.cpu <= 1e-3 && off.golden <= 2e-3);
-    off = run_golden(NULL);
+    model_twins_open(&t, DEMO, NULL, NULL);
+    off = run_golden(&t, PROMPTS);
     printf("by default: largest logit error %.2g of the CPU's, %.2g of golden\n", off.cpu,
            off.golden);
     assert_true(off.cpu <= 5e-2 && off.golden <= 5e-2);
+}
+
+/* Prompts of 5 to 38 tokens: products and attention of a few rows and of many. */
+static void default_mode_differs_by_rounding_alone(void **state)
+{
+    struct model_twins t;
+    struct errors off;
+
+    (void)state;
+    model_twins_open_rounded(&t, DEMO);
+    off = run_golden(&t, ALL_PROMPTS);
+    printf("by default: largest logit error %.2g of a CPU's that rounds the same\n", off.cpu);
+    model_twins_check_rounding();
+    assert_true(off.cpu <= 1e-3);
 }
 
 /* ---- company ---- */
@@ -402,6 +418,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(demo_equals_cpu_and_golden),
+        cmocka_unit_test(default_mode_differs_by_rounding_alone),
         cmocka_unit_test(deterministic_answers_do_not_mind_chunks_and_company),
         cmocka_unit_test(ranks_do_not_change_bits),
         cmocka_unit_test(ranks_that_split_sums_answer_alike),

@@ -5,8 +5,9 @@
  * computed from float32 input, and so is everything with `deterministic`: then 1e-3 is the limit, and what there is of an
  * error is that of KV pages in float16, on both sides.  Of more rows the input is rounded to the type of the weights, for
  * cuBLASLt, to 8 bits of precision where that is bfloat16 and 11 where it is float16; and attention of more than a few
- * rows is that of tensor cores, whose input is float16, whatever the weights are.  A forward pass in double precision,
- * which shares no line with either, tells who of the two is off. */
+ * rows is that of tensor cores, whose input is float16, whatever the weights are.  That this is all is seen on a CPU that rounds
+ * the same (rounded_cpu.h), where the limit is 1e-3 again.  A forward pass in double precision, which shares no line with
+ * either, tells who of the two is off. */
 #include <math.h>
 #include <stdio.h>
 
@@ -24,6 +25,7 @@ struct way {
     const char *setting; /* or NULL */
     uint32_t chunk;      /* rows of a prompt in one step */
     double tolerance;
+    bool cpu_rounds; /* as the GPU does */
 };
 
 struct errors {
@@ -79,7 +81,10 @@ static void check(const struct way *way)
     struct model_twins t;
 
     checkpoint_make(&c, &spec, SEED);
-    model_twins_open(&t, c.dir, more, NULL);
+    if (way->cpu_rounds)
+        model_twins_open_rounded(&t, c.dir);
+    else
+        model_twins_open(&t, c.dir, more, NULL);
     for (int i = 0; i < PROMPTS; i++)
         run_prompt(&c, &t, way, prompt_tokens[i], &e);
     model_twins_close(&t);
@@ -87,6 +92,8 @@ static void check(const struct way *way)
     printf("%s: a logit is %.2g from the CPU's at most (allowed %.2g); from double precision %.2g, "
            "the CPU's %.2g\n",
            way->name, e.gpu_cpu, way->tolerance, e.gpu_exact, e.cpu_exact);
+    if (way->cpu_rounds)
+        model_twins_check_rounding();
     assert_true(e.gpu_cpu <= way->tolerance);
 }
 
@@ -99,7 +106,7 @@ static void check_all(const struct way *ways, size_t n)
 static void deterministic_answers_are_the_cpus(void **state)
 {
     static const struct way ways[] = {
-        { "bfloat16, deterministic", DTYPE_BF16, "deterministic=on", 64, 1e-3 },
+        { "bfloat16, deterministic", DTYPE_BF16, "deterministic=on", 64, 1e-3, false },
     };
 
     (void)state;
@@ -109,8 +116,8 @@ static void deterministic_answers_are_the_cpus(void **state)
 static void few_rows_at_a_time_answer_as_on_the_cpu(void **state)
 {
     static const struct way ways[] = {
-        { "float16, 8 rows at a time", DTYPE_F16, NULL, 8, 1e-3 },
-        { "bfloat16, 8 rows at a time", DTYPE_BF16, NULL, 8, 1e-3 },
+        { "float16, 8 rows at a time", DTYPE_F16, NULL, 8, 1e-3, false },
+        { "bfloat16, 8 rows at a time", DTYPE_BF16, NULL, 8, 1e-3, false },
     };
 
     (void)state;
@@ -120,9 +127,21 @@ static void few_rows_at_a_time_answer_as_on_the_cpu(void **state)
 static void many_rows_are_rounded_to_the_type_of_the_weights(void **state)
 {
     static const struct way ways[] = {
-        { "float32, prompts whole", DTYPE_F32, NULL, 64, 3e-3 },
-        { "float16, prompts whole", DTYPE_F16, NULL, 64, 6e-3 },
-        { "bfloat16, prompts whole", DTYPE_BF16, NULL, 64, 4e-2 },
+        { "float32, prompts whole", DTYPE_F32, NULL, 64, 3e-3, false },
+        { "float16, prompts whole", DTYPE_F16, NULL, 64, 6e-3, false },
+        { "bfloat16, prompts whole", DTYPE_BF16, NULL, 64, 4e-2, false },
+    };
+
+    (void)state;
+    check_all(ways, sizeof ways / sizeof ways[0]);
+}
+
+static void default_mode_differs_by_rounding_alone(void **state)
+{
+    static const struct way ways[] = {
+        { "float32, rounded alike", DTYPE_F32, NULL, 64, 1e-3, true },
+        { "float16, rounded alike", DTYPE_F16, NULL, 64, 1e-3, true },
+        { "bfloat16, rounded alike", DTYPE_BF16, NULL, 64, 1e-3, true },
     };
 
     (void)state;
@@ -135,6 +154,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(deterministic_answers_are_the_cpus),
         cmocka_unit_test(few_rows_at_a_time_answer_as_on_the_cpu),
         cmocka_unit_test(many_rows_are_rounded_to_the_type_of_the_weights),
+        cmocka_unit_test(default_mode_differs_by_rounding_alone),
     };
 
     if (argc > 1)
