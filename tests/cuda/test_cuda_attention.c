@@ -108,6 +108,231 @@ static void prefill_matches_double_precision(void **state)
     rig_expect_errors(&errors);
 }
 
+/* ---- splits put together ---- */
+
+/* One head of a row: its splits, where their sums lie, and its place in the result. */
+struct combine_query {
+    uint32_t first_split, n_splits;
+    uint32_t partial, n_slots; /* slot of split 0, and from a split to the next */
+    uint32_t kv_head;
+    size_t out;
+};
+
+/* attention_combine alone, over partial sums that no kernel has made. */
+struct combine {
+    struct attention_setup setup;
+    struct attention_header *plan;
+    struct attention_args args;
+    size_t out_bytes;
+    uint32_t grid_x;
+    struct combine_query *queries; /* of the plan */
+    uint32_t n_queries;
+};
+
+static struct combine_query combine_query(const struct combine *c,
+                                          const struct attention_item *item, uint32_t query,
+                                          uint32_t kv_head)
+{
+    uint32_t group = c->setup.n_heads / c->setup.n_kv_heads, at = item->query_begin + query;
+    uint32_t last = item->position + at / group, window = c->args.window;
+    uint32_t first = window && last >= window ? last + 1 - window : 0;
+    uint32_t split = first / ATTENTION_SPLIT_TOKENS;
+
+    return (struct combine_query){ .first_split = split,
+                                   .n_splits = last / ATTENTION_SPLIT_TOKENS + 1 - split,
+                                   .partial = item->partial + query,
+                                   .n_slots = item->n_queries,
+                                   .kv_head = kv_head,
+                                   .out = (item->first_row + at / group) * c->args.out_stride +
+                                          (kv_head * group + at % group) * c->setup.head_dim };
+}
+
+static void combine_list_queries(struct combine *c)
+{
+    const struct attention_item *items =
+        (const void *)((const char *)c->plan + c->plan->combines_offset);
+
+    c->queries = mem_alloc((size_t)c->setup.rows_max * c->setup.n_heads * sizeof *c->queries);
+    for (uint32_t i = 0; i < c->plan->n_combines; i++)
+        for (uint32_t query = 0; query < items[i].n_queries; query++)
+            for (uint32_t head = 0; head < c->setup.n_kv_heads; head++)
+                c->queries[c->n_queries++] = combine_query(c, &items[i], query, head);
+}
+
+/* What split number i of those that the query sees has left. */
+static float *combine_partial(const struct combine *c, const struct combine_query *q, uint32_t i)
+{
+    size_t floats = ATTENTION_SUMS + (c->setup.head_dim + 3) / 4 * 4;
+    size_t slot = q->partial + (size_t)(q->first_split + i) * q->n_slots;
+
+    return c->args.partials + (slot * c->setup.n_kv_heads + q->kv_head) * floats;
+}
+
+/* The largest scores of a query's splits, to base 2. */
+enum maxima { MAXIMA_NEAR, MAXIMA_RISING, MAXIMA_FALLING, MAXIMA_FAR, N_MAXIMA };
+
+static float combine_largest(struct random *r, enum maxima maxima, uint32_t i)
+{
+    float x = random_float(r);
+
+    if (maxima == MAXIMA_NEAR)
+        return 4 * x;
+    if (maxima == MAXIMA_FAR)
+        return x < -0.5f ? -3e38f : x < 0.5f ? 300 * x : 1e4f * x;
+    return x + 3 * (maxima == MAXIMA_RISING ? (float)i : -(float)i);
+}
+
+/* Splits are empty, as those are of which a window hides all, but for one at least. */
+static void combine_fill(struct random *r, const struct combine *c, const struct combine_query *q,
+                         enum maxima maxima)
+{
+    uint32_t kept = (uint32_t)(random_u64(r) % q->n_splits);
+
+    for (uint32_t i = 0; i < q->n_splits; i++) {
+        float *p = combine_partial(c, q, i);
+        bool is_empty = i != kept && random_u64(r) % 3 == 0;
+        p[0] = is_empty ? -INFINITY : combine_largest(r, maxima, i);
+        p[1] = is_empty ? 0 : 1 + 255 * fabsf(random_float(r));
+        for (uint32_t d = 0; d < c->setup.head_dim; d++)
+            p[ATTENTION_SUMS + d] = p[1] * (0.5f + random_float(r));
+    }
+}
+
+static void combine_expect(double *want, const struct combine *c, const struct combine_query *q)
+{
+    double largest = -INFINITY, sum = 0;
+
+    memset(want, 0, c->setup.head_dim * sizeof *want);
+    for (uint32_t i = 0; i < q->n_splits; i++)
+        largest = fmax(largest, combine_partial(c, q, i)[0]);
+    for (uint32_t i = 0; i < q->n_splits; i++) {
+        const float *p = combine_partial(c, q, i);
+        double weight = exp2(p[0] - largest);
+        sum += weight * p[1];
+        for (uint32_t d = 0; d < c->setup.head_dim; d++)
+            want[d] += weight * p[ATTENTION_SUMS + d];
+    }
+    for (uint32_t d = 0; d < c->setup.head_dim; d++)
+        want[d] /= sum;
+}
+
+static void combine_run(void *ctx)
+{
+    struct combine *c = ctx;
+
+    l1_launch("attention_combine", c->grid_x, c->setup.n_kv_heads, 1, 0, &c->args, sizeof c->args);
+}
+
+/* The plan's queries, and that nothing else was written. */
+static void combine_check(const struct combine *c, struct l1_error *error)
+{
+    double want[ATTENTION_DECODE_DIM_MAX];
+    size_t n_written = 0;
+
+    for (uint32_t i = 0; i < c->n_queries; i++) {
+        combine_expect(want, c, &c->queries[i]);
+        l1_compare(error, c->args.out + c->queries[i].out, want, c->setup.head_dim, 1);
+    }
+    for (size_t i = 0; i < c->out_bytes / sizeof(float); i++)
+        n_written += bits_of_float(c->args.out[i]) != 0xffffffff;
+    assert_int_equal(n_written, (size_t)c->n_queries * c->setup.head_dim);
+}
+
+/* As of a step before: scores that beat all others.  (NaN is the least of all.) */
+static float *combine_left_over(size_t bytes)
+{
+    float *p = l1_alloc(bytes);
+
+    for (size_t i = 0; i < bytes / sizeof *p; i++)
+        p[i] = 1e30f;
+    return p;
+}
+
+static struct combine combine_new(const struct rig_shape *s, const struct batch *batch)
+{
+    struct combine c = { .setup = { .n_heads = s->n_heads,
+                                    .n_kv_heads = s->n_kv_heads,
+                                    .head_dim = s->head_dim,
+                                    .page_tokens = s->page_tokens,
+                                    .kv = s->format,
+                                    .rows_max = batch->n_rows,
+                                    .seqs_max = batch->n_seqs,
+                                    .positions_max = ATTENTION_POSITIONS_MAX,
+                                    .slots_max = ATTENTION_SLOTS,
+                                    .tile_rows_min = ATTENTION_NO_TILES,
+                                    .is_grouped = s->n_heads / s->n_kv_heads > 7 } };
+
+    c.plan = rig_plan(&c.setup, batch);
+    /* q and the pages are NULL: whoever touches them is seen. */
+    c.args = (struct attention_args){ .plan = c.plan,
+                                      .out_stride = (size_t)s->n_heads * s->head_dim + 5,
+                                      .n_heads = s->n_heads,
+                                      .n_kv_heads = s->n_kv_heads,
+                                      .head_dim = s->head_dim,
+                                      .page_tokens = s->page_tokens,
+                                      .window = s->window };
+    c.out_bytes = batch->n_rows * c.args.out_stride * sizeof(float);
+    c.args.out = l1_alloc(c.out_bytes);
+    c.args.partials = combine_left_over(attention_plan_limits(&c.setup, 0).partial_bytes);
+    combine_list_queries(&c);
+    return c;
+}
+
+/* A block for each item of the plan, one for all, and more than there is work for. */
+static void check_combine(struct random *r, const struct rig_shape *s, const struct batch *batch,
+                          enum maxima maxima, struct l1_error *error)
+{
+    struct combine c = combine_new(s, batch);
+    const uint32_t grids[] = { c.plan->n_combines, 1, c.plan->n_combines + 3 };
+
+    for (uint32_t i = 0; i < c.n_queries; i++)
+        combine_fill(r, &c, &c.queries[i], maxima);
+    for (size_t i = 0; i < N(grids); i++) {
+        c.grid_x = grids[i];
+        l1_run_in_orders(combine_run, &c, c.args.out, c.out_bytes);
+        combine_check(&c, error);
+    }
+    free(c.queries);
+    l1_free(c.args.partials);
+    l1_free(c.args.out);
+    l1_free(c.plan);
+}
+
+/* What a query does not see is left over: splits before its window, and those that only drafts behind it see. */
+static void combined_splits_match_double_precision(void **state)
+{
+    static const struct rig_shape shapes[] = {
+        { 2, 2, 128, 16, KV_F16, 0, 0 },    { 4, 2, 64, 16, KV_F16, 600, 0 },
+        { 7, 1, 96, 16, KV_F16, 0, 0 },     { 3, 1, 80, 16, KV_F16, 513, 0 },
+        { 1, 1, 256, 16, KV_F16, 0, 0 },    { 2, 2, 32, 16, KV_F16, 1, 0 },
+        { 1, 1, 512, 16, KV_F16, 0, 0 },    { 10, 2, 6, 16, KV_F16, 0, 0 },
+        { 1, 1, 130, 16, KV_F16, 1024, 0 }, { 8, 1, 128, 16, KV_F16, 0, 0 },
+        { 20, 1, 64, 16, KV_F16, 700, 0 },  { 1, 1, 1, 16, KV_F16, 0, 0 },
+    };
+    static const uint32_t no_pages[1];
+    static const struct rig_shape one = { 1, 1, 32, 16, KV_F16, 0, 0 };
+    /* One split, or two; three; eight, or nine; a sequence that needs no combining; 41.  Then all slots there are. */
+    static const struct batch_seq seqs[] = { { 0, 3, 511, 0, no_pages },
+                                             { 3, 1, 1029, 0, no_pages },
+                                             { 4, 5, 4093, 0, no_pages },
+                                             { 9, 2, 20, 0, no_pages },
+                                             { 11, 1, 20580, 0, no_pages } };
+    static const struct batch_seq longest = { 0, 1, ATTENTION_SLOTS * ATTENTION_SPLIT_TOKENS - 1, 0,
+                                              no_pages };
+    static const struct batch batch = { .n_rows = 12, .n_seqs = N(seqs), .seqs = seqs };
+    static const struct batch alone = { .n_rows = 1, .n_seqs = 1, .seqs = &longest };
+    struct random r = random_begin("combined_splits_match_double_precision");
+    struct l1_error error = { 0 };
+
+    (void)state;
+    for (enum maxima maxima = 0; maxima < N_MAXIMA; maxima++) {
+        for (size_t i = 0; i < N(shapes); i++)
+            check_combine(&r, &shapes[i], &batch, maxima, &error);
+        check_combine(&r, &one, &alone, maxima, &error);
+    }
+    l1_expect("attention_combine", &error, 2e-6);
+}
+
 /* ---- bits ---- */
 
 static void assert_same_rows(const struct rig *g, const float *a, const float *b, uint32_t n)
@@ -282,6 +507,7 @@ int main(void)
         cmocka_unit_test(decode_matches_double_precision),
         cmocka_unit_test(grouped_decode_matches_double_precision),
         cmocka_unit_test(prefill_matches_double_precision),
+        cmocka_unit_test(combined_splits_match_double_precision),
         cmocka_unit_test(a_decoded_row_has_the_same_bits_in_any_batch),
         cmocka_unit_test(a_prefilled_row_has_the_same_bits_in_any_chunk),
         cmocka_unit_test(the_order_of_threads_changes_nothing),
