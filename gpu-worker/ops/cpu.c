@@ -248,6 +248,14 @@ static size_t prepared_bytes(const struct ops_setup *u)
     return (size_t)u->rows_max * ((u->cols_max + 63) / 64 * 64) * sizeof(float);
 }
 
+/* Whole panels of gate and of up, for each row. */
+static size_t gate_up_bytes(const struct ops_setup *u)
+{
+    size_t rows = (u->gated_max + PACKING_PANEL_ROWS_MAX - 1) / PACKING_PANEL_ROWS_MAX;
+
+    return (size_t)u->rows_max * rows * PACKING_PANEL_ROWS_MAX * 2 * sizeof(float);
+}
+
 const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup,
                                struct threads *threads, struct ops_stream **stream)
 {
@@ -275,7 +283,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     s->rope_sin = aligned_mem(64, angles * sizeof(float));
     for (int f = 0; f < N_INPUT_FORMS; f++)
         s->prepared[f] = aligned_mem(64, prepared_bytes(setup));
-    s->gate_up = aligned_mem(64, (size_t)setup->rows_max * setup->gated_max * 2 * sizeof(float));
+    s->gate_up = aligned_mem(64, gate_up_bytes(setup));
     s->routes = cpu_routes_new(setup);
     s->first_block = mem_zalloc(setup->rows_max + (size_t)1, sizeof *s->first_block);
     s->partials = aligned_mem(64, PARTIAL_FLOATS * sizeof(float));

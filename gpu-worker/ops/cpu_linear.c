@@ -136,19 +136,53 @@ void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, u
 
 /* ---- gate and up ---- */
 
+/* Rows of gate and up that are multiplied before the activation reads them: what they give stays in the second
+ * cache, and never goes to memory. */
+enum { GATED_FLOATS = 1 << 17, GATED_ROWS_MIN = 4 * PACKING_PANEL_ROWS_MAX };
+
+/* Panels begin .. end - 1 of matrix m as a matrix of its own. */
+static struct linear_job panels_of(const struct linear_split_job *j, uint32_t m, uint32_t begin,
+                                   uint32_t end, float *y, size_t y_stride)
+{
+    struct linear_job job = j->jobs[m];
+    uint32_t height = packing_panel_rows(job.dtype), first = begin * height, last = end * height;
+
+    job.w = (const char *)job.w + begin * packing_panel_bytes(job.dtype, job.cols);
+    job.bias = job.bias ? job.bias + first : NULL;
+    job.rows = (last < job.rows ? last : job.rows) - first;
+    job.y = y;
+    job.y_stride = y_stride;
+    return job;
+}
+
+/* Panels begin .. end - 1 of gate and up, by way of scratch[n_tokens, 2 * rows]. */
+static void gate_panels(const struct linear_split_job *j, uint32_t begin, uint32_t end,
+                        float *scratch)
+{
+    const struct ops_stream *s = j->s;
+    uint32_t height = packing_panel_rows(j->jobs[0].dtype);
+    size_t width = (size_t)(end - begin) * height, stride = 2 * width;
+    struct linear_job gate = panels_of(j, 0, begin, end, scratch, stride);
+    struct linear_job up = panels_of(j, 1, begin, end, scratch + width, stride);
+
+    s->linear[gate.dtype]->run(&gate, 0, gate.rows);
+    s->linear[up.dtype]->run(&up, 0, up.rows);
+    for (uint32_t t = 0; t < gate.n_tokens; t++)
+        s->kernels->gate(j->out + t * j->out_stride + begin * height, gate.y + t * stride,
+                         up.y + t * stride, gate.rows, j->act);
+}
+
 static void run_gated(void *arg, uint32_t i)
 {
     const struct linear_split_job *j = arg;
     uint32_t begin = split_begin(j->split, i), end = split_end(j->split, i);
-    uint32_t height = packing_panel_rows(j->jobs[0].dtype), first = begin * height;
-    uint32_t last = end * height < j->jobs[0].rows ? end * height : j->jobs[0].rows;
+    uint32_t height = packing_panel_rows(j->jobs[0].dtype), n_tokens = j->jobs[0].n_tokens;
+    uint32_t fit = GATED_FLOATS / (2 * n_tokens);
+    uint32_t step = (fit > GATED_ROWS_MIN ? fit : GATED_ROWS_MIN) / height;
+    float *scratch = j->s->gate_up + (size_t)begin * height * 2 * n_tokens;
 
-    run_panels(j, 0, begin, end);
-    run_panels(j, 1, begin, end);
-    for (uint32_t t = 0; t < j->jobs[0].n_tokens; t++)
-        j->s->kernels->gate(j->out + t * j->out_stride + first,
-                            j->jobs[0].y + t * j->jobs[0].y_stride + first,
-                            j->jobs[1].y + t * j->jobs[1].y_stride + first, last - first, j->act);
+    for (uint32_t p = begin; p < end; p += step)
+        gate_panels(j, p, end - p < step ? end : p + step, scratch);
 }
 
 void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, uint32_t n_rows,
@@ -160,8 +194,8 @@ void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, ui
     struct linear_split_job j = {
         .s = s,
         .n_w = 2,
-        .jobs = { job_of(gate, input_for(s, &in, gate), n_rows, s->gate_up, 2 * (size_t)n),
-                  job_of(up, input_for(s, &in, up), n_rows, s->gate_up + n, 2 * (size_t)n) },
+        .jobs = { job_of(gate, input_for(s, &in, gate), n_rows, NULL, 0),
+                  job_of(up, input_for(s, &in, up), n_rows, NULL, 0) },
         .act = act,
         .out = y,
         .out_stride = y_stride,

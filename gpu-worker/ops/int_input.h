@@ -99,42 +99,32 @@ static inline const float *int_tile_sums(const uint8_t *block, uint32_t n)
 /* Where a token's block goes. */
 struct int_slot {
     int8_t *codes;
-    float *scale;
-    int32_t *off4, *off8, *off6[2];
-    float *sum;
+    uint8_t *numbers; /* the scale; the others are n words apart */
+    uint32_t n;
 };
 
-static inline void *int_slot_word(uint8_t *block, uint32_t n, uint32_t word, uint32_t i)
+/* Token i of a tile of n, in a block. */
+static inline struct int_slot int_slot_of(uint8_t *block, uint32_t n, uint32_t i)
 {
-    return block + (size_t)n * (PACKING_BLOCK + word * 4) + i * 4;
-}
+    uint8_t *codes = block + (size_t)i * PACKING_BLOCK;
 
-static inline struct int_slot int_slot_of(struct int_tile t, uint32_t token, uint32_t b)
-{
-    uint8_t *block = (uint8_t *)t.block + (size_t)b * t.n * INT_INPUT_BYTES;
-    uint32_t i = token - t.first;
-
-    return (struct int_slot){
-        .codes = (int8_t *)block + (size_t)i * PACKING_BLOCK,
-        .scale = int_slot_word(block, t.n, 0, i),
-        .off4 = int_slot_word(block, t.n, 1, i),
-        .off8 = int_slot_word(block, t.n, 2, i),
-        .off6 = { int_slot_word(block, t.n, 3, i), int_slot_word(block, t.n, 4, i) },
-        .sum = int_slot_word(block, t.n, 5, i),
-    };
+    return (struct int_slot){ (int8_t *)codes, block + (size_t)n * PACKING_BLOCK + (size_t)i * 4,
+                              n };
 }
 
 /* All but the codes; sums: of the first and the last 16 codes. */
 static inline void int_slot_finish(struct int_slot to, float scale, const int32_t sums[2])
 {
     int32_t sum = sums[0] + sums[1];
+    float *f = (float *)to.numbers;
+    int32_t *offset = (int32_t *)to.numbers;
 
-    *to.scale = scale;
-    *to.off4 = -8 * sum;
-    *to.off8 = -128 * sum;
-    *to.off6[0] = -32 * sums[0];
-    *to.off6[1] = -32 * sums[1];
-    *to.sum = scale * (float)sum;
+    f[0] = scale;
+    offset[to.n] = -8 * sum;
+    offset[2 * to.n] = -128 * sum;
+    offset[3 * to.n] = -32 * sums[0];
+    offset[4 * to.n] = -32 * sums[1];
+    f[5 * to.n] = scale * (float)sum;
 }
 
 /* ---- the output ---- */

@@ -15,7 +15,8 @@
  *
  *   few tokens    panel after panel, one forward stream; the input's bytes are broadcast from their tile
  *   many tokens   int_tiles.h: a group of panels side by side, each weight unpacked once for many tokens; a group
- *                 is as many streams, too many for the hardware's prefetching, so each fetches ahead
+ *                 is as many streams, too many for the hardware's prefetching, so each fetches ahead.
+ *                 int_tiles_dot.h, where HAS_DOT and 32 registers are: two panels a tile, sums in registers
  *
  * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
  * 127 = 30480, five bits four (31496), six bits two (32004).  int8 cannot do that (255 * 127 * 2 saturates at
@@ -24,8 +25,6 @@
 #include <assert.h>
 
 #include "gpu-worker/ops/int_prepare.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     PARTS = PACKING_INT_ROWS / LANES,
@@ -290,7 +289,11 @@ INLINE void few_tokens(const struct linear_job *j, const enum dtype dtype, const
 
 /* ---- many tokens ---- */
 
+#if HAS_DOT && LANES == 16
+#include "gpu-worker/ops/int_tiles_dot.h"
+#else
 #include "gpu-worker/ops/int_tiles.h"
+#endif
 
 /* ---- any number ---- */
 

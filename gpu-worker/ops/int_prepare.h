@@ -1,6 +1,6 @@
 /* int_prepare.h - the input of integer products brought into its form (int_input.h), with AVX2.
  *
- * Included by every unit of x86, whatever its vectors: this is a per cent of a product's work.  The unit
+ * Included by every unit of x86, whatever its vectors: this is a few per cent of a product's work.  The unit
  * has defined TILE_TOKENS, the largest tile that its kernels take. */
 #ifndef LLMD_GPU_WORKER_OPS_INT_PREPARE_H
 #define LLMD_GPU_WORKER_OPS_INT_PREPARE_H
@@ -9,6 +9,9 @@
 #include <math.h>
 
 #include "gpu-worker/ops/int_input.h"
+
+/* Arrays of vectors are registers only where loops over them are unrolled into their caller. */
+#define INLINE static inline __attribute__((always_inline))
 
 enum { FLOATS = 8, BLOCK_VECTORS = PACKING_BLOCK / FLOATS };
 
@@ -46,12 +49,13 @@ static float norm_scale(const float *x, uint32_t cols, float eps)
 }
 
 /* The largest magnitude; a NaN counts as more than infinity. */
-static inline float largest(const __m256 x[BLOCK_VECTORS])
+INLINE float largest(const __m256 x[BLOCK_VECTORS])
 {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i m = _mm256_setzero_si256();
     __m128i h;
 
+#pragma GCC unroll 4
     for (int v = 0; v < BLOCK_VECTORS; v++)
         m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x[v]), magnitude));
     h = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
@@ -61,7 +65,7 @@ static inline float largest(const __m256 x[BLOCK_VECTORS])
 }
 
 /* Of the first and the last 16. */
-static inline void sum_codes(__m256i codes, int32_t sums[2])
+INLINE void sum_codes(__m256i codes, int32_t sums[2])
 {
     __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes);
     __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
@@ -72,12 +76,13 @@ static inline void sum_codes(__m256i codes, int32_t sums[2])
     sums[1] = _mm256_extract_epi32(fours, 4);
 }
 
-static inline void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
+INLINE void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
 {
     float m = largest(x), inverse = m < INT_INPUT_SMALLEST ? 0 : 127 / m;
     __m256i i[BLOCK_VECTORS], codes;
     int32_t sums[2];
 
+#pragma GCC unroll 4
     for (int v = 0; v < BLOCK_VECTORS; v++)
         i[v] = _mm256_cvtps_epi32(_mm256_mul_ps(x[v], _mm256_set1_ps(inverse)));
     codes = _mm256_packs_epi16(_mm256_packs_epi32(i[0], i[1]), _mm256_packs_epi32(i[2], i[3]));
@@ -87,28 +92,66 @@ static inline void put_block(struct int_slot to, const __m256 x[BLOCK_VECTORS])
     int_slot_finish(to, m < INT_INPUT_SMALLEST ? 0 : m / 127, sums);
 }
 
-static void prepare_row(const struct input_job *j, uint32_t token)
+/* Columns k .. k + 31 of a row, times its norm if w; what the row lacks is 0. */
+INLINE void load_block(__m256 block[BLOCK_VECTORS], const float *x, const float *w, __m256 scale,
+                       uint32_t n)
 {
-    const float *x = input_row(j, token), *w = j->norm ? j->norm->w : NULL;
-    struct int_tile tile = int_tile_of(j->out, j->cols, j->n_tokens, TILE_TOKENS, token);
-    __m256 scale = _mm256_set1_ps(w ? norm_scale(x, j->cols, j->norm->eps) : 1);
+#pragma GCC unroll 4
+    for (uint32_t v = 0; v < BLOCK_VECTORS; v++) {
+        uint32_t left = left_from(v * FLOATS, n);
+        block[v] = load_floats(x + v * FLOATS, left);
+        if (w)
+            block[v] =
+                _mm256_mul_ps(load_floats(w + v * FLOATS, left), _mm256_mul_ps(block[v], scale));
+    }
+}
 
-    for (uint32_t b = 0; b < int_blocks(j->cols); b++) {
-        __m256 block[BLOCK_VECTORS];
-        for (uint32_t v = 0; v < BLOCK_VECTORS; v++) {
-            uint32_t k = b * PACKING_BLOCK + v * FLOATS, n = left_from(k, j->cols);
-            block[v] = n ? load_floats(x + k, n) : _mm256_setzero_ps();
-            if (w && n)
-                block[v] = _mm256_mul_ps(load_floats(w + k, n), _mm256_mul_ps(block[v], scale));
+/* n columns of a row, times its norm if w, rounded; n: PACKING_BLOCK, or what is left of the row. */
+INLINE void round_block(struct int_slot to, const float *x, const float *w, float scale, uint32_t n)
+{
+    __m256 block[BLOCK_VECTORS];
+
+    if (n >= PACKING_BLOCK)
+        load_block(block, x, w, _mm256_set1_ps(scale), PACKING_BLOCK);
+    else
+        load_block(block, x, w, _mm256_set1_ps(scale), n);
+    put_block(to, block);
+}
+
+/* Tokens begin .. end - 1 of a tile, a block of all after the other: that is how the tile lies. */
+static void prepare_tile(const struct input_job *j, struct int_tile tile, uint32_t begin,
+                         uint32_t end)
+{
+    const float *x[TILE_TOKENS], *w = j->norm ? j->norm->w : NULL;
+    float scales[TILE_TOKENS];
+    uint8_t *block = (uint8_t *)(uintptr_t)tile.block;
+
+    for (uint32_t t = begin; t < end; t++) {
+        x[t - begin] = input_row(j, t);
+        scales[t - begin] = w ? norm_scale(x[t - begin], j->cols, j->norm->eps) : 1;
+    }
+    for (uint32_t b = 0, k = 0; b < int_blocks(j->cols); b++, k += PACKING_BLOCK) {
+        uint32_t left = left_from(k, j->cols);
+        for (uint32_t t = begin; t < end; t++) {
+            struct int_slot to = int_slot_of(block, tile.n, t - tile.first);
+            if (w)
+                round_block(to, x[t - begin] + k, w + k, scales[t - begin], left);
+            else
+                round_block(to, x[t - begin] + k, NULL, 1, left);
         }
-        put_block(int_slot_of(tile, token, b), block);
+        block += tile.n * INT_INPUT_BYTES;
     }
 }
 
 static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
 {
-    for (uint32_t t = begin; t < end; t++)
-        prepare_row(j, t);
+    while (begin < end) {
+        struct int_tile tile = int_tile_of(j->out, j->cols, j->n_tokens, TILE_TOKENS, begin);
+        uint32_t last = tile.first + tile.n < end ? tile.first + tile.n : end;
+
+        prepare_tile(j, tile, begin, last);
+        begin = last;
+    }
 }
 
 #endif

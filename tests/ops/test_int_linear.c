@@ -223,6 +223,47 @@ static void tiers_and_company_do_not_change_bits(void **state)
     }
 }
 
+/* Rows so long that the tiles of many tokens take them in parts (int_tiles_dot.h), and more panels than a group. */
+static void long_rows_are_the_same_bits(void **state)
+{
+    struct random r = random_begin("long_rows_are_the_same_bits");
+    const uint32_t rows = 275, cols = 5100, n = TOKENS_MAX;
+    static const double freq[1] = { 0 };
+    struct ops_setup setup = { .rows_max = TOKENS_MAX,
+                               .cols_max = cols,
+                               .gated_max = 1,
+                               .n_heads = 1,
+                               .n_kv_heads = 1,
+                               .head_dim = 2,
+                               .positions_max = 1,
+                               .rope_freq = freq,
+                               .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
+
+    (void)state;
+    FOR_EACH_INT(dtype)
+    {
+        struct problem p = problem_new(&r, rows, cols, dtype);
+        float *alone[3] = { NULL };
+        FOR_EACH_TIER(tier)
+        {
+            struct ops_rig rig = ops_rig_open(tier, 3, &setup);
+            float *y = tier == CPU_PLAIN ? NULL : run(&p, &rig, 0, n, p.bias, LINEAR_ADD);
+            for (uint32_t i = 0; i < 3; i++) {
+                uint32_t t = i * (n - 1) / 2;
+                if (tier == CPU_PLAIN)
+                    alone[i] = run(&p, &rig, t, 1, p.bias, LINEAR_ADD);
+                else if (memcmp(y + t * stride_of(&p), alone[i], rows * sizeof *y))
+                    fail_msg("%s, %s: token %u differs", cpu_tier_name(tier), dtype_name(dtype), t);
+            }
+            free(y);
+            ops_rig_close(&rig);
+        }
+        for (uint32_t i = 0; i < 3; i++)
+            free(alone[i]);
+        problem_free(&p);
+    }
+}
+
 /* The norm is part of preparing, and has one order of additions for all tiers. */
 static void norm_is_the_same_everywhere(void **state)
 {
@@ -376,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_is_near_double),
         cmocka_unit_test(tiers_and_company_do_not_change_bits),
+        cmocka_unit_test(long_rows_are_the_same_bits),
         cmocka_unit_test(norm_is_the_same_everywhere),
         cmocka_unit_test(extremes_are_exact),
         cmocka_unit_test(outliers_and_zeroes),

@@ -256,6 +256,42 @@ static void extremes_come_through(void **state)
     }
 }
 
+/* Gate and up of many tokens are computed some panels at a time; a token alone has them whole. */
+static void gate_and_up_are_the_same_bits_in_parts(void **state)
+{
+    enum { ROWS = 711, COLS = 65, TOKENS = 250 };
+    static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16, DTYPE_I8, DTYPE_I4 };
+    struct random r = random_begin("gate_and_up_are_the_same_bits_in_parts");
+    float *x = random_floats(&r, (size_t)TOKENS * COLS);
+    float *bias = random_floats(&r, 2 * ROWS), *alone = mem_alloc(ROWS * sizeof *alone);
+    float *y = mem_alloc((size_t)TOKENS * ROWS * sizeof *y);
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t d = 0; tier_is_here(tier) && d < sizeof dtypes / sizeof *dtypes; d++) {
+            struct ops_rig rig = ops_rig_open(tier, 2, NULL);
+            float *w = random_floats(&r, (size_t)2 * ROWS * COLS);
+            struct weight gate = { pack_matrix(w, ROWS, COLS, dtypes[d]), dtypes[d], ROWS, COLS,
+                                   bias };
+            struct weight up = { pack_matrix(w + ROWS * COLS, ROWS, COLS, dtypes[d]), dtypes[d],
+                                 ROWS, COLS, bias + ROWS };
+            rig.ops->gated(rig.stream, y, ROWS, x, TOKENS, NULL, &gate, &up, ACT_SILU);
+            for (uint32_t t = 0; t < TOKENS; t += 83) {
+                rig.ops->gated(rig.stream, alone, ROWS, x + t * COLS, 1, NULL, &gate, &up,
+                               ACT_SILU);
+                assert_memory_equal(y + (size_t)t * ROWS, alone, ROWS * sizeof *y);
+            }
+            free((void *)(uintptr_t)gate.data);
+            free((void *)(uintptr_t)up.data);
+            free(w);
+            ops_rig_close(&rig);
+        }
+    free(x);
+    free(bias);
+    free(alone);
+    free(y);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +300,7 @@ int main(void)
         cmocka_unit_test(cut_of_rows_does_not_change_bits),
         cmocka_unit_test(a_prompt_is_as_its_tokens_alone),
         cmocka_unit_test(norm_on_the_way_in_is_rmsnorm),
+        cmocka_unit_test(gate_and_up_are_the_same_bits_in_parts),
         cmocka_unit_test(extremes_come_through),
     };
 
