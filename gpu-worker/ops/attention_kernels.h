@@ -16,10 +16,11 @@
 #error "define the vector first"
 #endif
 
+#include "gpu-worker/ops/attention_fetch.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
 enum {
-    SPAN = 64,
+    SPAN = ATTENTION_SPAN,
     SPAN_VECTORS = SPAN, /* at most: pages of one token */
     SCORES = SPAN + VF_LANES,
     ROWS_MAX = 6,                           /* of a tile */
@@ -488,6 +489,8 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
     gather_queries(j, q);
     for (uint32_t at = j->begin / SPAN * SPAN; at < j->end; at = span.end) {
         span_find(&span, j, dtype, at, at + SPAN < j->end ? at + SPAN : j->end);
+        if (span.end < j->end)
+            attention_fetch_span(j, span.end);
         for (uint32_t i = 0; i < tiles.n; i++)
             attend_tile(&(struct row_tile){ .j = j,
                                             .functions = functions,

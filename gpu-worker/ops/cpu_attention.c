@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "gpu-worker/ops/attention_fetch.h"
 #include "gpu-worker/ops/cpu_stream.h"
 #include "proto/kvpool_layout.h"
 
@@ -15,6 +16,8 @@ static uint32_t qkv_dim(const struct ops_setup *u)
 {
     return (u->n_heads + 2 * u->n_kv_heads) * u->head_dim;
 }
+
+enum { NEIGHBOURS = 4 /* heads that a share of attention takes in a row */ };
 
 struct qkv_job {
     struct ops_stream *s;
@@ -243,25 +246,48 @@ static void run_split(const struct attend_job *j, const struct unit *u, uint32_t
         j->s->kernels->attention(&a, to.sums, to.values);
 }
 
-/* Not neighbours but every so many: a prompt's units take longer than those of the streams beside it, and lie
- * together. */
-static void run_units(void *arg, uint32_t i)
+static void fetch_first_span(const struct unit *u)
 {
-    const struct attend_job *j = arg;
-    uint32_t n_shares = split_count(j->split);
+    uint32_t first = u->a.begin / ATTENTION_SPAN * ATTENTION_SPAN;
+
+    if (first < u->a.end)
+        attention_fetch_span(&u->a, first);
+}
+
+static void run_unit(const struct attend_job *j, const struct unit *u)
+{
     float values[2][ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
     struct attention_sum sums[2][ATTENTION_ROWS];
     struct unit_sums all = { sums[0], values[0] }, more = { sums[1], values[1] };
+    uint32_t s = u->a.begin / ATTENTION_SPLIT;
 
-    for (uint32_t k = i; k < j->split.n; k += n_shares) {
-        struct unit u = unit_at(j, k);
-        uint32_t s = u.a.begin / ATTENTION_SPLIT;
-        run_split(j, &u, s++, all);
-        for (; s * ATTENTION_SPLIT < u.a.end; s++) {
-            run_split(j, &u, s, more);
-            merge_split(j, &u, all, more);
+    run_split(j, u, s++, all);
+    for (; s * ATTENTION_SPLIT < u->a.end; s++) {
+        run_split(j, u, s, more);
+        merge_split(j, u, all, more);
+    }
+    finish_unit(j, u, all);
+}
+
+/* A share's units: some neighbours, whose K and V lie side by side, then some far behind them.  Not all side by
+ * side: a prompt's units take longer than those of the streams beside it, and lie together. */
+static void run_units(void *arg, uint32_t i)
+{
+    const struct attend_job *j = arg;
+    uint32_t n_shares = split_count(j->split), fit = j->split.n / (2 * n_shares);
+    uint32_t row = fit < 1 ? 1 : fit < NEIGHBOURS ? fit : NEIGHBOURS, k = i * row;
+    struct unit u, next = { .head = 0 };
+
+    if (k < j->split.n)
+        next = unit_at(j, k);
+    while (k < j->split.n) {
+        u = next;
+        k = (k + 1) % row ? k + 1 : k + 1 + (n_shares - 1) * row;
+        if (k < j->split.n) {
+            next = unit_at(j, k);
+            fetch_first_span(&next);
         }
-        finish_unit(j, &u, all);
+        run_unit(j, &u);
     }
 }
 
