@@ -17,6 +17,7 @@ struct group {
     const struct plan *plan;
     const struct shape *shape;
     const struct weight_type *type;
+    uint64_t seed;   /* of its random weights */
     char path[4096]; /* the model's file */
     struct engine_options options[N_SIDES];
     struct engine_process sides[N_SIDES];

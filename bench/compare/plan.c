@@ -33,7 +33,7 @@ bool plan_run(const struct plan *p, const struct machine_limits *limits, struct 
     *out = (struct figures){ .limits = limits, .clock = p->cpu_clock ? "cpu" : "wall" };
     for (uint32_t s = 0; s < p->n_shapes; s++)
         for (uint32_t t = 0; t < p->n_types; t++) {
-            struct group g = { .plan = p, .shape = p->shapes[s], .type = p->types[t] };
+            struct group g = { .plan = p, .shape = p->shapes[s], .type = p->types[t], .seed = 1 };
             struct err e;
             done++;
             if (p->budget_s)

@@ -4,7 +4,9 @@
  * measure: llama.cpp on the very weights of the file, decoded to F32, where it multiplies floats.  Given are
  * the share of positions where the likeliest token is the same as there, and the mean Kullback-Leibler
  * divergence from there, in millionths of a nat; and of the two engines from each other.  It tells a wrong
- * layout at once, and shows what products of integers cost. */
+ * layout at once, and shows what products of integers cost.
+ *
+ * Each round is another file of random weights: one alone may favour either side by some per cent. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -104,42 +106,85 @@ static FILE *run_exact(struct group *g, struct err *e)
     return file;
 }
 
-static void report(struct group *g, struct figures *all, const struct agreement a[N_SIDES],
-                   const struct agreement *mutual)
-{
-    struct figure *best = figures_add(all, g->shape, g->type, "same likeliest token", "%");
-    struct figure *off = figures_add(all, g->shape, g->type, "divergence", "1e-6 nats");
+/* What the rounds have shown, and their sums. */
+struct logits_figures {
+    struct figure *best, *off;
+    struct agreement all[N_SIDES];
+};
 
-    off->smaller_is_better = true;
+static void add_round(struct group *g, struct logits_figures *f, uint32_t round,
+                      const struct agreement a[N_SIDES], const struct agreement *mutual)
+{
     for (int s = 0; s < N_SIDES; s++) {
-        figure_values(best, s == OURS)[0] = 100.0 * a[s].same_best / a[s].n;
-        figure_values(off, s == OURS)[0] = 1e6 * a[s].divergence / a[s].n;
+        figure_values(f->best, s == OURS)[round] = 100.0 * a[s].same_best / a[s].n;
+        figure_values(f->off, s == OURS)[round] = 1e6 * a[s].divergence / a[s].n;
+        f->all[s].n += a[s].n;
+        f->all[s].same_best += a[s].same_best;
+        f->all[s].divergence += a[s].divergence;
     }
-    best->n_rounds = off->n_rounds = 1;
+    f->best->n_rounds = f->off->n_rounds = round + 1;
     printf("%-5s %-5s %u positions; from each other: same likeliest token %.1f %%, divergence %.2f "
            "1e-6 nats\n",
            g->shape->name, g->type->name, mutual->n, 100.0 * mutual->same_best / mutual->n,
            1e6 * mutual->divergence / mutual->n);
-    figure_print(stdout, best);
-    figure_print(stdout, off);
+    fflush(stdout);
 }
 
-bool scenario_logits(struct group *g, struct figures *all, struct err *e)
+/* The three runs on the file of a round. */
+static bool run_round(struct group *g, struct logits_figures *f, uint32_t round, struct err *e)
 {
     struct agreement a[N_SIDES] = { { 0 }, { 0 } }, mutual = { 0 };
     FILE *files[N_SIDES] = { NULL, NULL }, *exact = NULL;
     uint32_t n = g->shape->vocab_size;
-    bool ok = (files[OURS] = run_side(g, OURS, e)) && (files[THEIRS] = run_side(g, THEIRS, e)) &&
-              (exact = run_exact(g, e)) && compare(exact, files[OURS], n, &a[OURS], e) &&
-              compare(exact, files[THEIRS], n, &a[THEIRS], e) &&
-              compare(files[THEIRS], files[OURS], n, &mutual, e);
+    bool ok;
 
+    g->seed = round + 1;
+    ok = group_find_model(g, false, g->path, sizeof g->path, e) &&
+         (files[OURS] = run_side(g, OURS, e)) && (files[THEIRS] = run_side(g, THEIRS, e)) &&
+         (exact = run_exact(g, e)) && compare(exact, files[OURS], n, &a[OURS], e) &&
+         compare(exact, files[THEIRS], n, &a[THEIRS], e) &&
+         compare(files[THEIRS], files[OURS], n, &mutual, e);
     if (ok)
-        report(g, all, a, &mutual);
+        add_round(g, f, round, a, &mutual);
     for (int s = 0; s < N_SIDES; s++)
         if (files[s])
             fclose(files[s]);
     if (exact)
         fclose(exact);
     return ok;
+}
+
+static void report(const struct group *g, const struct logits_figures *f)
+{
+    const struct agreement *ours = &f->all[OURS], *theirs = &f->all[THEIRS];
+
+    figure_print(stdout, f->best);
+    figure_print(stdout, f->off);
+    printf("%-5s %-5s %u positions of %u files: same likeliest token %.2f and %.2f %%, mean "
+           "divergence %.1f and %.1f 1e-6 nats\n",
+           g->shape->name, g->type->name, ours->n, f->best->n_rounds,
+           100.0 * ours->same_best / ours->n, 100.0 * theirs->same_best / theirs->n,
+           1e6 * ours->divergence / ours->n, 1e6 * theirs->divergence / theirs->n);
+    fflush(stdout);
+}
+
+/* A model that was named for our side is one file, whatever the round. */
+static bool goes_on(const struct group *g, uint32_t round)
+{
+    return round == 0 || (!g->plan->ours[0] && group_goes_on(g, round));
+}
+
+bool scenario_logits(struct group *g, struct figures *all, struct err *e)
+{
+    struct logits_figures f = {
+        .best = figures_add(all, g->shape, g->type, "same likeliest token", "%"),
+        .off = figures_add(all, g->shape, g->type, "divergence", "1e-6 nats"),
+    };
+
+    f.off->smaller_is_better = true;
+    for (uint32_t round = 0; goes_on(g, round); round++)
+        if (!run_round(g, &f, round, e))
+            return false;
+    report(g, &f);
+    return true;
 }
