@@ -19,6 +19,8 @@
 #include "gpu-worker/ops/attention_fetch.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
+static_assert(ATTENTION_SPLIT % ATTENTION_SPAN == 0, "a split begins with a span");
+
 enum {
     SPAN = ATTENTION_SPAN,
     SPAN_VECTORS = SPAN, /* at most: pages of one token */

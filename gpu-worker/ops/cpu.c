@@ -251,9 +251,9 @@ static size_t prepared_bytes(const struct ops_setup *u)
 /* Whole panels of gate and of up, for each row. */
 static size_t gate_up_bytes(const struct ops_setup *u)
 {
-    size_t rows = (u->gated_max + PACKING_PANEL_ROWS_MAX - 1) / PACKING_PANEL_ROWS_MAX;
+    size_t panels = (u->gated_max + PACKING_PANEL_ROWS_MAX - 1) / PACKING_PANEL_ROWS_MAX;
 
-    return (size_t)u->rows_max * rows * PACKING_PANEL_ROWS_MAX * 2 * sizeof(float);
+    return (size_t)u->rows_max * panels * PACKING_PANEL_ROWS_MAX * 2 * sizeof(float);
 }
 
 const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup,

@@ -17,8 +17,6 @@ static uint32_t qkv_dim(const struct ops_setup *u)
     return (u->n_heads + 2 * u->n_kv_heads) * u->head_dim;
 }
 
-enum { NEIGHBOURS = 4 /* heads that a share of attention takes in a row */ };
-
 struct qkv_job {
     struct ops_stream *s;
     struct split split; /* of rows */
@@ -119,6 +117,8 @@ void cpu_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *
 }
 
 /* ---- attention ---- */
+
+enum { NEIGHBOURS = 4 /* heads that a share takes in a row */ };
 
 struct attend_job {
     struct ops_stream *s;
@@ -246,10 +246,9 @@ static void run_split(const struct attend_job *j, const struct unit *u, uint32_t
         j->s->kernels->attention(&a, to.sums, to.values);
 }
 
-static void fetch_first_span(const struct unit *u)
+/* From position `first` on, if the unit sees any. */
+static void fetch_span(const struct unit *u, uint32_t first)
 {
-    uint32_t first = u->a.begin / ATTENTION_SPAN * ATTENTION_SPAN;
-
     if (first < u->a.end)
         attention_fetch_span(&u->a, first);
 }
@@ -261,8 +260,10 @@ static void run_unit(const struct attend_job *j, const struct unit *u)
     struct unit_sums all = { sums[0], values[0] }, more = { sums[1], values[1] };
     uint32_t s = u->a.begin / ATTENTION_SPLIT;
 
+    fetch_span(u, (s + 1) * ATTENTION_SPLIT);
     run_split(j, u, s++, all);
     for (; s * ATTENTION_SPLIT < u->a.end; s++) {
+        fetch_span(u, (s + 1) * ATTENTION_SPLIT);
         run_split(j, u, s, more);
         merge_split(j, u, all, more);
     }
@@ -276,16 +277,14 @@ static void run_units(void *arg, uint32_t i)
     const struct attend_job *j = arg;
     uint32_t n_shares = split_count(j->split), fit = j->split.n / (2 * n_shares);
     uint32_t row = fit < 1 ? 1 : fit < NEIGHBOURS ? fit : NEIGHBOURS, k = i * row;
-    struct unit u, next = { .head = 0 };
+    struct unit u, next = unit_at(j, k);
 
-    if (k < j->split.n)
-        next = unit_at(j, k);
     while (k < j->split.n) {
         u = next;
         k = (k + 1) % row ? k + 1 : k + 1 + (n_shares - 1) * row;
         if (k < j->split.n) {
             next = unit_at(j, k);
-            fetch_first_span(&next);
+            fetch_span(&next, next.a.begin / ATTENTION_SPAN * ATTENTION_SPAN);
         }
         run_unit(j, &u);
     }

@@ -114,6 +114,16 @@ static uint64_t panel_cost(const struct weight *w, uint32_t n_rows)
     return (uint64_t)packing_panel_rows(w->dtype) * w->cols * n_rows;
 }
 
+/* Shares of panels; not odd ones, for tiles of integers are two panels, and a lone one costs as much. */
+static struct split split_panels(const struct ops_stream *s, uint32_t n, uint64_t cost)
+{
+    struct split p = cpu_split(s, n, cost);
+
+    if (p.share > 2)
+        p.share += p.share % 2;
+    return p;
+}
+
 void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, uint32_t n_rows,
                 const struct norm *norm, const struct weight *w, uint32_t n_w,
                 enum linear_mode mode)
@@ -130,15 +140,18 @@ void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, u
         j.first[m + 1] = j.first[m] + packing_panels(w[m].dtype, w[m].rows);
         column += w[m].rows;
     }
-    j.split = cpu_split(s, j.first[n_w], panel_cost(&w[0], n_rows));
+    j.split = split_panels(s, j.first[n_w], panel_cost(&w[0], n_rows));
     threads_run(s->threads, run_linear, &j, split_count(j.split));
 }
 
 /* ---- gate and up ---- */
 
-/* Rows of gate and up that are multiplied before the activation reads them: what they give stays in the second
- * cache, and never goes to memory. */
-enum { GATED_FLOATS = 1 << 17, GATED_ROWS_MIN = 4 * PACKING_PANEL_ROWS_MAX };
+/* Gate and up are multiplied, and read by the activation, some rows at a time: so many that what they give for all
+ * tokens stays in the second cache, but for very many tokens. */
+enum {
+    GATED_FLOATS = 1 << 17, /* of both */
+    GATED_ROWS_MIN = 4 * PACKING_PANEL_ROWS_MAX,
+};
 
 /* Panels begin .. end - 1 of matrix m as a matrix of its own. */
 static struct linear_job panels_of(const struct linear_split_job *j, uint32_t m, uint32_t begin,
@@ -203,7 +216,7 @@ void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, ui
 
     assert(gate->rows == up->rows && gate->cols == up->cols && n <= s->setup.gated_max);
     assert(packing_panel_rows(gate->dtype) == packing_panel_rows(up->dtype));
-    j.split = cpu_split(s, packing_panels(gate->dtype, n), 2 * panel_cost(gate, n_rows));
+    j.split = split_panels(s, packing_panels(gate->dtype, n), 2 * panel_cost(gate, n_rows));
     threads_run(s->threads, run_gated, &j, split_count(j.split));
 }
 
@@ -232,6 +245,6 @@ void cpu_logits(struct ops_stream *s, float *y, size_t y_stride, const void *x, 
         .s = s, .n_w = 1, .jobs = { job_of(w, in, n_rows, y, y_stride) }, .softcap = softcap
     };
 
-    j.split = cpu_split(s, packing_panels(w->dtype, w->rows), panel_cost(w, n_rows));
+    j.split = split_panels(s, packing_panels(w->dtype, w->rows), panel_cost(w, n_rows));
     threads_run(s->threads, run_logits, &j, split_count(j.split));
 }

@@ -32,7 +32,7 @@ struct ops_stream {
     struct row_place *rows;        /* [rows_max] */
     float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
     void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */
-    float *gate_up;                /* [rows_max, 2 * gated_max], panels rounded up */
+    float *gate_up;                /* scratch: rows_max * 2 * gated_max, whole panels */
     uint32_t *first_block;         /* [n_seqs + 1] blocks of query rows before each sequence */
     float *partials;           /* [PARTIAL_FLOATS] sums of splits that several threads compute */
     struct cpu_routes *routes; /* cpu_moe.c's own; NULL when the model has no experts */

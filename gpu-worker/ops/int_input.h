@@ -103,6 +103,12 @@ struct int_slot {
     uint32_t n;
 };
 
+/* Block b of a tile, to be written. */
+static inline uint8_t *int_tile_block(struct int_tile t, uint32_t b)
+{
+    return (uint8_t *)(uintptr_t)t.block + (size_t)b * t.n * INT_INPUT_BYTES;
+}
+
 /* Token i of a tile of n, in a block. */
 static inline struct int_slot int_slot_of(uint8_t *block, uint32_t n, uint32_t i)
 {

@@ -156,6 +156,14 @@ INLINE vf add_block_of_two(const enum dtype dtype, vf y, const vi q[LINES], vf f
 
 /* ---- the output ---- */
 
+/* y[row ..] (+)= sum + bias, y being where that is. */
+INLINE void put_vector(const struct linear_job *j, float *y, uint32_t row, vf sum)
+{
+    if (j->bias)
+        sum = vf_add(sum, vf_load(j->bias + row));
+    vf_store(y, j->add ? vf_add(vf_load(y), sum) : sum);
+}
+
 /* As int_put(), a vector at a time where the matrix has all rows of the panel. */
 INLINE void put_rows(const struct linear_job *j, uint32_t row, uint32_t token,
                      const float sums[PACKING_INT_ROWS])
@@ -167,12 +175,8 @@ INLINE void put_rows(const struct linear_job *j, uint32_t row, uint32_t token,
         return;
     }
 #pragma GCC unroll 2
-    for (int i = 0; i < PACKING_INT_ROWS; i += LANES) {
-        vf sum = vf_load(sums + i);
-        if (j->bias)
-            sum = vf_add(sum, vf_load(j->bias + row + i));
-        vf_store(y + i, j->add ? vf_add(vf_load(y + i), sum) : sum);
-    }
+    for (int i = 0; i < PACKING_INT_ROWS; i += LANES)
+        put_vector(j, y + i, row + (uint32_t)i, vf_load(sums + i));
 }
 
 /* ---- few tokens ---- */

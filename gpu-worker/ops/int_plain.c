@@ -55,9 +55,7 @@ static void prepare(const struct input_job *j, uint32_t begin, uint32_t end)
             float block[PACKING_BLOCK] = { 0 };
             for (uint32_t k = b * PACKING_BLOCK; k < (b + 1) * PACKING_BLOCK && k < j->cols; k++)
                 block[k % PACKING_BLOCK] = j->norm ? j->norm->w[k] * (x[k] * scale) : x[k];
-            put_block(int_slot_of((uint8_t *)(uintptr_t)tile.block + b * tile.n * INT_INPUT_BYTES,
-                                  tile.n, t - tile.first),
-                      block);
+            put_block(int_slot_of(int_tile_block(tile, b), tile.n, t - tile.first), block);
         }
     }
 }

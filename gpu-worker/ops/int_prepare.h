@@ -124,7 +124,7 @@ static void prepare_tile(const struct input_job *j, struct int_tile tile, uint32
 {
     const float *x[TILE_TOKENS], *w = j->norm ? j->norm->w : NULL;
     float scales[TILE_TOKENS];
-    uint8_t *block = (uint8_t *)(uintptr_t)tile.block;
+    uint8_t *block = int_tile_block(tile, 0);
 
     for (uint32_t t = begin; t < end; t++) {
         x[t - begin] = input_row(j, t);
@@ -134,7 +134,7 @@ static void prepare_tile(const struct input_job *j, struct int_tile tile, uint32
         uint32_t left = left_from(k, j->cols);
         for (uint32_t t = begin; t < end; t++) {
             struct int_slot to = int_slot_of(block, tile.n, t - tile.first);
-            if (w)
+            if (w) /* here, so that no vector is in doubt */
                 round_block(to, x[t - begin] + k, w + k, scales[t - begin], left);
             else
                 round_block(to, x[t - begin] + k, NULL, 1, left);

@@ -2,9 +2,10 @@
  * there are 32 registers.
  *
  * A register tile is two panels by up to TILE_TOKENS tokens: twelve sums of integers, twelve of floats, two
- * vectors of codes, one of the input.  A block of 32 columns is 96 products, and 24 multiplications and FMA for its
- * scales on the same two ports: 60 cycles, so 80 % of the instruction's peak is the most that scales for each 32
- * allow.  Codes are unpacked in registers, on other ports.
+ * vectors of codes, one of the input.  A block of 32 columns is 96 products, and 24 multiplications and FMAs
+ * for its scales.  On Zen 5 all of them go to the same two ports: 60 cycles, so that 80 % of the instruction's
+ * peak is the most that scales for each 32 allow; 65 to 68 are taken.  Codes are unpacked in registers, there on
+ * other ports.
  *
  * Tiles of GROUP_TILES x GROUP_PAIRS make a group.  The columns are cut into parts so that a group's input stays in
  * the second cache while all its pairs of panels pass by, and while a pair is multiplied the next one is fetched: memory
@@ -27,8 +28,8 @@ struct tile_job {
     uint32_t n_superblocks;
     bool is_first;        /* sums begin at 0 */
     const uint8_t *x;     /* the tokens' blocks (int_input.h) */
-    const uint8_t *ahead; /* of both panels so many lines a superblock are fetched from here on */
-    uint32_t ahead_lines;
+    const uint8_t *ahead; /* fetched meanwhile, and as much a `step` further */
+    uint32_t ahead_lines; /* for each superblock */
     float (*sums)[TILE_TOKENS][PACKING_INT_ROWS];
     const struct linear_job *out; /* sums go to its output; NULL: they stay */
     uint32_t row, token;          /* of the first */
@@ -140,11 +141,9 @@ INLINE void put_sums(const int n, vf sums[TILE_TOKENS][2], const struct tile_job
 {
 #pragma GCC unroll 16
     for (int i = 0; i < 2 * n; i++) {
-        float *y = output_at(j->out, j->token + (uint32_t)i / 2, j->row) + i % 2 * LANES;
-        vf sum = sums[i / 2][i % 2];
-        if (j->out->bias)
-            sum = vf_add(sum, vf_load(j->out->bias + j->row + i % 2 * LANES));
-        vf_store(y, j->out->add ? vf_add(vf_load(y), sum) : sum);
+        uint32_t row = j->row + (uint32_t)(i % 2 * LANES);
+        put_vector(j->out, output_at(j->out, j->token + (uint32_t)i / 2, row), row,
+                   sums[i / 2][i % 2]);
     }
 }
 
@@ -216,6 +215,7 @@ struct group {
     size_t panel_bytes;
     uint32_t row, n_panels, n_pairs;
     uint32_t n_tiles;
+    bool is_last; /* of the tokens: other panels come next, else the same ones */
     struct int_tile tiles[GROUP_TILES];
     _Alignas(64) tile_sums sums[GROUP_PAIRS][GROUP_TILES];
 };
@@ -231,8 +231,8 @@ INLINE const uint8_t *panel_at(const struct group *g, const enum dtype dtype, ui
     return g->panels + pair * TILE_PANELS * g->panel_bytes + superblock * superblock_bytes(dtype);
 }
 
-/* What is read after this part of a pair: that of the next pair, or the first pair's next part.  A lone tile reads
- * faster than that could come, so it fetches from its own pair. */
+/* What is read after this part of a pair: that of the next pair, or the first pair's next part, or its first.  For a
+ * lone tile that is too far ahead: it would be done with its own pair before that has come. */
 INLINE const uint8_t *next_to_read(const struct group *g, const enum dtype dtype, uint32_t pair,
                                    struct part part, uint32_t n_superblocks)
 {
@@ -240,8 +240,9 @@ INLINE const uint8_t *next_to_read(const struct group *g, const enum dtype dtype
         return panel_at(g, dtype, pair, part.begin) + ALONE_AHEAD;
     if (pair + 1 < g->n_pairs)
         return panel_at(g, dtype, pair + 1, part.begin);
-    return part.end < n_superblocks ? panel_at(g, dtype, 0, part.end)
-                                    : panel_at(g, dtype, g->n_pairs, 0);
+    if (part.end < n_superblocks)
+        return panel_at(g, dtype, 0, part.end);
+    return panel_at(g, dtype, g->is_last ? g->n_pairs : 0, 0);
 }
 
 /* Do both panels of a pair have all their rows?  Then a tile may write them as they are. */
@@ -255,14 +256,14 @@ INLINE void run_pair(const struct linear_job *j, const enum dtype dtype, struct 
                      uint32_t pair, struct part part, const uint8_t *ahead)
 {
     const uint32_t lines = (uint32_t)(superblock_bytes(dtype) / LINE_BYTES), n = g->n_tiles;
-    const bool is_last = part.end == packing_superblocks(j->cols);
+    const bool is_last = part.end == packing_superblocks(j->cols), whole = is_whole(j, g, pair);
     struct tile_job job = {
         .panel = panel_at(g, dtype, pair, part.begin),
         .step = (pair + 1) * TILE_PANELS <= g->n_panels ? g->panel_bytes : 0,
         .n_superblocks = part.end - part.begin,
         .is_first = part.begin == 0,
         .ahead = ahead,
-        .out = is_last && is_whole(j, g, pair) ? j : NULL,
+        .out = is_last && whole ? j : NULL,
         .row = g->row + pair * TILE_PANELS * PACKING_INT_ROWS,
     };
 
@@ -318,6 +319,7 @@ INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, cons
         for (uint32_t i = 0; i < n_groups; i++) {
             uint32_t begin = n_tiles * i / n_groups;
             g.n_tiles = n_tiles * (i + 1) / n_groups - begin;
+            g.is_last = i + 1 == n_groups;
             for (uint32_t t = 0; t < g.n_tiles; t++)
                 g.tiles[t] = int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, begin + t);
             run_group(j, dtype, &g);
