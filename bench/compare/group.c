@@ -14,16 +14,22 @@ enum { SETTLE_MS = 300 };
 
 static const struct engine_class *const classes[N_SIDES] = { &engine_llmd, &engine_llamacpp };
 
-bool group_find_model(const struct group *g, bool decoded, char *path, size_t n, struct err *e)
+void group_model_path(const struct group *g, bool decoded, char *path, size_t n)
 {
-    const struct random_model m = { g->shape, g->type, g->seed, decoded };
     char seed[32] = "";
-    struct stat st;
 
     if (g->seed != 1)
         snprintf(seed, sizeof seed, "-seed%" PRIu64, g->seed);
     snprintf(path, n, "%s/%s-%s%s%s.gguf", g->plan->models, g->shape->name, g->type->name, seed,
              decoded ? "-decoded" : "");
+}
+
+bool group_find_model(const struct group *g, bool decoded, char *path, size_t n, struct err *e)
+{
+    const struct random_model m = { g->shape, g->type, g->seed, decoded };
+    struct stat st;
+
+    group_model_path(g, decoded, path, n);
     if (stat(path, &st) == 0)
         return true;
     fprintf(stderr, "making %s\n", path);

@@ -27,7 +27,10 @@ struct group {
     uint64_t deadline_ns; /* no round begins later; 0 = none */
 };
 
-/* Where the model's file lies; it is made when there is none.  decoded: the same weights in F32. */
+/* Where the model's file lies.  decoded: the same weights in F32. */
+void group_model_path(const struct group *g, bool decoded, char *path, size_t n);
+
+/* The same; it is made when there is none. */
 bool group_find_model(const struct group *g, bool decoded, char *path, size_t n, struct err *e);
 
 /* Fill the options of both engines for the plan's scenario. */

@@ -130,6 +130,17 @@ static void add_round(struct group *g, struct logits_figures *f, uint32_t round,
     fflush(stdout);
 }
 
+/* The files of all rounds but the first are not kept. */
+static void drop_files(const struct group *g)
+{
+    char path[4096];
+
+    for (int decoded = 0; decoded < 2 && g->seed != 1; decoded++) {
+        group_model_path(g, decoded, path, sizeof path);
+        unlink(path);
+    }
+}
+
 /* The three runs on the file of a round. */
 static bool run_round(struct group *g, struct logits_figures *f, uint32_t round, struct err *e)
 {
@@ -151,6 +162,7 @@ static bool run_round(struct group *g, struct logits_figures *f, uint32_t round,
             fclose(files[s]);
     if (exact)
         fclose(exact);
+    drop_files(g);
     return ok;
 }
 
