@@ -215,7 +215,6 @@ struct group {
     size_t panel_bytes;
     uint32_t row, n_panels, n_pairs;
     uint32_t n_tiles;
-    bool is_last; /* of the tokens: other panels come next, else the same ones */
     struct int_tile tiles[GROUP_TILES];
     _Alignas(64) tile_sums sums[GROUP_PAIRS][GROUP_TILES];
 };
@@ -231,8 +230,9 @@ INLINE const uint8_t *panel_at(const struct group *g, const enum dtype dtype, ui
     return g->panels + pair * TILE_PANELS * g->panel_bytes + superblock * superblock_bytes(dtype);
 }
 
-/* What is read after this part of a pair: that of the next pair, or the first pair's next part, or its first.  For a
- * lone tile that is too far ahead: it would be done with its own pair before that has come. */
+/* What memory is read for after this part of a pair: that of the next pair, the first pair's next part, or the next
+ * panels, even where more tokens come first.  For a lone tile that is too far ahead: it would be done with its
+ * own pair before that has come. */
 INLINE const uint8_t *next_to_read(const struct group *g, const enum dtype dtype, uint32_t pair,
                                    struct part part, uint32_t n_superblocks)
 {
@@ -240,9 +240,8 @@ INLINE const uint8_t *next_to_read(const struct group *g, const enum dtype dtype
         return panel_at(g, dtype, pair, part.begin) + ALONE_AHEAD;
     if (pair + 1 < g->n_pairs)
         return panel_at(g, dtype, pair + 1, part.begin);
-    if (part.end < n_superblocks)
-        return panel_at(g, dtype, 0, part.end);
-    return panel_at(g, dtype, g->is_last ? g->n_pairs : 0, 0);
+    return part.end < n_superblocks ? panel_at(g, dtype, 0, part.end)
+                                    : panel_at(g, dtype, g->n_pairs, 0);
 }
 
 /* Do both panels of a pair have all their rows?  Then a tile may write them as they are. */
@@ -319,7 +318,6 @@ INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, cons
         for (uint32_t i = 0; i < n_groups; i++) {
             uint32_t begin = n_tiles * i / n_groups;
             g.n_tiles = n_tiles * (i + 1) / n_groups - begin;
-            g.is_last = i + 1 == n_groups;
             for (uint32_t t = 0; t < g.n_tiles; t++)
                 g.tiles[t] = int_tile_at(j->x, j->cols, j->n_tokens, TILE_TOKENS, begin + t);
             run_group(j, dtype, &g);
