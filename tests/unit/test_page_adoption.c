@@ -81,9 +81,21 @@ static void kept_finish(struct kept *k)
     rig_close(&k->rig);
 }
 
+/* Of request i: entries are in the order in which requests came, which is not always that of sending. */
+static struct ledger_entry *entry_of(const struct kept *k, uint32_t i)
+{
+    for (uint32_t n = 0; n < N_KEPT; n++) {
+        struct ledger_entry *e = ledger_entry(&k->rig.ledger, n);
+        if (e->sequence_id == 1 + i)
+            return e;
+    }
+    fail_msg("no entry of request %u", i);
+    return NULL;
+}
+
 static uint32_t page_number(const struct kept *k, uint32_t i, uint32_t number)
 {
-    return ledger_pages(&k->rig.ledger, ledger_entry(&k->rig.ledger, i))[number];
+    return ledger_pages(&k->rig.ledger, entry_of(k, i))[number];
 }
 
 static void sequences_go_on_with_their_next_token(void **state)
@@ -133,7 +145,7 @@ static void pages_that_do_not_agree_are_computed_again(void **state)
     (void)state;
     kept_init(&k);
     d = k.rig.pool.descs;
-    pages = ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 0));
+    pages = ledger_pages(&k.rig.ledger, entry_of(&k, 0));
     other = page_number(&k, 1, 0);
     kvpool_token_ids(&k.rig.pool, page_number(&k, 1, 0))[3]++;
     d[page_number(&k, 2, 0)].prefix_hash++;
@@ -141,7 +153,7 @@ static void pages_that_do_not_agree_are_computed_again(void **state)
     atomic_store(&d[stranger].lease, kvpool_lease_of(7, 1)); /* another group's */
     free_anyway(&k.rig.pool, page_number(&k, 4, 0));
     pages[0] = other; /* another sequence's */
-    atomic_store(&ledger_entry(&k.rig.ledger, 5)->n_pages, 0);
+    atomic_store(&entry_of(&k, 5)->n_pages, 0);
     rig_start(&k.rig);
     assert_int_equal(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted), 0);
     free_anyway(&k.rig.pool, stranger);
@@ -154,9 +166,9 @@ static void a_table_that_points_nowhere_is_harmless(void **state)
 
     (void)state;
     kept_init(&k);
-    ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 0))[0] = k.rig.pool.hdr->n_pages + 3;
-    ledger_pages(&k.rig.ledger, ledger_entry(&k.rig.ledger, 1))[1] = page_number(&k, 1, 0);
-    atomic_store(&ledger_entry(&k.rig.ledger, 2)->n_pages, UINT32_MAX);
+    ledger_pages(&k.rig.ledger, entry_of(&k, 0))[0] = k.rig.pool.hdr->n_pages + 3;
+    ledger_pages(&k.rig.ledger, entry_of(&k, 1))[1] = page_number(&k, 1, 0);
+    atomic_store(&entry_of(&k, 2)->n_pages, UINT32_MAX);
     rig_start(&k.rig);
     assert_true(stat_get(rig_stats(&k.rig), STAT_kv_pages_adopted) > 0);
     kept_finish(&k);
@@ -184,7 +196,7 @@ static void a_full_page_that_was_not_sealed_is_kept_and_sealed(void **state)
     kept_init(&k);
     page = page_number(&k, 0, 2);
     assert_int_equal(atomic_load(&k.rig.pool.descs[page].n_tokens), 8);
-    for (uint32_t i = 2; i < atomic_load(&ledger_entry(&k.rig.ledger, 0)->n_pages); i++)
+    for (uint32_t i = 2; i < atomic_load(&entry_of(&k, 0)->n_pages); i++)
         atomic_store(&k.rig.pool.descs[page_number(&k, 0, i)].sealed, 0);
     rig_start(&k.rig);
     assert_int_equal(atomic_load(&k.rig.pool.descs[page].sealed), 1);
@@ -317,7 +329,7 @@ static uint32_t list_open(const struct kept *k, uint32_t out[N_KEPT])
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < N_KEPT; i++) {
-        const struct ledger_entry *entry = ledger_entry(&k->rig.ledger, i);
+        const struct ledger_entry *entry = entry_of(k, i);
         for (uint32_t p = 0; p < entry->n_pages; p++) {
             const struct kv_page_desc *d = &k->rig.pool.descs[page_number(k, i, p)];
             if (!d->sealed && d->n_tokens > 0)
