@@ -141,23 +141,31 @@ struct ops_rig {
     struct threads *threads;
 };
 
+/* Room for products; no attention worth the name. */
+static inline struct ops_setup ops_rig_setup(void)
+{
+    static const double freq[512] = { 0 };
+
+    return (struct ops_setup){ .rows_max = 256,
+                               .cols_max = 1024,
+                               .gated_max = 1024,
+                               .n_heads = 1,
+                               .n_kv_heads = 1,
+                               .head_dim = 2,
+                               .positions_max = 1,
+                               .rope_freq = freq,
+                               .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
+}
+
+/* setup: NULL for ops_rig_setup(). */
 static inline struct ops_rig ops_rig_open(enum cpu_tier tier, uint32_t n_threads,
                                           const struct ops_setup *setup)
 {
-    static const double freq[512] = { 0 };
-    struct ops_setup none = { .rows_max = 256,
-                              .cols_max = 1024,
-                              .gated_max = 1024,
-                              .n_heads = 1,
-                              .n_kv_heads = 1,
-                              .head_dim = 2,
-                              .positions_max = 1,
-                              .rope_freq = freq,
-                              .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
+    struct ops_setup usual = ops_rig_setup();
     struct ops_rig r = { .threads = threads_new(n_threads, NULL) };
 
     assert_non_null(r.threads);
-    r.ops = ops_cpu_open(tier, setup ? setup : &none, r.threads, &r.stream);
+    r.ops = ops_cpu_open(tier, setup ? setup : &usual, r.threads, &r.stream);
     return r;
 }
 

@@ -228,18 +228,10 @@ static void long_rows_are_the_same_bits(void **state)
 {
     struct random r = random_begin("long_rows_are_the_same_bits");
     const uint32_t rows = 275, cols = 5100, n = TOKENS_MAX;
-    static const double freq[1] = { 0 };
-    struct ops_setup setup = { .rows_max = TOKENS_MAX,
-                               .cols_max = cols,
-                               .gated_max = 1,
-                               .n_heads = 1,
-                               .n_kv_heads = 1,
-                               .head_dim = 2,
-                               .positions_max = 1,
-                               .rope_freq = freq,
-                               .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
+    struct ops_setup setup = ops_rig_setup();
 
     (void)state;
+    setup.cols_max = cols;
     FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, rows, cols, dtype);

@@ -260,23 +260,15 @@ static void extremes_come_through(void **state)
 static void gate_and_up_are_the_same_bits_in_parts(void **state)
 {
     enum { ROWS = 711, COLS = 65, TOKENS = 250 };
-    static const double freq[1] = { 0 };
-    static const struct ops_setup setup = { .rows_max = TOKENS,
-                                            .cols_max = COLS,
-                                            .gated_max = ROWS,
-                                            .n_heads = 1,
-                                            .n_kv_heads = 1,
-                                            .head_dim = 2,
-                                            .positions_max = 1,
-                                            .rope_freq = freq,
-                                            .kv = { .page_tokens = 1, .dtype = DTYPE_F32 } };
     static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16, DTYPE_I8, DTYPE_I4 };
     struct random r = random_begin("gate_and_up_are_the_same_bits_in_parts");
+    struct ops_setup setup = ops_rig_setup();
     float *x = random_floats(&r, (size_t)TOKENS * COLS);
     float *bias = random_floats(&r, 2 * ROWS), *alone = mem_alloc(ROWS * sizeof *alone);
     float *y = mem_alloc((size_t)TOKENS * ROWS * sizeof *y);
 
     (void)state;
+    setup.gated_max = ROWS;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
         for (size_t d = 0; tier_is_here(tier) && d < sizeof dtypes / sizeof *dtypes; d++) {
             struct ops_rig rig = ops_rig_open(tier, 1, &setup); /* more would have a part each */
