@@ -25,6 +25,7 @@ enum {
     OPT_PINNED,
     OPT_CSV,
     OPT_BUDGET,
+    OPT_RESUME,
     OPT_APART,
     OPT_OUR_SERVER,
     OPT_PEER_SERVER,
@@ -48,6 +49,8 @@ static const struct argp_option argp_options[] = {
     { "threads", 'n', "N", 0, "threads of each engine (default: the cores of this process)", 0 },
     { "quick", 'q', 0, 0, "small shapes, fewer cases, done within a minute", 0 },
     { "budget", OPT_BUDGET, "S", 0, "no round begins after so many seconds", 0 },
+    { "resume", OPT_RESUME, "FILE", 0,
+      "speed: add each round to FILE as it ends, and go on after those it has", 0 },
     { "cpu-clock", OPT_CPU_CLOCK, 0, 0,
       "tokens over CPU time instead of wall time: for one thread beside other work", 0 },
     { "apart", OPT_APART, 0, 0, "load a model for its turns only, even if both fit the memory", 0 },
@@ -144,6 +147,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_CPU_CLOCK:
         p->cpu_clock = true;
         return 0;
+    case OPT_RESUME:
+        p->rounds_file = arg;
+        return 0;
     case OPT_APART:
         p->apart = true;
         return 0;
@@ -174,6 +180,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case ARGP_KEY_END:
         if (!p->library || !p->models)
             argp_error(state, "--library and --models are needed");
+        if (p->rounds_file[0] && p->scenario != SCENARIO_SPEED)
+            argp_error(state, "resume: only the rounds of scenario speed are kept");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -207,6 +215,7 @@ int main(int argc, char **argv)
                                           .chunk = 64,
                                           .ours = "",
                                           .quantize = "",
+                                          .rounds_file = "",
                                           .our_server = OUR_SERVER,
                                           .peer_server = PEER_SERVER } };
     static struct figures figures;

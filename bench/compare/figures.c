@@ -78,7 +78,7 @@ void figure_set_limit(struct figure *f, uint32_t round, const struct bench_case 
     double compute_s = 2 * products / machine_limits_ops(m, f->type->weight_bits, &ops_name);
     double memory_s = bytes / m->read_all;
 
-    f->limit_name = compute_s > memory_s ? ops_name : "memory";
+    snprintf(f->limit_name, sizeof f->limit_name, "%s", compute_s > memory_s ? ops_name : "memory");
     f->limits[round] = rows / (compute_s > memory_s ? compute_s : memory_s);
 }
 

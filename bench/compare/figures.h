@@ -33,7 +33,7 @@ struct figure {
     double ours[ROUNDS_MAX], theirs[ROUNDS_MAX];
     double
         limits[ROUNDS_MAX]; /* what the machine allowed at most then, in `unit`; 0 = not counted */
-    const char *limit_name; /* memory, int4, ... */
+    char limit_name[16];    /* memory, int4, ... */
 };
 
 struct figures {

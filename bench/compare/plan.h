@@ -27,6 +27,7 @@ struct plan {
     uint32_t budget_s;                    /* of all; 0 = none */
     uint32_t chunk;                       /* mixed: rows of a prompt in one of our steps */
     const char *models;                   /* folder of the files, made when they are missing */
+    const char *rounds_file;              /* speed: rounds_file.h; "" = none */
     const char *library;                  /* of llama.cpp */
     const char *ours;                     /* a model for our side instead of the file, "" = none */
     const char *quantize;                 /* our side, as the server's setting */

@@ -1,7 +1,9 @@
 /* scenario_speed.c - tokens a second of prompts and of 1 to 32 streams, with the share of the machine's limit.
  *
  * Rounds go through all cases in turn, and each case is run by both engines one after the other, so that a
- * neighbour's noise meets all alike.  The limit is taken again beside each case of each round. */
+ * neighbour's noise meets all alike.  The limit is taken again beside each case of each round.  With a file of
+ * rounds (rounds_file.h) those that it has count, and the run goes on after them. */
+#include "bench/compare/rounds_file.h"
 #include "bench/compare/scenario.h"
 
 enum { QUICK_CONTEXT = 16 };
@@ -78,6 +80,25 @@ static bool round_apart(struct speed *s, uint32_t round, struct err *e)
     return true;
 }
 
+static bool keep(const struct speed *s, uint32_t round, struct err *e)
+{
+    const char *path = s->group->plan->rounds_file;
+
+    return !path[0] || rounds_file_append(path, s->figures, s->n, round, e);
+}
+
+static bool run_rounds(struct speed *s, struct err *e)
+{
+    for (uint32_t r = s->figures->n_rounds; group_goes_on(s->group, r); r++) {
+        if (!(s->group->together ? round_together(s, r, e) : round_apart(s, r, e)) ||
+            !keep(s, r, e))
+            return false;
+        for (uint32_t i = 0; i < s->n; i++)
+            s->figures[i].n_rounds = r + 1;
+    }
+    return true;
+}
+
 bool scenario_speed(struct group *g, struct figures *all, struct err *e)
 {
     struct speed s = { .group = g, .cases = speed_cases, .figures = &all->items[all->n] };
@@ -89,12 +110,8 @@ bool scenario_speed(struct group *g, struct figures *all, struct err *e)
     }
     for (uint32_t i = 0; i < s.n; i++)
         figures_add(all, g->shape, g->type, s.cases[i].name, "tokens/s");
-    for (uint32_t r = 0; group_goes_on(g, r); r++) {
-        if (!(g->together ? round_together(&s, r, e) : round_apart(&s, r, e)))
-            return false;
-        for (uint32_t i = 0; i < s.n; i++)
-            s.figures[i].n_rounds = r + 1;
-    }
+    if (!rounds_file_read(g->plan->rounds_file, s.figures, s.n, e) || !run_rounds(&s, e))
+        return false;
     for (uint32_t i = 0; i < s.n; i++)
         figure_print(stdout, &s.figures[i]);
     return true;

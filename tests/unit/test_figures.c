@@ -95,7 +95,7 @@ static void a_share_is_of_the_limit_of_its_own_round(void **state)
     f.limits[0] = 10;
     f.limits[1] = 5; /* a neighbour took half of everything */
     f.limits[2] = 10;
-    f.limit_name = "memory";
+    snprintf(f.limit_name, sizeof f.limit_name, "memory");
     figure_print(out, &f);
     fclose(out);
     assert_non_null(strstr(line, " =  80 % of memory"));
