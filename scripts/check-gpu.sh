@@ -17,23 +17,23 @@ fatbins=${2:-ON}
 code=0
 left_out=()
 
-# run PRESET FATBINS LABELS [ctest option...]
+# run PRESET TARGET FATBINS LABELS [ctest option...]
 run() {
     local preset=$1 log=build/$1/check-gpu.log
     echo "== $preset"
-    scripts/build.sh "$preset" all "-DLLMD_WERROR=$werror" "-DLLMD_FATBINS=$2"
-    ctest --preset "$preset" -j "$(nproc)" -L "$3" "${@:4}" 2>&1 | tee "$log" || code=1
+    scripts/build.sh "$preset" "$2" "-DLLMD_WERROR=$werror" "-DLLMD_FATBINS=$3"
+    ctest --preset "$preset" -j "$(nproc)" -L "$4" "${@:5}" 2>&1 | tee "$log" || code=1
     mapfile -t -O "${#left_out[@]}" left_out < <(
         sed -n "s/^.*Test *#[0-9]*: \([a-z0-9_]*\) \.*\*\*\*Skipped.*/skipped: \1, $preset/p" "$log")
 }
 
 scripts/packages.sh test
-run release "$fatbins" 'kernels|cuda'
+run release all "$fatbins" 'kernels|cuda'
 [[ $fatbins != OFF ]] || left_out+=("skipped: L0, as FATBINS=OFF: no kernel was compiled for a GPU")
 grep -q test_chaos_gpu build/release/check-gpu.log ||
     left_out+=("skipped: L1, L2 and L3 with kernels, as there is no C++ compiler")
-run debug OFF 'kernels|cuda'
-run tsan OFF threads -L 'kernels|cuda'
+run debug all OFF 'kernels|cuda'
+run tsan thread_tests OFF threads -L 'kernels|cuda'
 echo "== the least time of each kernel, by the data sheets"
 scripts/gpu-roofline.sh
 echo "== left out"

@@ -10,14 +10,14 @@ jobs=$(nproc)
 logs=()
 code=0
 
-# run PRESET [ctest option...]
+# run PRESET TARGET [ctest option...]
 run() {
-    local preset=$1
-    shift
+    local preset=$1 target=$2
+    shift 2
     echo "== $preset: build"
     local kernels=OFF # for GPUs: the tests of the other builds run them on the CPU
     [[ $preset != release ]] || kernels=ON
-    scripts/build.sh "$preset" all "-DLLMD_WERROR=$werror" "-DLLMD_FATBINS=$kernels"
+    scripts/build.sh "$preset" "$target" "-DLLMD_WERROR=$werror" "-DLLMD_FATBINS=$kernels"
     echo "== $preset: test"
     ctest --preset "$preset" -j "$jobs" "$@" 2>&1 | tee "build/$preset/ctest.log" || code=1
     logs+=("build/$preset/ctest.log" "build/$preset/Testing/Temporary/LastTest.log")
@@ -37,9 +37,9 @@ scripts/packages.sh test
 # Before cmake looks for npm.
 scripts/packages.sh web || echo "The packages for the browser tests cannot be installed."
 rm -f build/*.total build/*/ctest.log build/*/Testing/Temporary/LastTest.log
-run release
-run debug
-run tsan -L threads
+run release all
+run debug all
+run tsan thread_tests -L threads
 check systemd --package
 check web
 check clients --or-skip
