@@ -42,7 +42,7 @@ enum {
 static const struct argp_option argp_options[] = {
     { "library", OPT_LIBRARY, "DIR", 0, "folder of llama.cpp's shared objects", 0 },
     { "models", OPT_MODELS, "DIR", 0, "folder of the model files; missing ones are made", 0 },
-    { "shapes", 's', "LIST", 0, "7b,1.1b,110m (default all three), also tiny", 0 },
+    { "shapes", 's', "LIST", 0, "7b,1.1b,110m (default all three), also 7b-half, tiny", 0 },
     { "types", 't', "LIST", 0, "q4_0,q8_0,f16 (default), also bf16", 0 },
     { "scenario", 'c', "NAME", 0, "speed (default), mixed, busy, logits or server", 0 },
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 5)", 0 },

@@ -13,7 +13,7 @@ struct options {
 };
 
 static const struct argp_option argp_options[] = {
-    { "shape", 's', "NAME", 0, "7b, 1.1b, 110m or tiny (default 110m)", 0 },
+    { "shape", 's', "NAME", 0, "7b, 7b-half, 1.1b, 110m or tiny (default 110m)", 0 },
     { "type", 't', "NAME", 0, "q4_0, q8_0, f16 or bf16 (default q4_0)", 0 },
     { "seed", 'n', "N", 0, "the same seed gives the same bytes (default 1)", 0 },
     { "decoded", 'd', 0, 0, "the same weights, but written as F32", 0 },

@@ -1,8 +1,9 @@
 /* shapes.c - the tables of shapes.h.
  *
  * Sizes: Llama 2 7B (Touvron et al. 2023, arXiv:2307.09288), TinyLlama 1.1B (Zhang et al. 2024,
- * arXiv:2401.02385) and the 110M model of the llama2.c project; `tiny` is for tests.  Type numbers and
- * block sizes: the GGUF specification of the ggml project (docs/gguf.md). */
+ * arXiv:2401.02385) and the 110M model of the llama2.c project; `7b-half` has half of 7B's layers, so that two engines
+ * fit a memory which holds one 7B; `tiny` is for tests.  Type numbers and block sizes: the GGUF specification
+ * of the ggml project (docs/gguf.md). */
 #include "bench/shapes.h"
 
 #include <stdio.h>
@@ -12,6 +13,7 @@
 
 static const struct shape shapes[] = {
     { "7b", 32, 4096, 11008, 32, 32, 128, 32000, 4096 },
+    { "7b-half", 16, 4096, 11008, 32, 32, 128, 32000, 4096 },
     { "1.1b", 22, 2048, 5632, 32, 4, 64, 32000, 2048 },
     { "110m", 12, 768, 2048, 12, 12, 64, 32000, 1024 },
     { "tiny", 2, 256, 512, 4, 2, 64, 1024, 1024 },
