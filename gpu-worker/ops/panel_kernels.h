@@ -16,7 +16,10 @@
  * equal width: 7 tokens are 4 + 3.
  *
  * Prefill: one block of a panel stays in the first cache while the tiles of a supertile pass by, and the block
- * of the input in the second while the panels of a group do; sums wait in memory from block to block. */
+ * of the input in the second while the panels of a group do; sums wait in memory from block to block.
+ *
+ * Memory.  Only the first pass over a block reads memory, and none of the others would if each did not fetch its part
+ * of the next block into the second cache: 8 streams would wait for the first pass, and memory for the rest. */
 #ifndef VF_LANES
 #error "define the vector first"
 #endif
@@ -28,6 +31,7 @@ enum {
     PANEL_COLS = 256,
     PANEL_GROUP = 4,
     SUPERTILE = 120 / TILE_TOKENS, /* tiles */
+    FETCH_COLS = 16,               /* columns between two fetches of a pass */
 };
 
 /* ---- the input ---- */
@@ -97,6 +101,11 @@ struct tile_job {
     uint32_t n;
     float *sums;   /* [tokens][32] so far */
     bool is_first; /* they begin at 0 */
+    struct fetch {
+        const char *next; /* block of a panel */
+        uint32_t n; /* lines of it that each pass fetches; 0: none, the hardware does as well */
+        uint32_t pass;
+    } fetch;
 };
 
 typedef void tile_function(const struct tile_job *j);
@@ -129,20 +138,12 @@ INLINE void add_column(const int V, const int T, vf acc[TILE_TOKENS][4], const v
     }
 }
 
-/* n columns of V vectors of rows by T tokens, added to sums [T][32]; V and T are constant after inlining, so
- * that acc lives in registers. */
-INLINE void panel_tile(const enum dtype dtype, const int V, const int T, const char *w,
-                       const float *x, uint32_t n, float *sums, bool is_first)
+/* n columns of V vectors of rows by T tokens, acc[t][v] being their sums. */
+INLINE void add_columns(const enum dtype dtype, const int V, const int T, vf acc[TILE_TOKENS][4],
+                        const char *w, const float *x, uint32_t n)
 {
     const uint32_t step = dtype == DTYPE_BF16 ? 2 : 1;
-    vf acc[TILE_TOKENS][4];
 
-#pragma GCC unroll 12
-    for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++)
-            acc[t][v] =
-                is_first ? vf_set1(0) : vf_load(sums + t * PACKING_FLOAT_ROWS_MAX + v * VF_LANES);
     for (uint32_t k = 0; k < n; k += step, w += 64 * step, x += (size_t)T * step) {
         vf column[4];
         load_column(dtype, V, w, false, column);
@@ -152,6 +153,41 @@ INLINE void panel_tile(const enum dtype dtype, const int V, const int T, const c
             add_column(V, T, acc, column, x + T);
         }
     }
+}
+
+/* The columns of a block, and what is to be fetched beside them, evenly spread. */
+INLINE void add_block_columns(const enum dtype dtype, const int V, const int T,
+                              vf acc[TILE_TOKENS][4], const char *w, const struct tile_job *j,
+                              uint32_t pass)
+{
+    const char *line = j->fetch.next + (size_t)(j->fetch.pass + pass) * j->fetch.n * 64;
+    const char *end = line + (size_t)j->fetch.n * 64;
+    uint32_t lines = (j->fetch.n * FETCH_COLS + j->n - 1) / j->n;
+    uint32_t step = j->fetch.n ? FETCH_COLS : j->n;
+
+    for (uint32_t k = 0; k < j->n; k += step) {
+        for (uint32_t i = 0; i < lines && line < end; i++, line += 64)
+            __builtin_prefetch(line, 0, 2);
+        add_columns(dtype, V, T, acc, w + (size_t)k * 64, j->x + (size_t)k * T,
+                    j->n - k < step ? j->n - k : step);
+    }
+}
+
+/* All columns of V vectors of rows, at w and sums, by T tokens; V and T are constant after inlining, so that acc
+ * lives in registers. */
+INLINE void panel_tile(const enum dtype dtype, const int V, const int T, const char *w, float *sums,
+                       const struct tile_job *j, uint32_t pass)
+{
+    const bool is_first = j->is_first;
+    vf acc[TILE_TOKENS][4];
+
+#pragma GCC unroll 12
+    for (int t = 0; t < T; t++)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; v++)
+            acc[t][v] =
+                is_first ? vf_set1(0) : vf_load(sums + t * PACKING_FLOAT_ROWS_MAX + v * VF_LANES);
+    add_block_columns(dtype, V, T, acc, w, j, pass);
 #pragma GCC unroll 12
     for (int t = 0; t < T; t++)
 #pragma GCC unroll 4
@@ -170,15 +206,23 @@ INLINE size_t vector_bytes(const enum dtype dtype)
     return VF_LANES * (dtype == DTYPE_F16 ? 2 : 4);
 }
 
-/* All rows of the panel for T tokens: at once when registers allow, else two vectors at a time. */
+/* Vectors of rows that a pass takes for T tokens: all of the panel when registers allow, else two. */
+INLINE int pass_vectors(const enum dtype dtype, const int T)
+{
+    const int all = panel_vectors(dtype);
+
+    return T <= PAIR_TOKENS || all < 2 ? all : 2;
+}
+
+/* All rows of the panel for T tokens. */
 INLINE void panel_rows(const enum dtype dtype, const int T, const struct tile_job *j)
 {
-    const int all = panel_vectors(dtype), V = T <= PAIR_TOKENS || all < 2 ? all : 2;
+    const int all = panel_vectors(dtype), V = pass_vectors(dtype, T);
 
 #pragma GCC unroll 2
     for (int v = 0; v < all; v += V)
-        panel_tile(dtype, V, T, j->w + v * vector_bytes(dtype), j->x, j->n, j->sums + v * VF_LANES,
-                   j->is_first);
+        panel_tile(dtype, V, T, j->w + v * vector_bytes(dtype), j->sums + v * VF_LANES, j,
+                   (uint32_t)(v / V));
 }
 
 /* A function for each number of tokens: inlined in one, their loops would not have all registers. */
@@ -256,22 +300,48 @@ struct panel_sums {
     _Alignas(64) float of[SUPERTILE * TILE_TOKENS][PACKING_FLOAT_ROWS_MAX];
 };
 
-/* Columns k .. k + n - 1 of one panel, for tiles begin .. end - 1. */
+/* How often the tiles pass over a block. */
+static uint32_t passes_of(const struct panels *p, uint32_t n_tiles)
+{
+    const enum dtype dtype = p->j->dtype;
+    int widest = (int)tile_width(p->tiles, 0);
+
+    return n_tiles * (uint32_t)(panel_vectors(dtype) / pass_vectors(dtype, widest));
+}
+
+/* Columns k .. k + n - 1 of one panel, for tiles begin .. end - 1; `next` is the block after it. */
 static void add_block(const struct panels *p, uint32_t begin, uint32_t end, const char *panel,
-                      uint32_t k, struct panel_sums *sums)
+                      uint32_t k, struct panel_sums *sums, const char *next)
 {
     const struct linear_job *j = p->j;
     uint32_t origin = tile_first(p->tiles, begin), left = j->cols - k;
+    uint32_t passes = passes_of(p, end - begin);
     struct tile_job t = { .w = panel + (size_t)k * 64,
                           .n = left < PANEL_COLS ? left : PANEL_COLS,
-                          .is_first = k == 0 };
+                          .is_first = k == 0,
+                          .fetch = { .next = next } };
 
+    if (passes > 1)
+        t.fetch.n = (PANEL_COLS + passes - 1) / passes;
     for (uint32_t i = begin; i < end; i++) {
         uint32_t first = tile_first(p->tiles, i);
+        t.fetch.pass = (i - begin) * passes / (end - begin);
         t.x = (const float *)j->x + tile_at(j->n_tokens, j->cols, first, k);
         t.sums = sums->of[first - origin];
         p->functions[tile_width(p->tiles, i)](&t);
     }
+}
+
+/* What is read after the block of column k of panel i of a group of n, which begins at `first`: the next panel's, or
+ * the next columns of the first, or what lies behind the group. */
+static const char *block_after(const struct panels *p, const char *first, uint32_t n, uint32_t i,
+                               uint32_t k)
+{
+    const size_t bytes = packing_float_bytes(p->j->dtype, p->j->cols);
+
+    if (i + 1 < n)
+        return first + (i + 1) * bytes + (size_t)k * 64;
+    return k + PANEL_COLS < p->j->cols ? first + (size_t)(k + PANEL_COLS) * 64 : first + n * bytes;
 }
 
 /* A supertile, tiles begin .. end - 1, with the panels of rows row .. row_end - 1, at most PANEL_GROUP. */
@@ -285,7 +355,8 @@ static void run_group(const struct panels *p, uint32_t begin, uint32_t end, uint
 
     for (uint32_t k = 0; k < p->j->cols; k += PANEL_COLS)
         for (uint32_t i = 0; i < n; i++)
-            add_block(p, begin, end, first + i * bytes, k, &sums[i]);
+            add_block(p, begin, end, first + i * bytes, k, &sums[i],
+                      block_after(p, first, n, i, k));
     for (uint32_t i = 0; i < n; i++, row += p->height)
         for (uint32_t t = origin; t < tile_first(p->tiles, end); t++)
             finish_row(p->j, t, row, row_end - row < p->height ? row_end - row : p->height,
