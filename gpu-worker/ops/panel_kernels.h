@@ -19,7 +19,8 @@
  * of the input in the second while the panels of a group do; sums wait in memory from block to block.
  *
  * Memory.  Only the first pass over a block reads memory, and none of the others would if each did not fetch its part
- * of the next block into the second cache: 8 streams would wait for the first pass, and memory for the rest. */
+ * of the next block into the second cache: 8 streams would wait for the first pass, and memory for the rest.  A lone
+ * pass, of one or two streams, fetches the columns after those it multiplies. */
 #ifndef VF_LANES
 #error "define the vector first"
 #endif
@@ -103,7 +104,7 @@ struct tile_job {
     bool is_first; /* they begin at 0 */
     struct fetch {
         const char *next; /* block of a panel */
-        uint32_t n; /* lines of it that each pass fetches; 0: none, the hardware does as well */
+        uint32_t n;       /* lines of it that each pass fetches */
         uint32_t pass;
     } fetch;
 };
@@ -155,7 +156,7 @@ INLINE void add_columns(const enum dtype dtype, const int V, const int T, vf acc
     }
 }
 
-/* The columns of a block, and what is to be fetched beside them, evenly spread. */
+/* The columns of a block, and what is to be fetched, evenly spread among them. */
 INLINE void add_block_columns(const enum dtype dtype, const int V, const int T,
                               vf acc[TILE_TOKENS][4], const char *w, const struct tile_job *j,
                               uint32_t pass)
@@ -163,13 +164,12 @@ INLINE void add_block_columns(const enum dtype dtype, const int V, const int T,
     const char *line = j->fetch.next + (size_t)(j->fetch.pass + pass) * j->fetch.n * 64;
     const char *end = line + (size_t)j->fetch.n * 64;
     uint32_t lines = (j->fetch.n * FETCH_COLS + j->n - 1) / j->n;
-    uint32_t step = j->fetch.n ? FETCH_COLS : j->n;
 
-    for (uint32_t k = 0; k < j->n; k += step) {
+    for (uint32_t k = 0; k < j->n; k += FETCH_COLS) {
         for (uint32_t i = 0; i < lines && line < end; i++, line += 64)
             __builtin_prefetch(line, 0, 2);
         add_columns(dtype, V, T, acc, w + (size_t)k * 64, j->x + (size_t)k * T,
-                    j->n - k < step ? j->n - k : step);
+                    j->n - k < FETCH_COLS ? j->n - k : FETCH_COLS);
     }
 }
 
@@ -319,10 +319,10 @@ static void add_block(const struct panels *p, uint32_t begin, uint32_t end, cons
     struct tile_job t = { .w = panel + (size_t)k * 64,
                           .n = left < PANEL_COLS ? left : PANEL_COLS,
                           .is_first = k == 0,
-                          .fetch = { .next = next } };
+                          .fetch = { next, (PANEL_COLS + passes - 1) / passes, 0 } };
 
-    if (passes > 1)
-        t.fetch.n = (PANEL_COLS + passes - 1) / passes;
+    if (passes == 1) /* it cannot run far ahead of itself */
+        t.fetch.next = t.w + FETCH_COLS * 64;
     for (uint32_t i = begin; i < end; i++) {
         uint32_t first = tile_first(p->tiles, i);
         t.fetch.pass = (i - begin) * passes / (end - begin);
