@@ -26,6 +26,7 @@ enum {
     OPT_CSV,
     OPT_BUDGET,
     OPT_RESUME,
+    OPT_STREAMS,
     OPT_APART,
     OPT_OUR_SERVER,
     OPT_PEER_SERVER,
@@ -49,6 +50,8 @@ static const struct argp_option argp_options[] = {
     { "threads", 'n', "N", 0, "threads of each engine (default: the cores of this process)", 0 },
     { "quick", 'q', 0, 0, "small shapes, fewer cases, done within a minute", 0 },
     { "budget", OPT_BUDGET, "S", 0, "no round begins after so many seconds", 0 },
+    { "streams", OPT_STREAMS, "LIST", 0, "speed: only cases of so many streams (0: the prompt)",
+      0 },
     { "resume", OPT_RESUME, "FILE", 0,
       "speed: add each round to FILE as it ends, and go on after those it has", 0 },
     { "cpu-clock", OPT_CPU_CLOCK, 0, 0,
@@ -106,9 +109,15 @@ static uint32_t number(const char *arg, uint32_t low, uint32_t high, const char 
     char *end;
     unsigned long n = strtoul(arg, &end, 10);
 
-    if (*end || n < low || n > high)
+    if (end == arg || *end || n < low || n > high)
         argp_error(state, "%s: %u..%u", what, low, high);
     return (uint32_t)n;
+}
+
+static void parse_streams(struct plan *p, char *list, struct argp_state *state)
+{
+    for (char *rest = list, *text; (text = strsep(&rest, ","));)
+        p->streams |= UINT64_C(1) << number(text, 0, ENGINE_SEQS_MAX, "streams", state);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -146,6 +155,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_CPU_CLOCK:
         p->cpu_clock = true;
+        return 0;
+    case OPT_STREAMS:
+        parse_streams(p, arg, state);
         return 0;
     case OPT_RESUME:
         p->rounds_file = arg;

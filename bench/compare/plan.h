@@ -24,14 +24,15 @@ struct plan {
     bool apart;     /* never both models in memory */
     bool cpu_clock; /* tokens over CPU time of the process: for one thread on a busy machine */
     uint32_t rounds, n_threads;
-    uint32_t budget_s;                    /* of all; 0 = none */
-    uint32_t chunk;                       /* mixed: rows of a prompt in one of our steps */
-    const char *models;                   /* folder of the files, made when they are missing */
-    const char *rounds_file;              /* speed: rounds_file.h; "" = none */
-    const char *library;                  /* of llama.cpp */
-    const char *ours;                     /* a model for our side instead of the file, "" = none */
-    const char *quantize;                 /* our side, as the server's setting */
-    bool shared_kv, pinned;               /* of llama.cpp */
+    uint64_t streams;        /* speed: bit N = cases of N streams, 0 the prompt; 0 = all cases */
+    uint32_t budget_s;       /* of all; 0 = none */
+    uint32_t chunk;          /* mixed: rows of a prompt in one of our steps */
+    const char *models;      /* folder of the files, made when they are missing */
+    const char *rounds_file; /* speed: rounds_file.h; "" = none */
+    const char *library;     /* of llama.cpp */
+    const char *ours;        /* a model for our side instead of the file, "" = none */
+    const char *quantize;    /* our side, as the server's setting */
+    bool shared_kv, pinned;  /* of llama.cpp */
     const char *our_server, *peer_server; /* commands (servers.h) */
 };
 

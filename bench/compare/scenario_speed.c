@@ -22,10 +22,12 @@ static const struct bench_case quick_cases[] = {
     { "32 streams", 32, 4, QUICK_CONTEXT },
 };
 
+enum { CASES_MAX = sizeof speed_cases / sizeof *speed_cases };
+
 struct speed {
     struct group *group;
     struct machine_limits limits; /* of the case and round that is being measured */
-    const struct bench_case *cases;
+    struct bench_case cases[CASES_MAX];
     struct figure *figures; /* [n] */
     uint32_t n;
 };
@@ -99,15 +101,24 @@ static bool run_rounds(struct speed *s, struct err *e)
     return true;
 }
 
+/* Those of the plan. */
+static void choose_cases(struct speed *s, const struct plan *p)
+{
+    const struct bench_case *from = p->quick ? quick_cases : speed_cases;
+    uint32_t n = p->quick ? sizeof quick_cases / sizeof *quick_cases : CASES_MAX;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (!p->streams || p->streams >> from[i].n_streams & 1)
+            s->cases[s->n++] = from[i];
+}
+
 bool scenario_speed(struct group *g, struct figures *all, struct err *e)
 {
-    struct speed s = { .group = g, .cases = speed_cases, .figures = &all->items[all->n] };
+    struct speed s = { .group = g, .figures = &all->items[all->n] };
 
-    s.n = sizeof speed_cases / sizeof *speed_cases;
-    if (g->plan->quick) {
-        s.cases = quick_cases;
-        s.n = sizeof quick_cases / sizeof *quick_cases;
-    }
+    choose_cases(&s, g->plan);
+    if (s.n == 0)
+        return err_set(e, ERR_CONFIG, 0, "streams: there is no case of so many");
     for (uint32_t i = 0; i < s.n; i++)
         figures_add(all, g->shape, g->type, s.cases[i].name, "tokens/s");
     if (!rounds_file_read(g->plan->rounds_file, s.figures, s.n, e) || !run_rounds(&s, e))
