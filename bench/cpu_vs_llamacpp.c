@@ -194,6 +194,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
             argp_error(state, "--library and --models are needed");
         if (p->rounds_file[0] && p->scenario != SCENARIO_SPEED)
             argp_error(state, "resume: only the rounds of scenario speed are kept");
+        if (p->streams && p->scenario != SCENARIO_SPEED)
+            argp_error(state, "streams: only scenario speed has such cases");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
