@@ -215,7 +215,8 @@ static void cpu_close(struct ops_stream *s)
 static const struct ops tables[N_CPU_TIERS] = {
     [CPU_PLAIN] = CPU_OPS("plain"),           [CPU_AVX2] = CPU_OPS("avx2"),
     [CPU_AVXVNNI] = CPU_OPS("avxvnni"),       [CPU_AVX512] = CPU_OPS("avx512"),
-    [CPU_AVX512VNNI] = CPU_OPS("avx512vnni"), [CPU_AVX512BF16] = CPU_OPS("avx512bf16"),
+    [CPU_AVX512VNNI] = CPU_OPS("avx512vnni"), [CPU_AMXINT8] = CPU_OPS("amxint8"),
+    [CPU_AVX512BF16] = CPU_OPS("avx512bf16"),
 };
 
 struct tier {
@@ -239,6 +240,7 @@ static const struct tier tiers[N_CPU_TIERS] = {
     [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2, avxvnni) },
     [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512) },
     [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512vnni) },
+    [CPU_AMXINT8] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, amx) },
     [CPU_AVX512BF16] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512bf16, avx512vnni) },
 #endif
 };

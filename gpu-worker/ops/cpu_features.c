@@ -1,25 +1,29 @@
 /* cpu_features.c - see cpu_features.h: CPUID for the instructions, XCR0 for the registers.
  *
  * A processor may have instructions whose registers the system does not save at a context switch; they then
- * fault or, worse, lose their upper halves. */
+ * fault or, worse, lose their upper halves.  The tiles of AMX are saved for a process that has asked for it. */
 #include "gpu-worker/ops/cpu_features.h"
 
 #include <assert.h>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* CPUID leaves 1, 7 and 7.1, and XCR0. */
 struct features {
-    uint32_t c1, b7, c7, a71;
+    uint32_t c1, b7, c7, d7, a71;
     uint64_t saved;
 };
 
 enum {
     SAVES_YMM = 0x6,        /* SSE and AVX */
     SAVES_ZMM = 0xe0 | 0x6, /* and masks, upper halves, upper registers */
+    SAVES_TILES = 0x60000 | SAVES_ZMM,
     C1_AVX2 = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C,
     B7_AVX512 = bit_AVX2 | bit_AVX512BW | bit_AVX512DQ | bit_AVX512F,
+    D7_AMX = 1 << 24 | 1 << 25, /* AMX-TILE, AMX-INT8 */
     A71_AVXVNNI = 1 << 4,
     A71_AVX512BF16 = 1 << 5,
 };
@@ -35,6 +39,11 @@ static const struct features needs[N_CPU_TIERS] = {
                          .b7 = B7_AVX512_ALL,
                          .c7 = bit_AVX512VNNI,
                          .saved = SAVES_ZMM },
+    [CPU_AMXINT8] = { .c1 = C1_AVX2,
+                      .b7 = B7_AVX512_ALL,
+                      .c7 = bit_AVX512VNNI,
+                      .d7 = D7_AMX,
+                      .saved = SAVES_TILES },
     [CPU_AVX512BF16] = { .c1 = C1_AVX2,
                          .b7 = B7_AVX512_ALL,
                          .c7 = bit_AVX512VNNI,
@@ -63,6 +72,7 @@ static struct features features_here(void)
         uint32_t subleaves = a;
         f.b7 = b;
         f.c7 = c;
+        f.d7 = d;
         if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
             f.a71 = a;
     }
@@ -72,8 +82,16 @@ static struct features features_here(void)
 static bool covers(const struct features *have, const struct features *need)
 {
     return (have->c1 & need->c1) == need->c1 && (have->b7 & need->b7) == need->b7 &&
-           (have->c7 & need->c7) == need->c7 && (have->a71 & need->a71) == need->a71 &&
-           (have->saved & need->saved) == need->saved;
+           (have->c7 & need->c7) == need->c7 && (have->d7 & need->d7) == need->d7 &&
+           (have->a71 & need->a71) == need->a71 && (have->saved & need->saved) == need->saved;
+}
+
+/* For all threads of the process, also those to come; refused by a kernel before Linux 5.16. */
+static bool may_use_tiles(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, /* ARCH_REQ_XCOMP_PERM */ TILE_DATA = 18 };
+
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
 bool cpu_has_tier(enum cpu_tier tier)
@@ -81,7 +99,7 @@ bool cpu_has_tier(enum cpu_tier tier)
     struct features here = features_here();
 
     assert((unsigned)tier < N_CPU_TIERS);
-    return covers(&here, &needs[tier]);
+    return covers(&here, &needs[tier]) && (tier != CPU_AMXINT8 || may_use_tiles());
 }
 #else
 bool cpu_has_tier(enum cpu_tier tier)

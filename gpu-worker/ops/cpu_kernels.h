@@ -160,6 +160,8 @@ extern const struct linear_kernel linear_i4m_avx512, linear_i5m_avx512, linear_i
 extern const struct linear_kernel linear_i8_avx512vnni, linear_i4_avx512vnni;
 extern const struct linear_kernel linear_i4m_avx512vnni, linear_i5m_avx512vnni,
     linear_i6_avx512vnni;
+extern const struct linear_kernel linear_i8_amx, linear_i4_amx;
+extern const struct linear_kernel linear_i4m_amx, linear_i5m_amx, linear_i6_amx;
 
 enum {
     ATTENTION_PAGE_TOKENS_MAX = 256,

@@ -7,7 +7,8 @@
 static const char *const names[N_CPU_TIERS] = {
     [CPU_PLAIN] = "plain",           [CPU_AVX2] = "avx2",
     [CPU_AVXVNNI] = "avxvnni",       [CPU_AVX512] = "avx512",
-    [CPU_AVX512VNNI] = "avx512vnni", [CPU_AVX512BF16] = "avx512bf16",
+    [CPU_AVX512VNNI] = "avx512vnni", [CPU_AMXINT8] = "amxint8",
+    [CPU_AVX512BF16] = "avx512bf16",
 };
 
 const char *cpu_tier_name(enum cpu_tier tier)
@@ -23,7 +24,7 @@ static unsigned cap_of(const char *word)
 
     while (t < N_CPU_TIERS && strcmp(word, names[t]) != 0)
         t++;
-    return t < N_CPU_TIERS ? t : CPU_AVX512VNNI;
+    return t < N_CPU_TIERS ? t : CPU_AMXINT8;
 }
 
 enum cpu_tier cpu_tier_choose(const char *cap)

@@ -1,5 +1,6 @@
 /* int_avx512vnni.c - integer products with AVX-512 VNNI: 16 rows a vector, four products by one instruction. */
-#define HAS_DOT 1
+#define HAS_DOT     1
+#define TILE_TOKENS 6
 #include "gpu-worker/ops/int_vector512.h"
 
 V vi vi_dot(vi sum, vi u, vi s)

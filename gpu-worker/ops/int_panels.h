@@ -16,7 +16,8 @@
  *   few tokens    panel after panel, one forward stream; the input's bytes are broadcast from their tile
  *   many tokens   int_tiles.h: a group of panels side by side, each weight unpacked once for many tokens; a group
  *                 is as many streams, too many for the hardware's prefetching, so each fetches ahead.
- *                 int_tiles_dot.h, where HAS_DOT and 32 registers are: two panels a tile, sums in registers
+ *                 int_tiles_dot.h, where HAS_DOT and 32 registers are: two panels a tile, sums in registers;
+ *                 int_tiles_amx.h where HAS_AMX: by the matrix unit
  *
  * Without HAS_DOT, int4 adds up eight products of (0..15) * (-127..127) in 16 bits: at most 8 * 2 * 15 *
  * 127 = 30480, five bits four (31496), six bits two (32004).  int8 cannot do that (255 * 127 * 2 saturates at
@@ -293,7 +294,9 @@ INLINE void few_tokens(const struct linear_job *j, const enum dtype dtype, const
 
 /* ---- many tokens ---- */
 
-#if HAS_DOT && LANES == 16
+#if HAS_AMX
+#include "gpu-worker/ops/int_tiles_amx.h"
+#elif HAS_DOT && LANES == 16
 #include "gpu-worker/ops/int_tiles_dot.h"
 #else
 #include "gpu-worker/ops/int_tiles.h"
@@ -308,6 +311,7 @@ INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row
         (const uint8_t *)j->w +
         row_begin / PACKING_INT_ROWS * (packing_superblocks(j->cols) * superblock_bytes(dtype));
 
+#if !HAS_AMX /* whose few tokens are another unit's */
     if (j->n_tokens == 1)
         few_tokens(j, dtype, 1, panels, row_begin, row_end);
     else if (j->n_tokens == 2)
@@ -315,6 +319,7 @@ INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row
     else if (j->n_tokens == 3)
         few_tokens(j, dtype, 3, panels, row_begin, row_end);
     else
+#endif
         many_tokens(j, dtype, panels, row_begin, row_end);
 }
 

@@ -6,7 +6,6 @@
 
 #define LANES        8
 #define VECTOR_BYTES 32
-#define TILE_TOKENS  6
 #define V            static inline __attribute__((always_inline))
 #define vi_keep(v)   __asm__("" : "+x"(v))
 

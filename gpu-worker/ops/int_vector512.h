@@ -6,7 +6,6 @@
 
 #define LANES        16
 #define VECTOR_BYTES 64
-#define TILE_TOKENS  6
 #define V            static inline __attribute__((always_inline))
 #ifdef __AVX512F__
 #define vi_keep(v) __asm__("" : "+v"(v))
@@ -55,6 +54,10 @@ V vi vi_shift_right(vi v, const int n)
 V vi vi_add16(vi a, vi b)
 {
     return _mm512_add_epi16(a, b);
+}
+V vi vi_sub8(vi a, vi b)
+{
+    return _mm512_sub_epi8(a, b);
 }
 V vi vi_add32(vi a, vi b)
 {

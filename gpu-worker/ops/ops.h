@@ -267,6 +267,7 @@ enum cpu_tier {
     CPU_AVXVNNI,
     CPU_AVX512,
     CPU_AVX512VNNI,
+    CPU_AMXINT8,
     CPU_AVX512BF16,
     N_CPU_TIERS
 };

@@ -6,12 +6,15 @@
 #include "gpu-worker/ops/packing.h"
 #include "tests/ops/ops_rig.h"
 
-enum { TOKENS_MAX = 109 }; /* more than two chunks of tiles (int_tiles.h) */
+enum {
+    TOKENS_MAX = 109,  /* more than two chunks of tiles (int_tiles.h) */
+    MANY_TOKENS = 270, /* more than a group of tiles (int_groups.h) */
+};
 
-/* Every number up to three tiles, then some. */
+/* Every number up to three tiles, or two large ones, then some. */
 static uint32_t next_count(uint32_t n)
 {
-    return n + (n < 19 ? 1 : 10);
+    return n + (n < 23 ? 1 : 10);
 }
 
 /* A matrix given by its codes and their numbers, and inputs. */
@@ -223,19 +226,23 @@ static void tiers_and_company_do_not_change_bits(void **state)
     }
 }
 
-/* Rows so long that the tiles of many tokens take them in parts (int_tiles_dot.h), and more panels than a group. */
+/* Rows so long that the tiles of many tokens take them in parts (int_groups.h), and more panels and tokens than a
+ * group. */
 static void long_rows_are_the_same_bits(void **state)
 {
     struct random r = random_begin("long_rows_are_the_same_bits");
-    const uint32_t rows = 275, cols = 5100, n = TOKENS_MAX;
+    const uint32_t rows = 275, cols = 3500, n = MANY_TOKENS;
     struct ops_setup setup = ops_rig_setup();
 
     (void)state;
     setup.cols_max = cols;
+    setup.rows_max = n;
     FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, rows, cols, dtype);
         float *alone[3] = { NULL };
+        free(p.x);
+        p.x = random_floats(&r, (size_t)n * cols);
         FOR_EACH_TIER(tier)
         {
             struct ops_rig rig = ops_rig_open(tier, 1, &setup);
@@ -359,7 +366,7 @@ static void outliers_and_zeroes(void **state)
         FOR_EACH_TIER(tier)
         {
             struct ops_rig rig = ops_rig_open(tier, 1, NULL);
-            for (uint32_t n = 1; n <= 7; n++) {
+            for (uint32_t n = 1; n <= 18; n += n < 7 ? 1 : 11) {
                 float *y = run(&p, &rig, 0, n, NULL, LINEAR_SET);
                 for (uint32_t t = 0; t < n; t++)
                     assert_true(y[t * stride_of(&p) + 3] == 0);
@@ -388,7 +395,7 @@ static void not_a_number_stays_none(void **state)
         {
             struct ops_rig rig = ops_rig_open(tier, 1, NULL);
             for (uint32_t i = 0; i < 3; i++)
-                for (uint32_t n = 1; n <= 5; n += 2) {
+                for (uint32_t n = 1; n <= 21; n += n < 5 ? 2 : 16) {
                     float *y;
                     p.x[40] = bad[i];
                     y = run(&p, &rig, 0, n, NULL, LINEAR_SET);

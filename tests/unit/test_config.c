@@ -142,7 +142,7 @@ static void config_choices_are_whole_words(void **state)
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_fails(config_set(&c, "cpu_tier", bad[i], "test", &e), e, ERR_CONFIG,
-                     "none of auto|plain|avx2|avxvnni|avx512|avx512vnni|avx512bf16");
+                     "none of auto|plain|avx2|avxvnni|avx512|avx512vnni|amxint8|avx512bf16");
         assert_string_equal(c.cpu_tier, "avx512");
     }
 }

@@ -10,6 +10,7 @@
 
 #include_next <immintrin.h>
 
+#include <assert.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -513,6 +514,79 @@ EMULATED __m512 emulated_dpbf16(__m512 sum, __m512i a, __m512i b)
         r.f32[i] = emulated_flush(fmaf(x0, y0, once));
     }
     return r.ps;
+}
+
+/* ---- AMX: a thread's eight tiles, each of so many rows of so many bytes as the configuration says ---- */
+
+struct emulated_tiles {
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } c;
+    union {
+        int8_t i8[16][64];
+        uint32_t u32[16][16];
+    } t[8];
+};
+
+static _Thread_local struct emulated_tiles emulated_tiles;
+
+#define _tile_loadconfig emulated_tile_loadconfig
+EMULATED void emulated_tile_loadconfig(const void *p)
+{
+    memset(&emulated_tiles, 0, sizeof emulated_tiles);
+    memcpy(&emulated_tiles.c, p, sizeof emulated_tiles.c);
+}
+
+#define _tile_release emulated_tile_release
+EMULATED void emulated_tile_release(void)
+{
+    memset(&emulated_tiles, 0, sizeof emulated_tiles);
+}
+
+#undef _tile_zero
+#define _tile_zero emulated_tile_zero
+EMULATED void emulated_tile_zero(int tile)
+{
+    assert(emulated_tiles.c.palette == 1); /* else the instruction is undefined */
+    memset(&emulated_tiles.t[tile], 0, sizeof emulated_tiles.t[tile]);
+}
+
+#undef _tile_loadd
+#define _tile_loadd emulated_tile_loadd
+EMULATED void emulated_tile_loadd(int tile, const void *p, size_t stride)
+{
+    emulated_tile_zero(tile);
+    for (int r = 0; r < emulated_tiles.c.rows[tile]; r++)
+        memcpy(emulated_tiles.t[tile].i8[r], (const char *)p + (size_t)r * stride,
+               emulated_tiles.c.row_bytes[tile]);
+}
+
+#undef _tile_stored
+#define _tile_stored emulated_tile_stored
+EMULATED void emulated_tile_stored(int tile, void *p, size_t stride)
+{
+    assert(emulated_tiles.c.palette == 1);
+    for (int r = 0; r < emulated_tiles.c.rows[tile]; r++)
+        memcpy((char *)p + (size_t)r * stride, emulated_tiles.t[tile].i8[r],
+               emulated_tiles.c.row_bytes[tile]);
+}
+
+/* Row m, lane n of `to`: + the four products of each lane k of row m of a with lane n of row k of b. */
+#undef _tile_dpbssd
+#define _tile_dpbssd emulated_tile_dpbssd
+EMULATED void emulated_tile_dpbssd(int to, int a, int b)
+{
+    struct emulated_tiles *t = &emulated_tiles;
+
+    assert(t->c.rows[to] == t->c.rows[a] && t->c.row_bytes[to] == t->c.row_bytes[b] &&
+           t->c.row_bytes[a] == 4 * t->c.rows[b]);
+    for (int m = 0; m < t->c.rows[to]; m++)
+        for (int k = 0; k < t->c.row_bytes[a]; k++)
+            for (int n = 0; n < t->c.row_bytes[to] / 4; n++)
+                t->t[to].u32[m][n] +=
+                    (uint32_t)(t->t[a].i8[m][k] * t->t[b].i8[k / 4][4 * n + k % 4]);
 }
 
 #endif
