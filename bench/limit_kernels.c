@@ -8,11 +8,14 @@
  *   8 bit     vpmaddubsw + vpmaddwd + vpaddd, or vpmaddwd + vpaddd of widened bytes, whichever is faster;
  *             with VNNI one vpdpbusd, for 4 bit too
  *   bf16      vdpbf16ps
+ *   tiles     tdpbssd of AMX: bytes, tiles of 16 x 64 by 64 x 16, four sums in turn
  *
  * A product and its addition count as two operations. */
 #include "bench/limit_kernels.h"
 
 #include <string.h>
+
+#include "gpu-worker/ops/cpu_features.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -20,7 +23,8 @@ enum { CHAINS = 12, READ_BYTES = 256 };
 
 const char *limit_kind_name(enum limit_kind kind)
 {
-    static const char *const names[N_LIMIT_KINDS] = { "fp32", "bf16", "int4", "int8" };
+    static const char *const names[N_LIMIT_KINDS] = { "fp32", "bf16", "int4", "int8",
+                                                      "int8 tiles" };
 
     return names[kind];
 }
@@ -130,6 +134,29 @@ TARGET("avx512f,avx512bf16") static void bf16_avx512(uint64_t iterations)
     LOOP(__m512, _mm512_setzero_ps(), _mm512_dpbf16_ps(acc[c], (__m512bh)x, (__m512bh)y))
 }
 
+TARGET("amx-tile,amx-int8") static void tiles_amx(uint64_t iterations)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = { .palette = 1 };
+
+    for (int t = 0; t < 8; t++) {
+        config.row_bytes[t] = 64;
+        config.rows[t] = 16;
+    }
+    __asm__ volatile("" : : "r"(&config) : "memory");
+    _tile_loadconfig(&config); /* all tiles are zero now */
+    for (uint64_t i = 0; i < iterations; i++) {
+        _tile_dpbssd(0, 4, 5);
+        _tile_dpbssd(1, 4, 6);
+        _tile_dpbssd(2, 7, 5);
+        _tile_dpbssd(3, 7, 6);
+    }
+    _tile_release();
+}
+
 /* __builtin_cpu_supports() also asks whether the system saves the registers. */
 static bool can_avx2(void)
 {
@@ -159,6 +186,11 @@ static bool can_avxvnni(void)
     return can_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 
+static bool can_amx(void)
+{
+    return cpu_has_tier(CPU_AMXINT8);
+}
+
 const struct limit_kernel limit_kernels[] = {
     { LIMIT_FP32, "vfmadd ymm", CHAINS * 16.0, fp32_avx2, can_avx2 },
     { LIMIT_FP32, "vfmadd zmm", CHAINS * 32.0, fp32_avx512, can_avx512 },
@@ -172,6 +204,7 @@ const struct limit_kernel limit_kernels[] = {
     { LIMIT_INT8, "vpmaddubsw+vpmaddwd+vpaddd zmm", CHAINS * 128.0, int8_avx512, can_avx512 },
     { LIMIT_INT8, "vpdpbusd ymm", CHAINS * 64.0, dot_avxvnni, can_avxvnni },
     { LIMIT_INT8, "vpdpbusd zmm", CHAINS * 128.0, dot_avx512vnni, can_avx512vnni },
+    { LIMIT_TILES, "tdpbssd", 4 * 16 * 16 * 64 * 2.0, tiles_amx, can_amx },
 };
 
 TARGET("avx2") static void read_avx2(const char *p, size_t n)

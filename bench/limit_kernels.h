@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a product of matrices is made of, by the type of the weights. */
-enum limit_kind { LIMIT_FP32, LIMIT_BF16, LIMIT_INT4, LIMIT_INT8, N_LIMIT_KINDS };
+/* What a product of matrices is made of, by the type of the weights; TILES: what a matrix unit makes of bytes, without any
+ * scales. */
+enum limit_kind { LIMIT_FP32, LIMIT_BF16, LIMIT_INT4, LIMIT_INT8, LIMIT_TILES, N_LIMIT_KINDS };
 
 struct limit_kernel {
     enum limit_kind kind;

@@ -124,11 +124,14 @@ static double measure_kernel(const struct limit_kernel *k, uint32_t n_threads, u
     return best;
 }
 
-static void measure_arithmetic(struct machine_limits *m, uint32_t passes)
+/* known: NULL, or of each kind its fastest instructions alone. */
+static void measure_arithmetic(struct machine_limits *m, const struct machine_limits *known,
+                               uint32_t passes)
 {
     for (uint32_t i = 0; i < n_limit_kernels; i++) {
         const struct limit_kernel *k = &limit_kernels[i];
-        double rate = k->can_run() ? measure_kernel(k, m->n_threads, passes) : 0;
+        bool wanted = !known || k->instructions == known->instructions[k->kind];
+        double rate = wanted && k->can_run() ? measure_kernel(k, m->n_threads, passes) : 0;
         if (rate > m->ops[k->kind]) {
             m->ops[k->kind] = rate;
             m->instructions[k->kind] = k->instructions;
@@ -233,29 +236,30 @@ void machine_limits_measure(struct machine_limits *m, const struct limits_option
     *m = (struct machine_limits){ .n_threads = o->n_threads ? o->n_threads : n };
     if (m->n_threads > CPUS_MAX)
         m->n_threads = CPUS_MAX;
-    measure_arithmetic(m, o->passes);
+    measure_arithmetic(m, NULL, o->passes);
     m->read_all = measure_read(m->n_threads, o, true, &m->huge, NULL);
     m->read_one = m->n_threads > 1 ? measure_read(1, o, true, NULL, NULL) : m->read_all;
     m->read_small_pages = measure_read(m->n_threads, o, false, NULL, NULL);
 }
 
-void machine_limits_glance(struct machine_limits *m, uint32_t n_threads, bool cpu_clock)
+void machine_limits_glance(struct machine_limits *m, const struct machine_limits *known,
+                           bool cpu_clock)
 {
-    struct limits_options o = { n_threads, GLANCE_PASSES, GLANCE_BYTES, cpu_clock };
+    struct limits_options o = { known->n_threads, GLANCE_PASSES, GLANCE_BYTES, cpu_clock };
     double mean;
 
-    m->n_threads = n_threads;
-    measure_arithmetic(m, o.passes);
-    measure_read(n_threads, &o, true, &m->huge, &mean);
+    m->n_threads = known->n_threads;
+    measure_arithmetic(m, known, o.passes);
+    measure_read(m->n_threads, &o, true, &m->huge, &mean);
     m->read_all = m->read_all > 0 ? (m->read_all + mean) / 2 : mean;
 }
 
 double machine_limits_ops(const struct machine_limits *m, uint32_t weight_bits, const char **name)
 {
-    enum limit_kind kind = weight_bits == 4         ? LIMIT_INT4
-                           : weight_bits == 8       ? LIMIT_INT8
-                           : m->ops[LIMIT_BF16] > 0 ? LIMIT_BF16
-                                                    : LIMIT_FP32;
+    enum limit_kind kind = weight_bits == 4                          ? LIMIT_INT4
+                           : weight_bits == 8                        ? LIMIT_INT8
+                           : m->ops[LIMIT_BF16] > m->ops[LIMIT_FP32] ? LIMIT_BF16
+                                                                     : LIMIT_FP32;
 
     if (m->ops[kind] <= 0)
         kind = LIMIT_FP32;

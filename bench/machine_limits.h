@@ -29,9 +29,10 @@ void machine_limits_measure(struct machine_limits *m, const struct limits_option
 
 /* A look at the arithmetic and at reading with all threads, beside work that is compared with them: on a shared
  * machine bandwidth may halve from one moment to the next.  So reading is not the best pass here but the mean of a
- * quarter of a second, as the work's own rate is a mean.  The first look at a zeroed *m; a second one is averaged
- * with it. */
-void machine_limits_glance(struct machine_limits *m, uint32_t n_threads, bool cpu_clock);
+ * quarter of a second, as the work's own rate is a mean.  Of each kind only the instructions are tried that `known`, a
+ * whole measurement, found the fastest.  The first look at a zeroed *m; a second one is averaged with it. */
+void machine_limits_glance(struct machine_limits *m, const struct machine_limits *known,
+                           bool cpu_clock);
 
 /* The arithmetic limit of products with weights of so many bits, and what it is called. */
 double machine_limits_ops(const struct machine_limits *m, uint32_t weight_bits, const char **name);

@@ -26,7 +26,8 @@ enum { CASES_MAX = sizeof speed_cases / sizeof *speed_cases };
 
 struct speed {
     struct group *group;
-    struct machine_limits limits; /* of the case and round that is being measured */
+    const struct machine_limits *known; /* of the whole run */
+    struct machine_limits limits;       /* of the case and round that is being measured */
     struct bench_case cases[CASES_MAX];
     struct figure *figures; /* [n] */
     uint32_t n;
@@ -35,7 +36,7 @@ struct speed {
 static void glance(struct speed *s)
 {
     group_settle();
-    machine_limits_glance(&s->limits, s->group->plan->n_threads, s->group->plan->cpu_clock);
+    machine_limits_glance(&s->limits, s->known, s->group->plan->cpu_clock);
 }
 
 static void note_limit(struct speed *s, uint32_t i, uint32_t round)
@@ -114,7 +115,7 @@ static void choose_cases(struct speed *s, const struct plan *p)
 
 bool scenario_speed(struct group *g, struct figures *all, struct err *e)
 {
-    struct speed s = { .group = g, .figures = &all->items[all->n] };
+    struct speed s = { .group = g, .known = all->limits, .figures = &all->items[all->n] };
 
     choose_cases(&s, g->plan);
     if (s.n == 0)

@@ -15,7 +15,9 @@
 
 enum {
     TOKENS_MIN = TILE_TOKENS + 1, /* less than that is faster with vectors */
-    PIECE = 4,                    /* superblocks */
+    PIECE = 6,                    /* superblocks */
+    PIECE_OF_FEW = 4, /* where the first cache also holds what is fetched of the next one */
+    FEW_TILES = 3,
 };
 
 /* A block of a panel. */
@@ -293,7 +295,8 @@ INLINE void run_piece(const enum dtype dtype, struct group *g, uint32_t pair, st
 INLINE void run_pair(const struct linear_job *j, const enum dtype dtype, struct group *g,
                      uint32_t pair, struct part part, uint32_t n_superblocks)
 {
-    const uint32_t n = part.end - part.begin, n_pieces = (n + PIECE - 1) / PIECE;
+    const uint32_t size = g->n_tiles <= FEW_TILES ? PIECE_OF_FEW : PIECE;
+    const uint32_t n = part.end - part.begin, n_pieces = (n + size - 1) / size;
     const uint8_t *ahead = next_to_read(g, dtype, pair, part, n_superblocks);
     struct unpacked w[TILE_PANELS][2 * PIECE];
     struct tile_job job = { .row = g->row + pair * TILE_PANELS * PACKING_INT_ROWS };

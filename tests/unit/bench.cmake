@@ -3,7 +3,7 @@ set(bench ${CMAKE_SOURCE_DIR}/bench)
 llmd_test(NAME test_random_gguf SOURCES unit/test_random_gguf.c ${bench}/random_gguf.c ${bench}/shapes.c
   LIBS common LABELS unit)
 llmd_test(NAME test_figures SOURCES unit/test_figures.c ${bench}/compare/figures.c
-  ${bench}/machine_limits.c ${bench}/limit_kernels.c ${bench}/shapes.c LIBS common LABELS unit)
+  ${bench}/machine_limits.c ${bench}/limit_kernels.c ${bench}/shapes.c LIBS runtime LABELS unit)
 target_compile_definitions(test_figures PRIVATE TEST_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 llmd_test(NAME test_rounds_file SOURCES unit/test_rounds_file.c ${bench}/compare/rounds_file.c ${bench}/shapes.c
   LIBS common LABELS unit)
