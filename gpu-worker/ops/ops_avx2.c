@@ -8,6 +8,8 @@
 #define VF_LANES    8
 #define TILE_TOKENS 6
 #define PAIR_TOKENS 2
+#define FETCH_COLS  16
+#define FETCH_AHEAD 16
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m256 vf;

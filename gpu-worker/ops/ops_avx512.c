@@ -8,6 +8,8 @@
 #define VF_LANES    16
 #define TILE_TOKENS 12
 #define PAIR_TOKENS 12
+#define FETCH_COLS  8
+#define FETCH_AHEAD 64
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m512 vf;

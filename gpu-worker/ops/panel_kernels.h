@@ -5,6 +5,9 @@
  *   vf_load_low(p), vf_load_high(p)  the halves of VF_LANES words as bf16, widened
  *   TILE_TOKENS    tokens that share the weights of a tile, the sums of which stay in registers
  *   PAIR_TOKENS    with so few tokens a tile takes the panel's 32 rows at once
+ *   FETCH_COLS     columns between two fetches of a pass; as many lines are asked for at once, and a core can have but so
+ *                  many under way (16 from Intel)
+ *   FETCH_AHEAD    columns that a lone pass fetches ahead
  *
  * Bits.  The sum of a row and a token is acc = fma(w[k], x[k], acc), k ascending from acc = 0, one FMA after
  * the other in one lane; then the bias; then what y held.  Tiles only decide how many such sums run side by
@@ -20,7 +23,7 @@
  *
  * Memory.  Only the first pass over a block reads memory, and none of the others would if each did not fetch its part
  * of the next block into the second cache: 8 streams would wait for the first pass, and memory for the rest.  A lone
- * pass, of one or two streams, fetches the columns after those it multiplies. */
+ * pass, of one or two streams with AVX2 and up to twelve with AVX-512, fetches columns after those it multiplies. */
 #ifndef VF_LANES
 #error "define the vector first"
 #endif
@@ -32,7 +35,6 @@ enum {
     PANEL_COLS = 256,
     PANEL_GROUP = 4,
     SUPERTILE = 120 / TILE_TOKENS, /* tiles */
-    FETCH_COLS = 16,               /* columns between two fetches of a pass */
 };
 
 /* ---- the input ---- */
@@ -322,7 +324,7 @@ static void add_block(const struct panels *p, uint32_t begin, uint32_t end, cons
                           .fetch = { next, (PANEL_COLS + passes - 1) / passes, 0 } };
 
     if (passes == 1) /* it cannot run far ahead of itself */
-        t.fetch.next = t.w + FETCH_COLS * 64;
+        t.fetch.next = t.w + FETCH_AHEAD * 64;
     for (uint32_t i = begin; i < end; i++) {
         uint32_t first = tile_first(p->tiles, i);
         t.fetch.pass = (i - begin) * passes / (end - begin);
