@@ -15,6 +15,7 @@
 
 #include <string.h>
 
+#include "gpu-worker/ops/amx.h"
 #include "gpu-worker/ops/cpu_features.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -136,17 +137,13 @@ TARGET("avx512f,avx512bf16") static void bf16_avx512(uint64_t iterations)
 
 TARGET("amx-tile,amx-int8") static void tiles_amx(uint64_t iterations)
 {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = { .palette = 1 };
+    struct amx_config config = { .palette = 1 };
 
     for (int t = 0; t < 8; t++) {
         config.row_bytes[t] = 64;
         config.rows[t] = 16;
     }
-    __asm__ volatile("" : : "r"(&config) : "memory");
+    amx_reads(&config);
     _tile_loadconfig(&config); /* all tiles are zero now */
     for (uint64_t i = 0; i < iterations; i++) {
         _tile_dpbssd(0, 4, 5);
@@ -188,7 +185,7 @@ static bool can_avxvnni(void)
 
 static bool can_amx(void)
 {
-    return cpu_has_tier(CPU_AMXINT8);
+    return cpu_enable_tier(CPU_AMXINT8);
 }
 
 const struct limit_kernel limit_kernels[] = {

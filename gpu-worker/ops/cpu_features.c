@@ -86,23 +86,23 @@ static bool covers(const struct features *have, const struct features *need)
            (have->a71 & need->a71) == need->a71 && (have->saved & need->saved) == need->saved;
 }
 
-/* For all threads of the process, also those to come; refused by a kernel before Linux 5.16. */
-static bool may_use_tiles(void)
+/* For all threads of the process, also those to come; refused where a signal stack has no room for them. */
+static bool enable_tiles(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, /* ARCH_REQ_XCOMP_PERM */ TILE_DATA = 18 };
 
     return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
-bool cpu_has_tier(enum cpu_tier tier)
+bool cpu_enable_tier(enum cpu_tier tier)
 {
     struct features here = features_here();
 
     assert((unsigned)tier < N_CPU_TIERS);
-    return covers(&here, &needs[tier]) && (tier != CPU_AMXINT8 || may_use_tiles());
+    return covers(&here, &needs[tier]) && (tier != CPU_AMXINT8 || enable_tiles());
 }
 #else
-bool cpu_has_tier(enum cpu_tier tier)
+bool cpu_enable_tier(enum cpu_tier tier)
 {
     return tier == CPU_PLAIN;
 }

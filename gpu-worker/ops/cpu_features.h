@@ -4,8 +4,8 @@
 
 #include "gpu-worker/ops/ops.h"
 
-/* Can every instruction of the tier be run here?  CPU_PLAIN always can.  For CPU_AMXINT8 the process asks the kernel to
- * save its registers, so ask before they are used. */
-bool cpu_has_tier(enum cpu_tier tier);
+/* Can every instruction of the tier be run here?  CPU_PLAIN always can.  The registers of CPU_AMXINT8 are saved for a
+ * process only that has asked the kernel for it: this asks, and is false if the kernel refuses. */
+bool cpu_enable_tier(enum cpu_tier tier);
 
 #endif

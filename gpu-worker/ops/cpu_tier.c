@@ -31,7 +31,7 @@ enum cpu_tier cpu_tier_choose(const char *cap)
 {
     unsigned t = cap_of(cap);
 
-    while (!cpu_has_tier((enum cpu_tier)t))
+    while (!cpu_enable_tier((enum cpu_tier)t))
         t--;
     return (enum cpu_tier)t;
 }

@@ -1,5 +1,6 @@
 /* int_avx2.c - integer products with AVX2: 8 rows a vector, products by pairs. */
 #define HAS_DOT     0
+#define HAS_AMX     0
 #define TILE_TOKENS 6
 #include "gpu-worker/ops/int_vector256.h"
 

@@ -1,5 +1,6 @@
 /* int_avx512.c - integer products with AVX-512 F, BW, VL and DQ: 16 rows a vector, products by pairs. */
 #define HAS_DOT     0
+#define HAS_AMX     0
 #define TILE_TOKENS 6
 #include "gpu-worker/ops/int_vector512.h"
 

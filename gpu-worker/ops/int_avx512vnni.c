@@ -1,5 +1,6 @@
 /* int_avx512vnni.c - integer products with AVX-512 VNNI: 16 rows a vector, four products by one instruction. */
 #define HAS_DOT     1
+#define HAS_AMX     0
 #define TILE_TOKENS 6
 #include "gpu-worker/ops/int_vector512.h"
 

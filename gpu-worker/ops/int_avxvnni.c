@@ -1,5 +1,6 @@
 /* int_avxvnni.c - integer products with AVX-VNNI: 8 rows a vector, four products by one instruction. */
 #define HAS_DOT     1
+#define HAS_AMX     0
 #define TILE_TOKENS 6
 #include "gpu-worker/ops/int_vector256.h"
 

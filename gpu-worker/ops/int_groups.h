@@ -24,6 +24,7 @@ struct group {
     struct int_tile tiles[GROUP_TILES];
     _Alignas(64) tile_sums sums[GROUP_PAIRS][GROUP_TILES];
 };
+static_assert(sizeof(struct group) < 300 << 10, "it lies on the stack of a compute thread");
 
 /* Superblocks begin .. end - 1. */
 struct part {

@@ -10,6 +10,8 @@
  *            0 where two have to:  vi_madd8(unsigned, signed), pairs into 16 bits, saturating;
  *              vi_madd16(a, b), pairs of 16 bits into 32;  vi_add16 vi_add32;
  *              vi_signed_dot(sum, w, x): sum + four products of signed bytes, x not -128
+ *   HAS_AMX  1 where the unit multiplies many tokens alone, by tiles (the few are another unit's): vi_sub8
+ *   TILE_TOKENS  the most of a register tile
  *
  * Two shapes of work (shared/reference: decode is bound by memory, prefill by instructions):
  *
@@ -311,15 +313,13 @@ INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row
         (const uint8_t *)j->w +
         row_begin / PACKING_INT_ROWS * (packing_superblocks(j->cols) * superblock_bytes(dtype));
 
-#if !HAS_AMX /* whose few tokens are another unit's */
-    if (j->n_tokens == 1)
+    if (!HAS_AMX && j->n_tokens == 1)
         few_tokens(j, dtype, 1, panels, row_begin, row_end);
-    else if (j->n_tokens == 2)
+    else if (!HAS_AMX && j->n_tokens == 2)
         few_tokens(j, dtype, 2, panels, row_begin, row_end);
-    else if (j->n_tokens == 3)
+    else if (!HAS_AMX && j->n_tokens == 3)
         few_tokens(j, dtype, 3, panels, row_begin, row_end);
     else
-#endif
         many_tokens(j, dtype, panels, row_begin, row_end);
 }
 

@@ -11,33 +11,30 @@
  *
  * The unit waits 52 cycles for its own sums: they are stored once the next product has begun. */
 
+#include "gpu-worker/ops/amx.h"
 #include "gpu-worker/ops/int_groups.h"
 
 enum {
-    TOKENS_MIN = TILE_TOKENS + 1, /* less than that is faster with vectors */
+    TOKENS_MIN = TILE_TOKENS + 1, /* a lone tile gains nothing: bench/README.md */
     PIECE = 6,                    /* superblocks */
-    PIECE_OF_FEW = 4, /* where the first cache also holds what is fetched of the next one */
+    PIECE_OF_FEW = 4,             /* the first cache has what is fetched of the next one, too */
     FEW_TILES = 3,
 };
 
 /* A block of a panel. */
 struct unpacked {
-    uint8_t codes[LINES][LINE_BYTES]; /* signed */
+    _Alignas(64) uint8_t codes[LINES][LINE_BYTES]; /* signed */
     float numbers[PACKING_NUMBERS_MAX][PACKING_INT_ROWS];
 };
 
 /* What register tiles differ in. */
-enum kind { SCALE, SCALE_AND_MIN, TWO_SCALES };
+enum kind { KIND_SCALE, KIND_SCALE_AND_MIN, KIND_TWO_SCALES };
 
 INLINE enum kind kind_of(const enum dtype dtype)
 {
-    return packing_has_min(dtype) ? SCALE_AND_MIN : dtype == DTYPE_I6 ? TWO_SCALES : SCALE;
-}
-
-/* Compilers do not see that instructions of the unit read all of what p points to: it is written before. */
-INLINE void will_read(const void *p)
-{
-    __asm__ volatile("" : : "r"(p) : "memory");
+    return packing_has_min(dtype) ? KIND_SCALE_AND_MIN
+           : dtype == DTYPE_I6    ? KIND_TWO_SCALES
+                                  : KIND_SCALE;
 }
 
 /* ---- unpacking ---- */
@@ -91,11 +88,11 @@ struct tile_job {
     uint32_t row, token;          /* of the first */
 };
 
-/* The unit multiplies and adds up whole blocks, or, of TWO_SCALES, half ones.  `turn` is 0 and 1 by turns. */
+/* The unit multiplies and adds up whole blocks, or, where they have two scales, half ones.  `turn` is 0 and 1 by turns. */
 INLINE void multiply(const enum kind kind, const int turn, const struct unpacked *w,
                      const uint8_t *x)
 {
-    const int half = kind == TWO_SCALES ? turn : 0;
+    const int half = kind == KIND_TWO_SCALES ? turn : 0;
     const uint8_t *codes = w->codes[half * LINES / 2];
 
     x += half * PACKING_BLOCK / 2;
@@ -127,12 +124,12 @@ INLINE void add_whole(const enum kind kind, const int n, const int turn, vf sums
                       const whole_sums *whole, const struct unpacked *w, const uint8_t *x)
 {
     const float *xs = int_tile_scales(x, (uint32_t)n), *x_sums = int_tile_sums(x, (uint32_t)n);
-    const vf ws = vf_load(w->numbers[kind == TWO_SCALES ? turn : 0]);
+    const vf ws = vf_load(w->numbers[kind == KIND_TWO_SCALES ? turn : 0]);
 
 #pragma GCC unroll 16
     for (int t = 0; t < n; t++)
         sums[t] = vf_fma(vf_mul(ws, vf_set1(xs[t])), vf_of_int(vi_load((*whole)[t])), sums[t]);
-    if (kind != SCALE_AND_MIN)
+    if (kind != KIND_SCALE_AND_MIN)
         return;
     const vf min = vf_load(w->numbers[1]);
 #pragma GCC unroll 16
@@ -143,7 +140,7 @@ INLINE void add_whole(const enum kind kind, const int n, const int turn, vf sums
 /* Product i of a tile, of which two make a step: its block. */
 INLINE uint32_t block_of(const enum kind kind, uint32_t i)
 {
-    return kind == TWO_SCALES ? i / 2 : i;
+    return kind == KIND_TWO_SCALES ? i / 2 : i;
 }
 
 INLINE void add_product(const enum kind kind, const int n, const int turn, vf sums[TILE_TOKENS],
@@ -158,7 +155,7 @@ INLINE void add_product(const enum kind kind, const int n, const int turn, vf su
 INLINE void add_products(const enum kind kind, const int n, vf sums[TILE_TOKENS],
                          const struct tile_job *j)
 {
-    const uint32_t n_products = j->n_superblocks * (kind == TWO_SCALES ? 4 : 2);
+    const uint32_t n_products = j->n_superblocks * (kind == KIND_TWO_SCALES ? 4 : 2);
     const uint8_t *ahead = j->ahead;
     _Alignas(64) whole_sums whole[2];
 
@@ -172,7 +169,7 @@ INLINE void add_products(const enum kind kind, const int n, vf sums[TILE_TOKENS]
             if (i > 0)
                 add_product(kind, n, turn, sums, &whole[turn], j, i + (uint32_t)turn - 2);
         }
-        if (kind != TWO_SCALES || i % 4 == 0)
+        if (kind != KIND_TWO_SCALES || i % 4 == 0)
             for (uint32_t k = 0; k < j->ahead_lines; k++, ahead += LINE_BYTES)
                 _mm_prefetch((const char *)ahead, _MM_HINT_T0);
     }
@@ -226,29 +223,24 @@ typedef void tile_function(const struct tile_job *j);
         name##_12, name##_13, name##_14, name##_15, name##_16,                                     \
     };
 
-TILE_FUNCTIONS(tiles_scale, SCALE)
-TILE_FUNCTIONS(tiles_min, SCALE_AND_MIN)
-TILE_FUNCTIONS(tiles_two, TWO_SCALES)
+TILE_FUNCTIONS(tiles_scale, KIND_SCALE)
+TILE_FUNCTIONS(tiles_min, KIND_SCALE_AND_MIN)
+TILE_FUNCTIONS(tiles_two, KIND_TWO_SCALES)
 
 INLINE tile_function *tile_function_of(const enum kind kind, uint32_t n)
 {
-    return kind == SCALE ? tiles_scale[n] : kind == SCALE_AND_MIN ? tiles_min[n] : tiles_two[n];
+    return kind == KIND_SCALE           ? tiles_scale[n]
+           : kind == KIND_SCALE_AND_MIN ? tiles_min[n]
+                                        : tiles_two[n];
 }
 
 /* ---- a pair of panels ---- */
-
-/* What LDTILECFG reads (Intel 64 manual); of its 16 tiles 8 exist. */
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
 
 /* The unit's tiles: sums 0 and 1, tokens 2 and 3, codes 4 and 5.  A smaller tile of tokens computes one row too
  * many, from bytes that are there and for a sum that nobody reads. */
 INLINE void configure(const struct group *g, const enum dtype dtype)
 {
-    struct tile_config c = { .palette = 1 };
+    struct amx_config c = { .palette = 1 };
     const uint16_t columns = dtype == DTYPE_I6 ? PACKING_BLOCK / 2 : PACKING_BLOCK;
     uint8_t n_max = 0;
 
@@ -260,24 +252,24 @@ INLINE void configure(const struct group *g, const enum dtype dtype)
         c.rows[turn] = c.rows[2 + turn] = n_max;
         c.rows[4 + turn] = (uint8_t)(columns / 4);
     }
-    will_read(&c);
+    amx_reads(&c);
     _tile_loadconfig(&c);
 }
 
-/* Superblocks of a part that are unpacked at a time, by all tiles. */
-INLINE void run_piece(const enum dtype dtype, struct group *g, uint32_t pair, struct part piece,
+/* Superblocks first and on, which are unpacked at a time, by all tiles. */
+INLINE void run_piece(const enum dtype dtype, struct group *g, uint32_t pair, uint32_t first,
                       struct unpacked (*w)[2 * PIECE], const struct tile_job *of_pair)
 {
     const uint32_t lines = (uint32_t)(superblock_bytes(dtype) / LINE_BYTES), n = g->n_tiles;
     struct tile_job job = *of_pair;
 
     for (uint32_t p = 0; p < TILE_PANELS && pair * TILE_PANELS + p < g->n_panels; p++)
-        unpack(dtype, w[p], panel_at(g, dtype, pair, piece.begin) + p * g->panel_bytes,
+        unpack(dtype, w[p], panel_at(g, dtype, pair, first) + p * g->panel_bytes,
                job.n_superblocks);
-    will_read(w);
+    amx_reads(w);
     for (uint32_t i = 0; i < n; i++) {
         const struct int_tile *t = &g->tiles[i];
-        job.x = t->block + (size_t)piece.begin * 2 * t->n * INT_INPUT_BYTES;
+        job.x = t->block + (size_t)first * 2 * t->n * INT_INPUT_BYTES;
         job.token = t->first;
         job.ahead_lines = lines * (i + 1) / n - lines * i / n;
         for (uint32_t p = 0; p < TILE_PANELS && pair * TILE_PANELS + p < g->n_panels; p++) {
@@ -309,7 +301,7 @@ INLINE void run_pair(const struct linear_job *j, const enum dtype dtype, struct 
         job.is_first = piece.begin == 0;
         job.ahead = end < n ? panel_at(g, dtype, pair, piece.end) : ahead;
         job.out = piece.end == n_superblocks && is_whole(j, g, pair) ? j : NULL;
-        run_piece(dtype, g, pair, piece, w, &job);
+        run_piece(dtype, g, pair, piece.begin, w, &job);
     }
     _tile_release();
 }

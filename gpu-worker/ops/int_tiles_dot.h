@@ -5,8 +5,7 @@
  * vectors of codes, one of the input.  A block of 32 columns is 96 products, and 24 multiplications and FMAs
  * for its scales.  On Zen 5 all of them go to the same two ports: 60 cycles, so that 80 % of the instruction's
  * peak is the most that scales for each 32 allow; 65 to 68 are taken.  Codes are unpacked in registers, there on
- * other ports.
- */
+ * other ports. */
 
 #include "gpu-worker/ops/int_groups.h"
 

@@ -1,4 +1,4 @@
-/* int_vector512.h - a vector of 16 rows, a whole panel, for int_panels.h: what AVX-512 with and without VNNI share. */
+/* int_vector512.h - a vector of 16 rows, a whole panel, for int_panels.h: what AVX-512 without VNNI, with it, and AMX share. */
 #include <immintrin.h>
 #include <stdbool.h>
 #include <stdint.h>

@@ -260,7 +260,8 @@ struct ops {
 
 /* ---- the CPU backend (cpu.c) ---- */
 
-/* From the least to the best.  AVXVNNI is AVX2 with dot products of bytes; AVX512 is F, BW, VL and DQ. */
+/* From the least to the best.  AVXVNNI is AVX2 with dot products of bytes; AVX512 is F, BW, VL and DQ; AMXINT8 is VNNI and
+ * the matrix unit for integers.  AVX512BF16 stands apart: it rounds the input of BF16 matrices, and is VNNI otherwise. */
 enum cpu_tier {
     CPU_PLAIN,
     CPU_AVX2,
@@ -276,7 +277,7 @@ enum cpu_tier {
 enum cpu_tier cpu_tier_choose(const char *cap);
 const char *cpu_tier_name(enum cpu_tier tier);
 
-/* A stream on `threads` (borrowed until close) and its table.  The tier must be one the machine has. */
+/* A stream on `threads` (borrowed until close) and its table.  The tier must be one that cpu_tier_choose() gave. */
 const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup,
                                struct threads *threads, struct ops_stream **stream);
 

@@ -5,8 +5,8 @@
  *   vf_load_low(p), vf_load_high(p)  the halves of VF_LANES words as bf16, widened
  *   TILE_TOKENS    tokens that share the weights of a tile, the sums of which stay in registers
  *   PAIR_TOKENS    with so few tokens a tile takes the panel's 32 rows at once
- *   FETCH_COLS     columns between two fetches of a pass; as many lines are asked for at once, and a core can have but so
- *                  many under way (16 from Intel)
+ *   FETCH_COLS     columns between two fetches of a pass; a lone pass asks for as many lines at once, and a core can have
+ *                  but so many under way (16 from Intel)
  *   FETCH_AHEAD    columns that a lone pass fetches ahead
  *
  * Bits.  The sum of a row and a token is acc = fma(w[k], x[k], acc), k ascending from acc = 0, one FMA after
@@ -23,7 +23,7 @@
  *
  * Memory.  Only the first pass over a block reads memory, and none of the others would if each did not fetch its part
  * of the next block into the second cache: 8 streams would wait for the first pass, and memory for the rest.  A lone
- * pass, of one or two streams with AVX2 and up to twelve with AVX-512, fetches columns after those it multiplies. */
+ * pass, of up to PAIR_TOKENS streams (F32: TILE_TOKENS), fetches columns after those it multiplies. */
 #ifndef VF_LANES
 #error "define the vector first"
 #endif

@@ -28,3 +28,4 @@ llmd_test(NAME test_linear_emulated SOURCES ops/test_linear.c LIBS ops_emulated 
 llmd_test(NAME test_int_linear_emulated SOURCES ops/test_int_linear.c LIBS ops_emulated LABELS ops)
 llmd_test(NAME test_attention_emulated SOURCES ops/test_attention.c LIBS ops_emulated LABELS ops)
 llmd_test(NAME test_elementwise_emulated SOURCES ops/test_elementwise.c LIBS ops_emulated LABELS ops)
+llmd_test(NAME test_moe_emulated SOURCES ops/test_moe.c LIBS ops_emulated LABELS ops)

@@ -11,7 +11,7 @@ enum {
     MANY_TOKENS = 270, /* more than a group of tiles (int_groups.h) */
 };
 
-/* Every number up to three tiles, or two large ones, then some. */
+/* Every number up to 23, which make four tiles of 6 or two of 16, then some. */
 static uint32_t next_count(uint32_t n)
 {
     return n + (n < 23 ? 1 : 10);
@@ -24,7 +24,7 @@ struct problem {
     uint32_t n_numbers; /* of a row */
     int8_t *codes;      /* [rows, cols] */
     uint16_t *numbers;  /* [rows, n_numbers] */
-    float *x;           /* [TOKENS_MAX, cols] */
+    float *x;           /* [TOKENS_MAX, cols], or more tokens */
     float *bias;
     void *packed;
 };
@@ -309,6 +309,35 @@ static void norm_is_the_same_everywhere(void **state)
     }
 }
 
+/* Rows of a norm in another order, as many as make tiles of every unit. */
+static void norm_of_many_is_that_of_each(void **state)
+{
+    enum { N = 21, ROWS = 33, COLS = 205 };
+    struct random r = random_begin("norm_of_many_is_that_of_each");
+    struct problem p = problem_new(&r, ROWS, COLS, DTYPE_I8);
+    struct weight m = { p.packed, DTYPE_I8, ROWS, COLS, NULL };
+    float *w = random_floats(&r, COLS), alone[N][ROWS], y[N][ROWS];
+    uint32_t order[N];
+
+    (void)state;
+    for (uint32_t t = 0; t < N; t++)
+        order[t] = (t * 8 + 3) % N;
+    FOR_EACH_TIER(tier)
+    {
+        struct ops_rig rig = ops_rig_open(tier, 2, NULL);
+        struct norm all = { w, 1e-5f, order };
+        for (uint32_t t = 0; tier == CPU_PLAIN && t < N; t++) {
+            struct norm one = { w, 1e-5f, &order[t] };
+            rig.ops->linear(rig.stream, alone[t], ROWS, p.x, 1, &one, &m, 1, LINEAR_SET);
+        }
+        rig.ops->linear(rig.stream, y, ROWS, p.x, N, &all, &m, 1, LINEAR_SET);
+        assert_memory_equal(y, alone, sizeof y);
+        ops_rig_close(&rig);
+    }
+    free(w);
+    problem_free(&p);
+}
+
 /* All weights at the lowest and highest code, all inputs at +-127: what saturates does it here. */
 static void extremes_are_exact(void **state)
 {
@@ -418,6 +447,7 @@ int main(void)
         cmocka_unit_test(tiers_and_company_do_not_change_bits),
         cmocka_unit_test(long_rows_are_the_same_bits),
         cmocka_unit_test(norm_is_the_same_everywhere),
+        cmocka_unit_test(norm_of_many_is_that_of_each),
         cmocka_unit_test(extremes_are_exact),
         cmocka_unit_test(outliers_and_zeroes),
         cmocka_unit_test(not_a_number_stays_none),

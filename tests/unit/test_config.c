@@ -130,7 +130,7 @@ static void config_choices_are_whole_words(void **state)
                                        "auto|plain", "plain|avx2", "auto|plain|avx2|avx512",
                                        "|",          "auto|",      "|avx2",
                                        "AUTO" };
-    static const char *const good[] = { "auto", "plain", "avxvnni", "avx2", "avx512" };
+    static const char *const good[] = { "auto", "plain", "avxvnni", "avx2", "amxint8", "avx512" };
     static struct config c;
     struct err e;
 

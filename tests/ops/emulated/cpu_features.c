@@ -1,7 +1,7 @@
 /* cpu_features.c - with emulated instructions every tier is here, on any machine with AVX2. */
 #include "gpu-worker/ops/cpu_features.h"
 
-bool cpu_has_tier(enum cpu_tier tier)
+bool cpu_enable_tier(enum cpu_tier tier)
 {
     return tier == CPU_PLAIN || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                                  __builtin_cpu_supports("f16c"));

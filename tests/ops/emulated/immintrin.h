@@ -537,6 +537,10 @@ EMULATED void emulated_tile_loadconfig(const void *p)
 {
     memset(&emulated_tiles, 0, sizeof emulated_tiles);
     memcpy(&emulated_tiles.c, p, sizeof emulated_tiles.c);
+    assert(emulated_tiles.c.palette == 1 && emulated_tiles.c.start_row == 0);
+    for (int i = 0; i < 16; i++) /* else the instruction faults */
+        assert(emulated_tiles.c.rows[i] <= (i < 8 ? 16 : 0) &&
+               emulated_tiles.c.row_bytes[i] <= (i < 8 ? 64 : 0));
 }
 
 #define _tile_release emulated_tile_release
@@ -580,6 +584,7 @@ EMULATED void emulated_tile_dpbssd(int to, int a, int b)
 {
     struct emulated_tiles *t = &emulated_tiles;
 
+    assert(to != a && to != b && a != b);
     assert(t->c.rows[to] == t->c.rows[a] && t->c.row_bytes[to] == t->c.row_bytes[b] &&
            t->c.row_bytes[a] == 4 * t->c.rows[b]);
     for (int m = 0; m < t->c.rows[to]; m++)
