@@ -107,7 +107,7 @@ int main(int argc, char **argv)
     if (csv)
         fprintf(csv, "what,value,unit,how\n");
     for (uint32_t i = 0; i < n; i++) {
-        printf("%-26s %8.1f %s  %s\n", lines[i].what, lines[i].value, lines[i].unit, lines[i].how);
+        printf("%-31s %8.1f %s  %s\n", lines[i].what, lines[i].value, lines[i].unit, lines[i].how);
         if (csv)
             fprintf(csv, "\"%s\",%.1f,%s,%s\n", lines[i].what, lines[i].value, lines[i].unit,
                     lines[i].how);

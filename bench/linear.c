@@ -6,7 +6,7 @@
  * than any cache holds, so that decode really reads memory.  Time is the CPU time of the thread, which a
  * busy neighbour lengthens less than the clock's.  Each line is the median of the rounds, with the range;
  * rounds go through all tokens in turn.  The figures: multiplications and additions a second, bytes of
- * packed weights a second, and their shares of what this machine's instructions and memory give at most
+ * packed weights a second, and their shares of what this machine's vector instructions and memory give at most
  * (machine_limits.h), the best of some passes in the same run. */
 #include <argp.h>
 #include <stdio.h>

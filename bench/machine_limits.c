@@ -124,13 +124,14 @@ static double measure_kernel(const struct limit_kernel *k, uint32_t n_threads, u
     return best;
 }
 
-/* known: NULL, or of each kind its fastest instructions alone. */
+/* known: NULL, or of each kind that machine_limits_ops() counts its fastest instructions alone. */
 static void measure_arithmetic(struct machine_limits *m, const struct machine_limits *known,
                                uint32_t passes)
 {
     for (uint32_t i = 0; i < n_limit_kernels; i++) {
         const struct limit_kernel *k = &limit_kernels[i];
-        bool wanted = !known || k->instructions == known->instructions[k->kind];
+        bool wanted =
+            !known || (k->kind != LIMIT_TILES && k->instructions == known->instructions[k->kind]);
         double rate = wanted && k->can_run() ? measure_kernel(k, m->n_threads, passes) : 0;
         if (rate > m->ops[k->kind]) {
             m->ops[k->kind] = rate;

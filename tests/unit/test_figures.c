@@ -113,6 +113,34 @@ static void sixteen_bit_weights_are_limited_by_fp32_where_there_is_no_bf16(void 
     assert_string_equal(name, "int8");
 }
 
+static void sixteen_bit_weights_are_limited_by_the_faster_of_fp32_and_bf16(void **state)
+{
+    struct machine_limits m = machine;
+    const char *name;
+
+    (void)state;
+    m.ops[LIMIT_BF16] = m.ops[LIMIT_FP32] / 2; /* as on Emerald Rapids */
+    assert_true(machine_limits_ops(&m, 16, &name) == m.ops[LIMIT_FP32]);
+    assert_string_equal(name, "fp32");
+    m.ops[LIMIT_BF16] = m.ops[LIMIT_FP32] * 2;
+    assert_true(machine_limits_ops(&m, 16, &name) == m.ops[LIMIT_BF16]);
+    assert_string_equal(name, "bf16");
+}
+
+static void a_glance_tries_only_what_was_the_fastest(void **state)
+{
+    struct machine_limits known = { .n_threads = 1 }, m = { 0 };
+
+    (void)state;
+    machine_limits_glance(&m, &known, true);
+    for (int k = 0; k < N_LIMIT_KINDS; k++)
+        assert_true(m.ops[k] == 0);
+    assert_true(m.read_all > 0);
+    known.instructions[LIMIT_FP32] = limit_kernels[0].instructions;
+    machine_limits_glance(&m, &known, true);
+    assert_true((m.ops[LIMIT_FP32] > 0) == limit_kernels[0].can_run());
+}
+
 static void the_line_of_a_figure_ends_with_its_ratio(void **state)
 {
     const double ours[] = { 30 }, theirs[] = { 10 };
@@ -210,6 +238,8 @@ int main(void)
         cmocka_unit_test(a_prompt_is_limited_by_products_and_one_stream_by_memory),
         cmocka_unit_test(a_share_is_of_the_limit_of_its_own_round),
         cmocka_unit_test(sixteen_bit_weights_are_limited_by_fp32_where_there_is_no_bf16),
+        cmocka_unit_test(sixteen_bit_weights_are_limited_by_the_faster_of_fp32_and_bf16),
+        cmocka_unit_test(a_glance_tries_only_what_was_the_fastest),
         cmocka_unit_test(the_line_of_a_figure_ends_with_its_ratio),
         cmocka_unit_test(the_file_holds_every_figure),
         cmocka_unit_test(table_and_picture_are_drawn_from_the_file),
