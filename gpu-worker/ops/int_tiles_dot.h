@@ -1,16 +1,24 @@
-/* int_tiles_dot.h - integer products of many tokens (int_panels.h) where one instruction makes four products and
+/* int_tiles_dot.h - integer products (int_panels.h) where one instruction makes four products and
  * there are 32 registers.
  *
  * A register tile is two panels by up to TILE_TOKENS tokens: twelve sums of integers, twelve of floats, two
  * vectors of codes, one of the input.  A block of 32 columns is 96 products, and 24 multiplications and FMAs
  * for its scales.  On Zen 5 all of them go to the same two ports: 60 cycles, so that 80 % of the instruction's
  * peak is the most that scales for each 32 allow; 65 to 68 are taken.  Codes are unpacked in registers, there on
- * other ports. */
+ * other ports.
+ *
+ * Of few tokens memory takes the time, so it is asked evenly, and in two places: beside each line that is multiplied
+ * one of either panel is fetched.  All lines of a superblock at once would fill the core's buffers, and loads wait behind
+ * them (bench/README.md).  A lone tile fetches of its own pair.  Two or three take turns piece after piece, so that
+ * a pair comes from memory in its order for the first of them, and from the first cache for the others. */
 
 #include "gpu-worker/ops/int_groups.h"
 
-/* For a lone tile the next pair is too far ahead: it would be done with its own before that has come. */
-enum { ALONE_AHEAD = 64 * LINE_BYTES };
+enum {
+    AHEAD_BYTES = 4096, /* how far ahead, in its panels, a lone tile fetches */
+    TURNS_TILES = 3,    /* the most that take turns */
+    PIECE = 8,          /* superblocks of a turn */
+};
 
 /* Two panels by a tile of tokens, some superblocks of their columns. */
 struct tile_job {
@@ -51,6 +59,15 @@ INLINE vi codes_of(const enum dtype dtype, const uint8_t *lines, const int c)
     return q;
 }
 
+/* Line i of those that are fetched beside a superblock. */
+INLINE void fetch_line(const struct tile_job *j, const uint32_t i)
+{
+    if (i < j->ahead_lines) {
+        _mm_prefetch((const char *)j->ahead + i * LINE_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *)j->ahead + j->step + i * LINE_BYTES, _MM_HINT_T0);
+    }
+}
+
 /* Lines first .. end - 1 of block b, whose scales are number `which` of the panels. */
 INLINE void add_lines(const enum dtype dtype, const int n, vf sums[TILE_TOKENS][2],
                       const struct tile_job *j, const int b, const int first, const int end,
@@ -67,6 +84,7 @@ INLINE void add_lines(const enum dtype dtype, const int n, vf sums[TILE_TOKENS][
 #pragma GCC unroll 8
     for (int c = first; c < end; c++) {
         vi w[2] = { codes_of(dtype, lines, c), codes_of(dtype, lines + j->step, c) };
+        fetch_line(j, (uint32_t)(b * LINES + c));
 #pragma GCC unroll 8
         for (int t = 0; t < n; t++) {
             vi four = vi_broadcast(j->x + t * PACKING_BLOCK + 4 * c);
@@ -143,14 +161,13 @@ INLINE void register_tile(const enum dtype dtype, const int n, const struct tile
         sums[i / 2][i % 2] = j.is_first ? vf_set1(0) : vf_load(j.sums[i % 2][i / 2]);
     if (j.out)
         fetch_output(n, &j);
-    for (; j.n_superblocks > 0; j.n_superblocks--, j.panel += superblock_bytes(dtype)) {
-        for (uint32_t i = 0; i < j.ahead_lines; i++, j.ahead += LINE_BYTES) {
-            _mm_prefetch((const char *)j.ahead, _MM_HINT_T0);
-            _mm_prefetch((const char *)j.ahead + j.step, _MM_HINT_T0);
-        }
+    for (; j.n_superblocks > 0; j.n_superblocks--) {
+        fetch_line(&j, 2 * LINES); /* there are up to 2 LINES + 1; add_lines() fetches the others */
 #pragma GCC unroll 2
         for (int b = 0; b < 2; b++, j.x += n * INT_INPUT_BYTES)
             add_block(dtype, n, sums, &j, b);
+        j.panel += superblock_bytes(dtype);
+        j.ahead += j.ahead_lines * LINE_BYTES;
     }
     if (j.out) {
         put_sums(n, sums, &j);
@@ -170,13 +187,14 @@ typedef void tile_function(const struct tile_job *j);
         register_tile(dtype, n, j);                                                                \
     }
 
-/* More than FEW_TOKENS in tiles of at most 6 make tiles of 3 to 6. */
 #define TILE_FUNCTIONS(name, dtype)                                                                \
+    TILE_FUNCTION(name, dtype, 1)                                                                  \
+    TILE_FUNCTION(name, dtype, 2)                                                                  \
     TILE_FUNCTION(name, dtype, 3)                                                                  \
     TILE_FUNCTION(name, dtype, 4)                                                                  \
     TILE_FUNCTION(name, dtype, 5)                                                                  \
     TILE_FUNCTION(name, dtype, 6)                                                                  \
-    static tile_function *const name[TILE_TOKENS + 1] = { NULL,     NULL,     NULL,    name##_3,   \
+    static tile_function *const name[TILE_TOKENS + 1] = { NULL,     name##_1, name##_2, name##_3,  \
                                                           name##_4, name##_5, name##_6 };
 
 TILE_FUNCTIONS(tiles_i4, DTYPE_I4)
@@ -196,29 +214,61 @@ INLINE tile_function *tile_function_of(const enum dtype dtype, uint32_t n)
 
 /* ---- a pair of panels ---- */
 
-INLINE void run_pair(const struct linear_job *j, const enum dtype dtype, struct group *g,
-                     uint32_t pair, struct part part, uint32_t n_superblocks)
+/* All tiles by a piece of a part; `next` is fetched meanwhile, each tile its share. */
+INLINE void run_piece(const struct linear_job *j, const enum dtype dtype, struct group *g,
+                      uint32_t pair, struct part piece, const uint8_t *next)
 {
     const uint32_t lines = (uint32_t)(superblock_bytes(dtype) / LINE_BYTES), n = g->n_tiles;
-    const bool is_last = part.end == n_superblocks, whole = is_whole(j, g, pair);
-    const uint8_t *panel = panel_at(g, dtype, pair, part.begin);
+    const bool is_last = piece.end == packing_superblocks(j->cols);
     struct tile_job job = {
-        .panel = panel,
+        .panel = panel_at(g, dtype, pair, piece.begin),
         .step = (pair + 1) * TILE_PANELS <= g->n_panels ? g->panel_bytes : 0,
-        .n_superblocks = part.end - part.begin,
-        .is_first = part.begin == 0,
-        .ahead = n == 1 ? panel + ALONE_AHEAD : next_to_read(g, dtype, pair, part, n_superblocks),
-        .out = is_last && whole ? j : NULL,
+        .n_superblocks = piece.end - piece.begin,
+        .is_first = piece.begin == 0,
+        .ahead = next,
+        .out = is_last && is_whole(j, g, pair) ? j : NULL,
         .row = g->row + pair * TILE_PANELS * PACKING_INT_ROWS,
     };
 
     for (uint32_t i = 0; i < n; i++) {
         const struct int_tile *t = &g->tiles[i];
-        job.x = t->block + (size_t)part.begin * 2 * t->n * INT_INPUT_BYTES;
+        job.x = t->block + (size_t)piece.begin * 2 * t->n * INT_INPUT_BYTES;
         job.sums = g->sums[pair][i];
         job.token = t->first;
         job.ahead_lines = lines * (i + 1) / n - lines * i / n;
         tile_function_of(dtype, t->n)(&job);
         job.ahead += (size_t)job.ahead_lines * job.n_superblocks * LINE_BYTES;
+    }
+}
+
+/* A lone tile fetches a distance ahead, and at last the first of what comes next. */
+INLINE void run_alone(const struct linear_job *j, const enum dtype dtype, struct group *g,
+                      uint32_t pair, struct part part, const uint8_t *next)
+{
+    const uint32_t distance = (uint32_t)(AHEAD_BYTES / superblock_bytes(dtype) + 1);
+
+    if (part.end - part.begin > distance) {
+        const struct part most = { part.begin, part.end - distance };
+        run_piece(j, dtype, g, pair, most, panel_at(g, dtype, pair, part.begin + distance));
+        part.begin = most.end;
+    }
+    run_piece(j, dtype, g, pair, part, next);
+}
+
+INLINE void run_pair(const struct linear_job *j, const enum dtype dtype, struct group *g,
+                     uint32_t pair, struct part part, uint32_t n_superblocks)
+{
+    const uint32_t n = part.end - part.begin;
+    const uint32_t n_pieces = g->n_tiles <= TURNS_TILES ? (n + PIECE - 1) / PIECE : 1;
+    const uint8_t *next = next_to_read(g, dtype, pair, part, n_superblocks);
+
+    if (g->n_tiles == 1) {
+        run_alone(j, dtype, g, pair, part, next);
+        return;
+    }
+    for (uint32_t k = 0; k < n_pieces; k++) {
+        struct part piece = { part.begin + n * k / n_pieces, part.begin + n * (k + 1) / n_pieces };
+        run_piece(j, dtype, g, pair, piece,
+                  k + 1 == n_pieces ? next : panel_at(g, dtype, pair, piece.end));
     }
 }

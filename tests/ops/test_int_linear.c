@@ -226,38 +226,61 @@ static void tiers_and_company_do_not_change_bits(void **state)
     }
 }
 
-/* Rows so long that the tiles of many tokens take them in parts (int_groups.h), and more panels and tokens than a
- * group. */
+enum { N_ALONE = 3 };
+
+/* Which of MANY_TOKENS are also multiplied alone. */
+static uint32_t alone_at(uint32_t i)
+{
+    return i * (MANY_TOKENS - 1) / (N_ALONE - 1);
+}
+
+/* The last n tokens together, against those of them that were alone. */
+static void expect_bits(const struct problem *p, enum cpu_tier tier, struct ops_rig *rig,
+                        uint32_t n, float *const alone[N_ALONE])
+{
+    uint32_t first = MANY_TOKENS - n;
+    float *y = run(p, rig, first, n, p->bias, LINEAR_ADD);
+
+    for (uint32_t i = 0; i < N_ALONE; i++) {
+        uint32_t t = alone_at(i);
+        if (t >= first &&
+            memcmp(y + (t - first) * stride_of(p), alone[i], p->rows * sizeof *y) != 0)
+            fail_msg("%s, %s: token %u of %u differs", cpu_tier_name(tier), dtype_name(p->dtype),
+                     t - first, n);
+    }
+    free(y);
+}
+
+/* Rows so long that lone tiles fetch from the middle of a pair, a few take turns (int_tiles_dot.h), and many take the
+ * columns in parts (int_groups.h); and more panels and tokens than a group. */
 static void long_rows_are_the_same_bits(void **state)
 {
+    static const uint32_t counts[] = { 1, 2, 5, 6, 8, 12, 13, 18, 20, 32, MANY_TOKENS };
     struct random r = random_begin("long_rows_are_the_same_bits");
-    const uint32_t rows = 275, cols = 3500, n = MANY_TOKENS;
+    const uint32_t rows = 275, cols = 3500;
     struct ops_setup setup = ops_rig_setup();
 
     (void)state;
     setup.cols_max = cols;
-    setup.rows_max = n;
+    setup.rows_max = MANY_TOKENS;
     FOR_EACH_INT(dtype)
     {
         struct problem p = problem_new(&r, rows, cols, dtype);
-        float *alone[3] = { NULL };
+        struct ops_rig plain = ops_rig_open(CPU_PLAIN, 1, &setup);
+        float *alone[N_ALONE];
         free(p.x);
-        p.x = random_floats(&r, (size_t)n * cols);
+        p.x = random_floats(&r, (size_t)MANY_TOKENS * cols);
+        for (uint32_t i = 0; i < N_ALONE; i++)
+            alone[i] = run(&p, &plain, alone_at(i), 1, p.bias, LINEAR_ADD);
+        ops_rig_close(&plain);
         FOR_EACH_TIER(tier)
         {
             struct ops_rig rig = ops_rig_open(tier, 1, &setup);
-            float *y = tier == CPU_PLAIN ? NULL : run(&p, &rig, 0, n, p.bias, LINEAR_ADD);
-            for (uint32_t i = 0; i < 3; i++) {
-                uint32_t t = i * (n - 1) / 2;
-                if (tier == CPU_PLAIN)
-                    alone[i] = run(&p, &rig, t, 1, p.bias, LINEAR_ADD);
-                else if (memcmp(y + t * stride_of(&p), alone[i], rows * sizeof *y))
-                    fail_msg("%s, %s: token %u differs", cpu_tier_name(tier), dtype_name(dtype), t);
-            }
-            free(y);
+            for (size_t i = 0; tier != CPU_PLAIN && i < sizeof counts / sizeof *counts; i++)
+                expect_bits(&p, tier, &rig, counts[i], alone);
             ops_rig_close(&rig);
         }
-        for (uint32_t i = 0; i < 3; i++)
+        for (uint32_t i = 0; i < N_ALONE; i++)
             free(alone[i]);
         problem_free(&p);
     }
