@@ -1,4 +1,4 @@
-/* int_groups.h - integer products of many tokens (int_panels.h) where sums live in registers: in which order panels
+/* int_groups.h - integer products (int_panels.h) where sums live in registers: in which order panels
  * and tokens meet.
  *
  * A register tile, two panels by TILE_TOKENS tokens, is the including unit's: int_tiles_dot.h, int_tiles_amx.h.
@@ -90,8 +90,8 @@ INLINE void run_group(const struct linear_job *j, const enum dtype dtype, struct
         put_last_pair(j, g, g->n_pairs - 1);
 }
 
-INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, const uint8_t *panels,
-                        uint32_t row_begin, uint32_t row_end)
+INLINE void run_panels(const struct linear_job *j, const enum dtype dtype, const uint8_t *panels,
+                       uint32_t row_begin, uint32_t row_end)
 {
     const uint32_t n_tiles = int_tiles(j->n_tokens, TILE_TOKENS);
     const uint32_t n_groups = (n_tiles + GROUP_TILES - 1) / GROUP_TILES;

@@ -15,8 +15,8 @@
  *
  * How panels and tokens meet:
  *
- *   int_few.h        few tokens, where registers are few: panel after panel
- *   int_tiles.h      many tokens there: a group of panels side by side, each weight unpacked once for many tokens
+ *   int_tiles.h      many tokens, where registers are few: panels side by side, each weight unpacked once for many tokens
+ *   int_few.h        few tokens there: panel after panel
  *   int_tiles_dot.h  any number, where HAS_DOT and 32 registers are: two panels a tile, sums in registers
  *   int_tiles_amx.h  many, where HAS_AMX: by the matrix unit
  *
@@ -137,7 +137,6 @@ INLINE void put_rows(const struct linear_job *j, uint32_t row, uint32_t token,
 #elif HAS_DOT && LANES == 16
 #include "gpu-worker/ops/int_tiles_dot.h"
 #else
-#include "gpu-worker/ops/int_few.h"
 #include "gpu-worker/ops/int_tiles.h"
 #endif
 
@@ -148,13 +147,7 @@ INLINE void run(const struct linear_job *j, const enum dtype dtype, uint32_t row
         (const uint8_t *)j->w +
         row_begin / PACKING_INT_ROWS * (packing_superblocks(j->cols) * superblock_bytes(dtype));
 
-#if !HAS_DOT || LANES == 8
-    if (j->n_tokens <= FEW_TOKENS) {
-        few_tokens(j, dtype, panels, row_begin, row_end);
-        return;
-    }
-#endif
-    many_tokens(j, dtype, panels, row_begin, row_end);
+    run_panels(j, dtype, panels, row_begin, row_end);
 }
 
 static void run_i8(const struct linear_job *j, uint32_t row_begin, uint32_t row_end)

@@ -18,6 +18,8 @@
  * vi_keep(): sums of an unrolled loop would be added up as a tree, which needs more registers than there are;
  * with it, each product is added where it is made. */
 
+#include "gpu-worker/ops/int_few.h"
+
 enum {
     PANELS = 8,
     PANELS_ONCE = 4,         /* where each is read once: more streams from memory are slower */
@@ -477,4 +479,13 @@ INLINE void many_tokens(const struct linear_job *j, const enum dtype dtype, cons
         row += n * PACKING_INT_ROWS;
         panels += n * panel_bytes;
     }
+}
+
+INLINE void run_panels(const struct linear_job *j, const enum dtype dtype, const uint8_t *panels,
+                       uint32_t row_begin, uint32_t row_end)
+{
+    if (j->n_tokens <= FEW_TOKENS)
+        few_tokens(j, dtype, panels, row_begin, row_end);
+    else
+        many_tokens(j, dtype, panels, row_begin, row_end);
 }
