@@ -10,7 +10,7 @@
  *
  * Bits.  The score of a row and a position is one chain of FMAs along head_dim, in one lane.  Largest and
  * sum are taken over vectors that begin at the span's start, what a row does not see counting as
- * exp(-infinity) = 0.  An element of the values is one chain along the positions the row sees.  So
+ * exp(-infinity) = 0; a lane's sum goes through all spans of the split, then the lanes' are added.  An element of the values is one chain along the positions the row sees.  So
  * nothing depends on which rows share a tile. */
 #ifndef VF_LANES
 #error "define the vector first"
@@ -27,6 +27,7 @@ enum {
     SCORES = SPAN + VF_LANES,
     ROWS_MAX = 6,                           /* of a tile */
     Q_STRIDE = ATTENTION_HEAD_DIM_MAX + 16, /* at a power of two rows would share a cache's set */
+    SHRINKS = (ROWS_MAX + VF_LANES - 1) / VF_LANES * VF_LANES,
     VECTORS_MAX = 8,
 };
 
@@ -215,7 +216,7 @@ INLINE void score_span(const struct scores_job *j, const enum dtype dtype, const
 /* out[r] = out[r] * shrink[r] + sum of weights[r][i] * v[i], i in begin .. end - 1 */
 struct values_job {
     float *out; /* [R][head_dim] */
-    float shrink[ROWS_MAX];
+    float shrink[SHRINKS];
     const float *weights; /* [R][SCORES] */
     const char *const *v;
     uint32_t begin, end;
@@ -318,7 +319,8 @@ struct row_tile {
     const struct attention_functions *functions; /* by rows */
     uint32_t first, n;
     const float *q; /* [n][Q_STRIDE], scaled */
-    struct attention_sum *sums;
+    float *largest; /* of each row of the job */
+    float *totals;  /* sums of each row's exponentials, [row][VF_LANES] */
     float *out;
 };
 
@@ -347,13 +349,11 @@ INLINE vf capped(vf x, float softcap)
     return vf_mul(t, vf_set1(softcap));
 }
 
-/* p[i] = exp(p[i] - largest) where the row sees i, and 0 up to the next whole vector; returns what older
- * exponentials shrink by. */
-INLINE float soften(float *p, struct seen seen, struct attention_sum *sum)
+/* The largest score of a row so far.  What the row does not see becomes -INFINITY, up to the next whole vector. */
+INLINE float largest_seen(float *p, struct seen seen, float before)
 {
     uint32_t end = (seen.end + VF_LANES - 1) / VF_LANES * VF_LANES;
-    vf largest = vf_set1(sum->largest), total = vf_set1(0);
-    float before = sum->largest, shrink;
+    vf largest = vf_set1(before);
 
     for (uint32_t i = 0; i < seen.begin; i++)
         p[i] = -INFINITY;
@@ -361,15 +361,42 @@ INLINE float soften(float *p, struct seen seen, struct attention_sum *sum)
         p[i] = -INFINITY;
     for (uint32_t i = 0; i < end; i += VF_LANES)
         largest = vf_max(largest, vf_load(p + i));
-    sum->largest = vf_hmax(largest);
+    return vf_hmax(largest);
+}
+
+/* p[i] = exp(p[i] - largest); total[lane] = total[lane] * shrink + the sum of these. */
+INLINE void exponentials(float *p, uint32_t end, float largest, float *total, float shrink)
+{
+    vf sum = vf_mul(vf_load(total), vf_set1(shrink));
+
     for (uint32_t i = 0; i < end; i += VF_LANES) {
-        vf w = vf_exp(vf_sub(vf_load(p + i), vf_set1(sum->largest)));
+        vf w = vf_exp(vf_sub(vf_load(p + i), vf_set1(largest)));
         vf_store(p + i, w);
-        total = vf_add(total, w);
+        sum = vf_add(sum, w);
     }
-    shrink = before == sum->largest ? 1 : expf(before - sum->largest);
-    sum->sum = sum->sum * shrink + vf_hsum(total);
-    return shrink;
+    vf_store(total, sum);
+}
+
+/* A tile's scores become exponentials, 0 where a row does not see; shrink[r] is what older ones shrink by.  Each pass
+ * is over all rows, so that the chains of one (the largest of a vector, exp) do not wait for another's. */
+INLINE void soften(const struct row_tile *t, const struct seen *seen, float scores[][SCORES],
+                   float *shrink)
+{
+    for (uint32_t r = 0; r < SHRINKS; r++)
+        shrink[r] = 0;
+    for (uint32_t r = 0; r < t->n; r++) {
+        float *largest = &t->largest[t->first + r], before = *largest;
+        if (seen[r].begin >= seen[r].end)
+            continue;
+        *largest = largest_seen(scores[r], seen[r], before);
+        shrink[r] = before - *largest;
+    }
+    for (uint32_t r = 0; r < SHRINKS; r += VF_LANES)
+        vf_store(shrink + r, vf_exp(vf_load(shrink + r)));
+    for (uint32_t r = 0; r < t->n; r++)
+        if (seen[r].begin < seen[r].end)
+            exponentials(scores[r], seen[r].end, t->largest[t->first + r],
+                         t->totals + (size_t)(t->first + r) * VF_LANES, shrink[r]);
 }
 
 /* The scales of int8, and the cap. */
@@ -451,13 +478,10 @@ static void attend_tile(const struct row_tile *t, const struct span *s)
         return;
     t->functions[t->n].scores(&k);
     finish_scores(t, s, end, scores);
-    for (uint32_t r = 0; r < t->n; r++) {
-        v.shrink[r] = 1;
-        if (seen[r].begin < seen[r].end)
-            v.shrink[r] = soften(scores[r], seen[r], &t->sums[t->first + r]);
-        for (uint32_t i = 0; i < end && t->j->dtype == DTYPE_I8; i += VF_LANES)
+    soften(t, seen, scores, v.shrink);
+    for (uint32_t r = 0; r < t->n && t->j->dtype == DTYPE_I8; r++)
+        for (uint32_t i = 0; i < end; i += VF_LANES)
             vf_store(scores[r] + i, vf_mul(vf_load(scores[r] + i), vf_load(s->v_scales + i)));
-    }
     add_values(t, &v, seen);
 }
 
@@ -481,13 +505,15 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
                          const struct attention_functions *functions, struct attention_sum *sums,
                          float *out)
 {
-    float q[ATTENTION_ROWS * Q_STRIDE];
+    float q[ATTENTION_ROWS * Q_STRIDE], totals[ATTENTION_ROWS * VF_LANES];
+    float largest[ATTENTION_ROWS];
     struct tiles tiles = tiles_of(j->n_rows, ROWS_MAX);
     struct span span;
 
     memset(out, 0, (size_t)j->n_rows * j->head_dim * sizeof *out);
+    memset(totals, 0, (size_t)j->n_rows * VF_LANES * sizeof *totals);
     for (uint32_t i = 0; i < j->n_rows; i++)
-        sums[i] = (struct attention_sum){ -INFINITY, 0 };
+        largest[i] = -INFINITY;
     gather_queries(j, q);
     for (uint32_t at = j->begin / SPAN * SPAN; at < j->end; at = span.end) {
         span_find(&span, j, dtype, at, at + SPAN < j->end ? at + SPAN : j->end);
@@ -499,10 +525,14 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
                                             .first = tile_first(tiles, i),
                                             .n = tile_width(tiles, i),
                                             .q = q + (size_t)tile_first(tiles, i) * Q_STRIDE,
-                                            .sums = sums,
+                                            .largest = largest,
+                                            .totals = totals,
                                             .out = out },
                         &span);
     }
+    for (uint32_t i = 0; i < j->n_rows; i++)
+        sums[i] =
+            (struct attention_sum){ largest[i], vf_hsum(vf_load(totals + (size_t)i * VF_LANES)) };
 }
 
 /* ---- splits put together ---- */

@@ -167,7 +167,7 @@ enum {
     ATTENTION_PAGE_TOKENS_MAX = 256,
     ATTENTION_HEAD_DIM_MAX = 512,
     ATTENTION_SPLIT = 512, /* positions; a change changes bits */
-    ATTENTION_SPAN = 64,   /* of a split that are worked through at once; a change changes bits */
+    ATTENTION_SPAN = 128,  /* of a split that are worked through at once; a change changes bits */
     ATTENTION_ROWS = 48,
 };
 

@@ -238,7 +238,7 @@ static void huge_scores_pick_one_value(void **state)
 static void long_contexts_are_near_double_and_the_same_alone(void **state)
 {
     struct random r = random_begin("long_contexts_are_near_double_and_the_same_alone");
-    static const uint32_t rows[] = { 0, 63, 64, 511, 512, 700, 1023, 1024, LONG - 1 };
+    static const uint32_t rows[] = { 0, 63, 64, 127, 128, 511, 512, 700, 1023, 1024, LONG - 1 };
 
     (void)state;
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
