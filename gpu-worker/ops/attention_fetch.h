@@ -42,18 +42,18 @@ FETCH_INLINE void attention_lines_block(struct attention_lines *l, const char *b
     size_t codes = j->dtype == DTYPE_I8 ? j->page_tokens * sizeof(float) : 0;
 
     l->n_runs = 1;
-    l->run = block + (t > 0 ? codes + t * row : 0);
-    l->run_bytes = n * row + (t > 0 ? 0 : codes);
-    if (l->is_v)
-        return;
-    l->run = block;
-    l->run_bytes = codes + j->head_dim * row;
-    if (row <= FETCH_LINE_BYTES)
-        return;
-    l->n_runs = j->head_dim;
-    l->run = block + codes + t * size;
-    l->run_bytes = n * size;
-    l->stride = row;
+    if (l->is_v) {
+        l->run = block + (t > 0 ? codes + t * row : 0);
+        l->run_bytes = n * row + (t > 0 ? 0 : codes);
+    } else if (row <= FETCH_LINE_BYTES) {
+        l->run = block;
+        l->run_bytes = codes + j->head_dim * row;
+    } else {
+        l->n_runs = j->head_dim;
+        l->run = block + codes + t * size;
+        l->run_bytes = n * size;
+        l->stride = row;
+    }
 }
 
 FETCH_INLINE void attention_lines_page(struct attention_lines *l)
@@ -73,7 +73,7 @@ FETCH_INLINE void attention_lines_run(struct attention_lines *l)
     l->run_end = l->run + l->run_bytes;
 }
 
-/* None: `at` is asked for again and again, and lies in the cache. */
+/* None: `at`, which lies in the cache, is asked for again and again. */
 FETCH_INLINE struct attention_lines attention_lines_none(const void *at)
 {
     struct attention_lines l = { .at = at };
@@ -108,6 +108,7 @@ FETCH_INLINE void attention_fetch_line(struct attention_lines *l)
     } else if (l->begin < l->end) {
         attention_lines_page(l);
     } else {
+        l->at -= l->step; /* the last one again, not what lies behind it */
         attention_lines_stop(l);
         return;
     }
