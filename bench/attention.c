@@ -115,7 +115,7 @@ static void work_open(struct work *w, const struct shape *s, enum cpu_tier tier,
                                .rope_freq = freq };
 
     *w = (struct work){ .shape = s, .threads = threads_new(1, NULL) };
-    w->pool = aligned_mem(64, n_pages(s) * page_bytes);
+    w->pool = aligned_mem(4096, (n_pages(s) * page_bytes + 4095) / 4096 * 4096); /* as the pool */
     fill_pool(w->pool, n_pages(s) * page_bytes, kv);
     w->pages = shuffled_pages(n_pages(s));
     setup.kv = (struct ops_kv){ .pages = w->pool,

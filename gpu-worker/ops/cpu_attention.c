@@ -157,14 +157,16 @@ static uint32_t seq_of_block(const struct ops_stream *s, uint32_t block)
     return low;
 }
 
+/* A sequence's heads in turn, each with all blocks, which find its K and V in the cache. */
 static struct unit unit_at(const struct attend_job *j, uint32_t index)
 {
     const struct ops_stream *s = j->s;
     const struct ops_setup *u = &s->setup;
-    uint32_t block = index / u->n_kv_heads, head = index % u->n_kv_heads;
-    uint32_t seq = seq_of_block(s, block), group = u->n_heads / u->n_kv_heads;
+    uint32_t seq = seq_of_block(s, index / u->n_kv_heads), group = u->n_heads / u->n_kv_heads;
+    uint32_t first = s->first_block[seq], n_blocks = s->first_block[seq + 1] - first;
+    uint32_t in_seq = index - first * u->n_kv_heads, head = in_seq / n_blocks;
     const struct batch_seq *q = &s->batch->seqs[seq];
-    uint32_t row = (block - s->first_block[seq]) * ATTENTION_ROWS, left = q->n_rows * group - row;
+    uint32_t row = in_seq % n_blocks * ATTENTION_ROWS, left = q->n_rows * group - row;
     struct unit unit = {
         .first_row = q->first_row,
         .head = head,
