@@ -30,7 +30,6 @@ enum {
     Q_STRIDE = ATTENTION_HEAD_DIM_MAX + 16, /* at a power of two rows would share a cache's set */
     SHRINKS = (ROWS_MAX + VF_LANES - 1) / VF_LANES * VF_LANES,
     VECTORS_MAX = 8,
-    V_POSITIONS = 64, /* whose V is asked from memory as one */
 };
 
 /* ---- where K and V of a span lie ---- */
@@ -152,49 +151,19 @@ struct scores_job {
     const struct span *span;
     uint32_t n_vectors; /* the first ones of the span */
     uint32_t head_dim, page_tokens;
-    float *scores;                   /* [R][SCORES] */
-    const struct attention_job *job; /* what comes next is asked from memory; NULL: it is not */
+    float *scores; /* [R][SCORES] */
 };
-
-/* Lines that V vectors of K or V fill. */
-INLINE int lines_beside(const enum dtype dtype, const int V)
-{
-    return (V * VF_LANES * (int)kv_size(dtype) + FETCH_LINE_BYTES - 1) / FETCH_LINE_BYTES;
-}
-
-INLINE void fetch_lines(struct attention_lines *l, const int n)
-{
-#pragma GCC unroll 4
-    for (int i = 0; i < n; i++)
-        attention_fetch_line(l);
-}
-
-/* What is used after the scores of a span's first n positions: the next group's K, or the span's first V. */
-INLINE struct attention_lines after_scores(const struct scores_job *j, uint32_t n, uint32_t group)
-{
-    uint32_t at = j->span->begin + n;
-
-    if (!j->job)
-        return attention_lines_none(j);
-    if (at < j->span->end)
-        return attention_lines_of(j->job, false, at, group);
-    return attention_lines_of(j->job, true, j->span->begin, V_POSITIONS);
-}
 
 /* One vector that ends with its page. */
 INLINE void score_part(const struct scores_job *j, const enum dtype dtype, const int R,
                        const struct span_vector *v)
 {
-    struct attention_lines next = after_scores(j, v->i + v->n, v->n);
-
     for (int r = 0; r < R; r++) {
         vf acc = vf_set1(0);
-        for (uint32_t d = 0; d < j->head_dim; d++) {
+        for (uint32_t d = 0; d < j->head_dim; d++)
             acc = vf_fma(
                 kv_load_part(dtype, v->k + (size_t)d * j->page_tokens * kv_size(dtype), v->n),
                 vf_set1(j->q[r * Q_STRIDE + d]), acc);
-            attention_fetch_line(&next);
-        }
         vf_store(j->scores + r * SCORES + v->i, acc);
     }
 }
@@ -204,9 +173,7 @@ INLINE void score_group(const struct scores_job *j, const enum dtype dtype, cons
                         const int V, const struct span_vector *const *vectors)
 {
     const size_t step = j->page_tokens * kv_size(dtype);
-    const int n_lines = lines_beside(dtype, V);
     const char *p[VECTORS_MAX];
-    struct attention_lines next = after_scores(j, vectors[V - 1]->i + VF_LANES, V * VF_LANES);
     vf acc[ROWS_MAX][VECTORS_MAX];
 
 #pragma GCC unroll 8
@@ -217,10 +184,8 @@ INLINE void score_group(const struct scores_job *j, const enum dtype dtype, cons
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++)
             acc[r][v] = vf_set1(0);
-    for (uint32_t d = 0; d < j->head_dim; d++) {
+    for (uint32_t d = 0; d < j->head_dim; d++)
         add_outer(dtype, R, V, acc, j->q + d, Q_STRIDE, p, d * step);
-        fetch_lines(&next, n_lines);
-    }
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++)
 #pragma GCC unroll 6
@@ -257,30 +222,11 @@ struct values_job {
     const char *const *v;
     uint32_t begin, end;
     uint32_t head_dim;
-    const struct span *span;
-    const struct attention_job *job; /* as in scores_job */
 };
 
-/* What is used after the values of a span's first n positions: the next V, or K of the next span or job. */
-INLINE struct attention_lines after_values(const struct values_job *j, const int R, uint32_t n)
-{
-    const struct attention_job *job = j->job;
-    const uint32_t group = vectors_beside(R) * VF_LANES;
-    uint32_t at = j->span->begin + n;
-
-    if (!job)
-        return attention_lines_none(j);
-    if (at < j->span->end)
-        return attention_lines_of(job, true, at, V_POSITIONS);
-    if (at < job->end_of_all || !job->next)
-        return attention_lines_of(job, false, at, group);
-    return attention_lines_of(job->next, false, job->next->begin, group);
-}
-
 INLINE void values_vectors(const struct values_job *j, const enum dtype dtype, const int R,
-                           const int V, uint32_t d, struct attention_lines *next)
+                           const int V, uint32_t d)
 {
-    const int n_lines = lines_beside(dtype, V);
     vf acc[ROWS_MAX][VECTORS_MAX];
 
 #pragma GCC unroll 6
@@ -295,7 +241,6 @@ INLINE void values_vectors(const struct values_job *j, const enum dtype dtype, c
         for (int v = 0; v < V; v++)
             p[v] = j->v[i] + (d + v * VF_LANES) * kv_size(dtype);
         add_outer(dtype, R, V, acc, j->weights + i, SCORES, p, 0);
-        fetch_lines(next, n_lines);
     }
 #pragma GCC unroll 6
     for (int r = 0; r < R; r++)
@@ -318,37 +263,19 @@ INLINE void values_rest(const struct values_job *j, const enum dtype dtype, cons
     }
 }
 
-INLINE void values_block(const struct values_job *j, const enum dtype dtype, const int R,
-                         struct attention_lines next)
+INLINE void values_span(const struct values_job *j, const enum dtype dtype, const int R)
 {
     const int V = vectors_beside(R);
     uint32_t d = 0;
 
     for (; d + V * VF_LANES <= j->head_dim; d += V * VF_LANES)
-        values_vectors(j, dtype, R, V, d, &next);
+        values_vectors(j, dtype, R, V, d);
     for (; d + 2 * VF_LANES <= j->head_dim; d += 2 * VF_LANES)
-        values_vectors(j, dtype, R, 2, d, &next);
+        values_vectors(j, dtype, R, 2, d);
     for (; d + VF_LANES <= j->head_dim; d += VF_LANES)
-        values_vectors(j, dtype, R, 1, d, &next);
+        values_vectors(j, dtype, R, 1, d);
     if (d < j->head_dim)
         values_rest(j, dtype, R, d);
-}
-
-INLINE void values_span(const struct values_job *j, const enum dtype dtype, const int R)
-{
-    struct values_job block = *j;
-
-    if (!j->job) {
-        values_block(j, dtype, R, attention_lines_none(j));
-        return;
-    }
-    for (; block.begin < j->end; block.begin = block.end) {
-        uint32_t end = (block.begin / V_POSITIONS + 1) * V_POSITIONS;
-        block.end = end < j->end ? end : j->end;
-        values_block(&block, dtype, R, after_values(j, R, end));
-        for (int r = 0; r < R; r++)
-            block.shrink[r] = 1;
-    }
 }
 
 /* As in panel_kernels.h, a function for each number of rows. */
@@ -503,7 +430,6 @@ static void add_values_of_row(const struct row_tile *t, struct values_job *v, ui
     one.shrink[0] = v->shrink[r];
     one.begin = begin;
     one.end = end;
-    one.job = NULL;
     t->functions[1].values(&one);
     v->shrink[r] = 1; /* only once */
 }
@@ -535,14 +461,11 @@ static void add_values(const struct row_tile *t, struct values_job *v, const str
 static void attend_tile(const struct row_tile *t, const struct span *s)
 {
     float scores[ROWS_MAX][SCORES];
-    const struct attention_job *asks = t->first == 0 ? t->j : NULL; /* the first tile, for all */
-    struct scores_job k = { t->q, s, 0, t->j->head_dim, t->j->page_tokens, scores[0], asks };
+    struct scores_job k = { t->q, s, 0, t->j->head_dim, t->j->page_tokens, scores[0] };
     struct values_job v = { .out = t->out + (size_t)t->first * t->j->head_dim,
                             .weights = scores[0],
                             .v = s->v,
-                            .head_dim = t->j->head_dim,
-                            .span = s,
-                            .job = asks };
+                            .head_dim = t->j->head_dim };
     struct seen seen[ROWS_MAX];
     uint32_t end = 0;
 
@@ -595,6 +518,8 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
     gather_queries(j, q);
     for (uint32_t at = j->begin / SPAN * SPAN; at < j->end; at = span.end) {
         span_find(&span, j, dtype, at, at + SPAN < j->end ? at + SPAN : j->end);
+        if (span.end < j->end)
+            attention_fetch_span(j, span.end);
         for (uint32_t i = 0; i < tiles.n; i++)
             attend_tile(&(struct row_tile){ .j = j,
                                             .functions = functions,

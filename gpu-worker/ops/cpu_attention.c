@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "gpu-worker/ops/attention_fetch.h"
 #include "gpu-worker/ops/cpu_stream.h"
 #include "proto/kvpool_layout.h"
 
@@ -190,7 +191,7 @@ static struct unit unit_at(const struct attend_job *j, uint32_t index)
     };
 
     unit.a.begin = attention_first(&unit.a, 0);
-    unit.a.end = unit.a.end_of_all = attention_last(&unit.a, unit.a.n_rows - 1) + 1;
+    unit.a.end = attention_last(&unit.a, unit.a.n_rows - 1) + 1;
     return unit;
 }
 
@@ -247,6 +248,13 @@ static void run_split(const struct attend_job *j, const struct unit *u, uint32_t
         j->s->kernels->attention(&a, to.sums, to.values);
 }
 
+/* From position `first` on, if the unit sees any. */
+static void fetch_span(const struct unit *u, uint32_t first)
+{
+    if (first < u->a.end)
+        attention_fetch_span(&u->a, first);
+}
+
 static void run_unit(const struct attend_job *j, const struct unit *u)
 {
     float values[2][ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
@@ -254,8 +262,10 @@ static void run_unit(const struct attend_job *j, const struct unit *u)
     struct unit_sums all = { sums[0], values[0] }, more = { sums[1], values[1] };
     uint32_t s = u->a.begin / ATTENTION_SPLIT;
 
+    fetch_span(u, (s + 1) * ATTENTION_SPLIT);
     run_split(j, u, s++, all);
     for (; s * ATTENTION_SPLIT < u->a.end; s++) {
+        fetch_span(u, (s + 1) * ATTENTION_SPLIT);
         run_split(j, u, s, more);
         merge_split(j, u, all, more);
     }
@@ -276,7 +286,7 @@ static void run_units(void *arg, uint32_t i)
         k = (k + 1) % row ? k + 1 : k + 1 + (n_shares - 1) * row;
         if (k < j->split.n) {
             next = unit_at(j, k);
-            u.a.next = &next.a;
+            fetch_span(&next, next.a.begin / ATTENTION_SPAN * ATTENTION_SPAN);
         }
         run_unit(j, &u);
     }

@@ -74,7 +74,6 @@ struct attention_job {
     uint32_t row_begin, n_rows; /* at most ATTENTION_ROWS */
     uint32_t start;             /* position of token 0 */
     uint32_t begin, end;        /* positions to see, of one split */
-    uint32_t end_of_all;        /* of the rows' positions, of all splits */
     uint32_t window;            /* 0 = all */
     const char *pages;
     uint64_t page_bytes;
@@ -84,8 +83,7 @@ struct attention_job {
     uint32_t page_tokens;
     uint32_t group, head_dim;
     enum dtype dtype;
-    float scale, softcap;             /* softcap 0 = none */
-    const struct attention_job *next; /* what this thread does after all splits, or NULL: a hint */
+    float scale, softcap; /* softcap 0 = none */
 };
 
 /* Of one row: the largest score, and the sum of exp(score - largest); the weighted values lie beside. */
