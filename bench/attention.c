@@ -1,6 +1,6 @@
 /* attention.c - bench-attention: attention of one thread over paged K and V, by shape, tier and KV format.
  *
- *   bench-attention [--rounds N] [--tier NAME] [--kv float16|float32|int8]
+ *   bench-attention [--rounds N] [--tier NAME] [--kv int16|float32|int8]
  *
  * Shapes are rows that look back: a stream of a model whose heads each have K and V of their own, streams where 4
  * or 8 heads share them, a prompt of 20 tokens behind a long one, a whole prompt.  The pages of all layers are more than
@@ -70,18 +70,13 @@ static double random_unit(uint32_t *state)
     return (double)(*state >> 8) / (1 << 23) - 1;
 }
 
-/* Numbers of -1 .. 1 in every format: as codes, and as scales of them. */
-static void fill_pool(char *pool, size_t bytes, enum dtype dtype)
+/* Floats of -1 .. 1, which are scales too; and as codes any bits are numbers. */
+static void fill_pool(char *pool, size_t bytes)
 {
     uint32_t random = 1;
 
-    for (size_t i = 0; i < bytes / 4; i++) {
-        float x = (float)random_unit(&random);
-        if (dtype == DTYPE_F16) /* two, of 0.125 .. 0.25, either sign */
-            ((uint32_t *)pool)[i] = 0x30003000u | (random & 0x83ff83ffu);
-        else
-            ((float *)pool)[i] = x;
-    }
+    for (size_t i = 0; i < bytes / 4; i++)
+        ((float *)pool)[i] = (float)random_unit(&random);
 }
 
 /* A permutation: odd steps through the next power of two. */
@@ -116,7 +111,7 @@ static void work_open(struct work *w, const struct shape *s, enum cpu_tier tier,
 
     *w = (struct work){ .shape = s, .threads = threads_new(1, NULL) };
     w->pool = aligned_mem(4096, (n_pages(s) * page_bytes + 4095) / 4096 * 4096); /* as the pool */
-    fill_pool(w->pool, n_pages(s) * page_bytes, kv);
+    fill_pool(w->pool, n_pages(s) * page_bytes);
     w->pages = shuffled_pages(n_pages(s));
     setup.kv = (struct ops_kv){ .pages = w->pool,
                                 .page_bytes = page_bytes,
@@ -212,8 +207,8 @@ static void bench(const struct options *o, enum cpu_tier tier, const struct mach
 
 static const struct argp_option argp_options[] = {
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 9)", 0 },
-    { "tier", 'c', "NAME", 0, "only this tier: avx2 or avx512", 0 },
-    { "kv", 'k', "TYPE", 0, "KV pages: float16 (default), float32 or int8", 0 },
+    { "tier", 'c', "NAME", 0, "only this tier: avx2, avxvnni, avx512 or avx512vnni", 0 },
+    { "kv", 'k', "TYPE", 0, "KV pages: int16 (default), float32 or int8", 0 },
     { 0 },
 };
 
@@ -231,10 +226,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         o->tier = arg;
         return 0;
     case 'k':
-        for (o->kv = DTYPE_F32; o->kv < DTYPE_I8 && strcmp(arg, dtype_name(o->kv)) != 0; o->kv++)
+        for (o->kv = DTYPE_F32; o->kv < N_DTYPES && strcmp(arg, dtype_name(o->kv)) != 0; o->kv++)
             ;
-        if (strcmp(arg, dtype_name(o->kv)) != 0 || o->kv == DTYPE_BF16)
-            argp_error(state, "kv: float16, float32 or int8, not '%s'", arg);
+        if (o->kv != DTYPE_F32 && o->kv != DTYPE_I16 && o->kv != DTYPE_I8)
+            argp_error(state, "kv: int16, float32 or int8, not '%s'", arg);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -248,11 +243,12 @@ int main(int argc, char **argv)
         .parser = parse,
         .doc = "Attention of one thread, for each tier of this machine that has its own.",
     };
-    static const enum cpu_tier tiers[] = { CPU_AVX2, CPU_AVX512 }; /* the others use theirs */
+    static const enum cpu_tier tiers[] = { CPU_AVX2, CPU_AVXVNNI, CPU_AVX512,
+                                           CPU_AVX512VNNI }; /* the others use its */
     const struct limits_options limits = {
         .n_threads = 1, .passes = 5, .read_bytes = (size_t)256 << 20, .cpu_clock = true
     };
-    struct options o = { .rounds = 9, .kv = DTYPE_F16 };
+    struct options o = { .rounds = 9, .kv = DTYPE_I16 };
     struct machine_limits m;
 
     argp_parse(&argp, argc, argv, 0, NULL, &o);

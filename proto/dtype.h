@@ -16,13 +16,15 @@ enum dtype {
     DTYPE_I5M, /* with a minimum */
     DTYPE_I6,
     DTYPE_E4M3, /* 8-bit floats (Micikevicius et al. 2022, arXiv:2209.05433); on GPUs only */
+    DTYPE_I16,  /* KV pages of CPUs, with a scale for each vector (kvpool_layout.h) */
     N_DTYPES
 };
 
 static inline const char *dtype_name(enum dtype t)
 {
-    static const char *const names[N_DTYPES] = { "none", "float32", "float16", "bfloat16", "int8",
-                                                 "int4", "int4m",   "int5m",   "int6",     "fp8" };
+    static const char *const names[N_DTYPES] = { "none", "float32", "float16", "bfloat16",
+                                                 "int8", "int4",    "int4m",   "int5m",
+                                                 "int6", "fp8",     "int16" };
     return (unsigned)t < N_DTYPES ? names[t] : "?";
 }
 
@@ -30,7 +32,7 @@ static inline const char *dtype_name(enum dtype t)
  * a matrix takes with them is packing_bytes() (gpu-worker/ops/packing.h). */
 static inline size_t dtype_bytes(enum dtype t, size_t n)
 {
-    static const uint8_t bits[N_DTYPES] = { 0, 32, 16, 16, 8, 4, 4, 5, 6, 8 };
+    static const uint8_t bits[N_DTYPES] = { 0, 32, 16, 16, 8, 4, 4, 5, 6, 8, 16 };
     return (n * bits[(unsigned)t < N_DTYPES ? t : 0] + 7) / 8;
 }
 

@@ -7,9 +7,11 @@
  *   +------------+-----------------------+-----------------+--------------------------+----------
  *   one page: [n_layers][2 = K,V][n_kv_heads] blocks, all heads of the model; rank r of a tensor-parallel
  *   group writes and reads its own heads of it
- *   one block: K [head_dim][page_tokens], V [page_tokens][head_dim] of dtype - so that a vector of K is one
- *   element of many tokens, and a vector of V many elements of one.  int8: float scales [page_tokens] of the
- *   tokens come first, then codes in the same order, an element being scale * code; zeroes to a multiple of 4
+ *   one block, float32: K [head_dim][page_tokens], V [page_tokens][head_dim] - so that a vector of K is one
+ *   element of many tokens, and a vector of V many elements of one
+ *   one block, int16 and int8: float scales [page_tokens] of the tokens come first, then codes, an element being scale *
+ *   code: K [head_dim / 2][page_tokens][2], V [tokens / 2][head_dim][2], where an odd token has a neighbour that is
+ *   not used - for instructions that add the products of two neighbours; zeroes to a multiple of 4
  *
  * On a device (.place) there is no data here: the segment ends with the index, .data_offset is its end, and page p of
  * a rank is in GPU memory that llmd keeps (chunk_set.h, CHUNKS_KV), in the device's own layout
@@ -67,19 +69,44 @@
 #define LLMD_PROTO_KVPOOL_LAYOUT_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 #include "proto/dtype.h"
 #include "proto/segment.h"
 
-enum { KVPOOL_VERSION = 4, KVPOOL_DESCS_OFFSET = 4096 };
+enum { KVPOOL_VERSION = 5, KVPOOL_DESCS_OFFSET = 4096 };
 #define KVPOOL_DATA_ALIGN ((size_t)2 << 20)
+
+static inline bool kv_has_scales(enum dtype t)
+{
+    return t == DTYPE_I16 || t == DTYPE_I8;
+}
+
+/* Where a block's elements begin. */
+static inline uint64_t kv_scales_bytes(enum dtype t, uint32_t page_tokens)
+{
+    return kv_has_scales(t) ? page_tokens * sizeof(float) : 0;
+}
 
 /* Of a block. */
 static inline uint64_t kv_block_bytes(enum dtype t, uint32_t page_tokens, uint32_t head_dim)
 {
-    uint64_t n = (uint64_t)page_tokens * head_dim;
+    uint64_t tokens = kv_has_scales(t) ? (page_tokens + 1) / 2 * 2 : page_tokens;
 
-    return t == DTYPE_I8 ? (page_tokens * sizeof(float) + n + 3) / 4 * 4 : dtype_bytes(t, n);
+    return kv_scales_bytes(t, page_tokens) + (dtype_bytes(t, tokens * head_dim) + 3) / 4 * 4;
+}
+
+/* Which element of a block is element d of token t. */
+static inline uint64_t kv_k_index(enum dtype type, uint32_t page_tokens, uint32_t t, uint32_t d)
+{
+    return kv_has_scales(type) ? ((uint64_t)d / 2 * page_tokens + t) * 2 + d % 2
+                               : (uint64_t)d * page_tokens + t;
+}
+
+static inline uint64_t kv_v_index(enum dtype type, uint32_t head_dim, uint32_t t, uint32_t d)
+{
+    return kv_has_scales(type) ? ((uint64_t)t / 2 * head_dim + d) * 2 + t % 2
+                               : (uint64_t)t * head_dim + d;
 }
 
 enum kv_place { KV_PLACE_HOST, KV_PLACE_DEVICE };

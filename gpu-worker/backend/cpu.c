@@ -5,10 +5,10 @@
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "proto/kvpool_layout.h"
 
-/* The attention kernels of the host read no fp8: int8 is as small, and nearer. */
+/* The attention kernels of the host read integers: int16 with scales errs less than float16, int8 less than fp8. */
 static enum dtype cpu_kv_dtype(enum dtype t)
 {
-    return t == DTYPE_E4M3 ? DTYPE_I8 : t;
+    return t == DTYPE_E4M3 ? DTYPE_I8 : t == DTYPE_F16 ? DTYPE_I16 : t;
 }
 
 static bool cpu_can(const struct ops_setup *setup, uint32_t n_ranks, uint32_t tp_size,

@@ -7,7 +7,7 @@
 #define LLMD_GPU_WORKER_OPS_ATTENTION_FETCH_H
 
 #include "gpu-worker/ops/cpu_kernels.h"
-#include "proto/dtype.h"
+#include "proto/kvpool_layout.h"
 
 enum { FETCH_LINE_BYTES = 64 };
 
@@ -17,37 +17,38 @@ static inline void attention_fetch_bytes(const char *from, size_t n)
         __builtin_prefetch(from + at);
 }
 
-/* Tokens t .. end - 1 of a page: K is [head_dim][page_tokens], V [page_tokens][head_dim], int8 behind its scales. */
+/* Tokens t .. end - 1 of a page (proto/kvpool_layout.h). */
 static inline void attention_fetch_page(const struct attention_job *j, const char *page, uint32_t t,
                                         uint32_t end)
 {
     const char *k = page + j->k_offset, *v = page + j->v_offset;
-    size_t size = dtype_bytes(j->dtype, 1), row = j->page_tokens * size;
+    size_t scales = kv_scales_bytes(j->dtype, j->page_tokens), size = dtype_bytes(j->dtype, 1);
+    size_t in_row =
+        kv_has_scales(j->dtype) ? 2 : 1; /* elements of K that a token has side by side */
+    size_t step = in_row * size, row = j->page_tokens * step, vector = j->head_dim * size;
 
-    if (j->dtype == DTYPE_I8) {
-        attention_fetch_bytes(k, j->page_tokens * sizeof(float));
-        attention_fetch_bytes(v, j->page_tokens * sizeof(float));
-        k += j->page_tokens * sizeof(float);
-        v += j->page_tokens * sizeof(float);
-    }
+    attention_fetch_bytes(k, scales);
+    attention_fetch_bytes(v, scales);
+    k += scales;
+    v += scales;
     if (row <= FETCH_LINE_BYTES)
-        attention_fetch_bytes(k, j->head_dim * row);
+        attention_fetch_bytes(k, j->head_dim / in_row * row);
     else
-        for (uint32_t d = 0; d < j->head_dim; d++)
-            attention_fetch_bytes(k + d * row + t * size, (end - t) * size);
-    attention_fetch_bytes(v + (size_t)t * j->head_dim * size,
-                          (size_t)(end - t) * j->head_dim * size);
+        for (uint32_t d = 0; d < j->head_dim / in_row; d++)
+            attention_fetch_bytes(k + d * row + t * step, (end - t) * step);
+    attention_fetch_bytes(v + t / in_row * in_row * vector,
+                          (end - t / in_row * in_row + in_row - 1) / in_row * in_row * vector);
 }
 
-/* The span that position `at` begins, as far as the job sees it. */
-static inline void attention_fetch_span(const struct attention_job *j, uint32_t at)
+/* The span that position `at` begins, up to position end - 1. */
+static inline void attention_fetch_span(const struct attention_job *j, const uint32_t *page_table,
+                                        uint32_t at, uint32_t end)
 {
-    uint32_t end = j->end - at < ATTENTION_SPAN ? j->end : at + ATTENTION_SPAN;
-
+    end = end - at < ATTENTION_SPAN ? end : at + ATTENTION_SPAN;
     while (at < end) {
         uint32_t t = at % j->page_tokens, left = end - at;
         uint32_t page_end = left < j->page_tokens - t ? t + left : j->page_tokens;
-        attention_fetch_page(j, j->pages + j->page_table[at / j->page_tokens] * j->page_bytes, t,
+        attention_fetch_page(j, j->pages + page_table[at / j->page_tokens] * j->page_bytes, t,
                              page_end);
         at += page_end - t;
     }

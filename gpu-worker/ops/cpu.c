@@ -39,7 +39,6 @@ static void cpu_free(struct ops_stream *s, void *p)
 
 static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_step *step)
 {
-    uint32_t group = s->setup.n_heads / s->setup.n_kv_heads;
     uint32_t half = s->setup.rope_dim / 2, n_placed = 0;
 
     assert(b->n_rows > 0 && b->n_rows <= s->setup.rows_max);
@@ -48,8 +47,6 @@ static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_st
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         const struct batch_seq *q = &b->seqs[i];
         ops_check_seq(&s->setup, b, q);
-        s->first_block[i + 1] =
-            s->first_block[i] + (q->n_rows * group + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
         for (uint32_t t = 0; t < q->n_rows; t++) {
             uint32_t row = q->first_row + t;
             s->rows[row] = (struct row_place){ q, q->start + t };
@@ -59,6 +56,7 @@ static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_st
         n_placed += q->n_rows;
     }
     assert(n_placed == b->n_rows);
+    attention_order_begin(&s->order, b);
     *step = (struct ops_step){ b->n_rows, b->n_logits };
     return true;
 }
@@ -194,7 +192,7 @@ static void cpu_close(struct ops_stream *s)
     for (int f = 0; f < N_INPUT_FORMS; f++)
         free(s->prepared[f]);
     free(s->gate_up);
-    free(s->first_block);
+    attention_order_fini(&s->order);
     free(s->partials);
     cpu_routes_free(s->routes);
     free(s);
@@ -237,11 +235,11 @@ static const struct tier tiers[N_CPU_TIERS] = {
     [CPU_PLAIN] = { &cpu_kernels_plain, PRODUCTS(plain, plain, plain) },
 #if defined(__x86_64__)
     [CPU_AVX2] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2, avx2) },
-    [CPU_AVXVNNI] = { &cpu_kernels_avx2, PRODUCTS(avx2, avx2, avxvnni) },
+    [CPU_AVXVNNI] = { &cpu_kernels_avxvnni, PRODUCTS(avx2, avx2, avxvnni) },
     [CPU_AVX512] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512) },
-    [CPU_AVX512VNNI] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, avx512vnni) },
-    [CPU_AMXINT8] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512, amx) },
-    [CPU_AVX512BF16] = { &cpu_kernels_avx512, PRODUCTS(avx512, avx512bf16, avx512vnni) },
+    [CPU_AVX512VNNI] = { &cpu_kernels_avx512vnni, PRODUCTS(avx512, avx512, avx512vnni) },
+    [CPU_AMXINT8] = { &cpu_kernels_avx512vnni, PRODUCTS(avx512, avx512, amx) },
+    [CPU_AVX512BF16] = { &cpu_kernels_avx512vnni, PRODUCTS(avx512, avx512bf16, avx512vnni) },
 #endif
 };
 
@@ -268,7 +266,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     assert((unsigned)tier < N_CPU_TIERS && tiers[tier].kernels);
     assert(setup->head_dim % 2 == 0 && setup->n_heads % setup->n_kv_heads == 0);
     assert(rope_dim % 2 == 0 && rope_dim <= setup->head_dim);
-    assert(setup->kv.dtype == DTYPE_F16 || setup->kv.dtype == DTYPE_F32 ||
+    assert(setup->kv.dtype == DTYPE_I16 || setup->kv.dtype == DTYPE_F32 ||
            setup->kv.dtype == DTYPE_I8);
     assert(setup->head_dim <= ATTENTION_HEAD_DIM_MAX);
     assert(setup->kv.page_tokens <= ATTENTION_PAGE_TOKENS_MAX);
@@ -287,7 +285,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
         s->prepared[f] = aligned_mem(64, prepared_bytes(setup));
     s->gate_up = aligned_mem(64, gate_up_bytes(setup));
     s->routes = cpu_routes_new(setup);
-    s->first_block = mem_zalloc(setup->rows_max + (size_t)1, sizeof *s->first_block);
+    attention_order_init(&s->order, setup, setup->rows_max);
     s->partials = aligned_mem(64, PARTIAL_FLOATS * sizeof(float));
     *stream = s;
     return &tables[tier];

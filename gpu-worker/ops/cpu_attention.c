@@ -1,11 +1,12 @@
 /* cpu_attention.c - queries and keys turned, KV written to its pages, and attention over them.
  *
- * Attention is cut into units: a block of a sequence's query rows and a KV head.  A unit goes through the
+ * Attention is cut into units (attention_units.h).  A unit goes through the
  * splits of its positions and merges their sums in order, largest scores first made common (Milakov &
  * Gimelshein 2018, arXiv:1805.02867; for splits Dao et al., Flash-Decoding, 2023).  Where there are fewer
  * units than threads have use for - a long context, a single stream - splits are computed by themselves, on
  * all threads, and merged afterwards: the same sums in the same order, so the same bits. */
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "gpu-worker/ops/attention_fetch.h"
@@ -48,18 +49,29 @@ static uint64_t head_offset(const struct ops_setup *u, uint32_t layer, uint32_t 
     return index * kv_block_bytes(u->kv.dtype, u->kv.page_tokens, u->head_dim);
 }
 
-/* n elements of K, one after the other, to a column of [n][page_tokens]. */
-static void scatter(enum dtype dtype, char *to, const void *from, uint32_t n, uint32_t page_tokens)
+/* n elements of `size` bytes, one after the other, to every step-th. */
+static void scatter(size_t size, char *to, const void *from, uint32_t n, size_t step)
 {
-    if (dtype == DTYPE_F32)
-        for (uint32_t d = 0; d < n; d++)
-            ((float *)to)[(size_t)d * page_tokens] = ((const float *)from)[d];
-    else if (dtype == DTYPE_F16)
-        for (uint32_t d = 0; d < n; d++)
-            ((uint16_t *)to)[(size_t)d * page_tokens] = ((const uint16_t *)from)[d];
+    if (size == 4)
+        for (uint32_t i = 0; i < n; i++)
+            ((uint32_t *)to)[i * step] = ((const uint32_t *)from)[i];
+    else if (size == 2)
+        for (uint32_t i = 0; i < n; i++)
+            ((uint16_t *)to)[i * step] = ((const uint16_t *)from)[i];
     else
-        for (uint32_t d = 0; d < n; d++)
-            ((int8_t *)to)[(size_t)d * page_tokens] = ((const int8_t *)from)[d];
+        for (uint32_t i = 0; i < n; i++)
+            ((uint8_t *)to)[i * step] = ((const uint8_t *)from)[i];
+}
+
+/* Returns the scale. */
+static float narrow(const struct ops_stream *s, void *codes, const float *x, bool is_v)
+{
+    const struct cpu_kernels *k = s->kernels;
+    uint32_t n = s->setup.head_dim;
+
+    if (s->setup.kv.dtype == DTYPE_I8)
+        return k->narrow_i8(codes, x, n);
+    return is_v ? k->narrow_v16(codes, x, n) : k->narrow_k16(codes, x, n);
 }
 
 /* K or V of one head of token t of a page. */
@@ -67,20 +79,23 @@ static void write_head(const struct ops_stream *s, char *block, uint32_t t, cons
                        bool is_v)
 {
     const struct ops_setup *u = &s->setup;
-    float stored[ATTENTION_HEAD_DIM_MAX];
+    enum dtype type = u->kv.dtype;
+    uint32_t dim = u->head_dim, page_tokens = u->kv.page_tokens;
+    size_t size = dtype_bytes(type, 1);
+    char *elements = block + kv_scales_bytes(type, page_tokens);
+    char *to = elements +
+               size * (is_v ? kv_v_index(type, dim, t, 0) : kv_k_index(type, page_tokens, t, 0));
+    float codes[ATTENTION_HEAD_DIM_MAX];
 
-    if (u->kv.dtype == DTYPE_I8) {
-        ((float *)block)[t] = s->kernels->narrow_i8((int8_t *)stored, x, u->head_dim);
-        block += u->kv.page_tokens * sizeof(float);
-    } else {
-        s->kernels->narrow(stored, x, u->kv.dtype, u->head_dim);
+    if (!kv_has_scales(type)) {
+        scatter(size, to, x, dim, is_v ? 1 : page_tokens);
+        return;
     }
+    ((float *)block)[t] = narrow(s, codes, x, is_v);
     if (is_v)
-        memcpy(block + dtype_bytes(u->kv.dtype, (size_t)t * u->head_dim), stored,
-               dtype_bytes(u->kv.dtype, u->head_dim));
+        scatter(size, to, codes, dim, 2);
     else
-        scatter(u->kv.dtype, block + dtype_bytes(u->kv.dtype, t), stored, u->head_dim,
-                u->kv.page_tokens);
+        scatter(2 * size, to, codes, dim / 2, page_tokens); /* pairs */
 }
 
 static void write_row(const struct qkv_job *j, uint32_t t)
@@ -118,6 +133,8 @@ void cpu_rope_kv_write(struct ops_stream *s, void *qkv, const struct head_norm *
 
 /* ---- attention ---- */
 
+#define LOG2_E 1.44269504f
+
 enum { NEIGHBOURS = 4 /* heads that a share takes in a row */ };
 
 struct attend_job {
@@ -131,87 +148,44 @@ struct attend_job {
     uint32_t n_splits, rows_max; /* of the longest sequence, of the largest block */
 };
 
-/* A block of query rows and a KV head. */
-struct unit {
-    struct attention_job a; /* begin .. end: all positions that a row of the block sees */
-    uint32_t first_row;     /* of the batch, the sequence's */
-    uint32_t head;
-};
-
-static uint32_t units_of(const struct ops_stream *s)
-{
-    return s->first_block[s->batch->n_seqs] * s->setup.n_kv_heads;
-}
-
-/* The sequence whose blocks are first_block[i] .. first_block[i + 1] - 1. */
-static uint32_t seq_of_block(const struct ops_stream *s, uint32_t block)
-{
-    uint32_t low = 0, high = s->batch->n_seqs;
-
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (s->first_block[middle] <= block)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-/* A sequence's heads in turn, each with all blocks, which find its K and V in the cache. */
-static struct unit unit_at(const struct attend_job *j, uint32_t index)
+static void unit_at(const struct attend_job *j, uint32_t index, struct attention_unit *u)
 {
     const struct ops_stream *s = j->s;
-    const struct ops_setup *u = &s->setup;
-    uint32_t seq = seq_of_block(s, index / u->n_kv_heads), group = u->n_heads / u->n_kv_heads;
-    uint32_t first = s->first_block[seq], n_blocks = s->first_block[seq + 1] - first;
-    uint32_t in_seq = index - first * u->n_kv_heads, head = in_seq / n_blocks;
-    const struct batch_seq *q = &s->batch->seqs[seq];
-    uint32_t row = in_seq % n_blocks * ATTENTION_ROWS, left = q->n_rows * group - row;
-    struct unit unit = {
-        .first_row = q->first_row,
-        .head = head,
-        .a = { .q = j->qkv + (size_t)q->first_row * qkv_dim(u) + (size_t)head * group * u->head_dim,
-               .q_stride = qkv_dim(u),
-               .row_begin = row,
-               .n_rows = left < ATTENTION_ROWS ? left : ATTENTION_ROWS,
-               .start = q->start,
-               .window = j->shape->window,
-               .pages = u->kv.pages,
-               .page_bytes = u->kv.page_bytes,
-               .k_offset = head_offset(u, j->layer, 0, head),
-               .v_offset = head_offset(u, j->layer, 1, head),
-               .page_table = q->pages,
-               .page_tokens = u->kv.page_tokens,
-               .group = group,
-               .head_dim = u->head_dim,
-               .dtype = u->kv.dtype,
-               .scale = j->shape->scale,
-               .softcap = j->shape->softcap },
-    };
 
-    unit.a.begin = attention_first(&unit.a, 0);
-    unit.a.end = attention_last(&unit.a, unit.a.n_rows - 1) + 1;
-    return unit;
+    attention_unit_at(u, &s->order, s->batch, &s->setup, j->qkv, j->shape->window, index);
 }
 
-/* Only what the unit sees of a split; false when that is nothing. */
-static bool cut_to_split(struct attention_job *a, uint32_t split)
+/* What all splits of a unit have in common. */
+static struct attention_job job_of(const struct attend_job *j, const struct attention_unit *u)
 {
-    uint32_t begin = split * ATTENTION_SPLIT, end = begin + ATTENTION_SPLIT;
+    const struct ops_setup *setup = &j->s->setup;
 
-    a->begin = a->begin > begin ? a->begin : begin;
-    a->end = a->end < end ? a->end : end;
-    return a->begin < a->end;
+    return (struct attention_job){ .rows = u->rows,
+                                   .n_rows = u->n_rows,
+                                   .window = j->shape->window,
+                                   .pages = setup->kv.pages,
+                                   .page_bytes = setup->kv.page_bytes,
+                                   .k_offset = head_offset(setup, j->layer, 0, u->head),
+                                   .v_offset = head_offset(setup, j->layer, 1, u->head),
+                                   .page_tokens = setup->kv.page_tokens,
+                                   .head_dim = setup->head_dim,
+                                   .dtype = setup->kv.dtype,
+                                   .scale = j->shape->scale * LOG2_E,
+                                   .softcap = j->shape->softcap * LOG2_E };
 }
 
-/* Where row i of a unit goes. */
-static float *row_out(const struct attend_job *j, const struct unit *u, uint32_t i)
-{
-    uint32_t row = u->a.row_begin + i, group = u->a.group;
+/* A unit's rows as the kernel wants them. */
+struct unit_queries {
+    _Alignas(64) float q[(ATTENTION_ROWS + 1) * ATTENTION_Q_STRIDE];
+    float scales[ATTENTION_ROWS];
+};
 
-    return j->out + (u->first_row + row / group) * j->out_stride +
-           ((size_t)u->head * group + row % group) * u->a.head_dim;
+static void gather_queries(const struct attend_job *j, const struct attention_unit *u,
+                           struct unit_queries *to)
+{
+    struct attention_job a = job_of(j, u);
+
+    j->s->kernels->attention_queries(&a, to->q, to->scales);
 }
 
 /* The sums and values of a unit's rows, of the splits so far. */
@@ -220,56 +194,88 @@ struct unit_sums {
     float *values;              /* [rows, head_dim] */
 };
 
-static void merge_split(const struct attend_job *j, const struct unit *u, struct unit_sums to,
-                        struct unit_sums more)
+static void merge_split(const struct attend_job *j, const struct attention_unit *u,
+                        struct unit_sums to, struct unit_sums more)
 {
-    uint32_t dim = u->a.head_dim;
+    uint32_t dim = j->s->setup.head_dim;
 
-    for (size_t i = 0; i < u->a.n_rows; i++)
+    for (size_t i = 0; i < u->n_rows; i++)
         j->s->kernels->attention_merge(&to.sums[i], to.values + i * dim, &more.sums[i],
                                        more.values + i * dim, dim);
 }
 
-static void finish_unit(const struct attend_job *j, const struct unit *u, struct unit_sums from)
+static void finish_unit(const struct attend_job *j, const struct attention_unit *u,
+                        struct unit_sums from)
 {
-    uint32_t dim = u->a.head_dim;
+    uint32_t dim = j->s->setup.head_dim;
 
-    for (uint32_t i = 0; i < u->a.n_rows; i++)
-        j->s->kernels->attention_finish(row_out(j, u, i), from.values + (size_t)i * dim,
-                                        from.sums[i].sum, dim);
+    for (uint32_t i = 0; i < u->n_rows; i++)
+        j->s->kernels->attention_finish(j->out + u->batch_rows[i] * j->out_stride +
+                                            (size_t)u->heads[i] * dim,
+                                        from.values + (size_t)i * dim, from.sums[i].sum, dim);
 }
 
-static void run_split(const struct attend_job *j, const struct unit *u, uint32_t split,
-                      struct unit_sums to)
+/* Only what the unit sees of the split, which is something. */
+static struct attention_job split_of(const struct attend_job *j, const struct attention_unit *u,
+                                     uint32_t split)
 {
-    struct attention_job a = u->a;
+    struct attention_job a = job_of(j, u);
+    uint32_t begin = split * ATTENTION_SPLIT, end = begin + ATTENTION_SPLIT;
 
-    if (cut_to_split(&a, split))
-        j->s->kernels->attention(&a, to.sums, to.values);
+    a.begin = u->begin > begin ? u->begin : begin;
+    a.end = u->end < end ? u->end : end;
+    return a;
 }
 
-/* From position `first` on, if the unit sees any. */
-static void fetch_span(const struct unit *u, uint32_t first)
+/* is_near: the first row's sequence has just been read. */
+static void run_split(const struct attend_job *j, const struct attention_unit *u, bool is_near,
+                      const struct unit_queries *queries, uint32_t split, struct unit_sums to)
 {
-    if (first < u->a.end)
-        attention_fetch_span(&u->a, first);
+    struct attention_job a = split_of(j, u, split);
+
+    a.is_near = is_near;
+    a.q = queries->q;
+    a.q_scales = queries->scales;
+    j->s->kernels->attention(&a, to.sums, to.values);
 }
 
-static void run_unit(const struct attend_job *j, const struct unit *u)
+/* The first span of what the first row's sequence sees of a split. */
+static void fetch_split(const struct attend_job *j, const struct attention_unit *u, uint32_t split)
 {
-    float values[2][ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
+    struct attention_job a = split_of(j, u, split);
+    uint32_t at = a.begin / ATTENTION_SPAN * ATTENTION_SPAN;
+    struct attention_part part;
+
+    if (a.begin >= a.end)
+        return;
+    part = attention_part(&a, 0, at);
+    if (part.end > at)
+        attention_fetch_span(&a, part.page_table, at, part.end);
+}
+
+static void run_unit(const struct attend_job *j, const struct attention_unit *u, bool is_near)
+{
+    _Alignas(64) float values[2][ATTENTION_ROWS * ATTENTION_HEAD_DIM_MAX];
     struct attention_sum sums[2][ATTENTION_ROWS];
     struct unit_sums all = { sums[0], values[0] }, more = { sums[1], values[1] };
-    uint32_t s = u->a.begin / ATTENTION_SPLIT;
+    struct unit_queries queries;
+    uint32_t s = u->begin / ATTENTION_SPLIT;
 
-    fetch_span(u, (s + 1) * ATTENTION_SPLIT);
-    run_split(j, u, s++, all);
-    for (; s * ATTENTION_SPLIT < u->a.end; s++) {
-        fetch_span(u, (s + 1) * ATTENTION_SPLIT);
-        run_split(j, u, s, more);
-        merge_split(j, u, all, more);
+    gather_queries(j, u, &queries);
+    for (bool is_first = true; s * ATTENTION_SPLIT < u->end; s++, is_first = false) {
+        if (!is_near)
+            fetch_split(j, u, s + 1);
+        run_split(j, u, is_near, &queries, s, is_first ? all : more);
+        if (!is_first)
+            merge_split(j, u, all, more);
     }
     finish_unit(j, u, all);
+}
+
+/* The next unit begins with the sequence and head that this one ends with. */
+static bool goes_on(const struct attention_unit *u, const struct attention_unit *next)
+{
+    return next->head == u->head && next->rows[0].page_table == u->rows[u->n_rows - 1].page_table;
 }
 
 /* A share's units: some neighbours, whose K and V lie side by side, then some far behind them.  Not all side by
@@ -278,17 +284,24 @@ static void run_units(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
     uint32_t n_shares = split_count(j->split), fit = j->split.n / (2 * n_shares);
-    uint32_t row = fit < 1 ? 1 : fit < NEIGHBOURS ? fit : NEIGHBOURS, k = i * row;
-    struct unit u, next = unit_at(j, k);
+    uint32_t row = fit < 1 ? 1 : fit < NEIGHBOURS ? fit : NEIGHBOURS, k = i * row, at = 0;
+    struct attention_unit units[2]; /* this one and the next */
+    bool is_near = false;
 
+    unit_at(j, k, &units[0]);
     while (k < j->split.n) {
-        u = next;
+        struct attention_unit *u = &units[at], *next = &units[1 - at];
+        bool next_is_near = false;
         k = (k + 1) % row ? k + 1 : k + 1 + (n_shares - 1) * row;
         if (k < j->split.n) {
-            next = unit_at(j, k);
-            fetch_span(&next, next.a.begin / ATTENTION_SPAN * ATTENTION_SPAN);
+            unit_at(j, k, next);
+            next_is_near = goes_on(u, next);
+            if (!next_is_near)
+                fetch_split(j, next, next->begin / ATTENTION_SPLIT);
         }
-        run_unit(j, &u);
+        run_unit(j, u, is_near);
+        is_near = next_is_near;
+        at = 1 - at;
     }
 }
 
@@ -306,22 +319,31 @@ static struct unit_sums partial_at(const struct attend_job *j, uint32_t unit, ui
 static void run_one_split(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
+    struct unit_queries queries;
+    struct attention_unit u;
 
     for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
-        struct unit u = unit_at(j, k / j->n_splits);
-        run_split(j, &u, k % j->n_splits, partial_at(j, k / j->n_splits, k % j->n_splits));
+        uint32_t s = k % j->n_splits;
+        unit_at(j, k / j->n_splits, &u);
+        if (s < u.begin / ATTENTION_SPLIT || s * ATTENTION_SPLIT >= u.end)
+            continue;
+        gather_queries(j, &u, &queries);
+        run_split(j, &u, false, &queries, s, partial_at(j, k / j->n_splits, s));
     }
 }
 
 static void run_merge(void *arg, uint32_t i)
 {
     const struct attend_job *j = arg;
+    struct attention_unit u;
 
     for (uint32_t k = split_begin(j->split, i); k < split_end(j->split, i); k++) {
-        struct unit u = unit_at(j, k);
-        uint32_t s = u.a.begin / ATTENTION_SPLIT;
-        struct unit_sums all = partial_at(j, k, s);
-        while (++s * ATTENTION_SPLIT < u.a.end)
+        struct unit_sums all;
+        uint32_t s;
+        unit_at(j, k, &u);
+        s = u.begin / ATTENTION_SPLIT;
+        all = partial_at(j, k, s);
+        while (++s * ATTENTION_SPLIT < u.end)
             merge_split(j, &u, all, partial_at(j, k, s));
         finish_unit(j, &u, all);
     }
@@ -331,7 +353,7 @@ static void run_merge(void *arg, uint32_t i)
 static bool wants_splits(const struct attend_job *j, uint32_t n_units)
 {
     const struct ops_stream *s = j->s;
-    uint64_t floats = (uint64_t)n_units * j->n_splits * ATTENTION_ROWS * (s->setup.head_dim + 2);
+    uint64_t floats = (uint64_t)n_units * j->n_splits * j->rows_max * (s->setup.head_dim + 2);
 
     return j->n_splits > 1 && n_units < 2 * threads_count(s->threads) && floats <= PARTIAL_FLOATS &&
            (uint64_t)n_units * j->n_splits <= THREADS_JOB_MAX;
@@ -341,16 +363,18 @@ static bool wants_splits(const struct attend_job *j, uint32_t n_units)
 static uint64_t measure(struct attend_job *j)
 {
     const struct batch *b = j->s->batch;
-    uint32_t group = j->s->setup.n_heads / j->s->setup.n_kv_heads, longest = 0;
+    const struct attention_order *o = &j->s->order;
+    uint32_t longest = 0;
     uint64_t seen = 0;
 
     for (uint32_t i = 0; i < b->n_seqs; i++) {
-        const struct batch_seq *q = &b->seqs[i];
-        uint32_t n = q->n_rows * group < ATTENTION_ROWS ? q->n_rows * group : ATTENTION_ROWS;
+        const struct batch_seq *q = &b->seqs[o->places[i].seq];
+        uint32_t n = o->places[i].first_row + q->n_rows * o->group; /* so far in its group */
         seen += q->n_rows * (q->start + (uint64_t)(q->n_rows + 1) / 2);
         longest = q->start + q->n_rows > longest ? q->start + q->n_rows : longest;
         j->rows_max = n > j->rows_max ? n : j->rows_max;
     }
+    j->rows_max = j->rows_max < ATTENTION_ROWS ? j->rows_max : ATTENTION_ROWS;
     j->n_splits = (longest + ATTENTION_SPLIT - 1) / ATTENTION_SPLIT;
     return seen;
 }
@@ -359,7 +383,7 @@ void cpu_attention(struct ops_stream *s, void *out, size_t out_stride, const voi
                    uint32_t layer, const struct attention_shape *shape)
 {
     const struct ops_setup *u = &s->setup;
-    uint32_t n_units = units_of(s);
+    uint32_t n_units = attention_units(&s->order, u->n_kv_heads);
     struct attend_job j = {
         .s = s, .out = out, .out_stride = out_stride, .qkv = qkv, .layer = layer, .shape = shape
     };

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "gpu-worker/ops/ops.h"
 #include "proto/dtype.h"
@@ -63,30 +64,52 @@ struct linear_kernel {
     void (*run)(const struct linear_job *j, uint32_t row_begin, uint32_t row_end);
 };
 
-/* Query rows against one KV head.  The query heads that share it and the tokens of a sequence are rows alike:
- * row i is head i % group of the sequence's token i / group.
+enum {
+    ATTENTION_PAGE_TOKENS_MAX = 256,
+    ATTENTION_HEAD_DIM_MAX = 512,
+    ATTENTION_SPLIT = 512, /* positions; a change changes bits */
+    ATTENTION_SPAN = 128,  /* of a split that are worked through at once; a change changes bits */
+    ATTENTION_ROWS = 48,
+    ATTENTION_Q_STRIDE =
+        ATTENTION_HEAD_DIM_MAX + 16, /* at a power of two rows would share a cache's set */
+    /* int16 pages: what products in int32 have room for (attention_codes.h) */
+    KV_K16_LENGTH = 32767,
+    KV_V16_MAX = 8191,
+};
+
+/* A query head of a token. */
+struct attention_row {
+    const float *q;             /* [head_dim] */
+    const uint32_t *page_table; /* of its sequence */
+    uint32_t last;              /* position: the last one it sees */
+};
+
+/* Query rows against one KV head: of all tokens of a sequence and query heads that share it, and of other sequences
+ * (attention_units.h); those of a sequence side by side, by position.
  *
  * Positions fall into splits of ATTENTION_SPLIT, counted from 0.  Each split is summed up by itself, and the
  * sums are merged in order (cpu_attention.c), whether one thread has computed them or several. */
 struct attention_job {
-    const float *q;             /* row 0 of the KV head */
-    size_t q_stride;            /* between tokens */
-    uint32_t row_begin, n_rows; /* at most ATTENTION_ROWS */
-    uint32_t start;             /* position of token 0 */
-    uint32_t begin, end;        /* positions to see, of one split */
-    uint32_t window;            /* 0 = all */
+    const struct attention_row *rows;
+    uint32_t n_rows; /* at most ATTENTION_ROWS */
+    const float *
+        q; /* [n_rows][ATTENTION_Q_STRIDE] and [n_rows], from attention_queries(); a row more may be read */
+    const float *q_scales;
+    uint32_t begin, end; /* positions to see, of one split */
+    uint32_t window;     /* 0 = all */
     const char *pages;
     uint64_t page_bytes;
     uint64_t k_offset,
         v_offset; /* of this layer and head in a page, bytes (proto/kvpool_layout.h) */
-    const uint32_t *page_table;
     uint32_t page_tokens;
-    uint32_t group, head_dim;
+    uint32_t head_dim;
     enum dtype dtype;
-    float scale, softcap; /* softcap 0 = none */
+    bool
+        is_near; /* K and V of the first row have just been read: not to be asked from memory again */
+    float scale, softcap; /* times log2(e): weights are powers of 2; softcap 0 = none */
 };
 
-/* Of one row: the largest score, and the sum of exp(score - largest); the weighted values lie beside. */
+/* Of one row: the largest score, and the sum of 2^(score - largest); the weighted values lie beside. */
 struct attention_sum {
     float largest, sum; /* -INFINITY and 0 when no position was seen */
 };
@@ -100,28 +123,63 @@ struct attention_factors {
 static inline struct attention_factors attention_merge_sums(struct attention_sum *sum,
                                                             const struct attention_sum *more)
 {
-    float largest = fmaxf(sum->largest, more->largest);
     struct attention_factors f = { 1, 0 };
 
     if (more->largest == -INFINITY && more->sum == 0)
         return f;
-    f.old = expf(sum->largest - largest);
-    f.more = expf(more->largest - largest);
-    *sum = (struct attention_sum){ largest, sum->sum * f.old + more->sum * f.more };
+    f.more = 1;
+    if (more->largest <= sum->largest)
+        f.more = exp2f(more->largest - sum->largest);
+    else
+        f.old = exp2f(sum->largest - more->largest);
+    sum->sum = sum->sum * f.old + more->sum * f.more;
+    sum->largest = more->largest <= sum->largest ? sum->largest : more->largest;
     return f;
 }
 
-/* Positions first .. last that row i of the job sees, of all splits. */
-static inline uint32_t attention_last(const struct attention_job *j, uint32_t i)
+/* The first position that a row sees. */
+static inline uint32_t attention_first(const struct attention_row *r, uint32_t window)
 {
-    return j->start + (j->row_begin + i) / j->group;
+    return window > 0 && r->last >= window ? r->last - window + 1 : 0;
 }
 
-static inline uint32_t attention_first(const struct attention_job *j, uint32_t i)
-{
-    uint32_t last = attention_last(j, i);
+/* Rows of a job that go through a span together. */
+struct attention_part {
+    uint32_t n_rows;
+    uint32_t
+        end; /* one of them sees up to position end - 1 of the span; <= its beginning: none does */
+    uint32_t ahead; /* end of what one of them sees of the split beyond, to be fetched */
+    const uint32_t *page_table;
+};
 
-    return j->window > 0 && last >= j->window ? last - j->window + 1 : 0;
+/* Rows i and i + 1 read the same pages of a span: of one sequence, or both see it whole. */
+static inline bool attention_go_together(const struct attention_job *j, uint32_t i, uint32_t at)
+{
+    const struct attention_row *a = &j->rows[i], *b = a + 1;
+    uint32_t last = at + ATTENTION_SPAN - 1, first = at / j->page_tokens;
+
+    if (a->page_table == b->page_table)
+        return true;
+    return a->last >= last && b->last >= last &&
+           memcmp(a->page_table + first, b->page_table + first,
+                  (last / j->page_tokens + 1 - first) * sizeof *a->page_table) == 0;
+}
+
+/* The rows from i on that go together through the span that begins at position `at`. */
+static inline struct attention_part attention_part(const struct attention_job *j, uint32_t i,
+                                                   uint32_t at)
+{
+    struct attention_part p = { .page_table = j->rows[i].page_table };
+    uint32_t first = i, end = 0;
+
+    do
+        end = j->rows[i].last >= end ? j->rows[i].last + 1 : end;
+    while (++i < j->n_rows && attention_go_together(j, i - 1, at));
+    p.n_rows = i - first;
+    end = end < j->end ? end : j->end;
+    p.end = end < at + ATTENTION_SPAN ? end : at + ATTENTION_SPAN;
+    p.ahead = j->is_near && first == 0 ? 0 : end;
+    return p;
 }
 
 struct cpu_kernels {
@@ -129,21 +187,26 @@ struct cpu_kernels {
     void (*rmsnorm)(float *y, const float *x, const float *w, uint32_t dim, float eps);
     /* x[i], x[half + i] of one head turned by (cos[i], sin[i]). */
     void (*rope)(float *x, const float *cos, const float *sin, uint32_t half);
-    void (*narrow)(void *y, const float *x, enum dtype dtype, uint32_t n); /* to F16 or F32 */
-    /* To int8 codes: y[i] = round(x[i] / scale), to nearest even; returns scale = max |x| / 127. */
+    /* To codes: y[i] = round(x[i] / scale), to nearest even; each returns the scale.
+     * int8: max |x| / 127.  int16: of K |x| / KV_K16_LENGTH, of V max |x| / KV_V16_MAX. */
     float (*narrow_i8)(int8_t *y, const float *x, uint32_t n);
+    float (*narrow_k16)(int16_t *y, const float *x, uint32_t n);
+    float (*narrow_v16)(int16_t *y, const float *x, uint32_t n);
+    /* What a job's .rows are to the kernel: j->n_rows of them into q and scales. */
+    void (*attention_queries)(const struct attention_job *j, float *q, float *scales);
     /* Without the division by the sums.  sums [n_rows], out [n_rows, head_dim] */
     void (*attention)(const struct attention_job *j, struct attention_sum *sums, float *out);
     /* Sums and values of one more split added to a row's. */
     void (*attention_merge)(struct attention_sum *sum, float *out, const struct attention_sum *more,
                             const float *more_out, uint32_t head_dim);
-    /* out[d] = values[d] / sum */
+    /* out[d] = values[d] * (1 / sum) */
     void (*attention_finish)(float *out, const float *values, float sum, uint32_t head_dim);
     /* y[i] = act(gate[i]) * up[i] */
     void (*gate)(float *y, const float *gate, const float *up, uint32_t n, enum activation act);
 };
 
 extern const struct cpu_kernels cpu_kernels_plain, cpu_kernels_avx2, cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_avxvnni, cpu_kernels_avx512vnni; /* the same bits */
 
 extern const struct linear_kernel linear_f32_plain, linear_f16_plain, linear_bf16_plain;
 extern const struct linear_kernel linear_f32_avx2, linear_f16_avx2, linear_bf16_avx2;
@@ -162,13 +225,5 @@ extern const struct linear_kernel linear_i4m_avx512vnni, linear_i5m_avx512vnni,
     linear_i6_avx512vnni;
 extern const struct linear_kernel linear_i8_amx, linear_i4_amx;
 extern const struct linear_kernel linear_i4m_amx, linear_i5m_amx, linear_i6_amx;
-
-enum {
-    ATTENTION_PAGE_TOKENS_MAX = 256,
-    ATTENTION_HEAD_DIM_MAX = 512,
-    ATTENTION_SPLIT = 512, /* positions; a change changes bits */
-    ATTENTION_SPAN = 128,  /* of a split that are worked through at once; a change changes bits */
-    ATTENTION_ROWS = 48,
-};
 
 #endif

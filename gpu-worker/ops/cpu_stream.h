@@ -11,6 +11,7 @@
 #ifndef LLMD_GPU_WORKER_OPS_CPU_STREAM_H
 #define LLMD_GPU_WORKER_OPS_CPU_STREAM_H
 
+#include "gpu-worker/ops/attention_units.h"
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/ops.h"
 #include "gpu-worker/ops/rope_table.h"
@@ -33,7 +34,7 @@ struct ops_stream {
     float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
     void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */
     float *gate_up;                /* scratch: rows_max * 2 * gated_max, whole panels */
-    uint32_t *first_block;         /* [n_seqs + 1] blocks of query rows before each sequence */
+    struct attention_order order;
     float *partials;           /* [PARTIAL_FLOATS] sums of splits that several threads compute */
     struct cpu_routes *routes; /* cpu_moe.c's own; NULL when the model has no experts */
 };

@@ -2,6 +2,7 @@
  *
  * Sixteen registers: tiles of 16 rows by 6 tokens use 12 sums, 2 weights and 1 activation. */
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m256 vf;
+typedef __m256i vi;
 
 VF vf vf_set1(float f)
 {
@@ -72,6 +74,15 @@ VF vf vf_scale_by_power(vf x, vf n)
     return vf_mul(vf_mul(x, a), b);
 }
 
+VF vf vf_fraction(vf x)
+{
+    return vf_sub(x, _mm256_floor_ps(x));
+}
+VF vf vf_scale_by_floor(vf p, vf x, vf r)
+{
+    return vf_scale_by_power(p, vf_sub(x, r));
+}
+
 VF vf vf_zero_below(vf x, vf y, float limit)
 {
     return _mm256_and_ps(_mm256_cmp_ps(x, vf_set1(limit), _CMP_NLT_UQ), y);
@@ -119,10 +130,6 @@ VF vf vf_load_high(const uint32_t *p)
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p),
                                                 _mm256_set1_epi32((int)0xffff0000)));
 }
-VF vf vf_load_i8(const int8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
 VF void vf_store_codes(int8_t *p, vf v)
 {
     __m256i whole = _mm256_cvtps_epi32(v);
@@ -131,9 +138,50 @@ VF void vf_store_codes(int8_t *p, vf v)
 
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(words, words));
 }
-VF void vf_store_f16(uint16_t *p, vf v)
+VF void vf_store_i16(int16_t *p, vf v)
 {
-    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    __m256i whole = _mm256_cvtps_epi32(v);
+
+    _mm_storeu_si128((__m128i *)p, _mm_packs_epi32(_mm256_castsi256_si128(whole),
+                                                   _mm256_extracti128_si256(whole, 1)));
+}
+
+VF vi vi_set1(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+VF vi vi_load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+VF void vi_store(void *p, vi v)
+{
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+VF vi vi_load_i8(const void *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
+}
+/* In this order, as vf_fma_into().  VNNI is written out: the unit is also for processors without it. */
+VF void vi_dot_into(vi *sum, vi a, vi b, const bool has_dot)
+{
+    vi products;
+
+#ifndef EMULATED_VNNI /* by the tests */
+    if (has_dot) {
+        __asm__ volatile("%{vex%} vpdpwssd %2, %1, %0" : "+x"(*sum) : "x"(a), "x"(b));
+        return;
+    }
+#else
+    (void)has_dot;
+#endif
+    __asm__ volatile("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+                     : "+x"(*sum), "=&x"(products)
+                     : "x"(a), "x"(b));
+}
+VF vf vf_of_int(vi v)
+{
+    return _mm256_cvtepi32_ps(v);
 }
 
 /* ---- the first n elements, 0 < n < 8 ---- */
@@ -165,26 +213,24 @@ VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
 {
     return _mm256_cvtph_ps(load_halves_part(p, n));
 }
-VF vf vf_load_i8_part(const int8_t *p, uint32_t n)
+VF vi vi_load_part(const void *p, uint32_t n)
 {
-    int8_t codes[8] = { 0 };
-
-    memcpy(codes, p, n);
-    return vf_load_i8(codes);
+    return _mm256_maskload_epi32(p, lanes_below(n));
 }
-VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
+VF vi vi_load_i8_part(const void *p, uint32_t n)
 {
-    uint16_t h[8];
+    int8_t codes[16] = { 0 };
 
-    vf_store_f16(h, v);
-    memcpy(p, h, n * sizeof *p);
+    memcpy(codes, p, (size_t)n * 2);
+    return vi_load_i8(codes);
 }
 
 #include "gpu-worker/ops/attention_kernels.h"
 #include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
-const struct cpu_kernels cpu_kernels_avx2 = CPU_KERNELS_TABLE;
+const struct cpu_kernels cpu_kernels_avx2 = CPU_KERNELS_TABLE(vector_attention);
+const struct cpu_kernels cpu_kernels_avxvnni = CPU_KERNELS_TABLE(vector_attention_dot);
 const struct linear_kernel linear_f32_avx2 = { INPUT_TILES, prepare_tiles, panels_f32 };
 const struct linear_kernel linear_f16_avx2 = { INPUT_TILES, prepare_tiles, panels_f16 };
 const struct linear_kernel linear_bf16_avx2 = { INPUT_TILES, prepare_tiles, panels_bf16 };

@@ -2,6 +2,7 @@
  *
  * Thirty-two registers: tiles of 32 rows by 12 tokens use 24 sums, 2 weights and 1 activation. */
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #define VF          static inline __attribute__((always_inline))
 
 typedef __m512 vf;
+typedef __m512i vi;
 
 VF vf vf_set1(float f)
 {
@@ -63,6 +65,15 @@ VF vf vf_scale_by_power(vf x, vf n)
 {
     return _mm512_scalef_ps(x, n);
 }
+VF vf vf_fraction(vf x)
+{
+    return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+VF vf vf_scale_by_floor(vf p, vf x, vf r)
+{
+    (void)r;
+    return _mm512_scalef_ps(p, x);
+}
 VF vf vf_zero_below(vf x, vf y, float limit)
 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vf_set1(limit), _CMP_NLT_UQ), y);
@@ -109,17 +120,46 @@ VF vf vf_load_high(const uint32_t *p)
     return _mm512_castsi512_ps(
         _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }
-VF vf vf_load_i8(const int8_t *p)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
 VF void vf_store_codes(int8_t *p, vf v)
 {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
 }
-VF void vf_store_f16(uint16_t *p, vf v)
+VF void vf_store_i16(int16_t *p, vf v)
 {
-    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
+VF vi vi_set1(int32_t x)
+{
+    return _mm512_set1_epi32(x);
+}
+VF vi vi_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+VF void vi_store(void *p, vi v)
+{
+    _mm512_storeu_si512(p, v);
+}
+VF vi vi_load_i8(const void *p)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
+}
+VF void vi_dot_into(vi *sum, vi a, vi b, const bool has_dot)
+{
+#ifdef __AVX512F__
+    if (has_dot) { /* written out: the unit is also for processors without it */
+        __asm__("vpdpwssd %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
+        return;
+    }
+#else /* emulated, by the tests: no such register */
+    (void)has_dot;
+#endif
+    *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(a, b));
+}
+VF vf vf_of_int(vi v)
+{
+    return _mm512_cvtepi32_ps(v);
 }
 
 /* ---- the first n elements, 0 < n < 16 ---- */
@@ -144,20 +184,21 @@ VF vf vf_load_f16_part(const uint16_t *p, uint32_t n)
 {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes_below(n), p));
 }
-VF vf vf_load_i8_part(const int8_t *p, uint32_t n)
+VF vi vi_load_part(const void *p, uint32_t n)
 {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_below(n), p)));
+    return _mm512_maskz_loadu_epi32(lanes_below(n), p);
 }
-VF void vf_store_f16_part(uint16_t *p, vf v, uint32_t n)
+VF vi vi_load_i8_part(const void *p, uint32_t n)
 {
-    _mm256_mask_storeu_epi16(p, lanes_below(n), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi16(lanes_below(n), p));
 }
 
 #include "gpu-worker/ops/attention_kernels.h"
 #include "gpu-worker/ops/panel_kernels.h"
 #include "gpu-worker/ops/vector_kernels.h"
 
-const struct cpu_kernels cpu_kernels_avx512 = CPU_KERNELS_TABLE;
+const struct cpu_kernels cpu_kernels_avx512 = CPU_KERNELS_TABLE(vector_attention);
+const struct cpu_kernels cpu_kernels_avx512vnni = CPU_KERNELS_TABLE(vector_attention_dot);
 const struct linear_kernel linear_f32_avx512 = { INPUT_TILES, prepare_tiles, panels_f32 };
 const struct linear_kernel linear_f16_avx512 = { INPUT_TILES, prepare_tiles, panels_f16 };
 const struct linear_kernel linear_bf16_avx512 = { INPUT_TILES, prepare_tiles, panels_bf16 };

@@ -3,12 +3,14 @@
  * Run on machines without vector units that we know, and by the tests, which hold the other tiers against
  * it.  Not written for speed. */
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "gpu-worker/ops/cpu_kernels.h"
 #include "gpu-worker/ops/half.h"
 #include "gpu-worker/ops/packing_float.h"
+#include "proto/kvpool_layout.h"
 
 static inline float element(const void *w, enum dtype dtype, size_t i)
 {
@@ -26,15 +28,6 @@ static void plain_widen(float *y, const void *x, enum dtype dtype, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         y[i] = element(x, dtype, i);
-}
-
-static void plain_narrow(void *y, const float *x, enum dtype dtype, uint32_t n)
-{
-    if (dtype == DTYPE_F32)
-        memcpy(y, x, n * sizeof *x);
-    else
-        for (uint32_t i = 0; i < n; i++)
-            ((uint16_t *)y)[i] = float_to_f16(x[i]);
 }
 
 static void plain_rmsnorm(float *y, const float *x, const float *w, uint32_t dim, float eps)
@@ -131,25 +124,29 @@ static void plain_rope(float *x, const float *cos, const float *sin, uint32_t ha
 }
 
 /* Element d of K or V at a position. */
-static float kv_element(const struct attention_job *j, uint32_t position, uint32_t d, bool is_v)
+static float kv_element(const struct attention_job *j, const struct attention_row *row,
+                        uint32_t position, uint32_t d, bool is_v)
 {
-    const char *block = j->pages + j->page_table[position / j->page_tokens] * j->page_bytes +
+    const char *block = j->pages + row->page_table[position / j->page_tokens] * j->page_bytes +
                         (is_v ? j->v_offset : j->k_offset);
+    const char *codes = block + kv_scales_bytes(j->dtype, j->page_tokens);
     uint32_t t = position % j->page_tokens;
-    size_t i = is_v ? (size_t)t * j->head_dim + d : (size_t)d * j->page_tokens + t;
+    size_t i =
+        is_v ? kv_v_index(j->dtype, j->head_dim, t, d) : kv_k_index(j->dtype, j->page_tokens, t, d);
 
-    if (j->dtype != DTYPE_I8)
-        return element(block, j->dtype, i);
-    return ((const float *)block)[t] *
-           (float)((const int8_t *)block)[j->page_tokens * sizeof(float) + i];
+    if (j->dtype == DTYPE_F32)
+        return ((const float *)codes)[i];
+    return ((const float *)block)[t] * (float)(j->dtype == DTYPE_I16 ? ((const int16_t *)codes)[i]
+                                                                     : ((const int8_t *)codes)[i]);
 }
 
-static float score(const struct attention_job *j, const float *q, uint32_t position)
+static float score(const struct attention_job *j, const struct attention_row *row,
+                   uint32_t position)
 {
     float sum = 0;
 
     for (uint32_t d = 0; d < j->head_dim; d++)
-        sum += q[d] * kv_element(j, position, d, false);
+        sum += row->q[d] * kv_element(j, row, position, d, false);
     sum *= j->scale;
     return j->softcap != 0 ? j->softcap * tanhf(sum / j->softcap) : sum;
 }
@@ -157,8 +154,8 @@ static float score(const struct attention_job *j, const float *q, uint32_t posit
 static void attend_row(const struct attention_job *j, uint32_t i, struct attention_sum *sum,
                        float *out)
 {
-    uint32_t row = j->row_begin + i, first = attention_first(j, i), last = attention_last(j, i);
-    const float *q = j->q + row / j->group * j->q_stride + row % j->group * (size_t)j->head_dim;
+    const struct attention_row *row = &j->rows[i];
+    uint32_t first = attention_first(row, j->window), last = row->last;
     uint32_t begin = first > j->begin ? first : j->begin;
     uint32_t end = last < j->end ? last + 1 : j->end;
     float p[ATTENTION_SPLIT];
@@ -166,15 +163,22 @@ static void attend_row(const struct attention_job *j, uint32_t i, struct attenti
     *sum = (struct attention_sum){ -INFINITY, 0 };
     memset(out, 0, j->head_dim * sizeof *out);
     for (uint32_t at = begin; at < end; at++) {
-        p[at - begin] = score(j, q, at);
+        p[at - begin] = score(j, row, at);
         sum->largest = fmaxf(sum->largest, p[at - begin]);
     }
     for (uint32_t at = begin; at < end; at++) {
-        float weight = expf(p[at - begin] - sum->largest);
+        float weight = exp2f(p[at - begin] - sum->largest);
         sum->sum += weight;
         for (uint32_t d = 0; d < j->head_dim; d++)
-            out[d] += weight * kv_element(j, at, d, true);
+            out[d] += weight * kv_element(j, row, at, d, true);
     }
+}
+
+static void plain_attention_queries(const struct attention_job *j, float *q, float *scales)
+{
+    (void)j; /* .rows as they are */
+    (void)q;
+    (void)scales;
 }
 
 static void plain_attention(const struct attention_job *j, struct attention_sum *sums, float *out)
@@ -196,20 +200,55 @@ static void plain_attention_merge(struct attention_sum *sum, float *out,
 
 static void plain_attention_finish(float *out, const float *values, float sum, uint32_t head_dim)
 {
+    float inverse = 1 / sum;
+
     for (uint32_t d = 0; d < head_dim; d++)
-        out[d] = values[d] / sum;
+        out[d] = values[d] * inverse;
+}
+
+static float largest_of(const float *x, uint32_t n)
+{
+    float largest = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    return largest;
 }
 
 static float plain_narrow_i8(int8_t *y, const float *x, uint32_t n)
 {
-    float largest = 0, scale, inverse;
+    float scale = largest_of(x, n) / 127, inverse = scale > 0 ? 1 / scale : 0;
 
     for (uint32_t i = 0; i < n; i++)
-        largest = fmaxf(largest, fabsf(x[i]));
-    scale = largest / 127;
-    inverse = scale > 0 ? 1 / scale : 0;
-    for (uint32_t i = 0; i < n; i++)
         y[i] = (int8_t)lrintf(fminf(fmaxf(x[i] * inverse, -127), 127));
+    return scale;
+}
+
+/* Of a scale too small for a reciprocal 0. */
+static void store_codes16(int16_t *y, const float *x, uint32_t n, float scale)
+{
+    float inverse = scale >= FLT_MIN ? 1 / scale : 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = (int16_t)lrintf(fminf(fmaxf(x[i] * inverse, -INT16_MAX), INT16_MAX));
+}
+
+static float plain_narrow_k16(int16_t *y, const float *x, uint32_t n)
+{
+    float sum = 0, scale;
+
+    for (uint32_t i = 0; i < n; i++)
+        sum += x[i] * x[i];
+    scale = sqrtf(sum) / KV_K16_LENGTH;
+    store_codes16(y, x, n, scale);
+    return scale;
+}
+
+static float plain_narrow_v16(int16_t *y, const float *x, uint32_t n)
+{
+    float scale = largest_of(x, n) / KV_V16_MAX;
+
+    store_codes16(y, x, n, scale);
     return scale;
 }
 
@@ -230,10 +269,12 @@ static void plain_gate(float *y, const float *gate, const float *up, uint32_t n,
 
 const struct cpu_kernels cpu_kernels_plain = {
     .widen = plain_widen,
-    .narrow = plain_narrow,
     .narrow_i8 = plain_narrow_i8,
+    .narrow_k16 = plain_narrow_k16,
+    .narrow_v16 = plain_narrow_v16,
     .rmsnorm = plain_rmsnorm,
     .rope = plain_rope,
+    .attention_queries = plain_attention_queries,
     .attention = plain_attention,
     .attention_merge = plain_attention_merge,
     .attention_finish = plain_attention_finish,

@@ -3,12 +3,17 @@
  * Included by exactly one unit per instruction set (ops_avx2.c, ops_avx512.c) after it has defined:
  *   VF_LANES                               floats in a vector
  *   vf_set1 vf_add vf_sub vf_mul vf_div vf_max vf_fma(a, b, c) = a * b + c
- *   vf_load vf_store (float), vf_load_bf16, vf_load_f16, vf_store_f16 and each with _part(.., n):
+ *   vf_load vf_store (float), vf_load_bf16, vf_load_f16, and each with _part(.., n):
  *     the first n < VF_LANES elements only; a load fills the rest with 0
  *   vf_fold   the vector's halves added until four floats are left, a __m128
- *   vf_hmax   the largest lane;  vf_abs;  vf_store_codes(int8_t *p, v)  v in -127 .. 127, to nearest even
- *   vf_scale_by_power(x, n) = x * 2^n for whole n in -126..127;  vf_round;  vf_zero_below(x, y, limit) =
+ *   vf_hmax   the largest lane;  vf_abs;  vf_store_codes(int8_t *p, v)  v in -127 .. 127, to nearest even;
+ *     vf_store_i16(int16_t *p, v)  the same, v in -32767 .. 32767
+ *   vf_scale_by_power(x, n) = x * 2^n for whole n in -126..127;  vf_round;
+ *   vf_fraction(x) = x - floor(x);  vf_scale_by_floor(p, x, r) = p * 2^floor(x), given r = vf_fraction(x); of x below -126
+ *     anything;  vf_zero_below(x, y, limit) =
  *     x >= limit or NaN ? y : 0
+ *   vi  VF_LANES int32, or pairs of int16: vi_set1, vi_load, vi_load_i8 (of pairs of int8) and both with _part(.., n pairs);
+ *     vi_dot_into(vi *sum, a, b, has_dot)  to each int32 the two products of its pair; has_dot: by VNNI;  vf_of_int
  *
  * Bits.  A sum over n elements always is: lane l adds elements l, l + VF_LANES, ... in this order by FMA
  * from 0 (a short last vector adds 0 * 0), then vf_fold, then (0 + 2) + (1 + 3).  Tiles only decide how
@@ -22,6 +27,7 @@
 #endif
 
 #include <assert.h>
+#include <float.h>
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
@@ -85,6 +91,20 @@ INLINE vf vf_exp(vf x)
     return vf_zero_below(x, vf_scale_by_power(p, n), lowest);
 }
 
+/* 2^x for x <= 0, to about 2 ulp; 0 below -126 (no denormals: they are slow), NaN of NaN.  A polynomial of 2^r with the
+ * least relative error (8.2e-8) in 0 <= r < 1 of those that are 1 at 0. */
+INLINE vf vf_exp2_negative(vf x)
+{
+    vf r = vf_fraction(x), p = vf_set1(1.86713098e-3f);
+
+    p = vf_fma(p, r, vf_set1(9.01702793e-3f));
+    p = vf_fma(p, r, vf_set1(5.57999153e-2f));
+    p = vf_fma(p, r, vf_set1(2.40164449e-1f));
+    p = vf_fma(p, r, vf_set1(6.93151312e-1f));
+    p = vf_fma(p, r, vf_set1(1));
+    return vf_zero_below(x, vf_scale_by_floor(p, x, r), -126);
+}
+
 /* ---- tiles of rows or tokens ---- */
 
 /* Rows in tiles of at most so many, of nearly equal width. */
@@ -129,21 +149,6 @@ static void vector_widen(float *y, const void *x, enum dtype dtype, uint32_t n)
         vf_store_part(y + i, load_part_as(dtype, x, i, n - i), n - i);
 }
 
-static void vector_narrow(void *y, const float *x, enum dtype dtype, uint32_t n)
-{
-    uint16_t *half = y;
-    uint32_t i = 0;
-
-    if (dtype == DTYPE_F32) {
-        memcpy(y, x, n * sizeof *x);
-        return;
-    }
-    for (; i + VF_LANES <= n; i += VF_LANES)
-        vf_store_f16(half + i, vf_load(x + i));
-    if (i < n)
-        vf_store_f16_part(half + i, vf_load_part(x + i, n - i), n - i);
-}
-
 INLINE float sum_of_squares(const float *x, uint32_t dim)
 {
     vf sum = vf_set1(0);
@@ -168,25 +173,61 @@ INLINE void vf_store_i8(int8_t *y, vf x, float inverse)
     vf_store_codes(y, vf_min(vf_max(vf_mul(x, vf_set1(inverse)), vf_set1(-127)), vf_set1(127)));
 }
 
-static float vector_narrow_i8(int8_t *y, const float *x, uint32_t n)
+INLINE float largest_of(const float *x, uint32_t n)
 {
     vf largest = vf_set1(0);
-    float scale, inverse;
     uint32_t i = 0;
 
     for (; i + VF_LANES <= n; i += VF_LANES)
         largest = vf_max(vf_abs(vf_load(x + i)), largest);
     if (i < n)
         largest = vf_max(vf_abs(vf_load_part(x + i, n - i)), largest);
-    scale = vf_hmax(largest) / 127;
-    inverse = scale > 0 ? 1 / scale : 0;
-    for (i = 0; i + VF_LANES <= n; i += VF_LANES)
+    return vf_hmax(largest);
+}
+
+static float vector_narrow_i8(int8_t *y, const float *x, uint32_t n)
+{
+    float scale = largest_of(x, n) / 127, inverse = scale > 0 ? 1 / scale : 0;
+    uint32_t i = 0;
+
+    for (; i + VF_LANES <= n; i += VF_LANES)
         vf_store_i8(y + i, vf_load(x + i), inverse);
     if (i < n) {
         int8_t codes[VF_LANES];
         vf_store_i8(codes, vf_load_part(x + i, n - i), inverse);
         memcpy(y + i, codes, n - i);
     }
+    return scale;
+}
+
+/* x / scale, whose size is at most INT16_MAX; of a scale too small for a reciprocal 0. */
+INLINE void store_codes16(int16_t *y, const float *x, uint32_t n, float scale)
+{
+    vf inverse = vf_set1(scale >= FLT_MIN ? 1 / scale : 0);
+    uint32_t i = 0;
+
+    for (; i + VF_LANES <= n; i += VF_LANES)
+        vf_store_i16(y + i, vf_mul(vf_load(x + i), inverse));
+    if (i < n) {
+        int16_t codes[VF_LANES];
+        vf_store_i16(codes, vf_mul(vf_load_part(x + i, n - i), inverse));
+        memcpy(y + i, codes, (n - i) * sizeof *y);
+    }
+}
+
+static float vector_narrow_k16(int16_t *y, const float *x, uint32_t n)
+{
+    float scale = sqrtf(sum_of_squares(x, n)) / KV_K16_LENGTH;
+
+    store_codes16(y, x, n, scale);
+    return scale;
+}
+
+static float vector_narrow_v16(int16_t *y, const float *x, uint32_t n)
+{
+    float scale = largest_of(x, n) / KV_V16_MAX;
+
+    store_codes16(y, x, n, scale);
     return scale;
 }
 
@@ -258,10 +299,11 @@ static void vector_gate(float *y, const float *gate, const float *up, uint32_t n
         gate_as(y, gate, up, n, ACT_GELU_TANH);
 }
 
-#define CPU_KERNELS_TABLE                                                                          \
+#define CPU_KERNELS_TABLE(attend)                                                                  \
     {                                                                                              \
-        .widen = vector_widen, .narrow = vector_narrow, .narrow_i8 = vector_narrow_i8,             \
-        .rmsnorm = vector_rmsnorm, .rope = vector_rope, .attention = vector_attention,             \
+        .widen = vector_widen, .narrow_i8 = vector_narrow_i8, .narrow_k16 = vector_narrow_k16,     \
+        .narrow_v16 = vector_narrow_v16, .rmsnorm = vector_rmsnorm, .rope = vector_rope,           \
+        .attention_queries = vector_attention_queries, .attention = (attend),                      \
         .attention_merge = vector_attention_merge, .attention_finish = vector_attention_finish,    \
         .gate = vector_gate,                                                                       \
     }

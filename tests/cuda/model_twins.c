@@ -49,8 +49,11 @@ void gpu_model_open(struct rig *r, const char *dir, const char *device, const ch
 {
     const char *settings[SETTINGS_MAX + 1] = { device, "max_num_seqs=12",
                                                "max_num_batched_tokens=64" };
+    int n = 3;
 
-    for (int n = 3; more && *more; more++) {
+    if (strcmp(device, "device=cpu") == 0)
+        settings[n++] = "kv_cache_dtype=float32"; /* rounded to the GPU's float16: half_pages.h */
+    for (; more && *more; more++) {
         assert_true(n < SETTINGS_MAX);
         settings[n++] = *more;
     }

@@ -8,6 +8,7 @@
 #include "gpu-worker/cuda/cuda_packing.h"
 #include "gpu-worker/cuda/ops_cuda.h"
 #include "proto/kvpool_layout.h"
+#include "tests/cuda/half_pages.h"
 #include "tests/ops/ops_rig.h"
 
 struct twins {
@@ -209,13 +210,14 @@ static inline void twins_matrix_free(struct twins *t, struct twin_matrix *m)
 static inline void twins_open_on(struct twins *t, const struct ops_setup *setup, uint32_t n_layers,
                                  struct ops_cuda_setup on)
 {
-    struct ops_setup cpu = *setup, gpu = *setup; /* fp8 pages: the CPU's are exact */
+    struct ops_setup cpu = *setup, gpu = *setup;
     struct err e = { 0 };
     size_t bytes;
 
     t->rng = random_begin("ops");
     twins_must(device_open(&t->device, 0, NULL, &e), &e, "device_open");
-    cpu.kv.dtype = setup->kv.dtype == DTYPE_E4M3 ? DTYPE_F32 : setup->kv.dtype;
+    if (cpu.kv.dtype != DTYPE_I8) /* of fp8 the CPU's are exact, and float16 it has none */
+        cpu.kv.dtype = DTYPE_F32;
     cpu.kv.page_bytes = (uint64_t)n_layers * 2 * setup->n_kv_heads *
                         kv_block_bytes(cpu.kv.dtype, setup->kv.page_tokens, setup->head_dim);
     cpu.kv.n_heads_model = setup->n_kv_heads;
@@ -223,6 +225,8 @@ static inline void twins_open_on(struct twins *t, const struct ops_setup *setup,
     memset(t->cpu_pages, 0, cpu.kv.page_bytes * cpu.kv.n_pages);
     cpu.kv.pages = t->cpu_pages;
     t->cpu = ops_rig_open(CPU_PLAIN, 1, &cpu);
+    if (setup->kv.dtype == DTYPE_F16)
+        t->cpu.ops = half_pages_open(t->cpu.ops, &cpu, t->cpu.stream);
     gpu.kv.page_bytes = ops_cuda_page_bytes(&gpu, n_layers);
     bytes = gpu.kv.page_bytes * gpu.kv.n_pages;
     twins_must(device_alloc(t->device, &t->pages, bytes, &e), &e, "pages");

@@ -19,6 +19,7 @@
 #include "gpu-worker/cuda/cuda_stream.h"
 #include "gpu-worker/ops/half.h"
 #include "tests/check.h"
+#include "tests/cuda/half_pages.h"
 
 enum { INPUTS_MAX = 512 };
 
@@ -208,9 +209,9 @@ static double kv_at(const struct view *v, uint32_t kind, uint32_t position, uint
     uint32_t dim = rounded.setup.head_dim, t = position % kv->page_tokens;
     const char *page = kv->pages + v->seq->pages[position / kv->page_tokens] * kv->page_bytes;
     uint64_t block = ((uint64_t)v->layer * 2 + kind) * kv->n_heads_model + kv->first_head + v->head;
-    const uint16_t *elements = (const uint16_t *)page + block * kv->page_tokens * dim;
+    const float *elements = (const float *)page + block * kv->page_tokens * dim;
 
-    return (double)f16_to_float(elements[kind == 0 ? d * kv->page_tokens + t : t * dim + d]);
+    return (double)elements[kind == 0 ? d * kv->page_tokens + t : t * dim + d];
 }
 
 static double score(const struct view *v, const float *q, uint32_t position)
@@ -304,7 +305,7 @@ static void check_setup(const struct ops_setup *u)
                                  .page_tokens = u->kv.page_tokens,
                                  .kv = KV_F16 };
 
-    assert_int_equal(u->kv.dtype, DTYPE_F16);
+    assert_int_equal(u->kv.dtype, DTYPE_F32);
     assert_int_equal(u->n_experts, 0);
     assert_true(attention_has_tiles(&s, 80));
 }
@@ -314,6 +315,8 @@ const struct ops *__wrap_ops_cpu_open(enum cpu_tier tier, const struct ops_setup
 {
     const struct ops *of = __real_ops_cpu_open(tier, setup, threads, stream);
 
+    if (setup->kv.dtype == DTYPE_F32)
+        of = half_pages_open(of, setup, *stream);
     if (!rounded.is_next)
         return of;
     check_setup(setup);

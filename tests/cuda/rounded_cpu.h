@@ -14,7 +14,8 @@
  * mean square. */
 #define ROUNDED_CPU_TOLERANCE 1e-3
 
-/* The next model that opens on the CPU is such a one, and the only one until it is closed: one rank, KV pages in float16, no
+/* The next model that opens on the CPU is such a one, and the only one until it is closed: one rank, KV pages in float16
+ * (half_pages.h), no
  * mixture of experts, no window and no cap of scores.  The GPU's is open already, in the default mode, and no other computes. */
 void rounded_cpu_next(void);
 

@@ -421,7 +421,11 @@ static void expect_head(const struct kv_place *p, char *pool, uint32_t t, uint32
         float scale = cpu_kernels_plain.narrow_i8((int8_t *)to, x, p->head_dim);
         memcpy(tile_of(p, pool, t, kind, head) + kv_slots[t] * sizeof scale, &scale, sizeof scale);
     } else {
-        cpu_kernels_plain.narrow(to, x, p->format == KV_F32 ? DTYPE_F32 : DTYPE_F16, p->head_dim);
+        for (uint32_t d = 0; d < p->head_dim; d++)
+            if (p->format == KV_F32)
+                ((float *)to)[d] = x[d];
+            else
+                ((uint16_t *)to)[d] = float_to_f16(x[d]);
     }
 }
 

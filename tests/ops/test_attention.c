@@ -2,6 +2,7 @@
  *
  * What would break in production: a mask off by one (a token sees its successor, or not itself), a page
  * read of another layer or head, a window that forgets too early, and bits that change with chunking. */
+#include "gpu-worker/ops/cpu_kernels.h"
 #include "proto/kvpool_layout.h"
 #include "tests/ops/ops_rig.h"
 
@@ -15,17 +16,17 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    { 1, 1, 2, 1, 0, DTYPE_F32, 0, 1, 0 },     { 4, 2, 6, 4, 0, DTYPE_F16, 0, 2, 0.5f },
-    { 8, 2, 32, 16, 0, DTYPE_F16, 0, 2, 0 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4, 0 },
-    { 6, 2, 64, 16, 16, DTYPE_F16, 2, 4, 0 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1, 0 },
-    { 4, 1, 130, 32, 20, DTYPE_F16, 1, 2, 0 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1, 0 },
-    { 16, 4, 96, 16, 33, DTYPE_F16, 0, 4, 0 }, { 4, 2, 64, 16, 0, DTYPE_I8, 0, 2, 0 },
+    { 1, 1, 2, 1, 0, DTYPE_F32, 0, 1, 0 },     { 4, 2, 6, 4, 0, DTYPE_I16, 0, 2, 0.5f },
+    { 8, 2, 32, 16, 0, DTYPE_I16, 0, 2, 0 },   { 2, 2, 40, 5, 7, DTYPE_F32, 1, 4, 0 },
+    { 6, 2, 64, 16, 16, DTYPE_I16, 2, 4, 0 },  { 3, 1, 80, 256, 1, DTYPE_F32, 0, 1, 0 },
+    { 4, 1, 130, 32, 20, DTYPE_I16, 1, 2, 0 }, { 2, 1, 128, 8, 100, DTYPE_F32, 0, 1, 0 },
+    { 16, 4, 96, 16, 33, DTYPE_I16, 0, 4, 0 }, { 4, 2, 64, 16, 0, DTYPE_I8, 0, 2, 0 },
     { 7, 1, 34, 5, 9, DTYPE_I8, 1, 2, 3 },     { 2, 2, 2, 1, 0, DTYPE_I8, 0, 2, 0 },
 };
 
 /* More than two splits, windows over their borders. */
 static const struct shape long_shapes[] = {
-    { 8, 1, 16, 16, 0, DTYPE_F16, 0, 1, 0 },
+    { 8, 1, 16, 16, 0, DTYPE_I16, 0, 1, 0 },
     { 2, 2, 8, 16, 700, DTYPE_F32, 0, 2, 0 },
     { 3, 1, 24, 7, 300, DTYPE_I8, 0, 1, 0 },
 };
@@ -114,16 +115,21 @@ static float *run(struct work *w, struct ops_rig *rig, uint32_t chunk)
     return out;
 }
 
-/* Element d of a stored vector x. */
-static double stored(const struct shape *s, const float *x, uint32_t d)
+/* Element d of K or V (kind 0 and 1) as pages hold x. */
+static double stored(const struct shape *s, const float *x, uint32_t kind, uint32_t d)
 {
-    float largest = 0, scale;
+    float largest = 0, sum = 0, scale;
 
-    if (s->dtype != DTYPE_I8)
-        return s->dtype == DTYPE_F16 ? f16_to_float(float_to_f16(x[d])) : x[d];
-    for (uint32_t i = 0; i < s->head_dim; i++)
+    if (s->dtype == DTYPE_F32)
+        return x[d];
+    for (uint32_t i = 0; i < s->head_dim; i++) {
         largest = fmaxf(largest, fabsf(x[i]));
-    scale = largest / 127;
+        sum += x[i] * x[i];
+    }
+    if (s->dtype == DTYPE_I8)
+        scale = largest / 127;
+    else
+        scale = kind == 0 ? sqrtf(sum) / KV_K16_LENGTH : largest / KV_V16_MAX;
     return (double)scale * (double)lrintf(x[d] * (1 / scale));
 }
 
@@ -139,7 +145,7 @@ static void check_head(const struct work *w, const float *out, uint32_t t, uint3
     for (uint32_t i = first; i <= t; i++) {
         p[i] = 0;
         for (uint32_t d = 0; d < s->head_dim; d++)
-            p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv + i * w->row + k_at, d);
+            p[i] += w->qkv[t * w->row + q_at + d] * stored(s, w->qkv + i * w->row + k_at, 0, d);
         p[i] /= sqrt(s->head_dim);
         if (s->softcap != 0)
             p[i] = s->softcap * tanh(p[i] / s->softcap);
@@ -151,8 +157,8 @@ static void check_head(const struct work *w, const float *out, uint32_t t, uint3
         double wanted = 0;
         float got = out[t * ((size_t)s->n_heads * s->head_dim + 1) + q_at + d];
         for (uint32_t i = first; i <= t; i++)
-            wanted += p[i] / sum * stored(s, w->qkv + i * w->row + v_at, d);
-        if (!(fabs(got - wanted) < 2e-6))
+            wanted += p[i] / sum * stored(s, w->qkv + i * w->row + v_at, 1, d);
+        if (!(fabs(got - wanted) < (s->dtype == DTYPE_F32 ? 2e-6 : 1.5e-4)))
             fail_msg("head_dim %u, page %u, window %u: token %u head %u: %.9g, wanted %.9g",
                      s->head_dim, s->page_tokens, s->window, t, h, got, wanted);
     }
@@ -266,6 +272,103 @@ static void long_contexts_are_near_double_and_the_same_alone(void **state)
         }
 }
 
+enum { SHARERS = 4, OWN_TOKENS = 21 };
+
+/* Sequences that have their first `shared` tokens in the same pages; row i of the work is token i of the first one, the others'
+ * own tokens come behind. */
+struct sharers {
+    uint32_t n_rows[SHARERS];
+    uint32_t *pages[SHARERS];
+    struct batch_seq seqs[SHARERS];
+    int32_t *tokens;
+    uint32_t n_batch_rows;
+};
+
+/* Whole pages are shared, so `shared` is some of them; n_pages in all for each. */
+static void share(struct sharers *s, struct work *w, uint32_t shared)
+{
+    uint32_t page_tokens = w->shape->page_tokens, n_shared = shared / page_tokens, next = 0;
+    uint32_t n_own = (OWN_TOKENS + page_tokens - 1) / page_tokens;
+
+    *s = (struct sharers){ .tokens = mem_zalloc(w->n, sizeof *s->tokens) };
+    for (uint32_t i = 0; i < SHARERS; i++) {
+        s->pages[i] = mem_zalloc(n_shared + n_own, sizeof **s->pages);
+        memcpy(s->pages[i], w->pages, n_shared * sizeof *w->pages);
+        for (uint32_t k = 0; k < n_own; k++)
+            s->pages[i][n_shared + k] = w->pages[n_shared + next++];
+        s->n_rows[i] = i % 2 ? 1 : OWN_TOKENS - i; /* prompts and streams */
+        s->seqs[i] = (struct batch_seq){ s->n_batch_rows, s->n_rows[i], shared, n_shared + n_own,
+                                         s->pages[i] };
+        s->n_batch_rows += s->n_rows[i];
+    }
+}
+
+static void attend(struct work *w, struct ops_rig *rig, const struct sharers *s, const float *qkv,
+                   const struct batch_seq *seqs, uint32_t n_seqs, uint32_t n_rows, float *out)
+{
+    struct attention_shape shape = { .window = w->shape->window, .scale = 0.3f };
+    struct batch b = { n_rows, s->tokens, n_seqs, seqs, 0, NULL };
+
+    rig->ops->begin(rig->stream, &b, &(struct ops_step){ 0 });
+    rig->ops->rope_kv_write(rig->stream, (float *)(uintptr_t)qkv, NULL, LAYER);
+    rig->ops->attention(rig->stream, out, out_stride(w->shape), qkv, LAYER, &shape);
+}
+
+static void check_sharers(struct work *w, enum cpu_tier tier, uint32_t shared)
+{
+    size_t stride = out_stride(w->shape);
+    struct ops_rig one = ops_rig_open(tier, 1, &w->setup), many = ops_rig_open(tier, 3, &w->setup);
+    float *prefix = mem_zalloc(shared * stride, sizeof *prefix), *own = w->qkv + shared * w->row;
+    float *together = mem_zalloc(SHARERS * OWN_TOKENS * stride, sizeof *together);
+    float *alone = mem_zalloc(OWN_TOKENS * stride, sizeof *alone);
+    struct sharers s;
+
+    step(w, &one, 0, shared, prefix);
+    share(&s, w, shared);
+    for (int k = 0; k < 2; k++) {
+        attend(w, k ? &many : &one, &s, own, s.seqs, SHARERS, s.n_batch_rows, together);
+        for (uint32_t i = 0; i < SHARERS; i++) {
+            struct batch_seq q = s.seqs[i];
+            q.first_row = 0;
+            attend(w, &one, &s, own + s.seqs[i].first_row * w->row, &q, 1, q.n_rows, alone);
+            for (uint32_t t = 0; t < q.n_rows; t++)
+                assert_memory_equal(together + (s.seqs[i].first_row + t) * stride,
+                                    alone + t * stride, (stride - 1) * sizeof *alone);
+        }
+    }
+    for (uint32_t i = 0; i < SHARERS; i++)
+        free(s.pages[i]);
+    free(s.tokens);
+    free(prefix);
+    free(together);
+    free(alone);
+    ops_rig_close(&one);
+    ops_rig_close(&many);
+}
+
+/* Rows of several sequences go together where these share pages, over the borders of spans and splits. */
+static void sequences_that_share_pages_have_the_bits_they_have_alone(void **state)
+{
+    static const struct shape some[] = {
+        { 8, 1, 16, 16, 0, DTYPE_I16, 0, 1, 0 }, { 4, 2, 24, 7, 300, DTYPE_I16, 0, 2, 0 },
+        { 2, 2, 40, 8, 0, DTYPE_F32, 0, 2, 0 },  { 6, 1, 32, 16, 100, DTYPE_I8, 0, 1, 0 },
+        { 16, 2, 34, 1, 0, DTYPE_I16, 0, 2, 2 }, { 3, 3, 8, 32, 0, DTYPE_I8, 0, 3, 0 },
+    };
+    static const uint32_t pages[] = { 1, 8, 20, 33, 40 };
+    struct random r = random_begin("sequences_that_share_pages_have_the_bits_they_have_alone");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t i = 0; tier_is_here(tier) && i < sizeof some / sizeof *some; i++)
+            for (size_t k = 0; k < sizeof pages / sizeof *pages; k++) {
+                uint32_t shared = pages[k] * some[i].page_tokens;
+                uint32_t n_own = SHARERS * (OWN_TOKENS + some[i].page_tokens);
+                struct work w = work_new(&r, &some[i], shared + n_own);
+                check_sharers(&w, tier, shared);
+                work_free(&w);
+            }
+}
+
 /* What eight bits cost, on numbers without outliers. */
 static void int8_pages_are_near_float_pages(void **state)
 {
@@ -307,6 +410,7 @@ int main(void)
         cmocka_unit_test(chunks_and_threads_do_not_change_bits),
         cmocka_unit_test(huge_scores_pick_one_value),
         cmocka_unit_test(long_contexts_are_near_double_and_the_same_alone),
+        cmocka_unit_test(sequences_that_share_pages_have_the_bits_they_have_alone),
         cmocka_unit_test(int8_pages_are_near_float_pages),
     };
 

@@ -67,25 +67,18 @@ static void tiers_convert_alike(void **state)
     for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
         const struct cpu_kernels *k = kernels_of(tier);
         for (uint32_t n = 1; k && n <= LENGTH_MAX; n++) {
-            float x[LENGTH_MAX], back[LENGTH_MAX + 1];
-            uint16_t half[LENGTH_MAX + 1];
+            float back[LENGTH_MAX + 1];
+            uint16_t half[LENGTH_MAX];
             for (uint32_t i = 0; i < n; i++)
-                x[i] = random_float(&r) * exp2f((float)(random_u64(&r) % 40) - 24);
-            half[n] = 0xabcd;
+                half[i] = float_to_f16(random_float(&r) * exp2f((float)(random_u64(&r) % 40) - 24));
             back[n] = 7;
-            k->narrow(half, x, DTYPE_F16, n);
             k->widen(back, half, DTYPE_F16, n);
-            assert_int_equal(half[n], 0xabcd);
             assert_true(back[n] == 7);
-            for (uint32_t i = 0; i < n; i++) {
-                assert_int_equal(half[i], float_to_f16(x[i]));
+            for (uint32_t i = 0; i < n; i++)
                 assert_true(back[i] == f16_to_float(half[i]));
-            }
             k->widen(back, half, DTYPE_BF16, n);
             for (uint32_t i = 0; i < n; i++)
                 assert_int_equal(bits_of_float(back[i]), (uint32_t)half[i] << 16);
-            k->narrow(back, x, DTYPE_F32, n);
-            assert_memory_equal(back, x, n * sizeof *x);
         }
     }
 }
@@ -113,6 +106,67 @@ static void codes_are_the_same_everywhere(void **state)
             assert_int_equal(codes[n], 99);
             for (uint32_t i = 0; i < n; i++)
                 assert_int_equal(codes[i], lrintf(x[i] * inverse));
+        }
+    }
+}
+
+typedef float (*narrow16_fn)(int16_t *y, const float *x, uint32_t n);
+
+/* Codes are x / scale to the nearest, whatever the tier, and nothing is past n. */
+static void check_codes16(narrow16_fn narrow, const float *x, uint32_t n, double scale)
+{
+    int16_t codes[LENGTH_MAX + 1];
+    float got;
+
+    codes[n] = 99;
+    got = narrow(codes, x, n);
+    assert_int_equal(codes[n], 99);
+    assert_true(fabs(got - scale) <= 1e-6 * scale); /* a sum of squares in another order */
+    for (uint32_t i = 0; i < n; i++)
+        assert_true(fabs(x[i] / scale - codes[i]) <= 0.5 + 0.01);
+}
+
+/* What the products' room is counted with (attention_codes.h): K's codes are KV_K16_LENGTH long, V's KV_V16_MAX at most. */
+static void codes_of_16_bits_use_the_room_there_is(void **state)
+{
+    struct random r = random_begin("codes_of_16_bits_use_the_room_there_is");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        const struct cpu_kernels *k = kernels_of(tier);
+        for (uint32_t n = 1; k && n <= LENGTH_MAX; n++) {
+            float x[LENGTH_MAX];
+            double sum = 0, largest = 0;
+            for (uint32_t i = 0; i < n; i++) {
+                x[i] = random_float(&r) * (n % 3 ? 1000 : 1e-6f);
+                if (n % 5 == 0 && i == n / 2)
+                    x[i] *= 1e6f; /* one that is all there is */
+                sum += (double)x[i] * x[i];
+                largest = fmax(largest, fabs(x[i]));
+            }
+            check_codes16(k->narrow_k16, x, n, sqrt(sum) / KV_K16_LENGTH);
+            check_codes16(k->narrow_v16, x, n, largest / KV_V16_MAX);
+        }
+    }
+}
+
+/* Nothing, too little for a reciprocal, and what is no number, which the scale shows. */
+static void codes_of_16_bits_stand_anything(void **state)
+{
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++) {
+        const struct cpu_kernels *k = kernels_of(tier);
+        const narrow16_fn both[] = { k ? k->narrow_k16 : NULL, k ? k->narrow_v16 : NULL };
+        for (int i = 0; k && i < 2; i++) {
+            float x[20] = { 0 };
+            int16_t codes[20];
+            assert_true(both[i](codes, x, 20) == 0);
+            x[3] = 1e-40f;
+            both[i](codes, x, 20);
+            for (int d = 0; d < 20; d++)
+                assert_int_equal(codes[d], 0);
+            x[19] = NAN;
+            assert_true(isnan(both[0](codes, x, 20)));
         }
     }
 }
@@ -298,6 +352,8 @@ int main(void)
         cmocka_unit_test(halves_round_to_nearest_even),
         cmocka_unit_test(tiers_convert_alike),
         cmocka_unit_test(codes_are_the_same_everywhere),
+        cmocka_unit_test(codes_of_16_bits_use_the_room_there_is),
+        cmocka_unit_test(codes_of_16_bits_stand_anything),
         cmocka_unit_test(rmsnorm_is_near_double),
         cmocka_unit_test(rmsnorm_of_zeros_is_zero),
         cmocka_unit_test(activations_are_near_double_everywhere),

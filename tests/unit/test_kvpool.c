@@ -50,9 +50,11 @@ static void kvpool_pages_hold_scales_beside_codes(void **state)
     (void)state;
     eight.dtype = DTYPE_I8;
     assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (16 * 8 + 16 * 4));
-    eight.page_tokens = 1;
+    eight.page_tokens = 1; /* tokens lie in pairs */
     eight.head_dim = 6;
-    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * 12);
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (4 + 2 * 6));
+    eight.dtype = DTYPE_I16;
+    assert_int_equal(kvpool_page_bytes(&eight), 2 * 2 * 3 * (4 + 2 * 6 * 2));
 }
 
 static void kvpool_lease_gives_every_page_once(void **state)

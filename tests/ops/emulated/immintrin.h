@@ -254,6 +254,18 @@ EMULATED __m512 emulated_round_ps(__m512 a) /* to nearest even, all we use */
     return x.ps;
 }
 
+/* a - floor(a), all we use */
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps(v, mode) emulated_reduce_ps(v)
+EMULATED __m512 emulated_reduce_ps(__m512 a)
+{
+    union emulated512 x = OF_PS(a);
+
+    for (int h = 0; h < 2; h++)
+        x.half_ps[h] = _mm256_sub_ps(x.half_ps[h], _mm256_floor_ps(x.half_ps[h]));
+    return x.ps;
+}
+
 /* ---- conversions ---- */
 
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
@@ -286,17 +298,6 @@ EMULATED __m512 emulated_cvtph_ps(__m256i a)
     return x.ps;
 }
 
-#undef _mm512_cvtps_ph
-#define _mm512_cvtps_ph(v, mode) emulated_cvtps_ph(v)
-EMULATED __m256i emulated_cvtps_ph(__m512 a) /* to nearest even, all we use */
-{
-    union emulated512 x = OF_PS(a);
-    __m128i low = _mm256_cvtps_ph(x.half_ps[0], _MM_FROUND_TO_NEAREST_INT);
-    __m128i high = _mm256_cvtps_ph(x.half_ps[1], _MM_FROUND_TO_NEAREST_INT);
-
-    return _mm256_set_m128i(high, low);
-}
-
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 EMULATED __m512i emulated_cvtepu16_epi32(__m256i a)
 {
@@ -307,14 +308,25 @@ EMULATED __m512i emulated_cvtepu16_epi32(__m256i a)
     return x.v;
 }
 
-#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
-EMULATED __m512i emulated_cvtepi8_epi32(__m128i a)
+#define _mm512_cvtepi8_epi16 emulated_cvtepi8_epi16
+EMULATED __m512i emulated_cvtepi8_epi16(__m256i a)
 {
     union emulated512 x;
 
-    x.half[0] = _mm256_cvtepi8_epi32(a);
-    x.half[1] = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(a, a));
+    x.half[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a));
+    x.half[1] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(a, 1));
     return x.v;
+}
+
+#define _mm512_cvtepi32_epi16 emulated_cvtepi32_epi16
+EMULATED __m256i emulated_cvtepi32_epi16(__m512i a)
+{
+    union emulated512 x = OF(a);
+    int16_t words[16];
+
+    for (int i = 0; i < 16; i++)
+        words[i] = (int16_t)(x.u32[i] & 0xffff);
+    return _mm256_loadu_si256((const __m256i *)words);
 }
 
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
@@ -397,6 +409,17 @@ EMULATED __m512 emulated_maskz_mov_ps(__mmask16 m, __m512 a)
     return x.ps;
 }
 
+#define _mm512_maskz_loadu_epi32 emulated_maskz_loadu_epi32
+EMULATED __m512i emulated_maskz_loadu_epi32(__mmask16 m, const void *p)
+{
+    union emulated512 x = { .u32 = { 0 } };
+
+    for (int i = 0; i < 16; i++)
+        if (m >> i & 1)
+            memcpy(&x.u32[i], (const char *)p + 4 * i, 4);
+    return x.v;
+}
+
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
 EMULATED __m512 emulated_maskz_loadu_ps(__mmask16 m, const float *p)
 {
@@ -427,28 +450,6 @@ EMULATED __m256i emulated_maskz_loadu_epi16(__mmask16 m, const void *p)
         if (m >> i & 1)
             memcpy(&h[i], (const char *)p + 2 * i, 2);
     return _mm256_loadu_si256((const __m256i *)h);
-}
-
-#define _mm256_mask_storeu_epi16 emulated_mask_storeu_epi16
-EMULATED void emulated_mask_storeu_epi16(void *p, __mmask16 m, __m256i v)
-{
-    uint16_t h[16];
-
-    _mm256_storeu_si256((__m256i *)h, v);
-    for (int i = 0; i < 16; i++)
-        if (m >> i & 1)
-            memcpy((char *)p + 2 * i, &h[i], 2);
-}
-
-#define _mm_maskz_loadu_epi8 emulated_maskz_loadu_epi8
-EMULATED __m128i emulated_maskz_loadu_epi8(__mmask16 m, const void *p)
-{
-    char b[16] = { 0 };
-
-    for (int i = 0; i < 16; i++)
-        if (m >> i & 1)
-            b[i] = ((const char *)p)[i];
-    return _mm_loadu_si128((const __m128i *)b);
 }
 
 #define _mm_mask_storeu_epi8 emulated_mask_storeu_epi8
