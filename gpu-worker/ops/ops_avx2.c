@@ -80,7 +80,7 @@ VF vf vf_fraction(vf x)
 }
 VF vf vf_scale_by_floor(vf p, vf x, vf r)
 {
-    return vf_scale_by_power(p, vf_sub(x, r));
+    return vf_scale_by_power(p, vf_max(vf_set1(-126), vf_sub(x, r))); /* denormals are slow */
 }
 
 VF vf vf_zero_below(vf x, vf y, float limit)
