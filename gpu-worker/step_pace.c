@@ -134,7 +134,7 @@ static double stretch(const struct step_pace_load *load, uint64_t percent)
 {
     double ratio = (double)load->n_prompts / load->n_streams;
 
-    return ((double)percent / 100 - 1) * fmax(ratio, 1);
+    return ((double)percent / 100 - 1) * fmax(ratio * ratio, 1);
 }
 
 uint32_t step_pace_rows(struct step_pace *p, const struct step_pace_load *load, uint64_t percent)

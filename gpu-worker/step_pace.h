@@ -20,9 +20,10 @@
  * The next one comes soon when it told something new, when what the streams look back on has changed, or when steps
  * take longer than they should.
  *
- * Who waits for a first token waits as well: where more prompts are read than streams run, the stretch grows as
- * the one number over the other.  (31 requests behind one that came a millisecond earlier would be read in crumbs
- * for its sake.)
+ * Who waits for a first token waits as well: where more prompts are read than streams run, the stretch grows as the
+ * square of the one number over the other.  (Of 31 requests that come at once eight may be in the first step; in
+ * crumbs behind these the others took a fifth more of the processors, since a step reads all weights, and the last
+ * one had its first token later than with steps that are soon over.)
  *
  * Chunked prefill with a budget that bounds the time between tokens: Agrawal et al. 2023,
  * arXiv:2308.16369.  Pure: it reads no clock. */

@@ -255,10 +255,10 @@ static void many_prompts_stretch_the_step_of_few_streams(void **state)
     step_pace_learn(&p, 8, 0, 10 * MS);
     step_pace_learn(&p, 1, 9, 10 * MS); /* a row a millisecond */
     assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 1, 1, 0 }, 180), 17);
-    assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 1, 30, 0 }, 180), 249);
+    assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 1, 30, 0 }, 180), 7209);
     assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 8, 8, 0 }, 180), 10);
     assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 8, 4, 0 }, 180), 10);
-    assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 8, 16, 0 }, 180), 18);
+    assert_int_equal(step_pace_rows(&p, &(struct step_pace_load){ 8, 16, 0 }, 180), 34);
     step_pace_fini(&p);
 }
 
