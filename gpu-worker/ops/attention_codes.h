@@ -259,13 +259,12 @@ static void gather_query_codes(const struct attention_job *j, int32_t *q, float 
                                                  j->rows[r].q, j->head_dim);
 }
 
-/* p[i] = 2^(p[i] - largest) * v_scales[i], and 2^(..) joins total as in exponentials(); returns the unit of weights that
- * this row's have room in. */
-INLINE float weigh(float *p, const float *v_scales, uint32_t end, float largest, float *total,
-                   float shrink)
+/* p[i] = 2^(p[i] - largest) * v_scales[i], and 2^(..) joins total as in exponentials(); of the weights each lane's sum and
+ * largest. */
+INLINE void weigh(float *p, const float *v_scales, uint32_t end, float largest, float *total,
+                  float shrink, vf *sum, vf *most)
 {
-    vf all = vf_mul(vf_load(total), vf_set1(shrink)), sum = vf_set1(0), most = sum;
-    float by_sum, by_most;
+    vf all = vf_mul(vf_load(total), vf_set1(shrink)), added = vf_set1(0), above = added;
 
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < end; i += VF_LANES) {
@@ -273,13 +272,25 @@ INLINE float weigh(float *p, const float *v_scales, uint32_t end, float largest,
         vf w = vf_mul(e, vf_load(v_scales + i));
         vf_store(p + i, w);
         all = vf_add(all, e);
-        sum = vf_add(sum, w);
-        most = vf_max(most, w);
+        added = vf_add(added, w);
+        above = vf_max(above, w);
     }
     vf_store(total, all);
-    by_sum = vf_hsum(sum) * (1.0f / WEIGHT_SUM);
-    by_most = vf_hmax(most) * (1.0f / CODE_MAX);
-    return by_sum > by_most ? by_sum : by_most;
+    *sum = added;
+    *most = above;
+}
+
+/* The units of weights that the rows' have room in. */
+INLINE void weight_units(const vf *sums, const vf *most, uint32_t n_rows, float *units)
+{
+    float by_sum[REDUCED], by_most[REDUCED];
+
+    sum_lanes(sums, n_rows, by_sum);
+    largest_lanes(most, n_rows, by_most);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        float room = by_sum[r] * (1.0f / WEIGHT_SUM), top = by_most[r] * (1.0f / CODE_MAX);
+        units[r] = room > top ? room : top;
+    }
 }
 
 /* Where pages have an odd number of tokens a token's pair is not that of its position. */

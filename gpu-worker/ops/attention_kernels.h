@@ -74,41 +74,52 @@ INLINE void hide(float *p, uint32_t i, struct seen seen)
             p[k] = -INFINITY;
 }
 
-/* Row r's sums of products become scores, -INFINITY where it does not see, up to the next whole vector; returns the largest
- * so far. */
-INLINE float finish_scores(const struct scores_job *j, uint32_t r, const bool is_codes,
-                           float softcap, struct seen seen, float before)
+/* Row r's sums of products become scores, -INFINITY where it does not see, up to the next whole vector; returns each
+ * lane's largest, `before` among them. */
+INLINE vf finish_scores(const struct scores_job *j, uint32_t r, const bool is_codes, float softcap,
+                        struct seen seen, float before)
 {
     float *p = j->scores + r * SCORES;
     vf largest = vf_set1(before), q_scale = vf_set1(is_codes ? j->q_scales[r] : 1);
+    uint32_t i = 0;
 
-    for (uint32_t i = 0; i < seen.end; i += VF_LANES) {
-        vf x = is_codes ? score_of_sum(j, p, i, q_scale) : vf_load(p + i);
-        if (softcap != 0)
-            x = capped(x, softcap);
-        vf_store(p + i, x);
-        if (i < seen.begin || i + VF_LANES > seen.end) {
-            hide(p, i, seen);
-            x = vf_load(p + i);
+    if (softcap == 0 && seen.begin == 0) /* nearly always */
+#pragma GCC unroll 4
+        for (; i + VF_LANES <= seen.end; i += VF_LANES) {
+            vf x = is_codes ? score_of_sum(j, p, i, q_scale) : vf_load(p + i);
+            if (is_codes)
+                vf_store(p + i, x);
+            largest = vf_max(largest, x);
         }
-        largest = vf_max(largest, x);
+    for (; i < seen.end; i += VF_LANES) {
+        vf x = is_codes ? score_of_sum(j, p, i, q_scale) : vf_load(p + i);
+        vf_store(p + i, softcap == 0 ? x : capped(x, softcap));
+        hide(p, i, seen);
+        largest = vf_max(largest, vf_load(p + i));
     }
-    return vf_hmax(largest);
+    return largest;
 }
 
 /* Scores of a tile's rows, the largest ones, and what older exponentials shrink by. */
 INLINE void finish_tile_scores(const struct row_tile *t, const struct scores_job *j,
                                const bool is_codes, const struct seen *seen, float *shrink)
 {
+    float *before = t->largest + t->first, largest[REDUCED];
+    vf lanes[REDUCED];
+
+    for (uint32_t r = 0; r < REDUCED; r++)
+        lanes[r] = vf_set1(0);
     for (uint32_t r = 0; r < SHRINKS; r++)
         shrink[r] = 0;
-    for (uint32_t r = 0; r < t->n; r++) {
-        float *largest = &t->largest[t->first + r], before = *largest;
-        if (seen[r].begin >= seen[r].end)
-            continue;
-        *largest = finish_scores(j, r, is_codes, t->j->softcap, seen[r], before);
-        shrink[r] = before - *largest;
-    }
+    for (uint32_t r = 0; r < t->n; r++)
+        if (seen[r].begin < seen[r].end)
+            lanes[r] = finish_scores(j, r, is_codes, t->j->softcap, seen[r], before[r]);
+    largest_lanes(lanes, t->n, largest);
+    for (uint32_t r = 0; r < t->n; r++)
+        if (seen[r].begin < seen[r].end) {
+            shrink[r] = before[r] - largest[r];
+            before[r] = largest[r];
+        }
     for (uint32_t r = 0; r < SHRINKS; r += VF_LANES)
         vf_store(shrink + r, vf_exp2_negative(vf_load(shrink + r)));
 }
@@ -144,16 +155,19 @@ static void add_code_values(const struct row_tile *t, const struct span *s, stru
     _Alignas(64) int32_t pairs[ROWS_MAX][SCORES];
     bool is_odd = t->j->page_tokens % 2 != 0;
     uint32_t begin = SPAN, end = 0;
+    vf sums[REDUCED], most[REDUCED];
 
+    for (uint32_t r = 0; r < REDUCED; r++)
+        sums[r] = most[r] = vf_set1(0);
     for (uint32_t r = 0; r < t->n; r++) {
-        v->units[r] = 0;
         if (seen[r].begin >= seen[r].end)
             continue;
-        v->units[r] = weigh(scores[r], s->v_scales, seen[r].end, t->largest[t->first + r],
-                            t->totals + (size_t)(t->first + r) * VF_LANES, v->shrink[r]);
+        weigh(scores[r], s->v_scales, seen[r].end, t->largest[t->first + r],
+              t->totals + (size_t)(t->first + r) * VF_LANES, v->shrink[r], &sums[r], &most[r]);
         begin = seen[r].begin < begin ? seen[r].begin : begin;
         end = seen[r].end > end ? seen[r].end : end;
     }
+    weight_units(sums, most, t->n, v->units);
     for (uint32_t r = 0; r < t->n; r++)
         store_weights(pairs[r], scores[r], s, is_odd, seen[r].begin < seen[r].end ? seen[r].end : 0,
                       v->units[r]);

@@ -15,7 +15,21 @@ enum {
     Q_STRIDE = ATTENTION_Q_STRIDE,
     SHRINKS = (ROWS_MAX + VF_LANES - 1) / VF_LANES * VF_LANES,
     VECTORS_MAX = 8,
+    REDUCED = 8, /* rows of a tile, in fours */
 };
+
+/* Lanes of four vectors at once: of each the sum, and the largest (vector_kernels.h has the order, which is the row's own). */
+INLINE void sum_lanes(const vf *v, uint32_t n, float *out)
+{
+    for (uint32_t r = 0; r < n; r += 4)
+        _mm_storeu_ps(out + r, vf_hsum4(v + r));
+}
+
+INLINE void largest_lanes(const vf *v, uint32_t n, float *out)
+{
+    for (uint32_t r = 0; r < n; r += 4)
+        _mm_storeu_ps(out + r, vf_hmax4(v + r));
+}
 
 struct span_vector {
     const char *k; /* its first token's element, or pair of elements, 0 */

@@ -93,6 +93,27 @@ VF __m128 vf_fold(vf v)
     return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
 }
 
+VF __m128 vf_fold_max(vf v)
+{
+    return _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+}
+VF vf vf_mix_low(vf a, vf b)
+{
+    return _mm256_unpacklo_ps(a, b);
+}
+VF vf vf_mix_high(vf a, vf b)
+{
+    return _mm256_unpackhi_ps(a, b);
+}
+VF vf vf_pair_low(vf a, vf b)
+{
+    return _mm256_shuffle_ps(a, b, 0x44);
+}
+VF vf vf_pair_high(vf a, vf b)
+{
+    return _mm256_shuffle_ps(a, b, 0xee);
+}
+
 VF float vf_hmax(vf v)
 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

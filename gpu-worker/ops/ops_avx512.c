@@ -86,6 +86,28 @@ VF __m128 vf_fold(vf v)
     return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
 }
 
+VF __m128 vf_fold_max(vf v)
+{
+    __m256 h = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+
+    return _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+}
+VF vf vf_mix_low(vf a, vf b)
+{
+    return _mm512_unpacklo_ps(a, b);
+}
+VF vf vf_mix_high(vf a, vf b)
+{
+    return _mm512_unpackhi_ps(a, b);
+}
+VF vf vf_pair_low(vf a, vf b)
+{
+    return _mm512_shuffle_ps(a, b, 0x44);
+}
+VF vf vf_pair_high(vf a, vf b)
+{
+    return _mm512_shuffle_ps(a, b, 0xee);
+}
 VF float vf_hmax(vf v)
 {
     return _mm512_reduce_max_ps(v);

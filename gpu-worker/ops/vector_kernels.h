@@ -5,7 +5,9 @@
  *   vf_set1 vf_add vf_sub vf_mul vf_div vf_max vf_fma(a, b, c) = a * b + c
  *   vf_load vf_store (float), vf_load_bf16, vf_load_f16, and each with _part(.., n):
  *     the first n < VF_LANES elements only; a load fills the rest with 0
- *   vf_fold   the vector's halves added until four floats are left, a __m128
+ *   vf_fold   the vector's halves added until four floats are left, a __m128;  vf_fold_max  the larger ones
+ *   vf_mix_low(a, b) = a0 b0 a1 b1 of each four, vf_mix_high = a2 b2 a3 b3;  vf_pair_low = a0 a1 b0 b1,
+ *     vf_pair_high = a2 a3 b2 b3
  *   vf_hmax   the largest lane;  vf_abs;  vf_store_codes(int8_t *p, v)  v in -127 .. 127, to nearest even;
  *     vf_store_i16(int16_t *p, v)  the same, v in -32767 .. 32767
  *   vf_scale_by_power(x, n) = x * 2^n for whole n in -126..127;  vf_round;
@@ -69,6 +71,24 @@ INLINE float sum4(__m128 v)
 INLINE float vf_hsum(vf v)
 {
     return sum4(vf_fold(v));
+}
+
+/* The sums of four vectors' lanes. */
+INLINE __m128 vf_hsum4(const vf *v)
+{
+    vf a = vf_add(vf_mix_low(v[0], v[1]), vf_mix_high(v[0], v[1]));
+    vf b = vf_add(vf_mix_low(v[2], v[3]), vf_mix_high(v[2], v[3]));
+
+    return vf_fold(vf_add(vf_pair_low(a, b), vf_pair_high(a, b)));
+}
+
+/* The largest lanes of four vectors. */
+INLINE __m128 vf_hmax4(const vf *v)
+{
+    vf a = vf_max(vf_mix_low(v[0], v[1]), vf_mix_high(v[0], v[1]));
+    vf b = vf_max(vf_mix_low(v[2], v[3]), vf_mix_high(v[2], v[3]));
+
+    return vf_fold_max(vf_max(vf_pair_low(a, b), vf_pair_high(a, b)));
 }
 
 /* e^x to about 1 ulp for x in -87.3 .. 88.7; 0 below, 3.4e38 above, NaN of NaN.

@@ -351,6 +351,22 @@ EMULATED __m512 emulated_scalef_ps(__m512 a, __m512 b)
     return x.ps;
 }
 
+#define _mm512_unpacklo_ps emulated_unpacklo_ps
+EMULATED_2(unpacklo_ps, __m512, half_ps, _mm256_unpacklo_ps)
+#define _mm512_unpackhi_ps emulated_unpackhi_ps
+EMULATED_2(unpackhi_ps, __m512, half_ps, _mm256_unpackhi_ps)
+
+#undef _mm512_shuffle_ps
+#define _mm512_shuffle_ps(a, b, lanes)                                                             \
+    emulated_join_ps(_mm256_shuffle_ps(OF_PS(a).half_ps[0], OF_PS(b).half_ps[0], lanes),           \
+                     _mm256_shuffle_ps(OF_PS(a).half_ps[1], OF_PS(b).half_ps[1], lanes))
+EMULATED __m512 emulated_join_ps(__m256 low, __m256 high)
+{
+    union emulated512 x = { .half_ps = { low, high } };
+
+    return x.ps;
+}
+
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
 EMULATED float emulated_reduce_max_ps(__m512 a)
 {
