@@ -300,16 +300,37 @@ static void vector_attention_finish(float *out, const float *values, float sum, 
         out[d] = values[d] * inverse;
 }
 
+/* One for each kind of pages, whichever the products are made by. */
+static __attribute__((noinline)) void attend_f32(const struct attention_job *j,
+                                                 struct attention_sum *sums, float *out)
+{
+    attend_split(j, DTYPE_F32, attention_f32, sums, out);
+}
+
+static __attribute__((noinline)) void attend_i16(const struct attention_job *j,
+                                                 const struct attention_functions *functions,
+                                                 struct attention_sum *sums, float *out)
+{
+    attend_split(j, DTYPE_I16, functions, sums, out);
+}
+
+static __attribute__((noinline)) void attend_i8(const struct attention_job *j,
+                                                const struct attention_functions *functions,
+                                                struct attention_sum *sums, float *out)
+{
+    attend_split(j, DTYPE_I8, functions, sums, out);
+}
+
 INLINE void attend(const struct attention_job *j, const struct attention_functions *i16,
                    const struct attention_functions *i8, struct attention_sum *sums, float *out)
 {
     assert(j->n_rows <= ATTENTION_ROWS && j->head_dim <= ATTENTION_HEAD_DIM_MAX);
     if (j->dtype == DTYPE_F32)
-        attend_split(j, DTYPE_F32, attention_f32, sums, out);
+        attend_f32(j, sums, out);
     else if (j->dtype == DTYPE_I16)
-        attend_split(j, DTYPE_I16, i16, sums, out);
+        attend_i16(j, i16, sums, out);
     else
-        attend_split(j, DTYPE_I8, i8, sums, out);
+        attend_i8(j, i8, sums, out);
 }
 
 static void vector_attention(const struct attention_job *j, struct attention_sum *sums, float *out)
