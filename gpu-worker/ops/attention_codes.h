@@ -83,7 +83,6 @@ INLINE void clear_sums(const int R, const int V, vi acc[ROWS_MAX][VECTORS_MAX])
 
 /* ---- scores: the sums of tiles stay integers, so that all kinds and tiles share what follows ---- */
 
-/* V whole vectors; the last one of the list again where it has fewer. */
 INLINE void score_codes_group(const struct scores_job *j, const struct codes_kind kind, const int R,
                               const int V, const struct span_vector *const *vectors)
 {
@@ -124,20 +123,16 @@ INLINE void codes_scores(const struct scores_job *j, const struct codes_kind kin
 {
     const int V = vectors_beside(R);
     const struct span_vector *group[VECTORS_MAX];
-    int n = 0;
 
-    for (uint32_t i = 0; i < j->n_vectors; i++) {
+    for (uint32_t i = 0; i < j->n_vectors;) {
         const struct span_vector *v = &j->span->vectors[i];
-        if (v->n == VF_LANES)
-            group[n++] = v;
-        if (n > 0 && (n == V || v->n < VF_LANES || i + 1 == j->n_vectors)) {
-            for (; n < V; n++)
-                group[n] = group[n - 1];
-            score_codes_group(j, kind, R, V, group);
-            n = 0;
-        }
-        if (v->n < VF_LANES)
+        if (v->n < VF_LANES) {
             score_codes_part(j, kind.dtype, (uint32_t)R, v);
+            i++;
+        } else {
+            i = whole_vectors(j, i, V, group);
+            score_codes_group(j, kind, R, V, group);
+        }
     }
 }
 

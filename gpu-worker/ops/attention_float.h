@@ -50,7 +50,6 @@ INLINE void score_part(const struct scores_job *j, const int R, const struct spa
     }
 }
 
-/* V whole vectors; the last one of the list again where it has fewer. */
 INLINE void score_group(const struct scores_job *j, const int R, const int V,
                         const struct span_vector *const *vectors)
 {
@@ -79,20 +78,16 @@ INLINE void float_scores(const struct scores_job *j, const int R)
 {
     const int V = vectors_beside(R);
     const struct span_vector *group[VECTORS_MAX];
-    int n = 0;
 
-    for (uint32_t i = 0; i < j->n_vectors; i++) {
+    for (uint32_t i = 0; i < j->n_vectors;) {
         const struct span_vector *v = &j->span->vectors[i];
-        if (v->n == VF_LANES)
-            group[n++] = v;
-        if (n > 0 && (n == V || v->n < VF_LANES || i + 1 == j->n_vectors)) {
-            for (; n < V; n++)
-                group[n] = group[n - 1];
-            score_group(j, R, V, group);
-            n = 0;
-        }
-        if (v->n < VF_LANES)
+        if (v->n < VF_LANES) {
             score_part(j, R, v);
+            i++;
+        } else {
+            i = whole_vectors(j, i, V, group);
+            score_group(j, R, V, group);
+        }
     }
 }
 

@@ -144,6 +144,20 @@ struct scores_job {
     float *scores; /* [R][SCORES] */
 };
 
+/* V whole vectors of the span from the i-th on, the last one again where a page's end or the list's leaves fewer; returns the
+ * one behind them. */
+INLINE uint32_t whole_vectors(const struct scores_job *j, uint32_t i, const int V,
+                              const struct span_vector *group[VECTORS_MAX])
+{
+    int n = 0;
+
+    for (; n < V && i < j->n_vectors && j->span->vectors[i].n == VF_LANES; i++)
+        group[n++] = &j->span->vectors[i];
+    for (; n < V; n++)
+        group[n] = group[n - 1];
+    return i;
+}
+
 /* out[r] = out[r] * shrink[r] + units[r] * sum of weights[r][i] * v[i], i in begin .. end - 1 */
 struct values_job {
     float *out; /* [R][head_dim] */
