@@ -183,6 +183,7 @@ static void be_adopted(struct gateway *g, const Llmd__Adopt *adopt)
     log_info("gateway adopted llmd=%u", adopt->pid);
     if (!say_ready(g, &e))
         log_warning("control message=lost error=\"%s\"", e.msg);
+    service_tell_serving(&g->service, true);
     for (uint32_t t = 0; t < g->n_started; t++)
         thread_hand_over(&g->threads[t]);
 }
@@ -265,6 +266,7 @@ static void on_heartbeat(void *arg)
     struct gateway *g = arg;
 
     service_beat(&g->service, g->service.n_threads);
+    service_tell_serving(&g->service, false);
     sync_bytes(g);
     loop_timer_set(g->heartbeat, SERVICE_BEAT_MS * NS_PER_MS);
 }

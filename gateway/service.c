@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "proto/control.h"
 
 /* FNV-1a: names the configuration in system_fingerprint, guards nothing. */
 static uint32_t hash_text(uint32_t h, const char *s)
@@ -117,8 +118,23 @@ static void lower_to(_Atomic uint32_t *value, uint32_t limit)
     }
 }
 
+void service_tell_serving(struct service *s, bool again)
+{
+    Llmd__Serving serving = LLMD__SERVING__INIT;
+    struct err e;
+
+    if (again)
+        atomic_store(&s->told_serving, 0);
+    if (s->control < 0 || service_groups_ready(s) == 0 || atomic_exchange(&s->told_serving, 1))
+        return;
+    serving.epoch = s->gateway_epoch;
+    if (!control_send(s->control, MSG_SERVING, &serving, NULL, 0, &e))
+        atomic_store(&s->told_serving, 0);
+}
+
 static void note_served(struct service *s, bool was_served)
 {
+    service_tell_serving(s, false);
     admission_set_served(&s->admission, service_groups_ready(s) > 0);
     if (service_groups_ready(s) > 0)
         atomic_store(&s->unserved_since_ns, 0);

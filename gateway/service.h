@@ -67,6 +67,7 @@ struct service {
     _Atomic uint32_t group_up[UPSTREAM_GROUPS_MAX];    /* llmd's word */
     _Atomic uint32_t group_hello[UPSTREAM_GROUPS_MAX]; /* it has spoken to us */
     _Atomic uint32_t group_kv_pages[UPSTREAM_GROUPS_MAX];
+    _Atomic uint32_t told_serving;      /* llmd knows that a group answers us */
     _Atomic uint64_t unserved_since_ns; /* no group; 0 = there is one, or never was */
     pthread_mutex_t causes_lock;
     char causes[UPSTREAM_GROUPS_MAX][SERVICE_CAUSE_BYTES];
@@ -85,6 +86,10 @@ bool service_load_keys(struct service *s, struct err *e);
 void service_note_hello(struct service *s, const Llmd__Hello *hello);
 /* llmd said how a group is (main thread). */
 void service_note_group(struct service *s, uint32_t group, bool is_up, const char *cause);
+
+/* Tell llmd that a group answers here, if one does and it was not told; `again`: to a new llmd.  Any thread.  What
+ * the socket has no room for is left for the next call. */
+void service_tell_serving(struct service *s, bool again);
 
 /* Loop `index` turns: the board shows the one that has not done so for the longest time, and llmd
  * tells a hung process by it.  Any thread, of its own index. */

@@ -44,7 +44,7 @@ void announce_to_manager(struct llmd *l)
     char line[800];
 
     if (!l->was_ready && l->phase == LLMD_SERVING && team_is_up(&l->gateway) &&
-        llmd_groups_up(l) > 0) {
+        l->serving_epoch == l->gateway.epoch && llmd_groups_up(l) > 0) {
         l->was_ready = true;
         atomic_store_explicit(&slot->state, PROCESS_READY, memory_order_relaxed);
         log_info("event=ready model=\"%s\" listen=%s start_ms=%llu", l->config.model,

@@ -67,6 +67,7 @@ struct llmd {
     struct rate *rates;     /* [n_groups], generated tokens */
     uint32_t n_groups;      /* 0 until the plan is there */
     uint64_t weights_ready; /* bit r: shard r is complete, said by a rank of group 0 */
+    uint32_t serving_epoch; /* of the gateway that said SERVING; 0 = none has */
     bool was_ready;         /* READY=1 was said */
     uint32_t haste;         /* how often it was asked again to stop */
 };

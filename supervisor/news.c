@@ -63,6 +63,14 @@ void news_weights_ready(struct llmd *l, const struct process *p)
     start_followers(l);
 }
 
+void news_serving(struct llmd *l, const struct process *p, uint32_t epoch)
+{
+    if (p->team != &l->gateway)
+        return;
+    l->serving_epoch = epoch;
+    announce_to_manager(l);
+}
+
 /* What a new gateway is told behind BOOT, in this order: connections, then SERVICE. */
 static void tell_new_gateway(struct llmd *l, struct process *p)
 {

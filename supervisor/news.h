@@ -14,6 +14,8 @@ struct llmd;
 void news_team_changed(struct llmd *l, struct team *t);
 /* A rank has its shard, complete. */
 void news_weights_ready(struct llmd *l, const struct process *p);
+/* A group answers the gateway p of that epoch. */
+void news_serving(struct llmd *l, const struct process *p, uint32_t epoch);
 /* Its program runs, and BOOT is waiting there. */
 void news_spawned(struct llmd *l, struct process *p);
 /* Its control socket has room again. */

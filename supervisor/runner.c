@@ -67,6 +67,9 @@ static void on_message(void *arg, struct control_msg *m)
     case MSG_READY:
         take_ready(p, m->body);
         break;
+    case MSG_SERVING:
+        news_serving(p->team->llmd, p, ((const Llmd__Serving *)m->body)->epoch);
+        break;
     case MSG_CONNECTIONS:
         fault_point("llmd.connections");
         if (p->team->kind == TEAM_GATEWAY)

@@ -10,7 +10,7 @@
  * The gateway serves a line protocol of its own: to each line it answers "<pid> <line>", and it keeps its
  * connections as the real one does: handed to llmd when accepted, taken over from its predecessor.
  *
- * Words: exit, abort, never-ready, no-weights, weights-only (ready when the word is another), slow-drain (until its
+ * Words: exit, abort, never-ready, not-served (no SERVING while the word is this), no-weights, weights-only (ready when the word is another), slow-drain (until its
  * deadline is now), ignore-drain, ignore-all, orphan-maker, silent, long-step (at once, whenever the word is written); and for the process "inspect": bad, crash,
  * garbage, empty, hang, gpu (the model is on GPUs: workers have chunks of memory, which are memfds here), for
  * workers of such a model: dies-loading, gpu-lost, gpu-unusable, gpu-bad-part; and for the process "gpu-check": bad, hang. */
@@ -57,7 +57,7 @@ static struct {
     struct segment weights;
     bool has_gpu;
     int listener;
-    bool is_ready, is_service_draining;
+    bool is_ready, is_served, is_service_draining;
     struct client {
         int fd; /* 0 = none */
         uint32_t slot, generation;
@@ -298,6 +298,18 @@ static void say_ready(void)
     control_send(CONTROL_FD, MSG_READY, &ready, NULL, 0, NULL);
 }
 
+/* The gateway's. */
+static void say_serving(void)
+{
+    Llmd__Serving serving = LLMD__SERVING__INIT;
+    char word[WORD_BYTES];
+
+    read_word(word);
+    serving.epoch = me.boot->epoch;
+    if (me.is_served && strcmp(word, "not-served") != 0)
+        control_send(CONTROL_FD, MSG_SERVING, &serving, NULL, 0, NULL);
+}
+
 /* ---- the gateway's clients ---- */
 
 static struct client *add_client(int fd, uint32_t slot, uint32_t generation)
@@ -486,6 +498,9 @@ static void take_message(const struct control_msg *m)
         for (size_t i = 0; i < s->n_groups; i++)
             snprintf(text + strlen(text), sizeof text - strlen(text), " %s",
                      s->groups[i]->up ? "up" : s->groups[i]->cause);
+        for (size_t i = 0; i < s->n_groups; i++)
+            me.is_served = me.is_served || s->groups[i]->up;
+        say_serving();
         me.is_service_draining = s->draining;
         note("service%s%s", s->draining ? " draining" : "", text);
     } else if (m->type == MSG_DRAIN) {
@@ -506,6 +521,7 @@ static void take_message(const struct control_msg *m)
                 hand_over(&me.clients[i]);
         if (me.is_ready)
             say_ready();
+        say_serving();
     } else {
         note("bad message %s", msg_name(m->type));
     }

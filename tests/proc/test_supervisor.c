@@ -216,6 +216,21 @@ static void other_groups_need_not_wait_for_readiness(void **state)
     rig_stop(&rig);
 }
 
+/* Both are READY, and the group has not said HELLO to the gateway: a probe would still be told no. */
+static void ready_waits_until_the_gateway_is_served(void **state)
+{
+    (void)state;
+    rig_behave(&rig, "gateway: not-served");
+    rig_start(&rig, BASE, NULL);
+    rig_wait_event(&rig, "service up");
+    nap_ms(100);
+    assert_int_equal(rig_count_told(&rig, "READY=1"), 0);
+    rig_behave(&rig, "");
+    kill(rig_pid_of(&rig, "worker 0.0"), SIGKILL);
+    rig_wait_told(&rig, "READY=1");
+    rig_stop(&rig);
+}
+
 /* ---- death ---- */
 
 static void killed_rank_takes_its_group_and_no_other(void **state)
@@ -664,6 +679,7 @@ int main(void)
         STORY(a_name_is_listened_on_with_all_addresses),
         STORY(other_groups_wait_for_the_weights),
         STORY(other_groups_need_not_wait_for_readiness),
+        STORY(ready_waits_until_the_gateway_is_served),
         STORY(killed_rank_takes_its_group_and_no_other),
         STORY(killed_gateway_comes_back_and_hears_which_groups_are_up),
         STORY(crash_loop_is_slowed_down_and_explained),
