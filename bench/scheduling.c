@@ -8,10 +8,10 @@
  *   long     STREAMS (8) streams run.  The times between their tokens while nobody else comes, for as long as an
  *            answer is (what they look back on costs too) or half a minute, and while a prompt of PROMPT (4000)
  *            tokens is read.
- *   system   CLIENTS (32) come at once with a prompt of 20 tokens; then one with a prompt of SYSTEM
- *            (1000) tokens and 20 of its own, and when it has its first token CLIENTS - 1 more at once whose
- *            prompts begin with the same SYSTEM tokens.  The times to the first token, and the processor time that the
- *            worker took until all had theirs, over their number.
+ *   system   One client comes with a prompt of SYSTEM (1000) tokens and 20 of its own.  Then, four times in turn:
+ *            CLIENTS (32) - 1 at once with prompts of 20 tokens; as many at once whose prompts begin with the same
+ *            SYSTEM tokens and end with 20 of their own.  The times to the first token, and the processor time that
+ *            the worker took until all had theirs, over their number.
  *
  *   choices  A prompt of SYSTEM tokens and answers of 16: once, as four sequences that come at once (n = 4 of a
  *            request), and four different prompts of that length at once.  The processor time that the worker takes
@@ -40,6 +40,7 @@ enum {
     CLIENTS_MAX = 64,
     PROMPT_MAX = 16384,
     OWN = 20,    /* tokens of a short prompt */
+    TURNS = 4,   /* without and with a system prompt, so that noise meets both */
     ANSWER = 580 /* of a stream, before it begins anew */
 };
 
@@ -226,9 +227,11 @@ static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, stru
 
 static void measure_system(struct bench *b)
 {
-    measure_clients(b, b->n_clients - 1, 0, &b->small, &b->small_cpu);
     measure_clients(b, 1, b->n_system, &b->first, &b->first_cpu);
-    measure_clients(b, b->n_clients - 1, b->n_system, &b->shared, &b->shared_cpu);
+    for (int turn = 0; turn < TURNS; turn++) {
+        measure_clients(b, b->n_clients - 1, 0, &b->small, &b->small_cpu);
+        measure_clients(b, b->n_clients - 1, b->n_system, &b->shared, &b->shared_cpu);
+    }
 }
 
 /* ---- choices of one request ---- */
