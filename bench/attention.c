@@ -1,6 +1,6 @@
 /* attention.c - bench-attention: attention of one thread over paged K and V, by shape, tier and KV format.
  *
- *   bench-attention [--rounds N] [--tier NAME] [--kv int16|float32|int8]
+ *   bench-attention [--rounds N] [--tier NAME] [--kv int16|float32|int8] [--shape TEXT]
  *
  * Shapes are rows that look back: a stream of a model whose heads each have K and V of their own, streams where 4
  * or 8 heads share them, a prompt of 20 tokens behind a long one, a whole prompt.  The pages of all layers are more than
@@ -42,7 +42,7 @@ static const struct shape shapes[] = {
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 struct options {
-    const char *tier;
+    const char *tier, *shape; /* or NULL */
     enum dtype kv;
     uint32_t rounds;
 };
@@ -70,13 +70,34 @@ static double random_unit(uint32_t *state)
     return (double)(*state >> 8) / (1 << 23) - 1;
 }
 
-/* Floats of -1 .. 1, which are scales too; and as codes any bits are numbers. */
-static void fill_pool(char *pool, size_t bytes)
+/* One head's K or V in a page, of -1 .. 1: as a model's, so that powers are what they are there. */
+static void fill_block(char *block, enum dtype kv, uint32_t head_dim, uint32_t *random)
 {
+    const float largest =
+        kv == DTYPE_I16 ? 4000 : 127; /* 128 of these are less than KV_K16_LENGTH long */
+    char *codes = block + kv_scales_bytes(kv, PAGE_TOKENS);
+
+    for (uint32_t i = 0; i < PAGE_TOKENS && kv_has_scales(kv); i++)
+        ((float *)block)[i] = 1 / largest;
+    for (uint32_t i = 0; i < PAGE_TOKENS * head_dim; i++) {
+        float x = (float)random_unit(random);
+        if (kv == DTYPE_F32)
+            ((float *)codes)[i] = x;
+        else if (kv == DTYPE_I16)
+            ((int16_t *)codes)[i] = (int16_t)(x * largest);
+        else
+            ((int8_t *)codes)[i] = (int8_t)(x * largest);
+    }
+}
+
+static void fill_pool(char *pool, const struct shape *s, enum dtype kv)
+{
+    size_t n = (size_t)n_pages(s) * s->n_layers * 2 * s->n_kv_heads;
+    size_t bytes = kv_block_bytes(kv, PAGE_TOKENS, s->head_dim);
     uint32_t random = 1;
 
-    for (size_t i = 0; i < bytes / 4; i++)
-        ((float *)pool)[i] = (float)random_unit(&random);
+    for (size_t i = 0; i < n; i++)
+        fill_block(pool + i * bytes, kv, s->head_dim, &random);
 }
 
 /* A permutation: odd steps through the next power of two. */
@@ -111,7 +132,7 @@ static void work_open(struct work *w, const struct shape *s, enum cpu_tier tier,
 
     *w = (struct work){ .shape = s, .threads = threads_new(1, NULL) };
     w->pool = aligned_mem(4096, (n_pages(s) * page_bytes + 4095) / 4096 * 4096); /* as the pool */
-    fill_pool(w->pool, n_pages(s) * page_bytes);
+    fill_pool(w->pool, s, kv);
     w->pages = shuffled_pages(n_pages(s));
     setup.kv = (struct ops_kv){ .pages = w->pool,
                                 .page_bytes = page_bytes,
@@ -191,13 +212,15 @@ static void report(enum cpu_tier tier, struct work *w, const struct options *o,
 static void bench(const struct options *o, enum cpu_tier tier, const struct machine_limits *m)
 {
     static struct work work[N_SHAPES];
+    uint32_t n = 0;
 
     for (uint32_t i = 0; i < N_SHAPES; i++)
-        work_open(&work[i], &shapes[i], tier, o->kv);
+        if (!o->shape || strstr(shapes[i].name, o->shape))
+            work_open(&work[n++], &shapes[i], tier, o->kv);
     for (uint32_t r = 0; r < o->rounds; r++)
-        for (uint32_t i = 0; i < N_SHAPES; i++)
+        for (uint32_t i = 0; i < n; i++)
             work[i].seconds[r] = pass(&work[i]);
-    for (uint32_t i = 0; i < N_SHAPES; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         report(tier, &work[i], o, m);
         work_close(&work[i]);
     }
@@ -207,6 +230,7 @@ static void bench(const struct options *o, enum cpu_tier tier, const struct mach
 
 static const struct argp_option argp_options[] = {
     { "rounds", 'r', "N", 0, "rounds, 1..99 (default 9)", 0 },
+    { "shape", 's', "TEXT", 0, "only shapes whose names have this in them", 0 },
     { "tier", 'c', "NAME", 0, "only this tier: avx2, avxvnni, avx512 or avx512vnni", 0 },
     { "kv", 'k', "TYPE", 0, "KV pages: int16 (default), float32 or int8", 0 },
     { 0 },
@@ -224,6 +248,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'c':
         o->tier = arg;
+        return 0;
+    case 's':
+        o->shape = arg;
         return 0;
     case 'k':
         for (o->kv = DTYPE_F32; o->kv < N_DTYPES && strcmp(arg, dtype_name(o->kv)) != 0; o->kv++)

@@ -69,6 +69,7 @@ struct bench {
     struct stream streams[STREAMS_MAX];
     struct samples calm, beside, prompt, small, first, shared;
     struct samples small_cpu, first_cpu, shared_cpu;
+    struct samples small_alone, shared_alone, small_alone_cpu, shared_alone_cpu;
     struct samples one, choices, requests;
 };
 
@@ -232,6 +233,10 @@ static void measure_system(struct bench *b)
         measure_clients(b, b->n_clients - 1, 0, &b->small, &b->small_cpu);
         measure_clients(b, b->n_clients - 1, b->n_system, &b->shared, &b->shared_cpu);
     }
+    for (uint32_t i = 1; i < b->n_clients; i++) {
+        measure_clients(b, 1, 0, &b->small_alone, &b->small_alone_cpu);
+        measure_clients(b, 1, b->n_system, &b->shared_alone, &b->shared_alone_cpu);
+    }
 }
 
 /* ---- choices of one request ---- */
@@ -284,9 +289,12 @@ static void report(struct samples *s)
 
 static void report_all(struct bench *b)
 {
-    struct samples *const all[] = { &b->calm,       &b->beside, &b->prompt,    &b->small,
-                                    &b->first,      &b->shared, &b->small_cpu, &b->first_cpu,
-                                    &b->shared_cpu, &b->one,    &b->choices,   &b->requests };
+    struct samples *const all[] = {
+        &b->calm,       &b->beside,          &b->prompt,           &b->small,     &b->first,
+        &b->shared,     &b->small_alone,     &b->shared_alone,     &b->small_cpu, &b->first_cpu,
+        &b->shared_cpu, &b->small_alone_cpu, &b->shared_alone_cpu, &b->one,       &b->choices,
+        &b->requests,
+    };
     const struct stats *stats = worker_rig_stats(&b->rig);
 
     printf("ms,n,p50,p99,max\n");
@@ -297,6 +305,9 @@ static void report_all(struct bench *b)
     printf("ratio system prompt / 20 tokens,,%.2f,%.2f,\n",
            quantile(&b->shared, 50) / quantile(&b->small, 50),
            quantile(&b->shared, 99) / quantile(&b->small, 99));
+    printf("ratio where they come one by one,,%.2f,%.2f,\n",
+           quantile(&b->shared_alone, 50) / quantile(&b->small_alone, 50),
+           quantile(&b->shared_alone, 99) / quantile(&b->small_alone, 99));
     printf("ratio of their processor time,,%.2f,,\n",
            quantile(&b->shared_cpu, 50) / quantile(&b->small_cpu, 50));
     printf("ratio four choices / one; four requests / one,,%.2f,%.2f,\n",
@@ -343,6 +354,10 @@ int main(int argc, char **argv)
     name_samples(&b.small, "first token of prompts of 20");
     name_samples(&b.first, "first token of the first with a system prompt");
     name_samples(&b.shared, "first token of the others with it");
+    name_samples(&b.small_alone, "first token of a prompt of 20 alone");
+    name_samples(&b.shared_alone, "first token of another with it alone");
+    name_samples(&b.small_alone_cpu, "processor time of a prompt of 20 alone");
+    name_samples(&b.shared_alone_cpu, "processor time of another with it alone");
     name_samples(&b.small_cpu, "processor time of a prompt of 20");
     name_samples(&b.first_cpu, "processor time of the first with a system prompt");
     name_samples(&b.shared_cpu, "processor time of another with it");

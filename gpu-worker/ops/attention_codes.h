@@ -136,12 +136,6 @@ INLINE void codes_scores(const struct scores_job *j, const struct codes_kind kin
     }
 }
 
-/* Of a vector of positions. */
-INLINE vf score_of_sum(const struct scores_job *j, const float *sums, uint32_t i, vf q_scale)
-{
-    return vf_mul(vf_mul(vf_of_int(vi_load(sums + i)), vf_load(j->span->k_scales + i)), q_scale);
-}
-
 /* ---- values ---- */
 
 /* What a pair's codes of V take: two tokens of so many elements. */
@@ -156,10 +150,13 @@ static __attribute__((noinline)) void add_sums(const struct values_job *j, const
 {
     for (uint32_t r = 0; r < j->n_rows; r++, sums += n) {
         float *out = j->out + (size_t)r * j->head_dim + d;
-        vf unit = vf_set1(j->units[r]), shrink = vf_set1(j->shrink[r]);
-        for (uint32_t i = 0; i < n; i += VF_LANES)
-            vf_store(out + i,
-                     vf_fma(vf_of_int(vi_load(sums + i)), unit, vf_mul(vf_load(out + i), shrink)));
+        vf unit = vf_set1(j->units[r]);
+        if (j->is_first[r])
+            for (uint32_t i = 0; i < n; i += VF_LANES)
+                vf_store(out + i, vf_mul(vf_of_int(vi_load(sums + i)), unit));
+        else
+            for (uint32_t i = 0; i < n; i += VF_LANES)
+                vf_store(out + i, vf_fma(vf_of_int(vi_load(sums + i)), unit, vf_load(out + i)));
     }
 }
 
@@ -198,10 +195,8 @@ static __attribute__((noinline)) void values_codes_rest(const struct values_job 
         for (uint32_t i = j->begin; i < j->end; i++)
             vi_dot_into(&acc, codes_load_part(dtype, j->v[i] + pair_bytes(dtype, d), n),
                         vi_set1(weights[i]), false);
-        vf_store_part(out,
-                      vf_fma(vf_of_int(acc), vf_set1(j->units[r]),
-                             vf_mul(vf_load_part(out, n), vf_set1(j->shrink[r]))),
-                      n);
+        vf before = j->is_first[r] ? vf_set1(0) : vf_load_part(out, n);
+        vf_store_part(out, vf_fma(vf_of_int(acc), vf_set1(j->units[r]), before), n);
     }
 }
 
@@ -252,67 +247,4 @@ static void gather_query_codes(const struct attention_job *j, int32_t *q, float 
     for (uint32_t r = 0; r < j->n_rows; r++)
         scales[r] = j->scale * vector_narrow_k16((int16_t *)(q + (size_t)r * Q_STRIDE),
                                                  j->rows[r].q, j->head_dim);
-}
-
-/* p[i] = 2^(p[i] - largest) * v_scales[i], and 2^(..) joins total as in exponentials(); of the weights each lane's sum and
- * largest. */
-INLINE void weigh(float *p, const float *v_scales, uint32_t end, float largest, float *total,
-                  float shrink, vf *sum, vf *most)
-{
-    vf all = vf_mul(vf_load(total), vf_set1(shrink)), added = vf_set1(0), above = added;
-
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < end; i += VF_LANES) {
-        vf e = vf_exp2_negative(vf_sub(vf_load(p + i), vf_set1(largest)));
-        vf w = vf_mul(e, vf_load(v_scales + i));
-        vf_store(p + i, w);
-        all = vf_add(all, e);
-        added = vf_add(added, w);
-        above = vf_max(above, w);
-    }
-    vf_store(total, all);
-    *sum = added;
-    *most = above;
-}
-
-/* The units of weights that the rows' have room in. */
-INLINE void weight_units(const vf *sums, const vf *most, uint32_t n_rows, float *units)
-{
-    float by_sum[REDUCED], by_most[REDUCED];
-
-    sum_lanes(sums, n_rows, by_sum);
-    largest_lanes(most, n_rows, by_most);
-    for (uint32_t r = 0; r < n_rows; r++) {
-        float room = by_sum[r] * (1.0f / WEIGHT_SUM), top = by_most[r] * (1.0f / CODE_MAX);
-        units[r] = room > top ? room : top;
-    }
-}
-
-/* Where pages have an odd number of tokens a token's pair is not that of its position. */
-static void pair_up(int32_t *pairs, const int16_t *weights, const struct span *s)
-{
-    int16_t *halves = (int16_t *)pairs;
-
-    for (uint32_t i = 0; i < s->n_v; i++) {
-        const struct span_pair *p = &s->pairs[i];
-        halves[2 * i] = p->first == NO_TOKEN ? 0 : weights[p->first];
-        halves[2 * i + 1] = p->second == NO_TOKEN ? 0 : weights[p->second];
-    }
-}
-
-/* Weights of one row, p[0 .. end - 1], as whole numbers of the unit, for all V of the span. */
-static void store_weights(int32_t *pairs, const float *p, const struct span *s, bool is_odd,
-                          uint32_t end, float unit)
-{
-    int16_t line[SCORES], *weights = is_odd ? line : (int16_t *)pairs;
-    vf inverse = vf_set1(unit >= FLT_MIN ? 1 / unit : 0);
-    uint32_t i = 0;
-
-#pragma GCC unroll 4
-    for (; i < end; i += VF_LANES)
-        vf_store_i16(weights + i, vf_mul(vf_load(p + i), inverse));
-    for (; i < SCORES; i += VF_LANES)
-        vf_store_i16(weights + i, vf_set1(0));
-    if (is_odd)
-        pair_up(pairs, line, s);
 }

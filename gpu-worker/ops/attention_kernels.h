@@ -4,8 +4,8 @@
  *
  * Positions are worked through in spans of SPAN, counted from 0, each by all tiles of rows, so that K and V come from memory
  * once.  A span is: scores, a vector of positions at a time; the online softmax (Milakov & Gimelshein 2018,
- * arXiv:1805.02867); weighted values, a vector of a head's elements at a time.  The products are in
- * attention_float.h and attention_codes.h, by what pages hold.
+ * arXiv:1805.02867), with codes in attention_weights.h; weighted values, a vector of a head's elements at a time.  The
+ * products are in attention_float.h and attention_codes.h, by what pages hold.
  *
  * Powers are of 2: whoever makes the job has put log2(e) into .scale and .softcap.  Each pass over scores is over all
  * rows of a tile, so that the chains of one (the largest of a vector, a power) do not wait for another's.
@@ -66,43 +66,37 @@ INLINE vf capped(vf x, float softcap)
     return vf_mul(t, vf_set1(softcap));
 }
 
-/* p[i .. i + VF_LANES - 1]: -INFINITY where the row does not see. */
-INLINE void hide(float *p, uint32_t i, struct seen seen)
+/* p is of positions i .. i + VF_LANES - 1: `nothing` where the row does not see. */
+INLINE void hide(float *p, uint32_t i, struct seen seen, float nothing)
 {
-    for (uint32_t k = i; k < i + VF_LANES; k++)
-        if (k < seen.begin || k >= seen.end)
-            p[k] = -INFINITY;
+    for (uint32_t k = 0; k < VF_LANES; k++)
+        if (i + k < seen.begin || i + k >= seen.end)
+            p[k] = nothing;
 }
 
-/* Row r's sums of products become scores, -INFINITY where it does not see, up to the next whole vector; returns each
- * lane's largest, `before` among them. */
-INLINE vf finish_scores(const struct scores_job *j, uint32_t r, const bool is_codes, float softcap,
-                        struct seen seen, float before)
+/* Row r's products become scores, -INFINITY where it does not see, up to the next whole vector; returns each lane's
+ * largest, `before` among them. */
+INLINE vf finish_scores(float *p, float softcap, struct seen seen, float before)
 {
-    float *p = j->scores + r * SCORES;
-    vf largest = vf_set1(before), q_scale = vf_set1(is_codes ? j->q_scales[r] : 1);
+    vf largest = vf_set1(before);
     uint32_t i = 0;
 
     if (softcap == 0 && seen.begin == 0) /* nearly always */
 #pragma GCC unroll 4
-        for (; i + VF_LANES <= seen.end; i += VF_LANES) {
-            vf x = is_codes ? score_of_sum(j, p, i, q_scale) : vf_load(p + i);
-            if (is_codes)
-                vf_store(p + i, x);
-            largest = vf_max(largest, x);
-        }
+        for (; i + VF_LANES <= seen.end; i += VF_LANES)
+            largest = vf_max(largest, vf_load(p + i));
     for (; i < seen.end; i += VF_LANES) {
-        vf x = is_codes ? score_of_sum(j, p, i, q_scale) : vf_load(p + i);
+        vf x = vf_load(p + i);
         vf_store(p + i, softcap == 0 ? x : capped(x, softcap));
-        hide(p, i, seen);
+        hide(p + i, i, seen, -INFINITY);
         largest = vf_max(largest, vf_load(p + i));
     }
     return largest;
 }
 
 /* Scores of a tile's rows, the largest ones, and what older exponentials shrink by. */
-INLINE void finish_tile_scores(const struct row_tile *t, const struct scores_job *j,
-                               const bool is_codes, const struct seen *seen, float *shrink)
+INLINE void finish_tile_scores(const struct row_tile *t, float scores[][SCORES],
+                               const struct seen *seen, float *shrink)
 {
     float *before = t->largest + t->first, largest[REDUCED];
     vf lanes[REDUCED];
@@ -113,7 +107,7 @@ INLINE void finish_tile_scores(const struct row_tile *t, const struct scores_job
         shrink[r] = 0;
     for (uint32_t r = 0; r < t->n; r++)
         if (seen[r].begin < seen[r].end)
-            lanes[r] = finish_scores(j, r, is_codes, t->j->softcap, seen[r], before[r]);
+            lanes[r] = finish_scores(scores[r], t->j->softcap, seen[r], before[r]);
     largest_lanes(lanes, t->n, largest);
     for (uint32_t r = 0; r < t->n; r++)
         if (seen[r].begin < seen[r].end) {
@@ -148,34 +142,7 @@ static void add_float_values(const struct row_tile *t, struct values_job *v,
     add_values(t->functions, v, seen, t->n);
 }
 
-/* Integer sums: a weight of 0 is as if the row did not see the position, so all rows run over what one of them sees. */
-static void add_code_values(const struct row_tile *t, const struct span *s, struct values_job *v,
-                            const struct seen *seen, float scores[][SCORES])
-{
-    _Alignas(64) int32_t pairs[ROWS_MAX][SCORES];
-    bool is_odd = t->j->page_tokens % 2 != 0;
-    uint32_t begin = SPAN, end = 0;
-    vf sums[REDUCED], most[REDUCED];
-
-    for (uint32_t r = 0; r < REDUCED; r++)
-        sums[r] = most[r] = vf_set1(0);
-    for (uint32_t r = 0; r < t->n; r++) {
-        if (seen[r].begin >= seen[r].end)
-            continue;
-        weigh(scores[r], s->v_scales, seen[r].end, t->largest[t->first + r],
-              t->totals + (size_t)(t->first + r) * VF_LANES, v->shrink[r], &sums[r], &most[r]);
-        begin = seen[r].begin < begin ? seen[r].begin : begin;
-        end = seen[r].end > end ? seen[r].end : end;
-    }
-    weight_units(sums, most, t->n, v->units);
-    for (uint32_t r = 0; r < t->n; r++)
-        store_weights(pairs[r], scores[r], s, is_odd, seen[r].begin < seen[r].end ? seen[r].end : 0,
-                      v->units[r]);
-    v->weights = pairs[0];
-    v->begin = is_odd ? 0 : begin / 2;
-    v->end = is_odd ? s->n_v : (end + 1) / 2;
-    t->functions[t->n].values(v);
-}
+#include "gpu-worker/ops/attention_weights.h"
 
 static void attend_tile(const struct row_tile *t, const struct span *s)
 {
@@ -198,10 +165,9 @@ static void attend_tile(const struct row_tile *t, const struct span *s)
         return;
     t->functions[t->n].scores(&k);
     if (kv_has_scales(t->j->dtype)) {
-        finish_tile_scores(t, &k, true, seen, v.shrink);
-        add_code_values(t, s, &v, seen, scores);
+        attend_codes(t, s, &k, &v, seen);
     } else {
-        finish_tile_scores(t, &k, false, seen, v.shrink);
+        finish_tile_scores(t, scores, seen, v.shrink);
         add_float_values(t, &v, seen, scores);
     }
 }
@@ -252,7 +218,9 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
     struct running running = { .out = out };
     struct span span;
 
-    memset(out, 0, (size_t)j->n_rows * j->head_dim * sizeof *out);
+    if (!kv_has_scales(dtype))
+        memset(out, 0, (size_t)j->n_rows * j->head_dim * sizeof *out);
+    memset(running.totals, 0, j->n_rows * VF_LANES * sizeof *running.totals);
     for (uint32_t i = 0; i < j->n_rows; i++)
         running.largest[i] = -INFINITY;
     for (uint32_t at = j->begin / SPAN * SPAN; at < j->end; at += SPAN)
@@ -266,9 +234,12 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
                 attention_fetch_span(j, part.page_table, at + SPAN, part.ahead);
             attend_part(j, &running, functions, &span, i, n);
         }
-    for (uint32_t i = 0; i < j->n_rows; i++)
+    for (uint32_t i = 0; i < j->n_rows; i++) {
         sums[i] = (struct attention_sum){ running.largest[i],
                                           vf_hsum(vf_load(running.totals + (size_t)i * VF_LANES)) };
+        if (running.largest[i] == -INFINITY) /* it saw nothing */
+            memset(out + (size_t)i * j->head_dim, 0, j->head_dim * sizeof *out);
+    }
 }
 
 /* ---- splits put together ---- */

@@ -158,12 +158,15 @@ INLINE uint32_t whole_vectors(const struct scores_job *j, uint32_t i, const int 
     return i;
 }
 
-/* out[r] = out[r] * shrink[r] + units[r] * sum of weights[r][i] * v[i], i in begin .. end - 1 */
+/* i in begin .. end - 1:
+ *   floats  out[r] = out[r] * shrink[r] + sum of weights[r][i] * v[i]
+ *   codes   out[r] = (out[r], unless this is the first) + units[r] * sum of weights[r][i] * v[i] */
 struct values_job {
     float *out; /* [R][head_dim] */
     float shrink[SHRINKS];
-    float units[ROWS_MAX]; /* of codes */
-    const void *weights;   /* [R][SCORES] floats, or pairs of codes */
+    float units[SHRINKS];
+    bool is_first[ROWS_MAX];
+    const void *weights; /* [R][SCORES] floats, or pairs of codes */
     const char *const *v;
     uint32_t begin, end;
     uint32_t n_rows, head_dim;

@@ -83,11 +83,28 @@ VF vf vf_scale_by_floor(vf p, vf x, vf r)
     return vf_scale_by_power(p, vf_max(vf_set1(-126), vf_sub(x, r))); /* denormals are slow */
 }
 
+/* At most what an exponent holds. */
+VF vf vf_clamp_power(vf x, float lowest)
+{
+    return _mm256_max_ps(vf_set1(lowest), _mm256_min_ps(vf_set1(127), x));
+}
+/* 1 <= p <= 2 */
+VF vf vf_scale_clamped(vf p, vf x, vf r)
+{
+    __m256i n = _mm256_cvtps_epi32(vf_sub(x, r));
+
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23)));
+}
+
 VF vf vf_zero_below(vf x, vf y, float limit)
 {
     return _mm256_and_ps(_mm256_cmp_ps(x, vf_set1(limit), _CMP_NLT_UQ), y);
 }
 
+VF bool vf_any_above(vf x, float limit)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(x, vf_set1(limit), _CMP_GT_OQ)) != 0;
+}
 VF __m128 vf_fold(vf v)
 {
     return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

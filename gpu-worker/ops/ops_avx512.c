@@ -74,11 +74,24 @@ VF vf vf_scale_by_floor(vf p, vf x, vf r)
     (void)r;
     return _mm512_scalef_ps(p, x);
 }
+VF vf vf_clamp_power(vf x, float lowest)
+{
+    return _mm512_max_ps(vf_set1(lowest), x);
+}
+VF vf vf_scale_clamped(vf p, vf x, vf r)
+{
+    (void)r;
+    return _mm512_scalef_ps(p, x);
+}
 VF vf vf_zero_below(vf x, vf y, float limit)
 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vf_set1(limit), _CMP_NLT_UQ), y);
 }
 
+VF bool vf_any_above(vf x, float limit)
+{
+    return _mm512_cmp_ps_mask(vf_set1(limit), x, _CMP_NLT_UQ) != 0xffff;
+}
 VF __m128 vf_fold(vf v)
 {
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

@@ -125,6 +125,19 @@ INLINE vf vf_exp2_negative(vf x)
     return vf_zero_below(x, vf_scale_by_floor(p, x, r), -126);
 }
 
+/* 2^x to 2.9e-6 of it (2^-18), for weights that become codes; 2^-100 at least, so that what it is multiplied with
+ * makes no denormals, which are slow; 2^127 at most or infinite; NaN of NaN. */
+INLINE vf vf_exp2_coarse(vf x)
+{
+    vf c = vf_clamp_power(x, -100), r = vf_fraction(c), p = vf_set1(1.3426684e-2f);
+
+    p = vf_fma(p, r, vf_set1(5.2242474e-2f));
+    p = vf_fma(p, r, vf_set1(2.4128020e-1f));
+    p = vf_fma(p, r, vf_set1(6.9304484e-1f));
+    p = vf_fma(p, r, vf_set1(1));
+    return vf_scale_clamped(p, c, r);
+}
+
 /* ---- tiles of rows or tokens ---- */
 
 /* Rows in tiles of at most so many, of nearly equal width. */
