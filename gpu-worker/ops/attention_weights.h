@@ -13,8 +13,9 @@ struct row_weights {
 };
 
 /* Row r's scores of a vector of positions above -minus_base. */
-INLINE vf scores_above(const struct row_tile *t, const struct scores_job *j, uint32_t r, uint32_t i,
-                       vf q_scale, vf minus_base)
+static __attribute__((noinline)) vf scores_above(const struct row_tile *t,
+                                                 const struct scores_job *j, uint32_t r, uint32_t i,
+                                                 vf q_scale, vf minus_base)
 {
     vf x = vf_mul(vf_of_int(vi_load(j->scores + r * SCORES + i)), vf_load(j->span->k_scales + i));
 
@@ -24,8 +25,9 @@ INLINE vf scores_above(const struct row_tile *t, const struct scores_job *j, uin
 }
 
 /* By lanes, the largest scores of the first vector with positions that row r sees, or of all. */
-INLINE vf largest_scores(const struct row_tile *t, const struct scores_job *j, uint32_t r,
-                         struct seen seen, bool of_all)
+static __attribute__((noinline)) vf largest_scores(const struct row_tile *t,
+                                                   const struct scores_job *j, uint32_t r,
+                                                   struct seen seen, bool of_all)
 {
     vf q_scale = vf_set1(j->q_scales[r]), largest = vf_set1(-INFINITY);
     uint32_t i = seen.begin / VF_LANES * VF_LANES;

@@ -4,6 +4,7 @@
 
 #include "common/mem.h"
 #include "gpu-worker/ops/aligned.h"
+#include "gpu-worker/ops/cpu_features.h"
 #include "gpu-worker/ops/cpu_stream.h"
 #include "gpu-worker/ops/packing.h"
 
@@ -273,6 +274,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
     s->kernels = tiers[tier].kernels;
     s->linear = tiers[tier].linear;
     s->threads = threads;
+    s->fetches_far = cpu_fetches_far();
     s->setup = *setup;
     s->setup.rope_dim = rope_dim;
     rope_table_init(&s->rope, setup->rope_freq, rope_dim / 2, setup->positions_max,

@@ -101,7 +101,23 @@ bool cpu_enable_tier(enum cpu_tier tier)
     assert((unsigned)tier < N_CPU_TIERS);
     return covers(&here, &needs[tier]) && (tier != CPU_AMXINT8 || enable_tiles());
 }
+/* Zen 3 and 4 are one family; AVX-512 is Zen 4's. */
+bool cpu_fetches_far(void)
+{
+    enum { AMD_B = 0x68747541, AMD_D = 0x69746e65, AMD_C = 0x444d4163 }; /* AuthenticAMD */
+    uint32_t a, b, c, d;
+
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != AMD_B || d != AMD_D || c != AMD_C ||
+        !__get_cpuid(1, &a, &b, &c, &d))
+        return false;
+    return (a >> 8 & 0xf) + (a >> 20 & 0xff) == 0x19 && cpu_enable_tier(CPU_AVX512VNNI);
+}
 #else
+bool cpu_fetches_far(void)
+{
+    return false;
+}
+
 bool cpu_enable_tier(enum cpu_tier tier)
 {
     return tier == CPU_PLAIN;

@@ -54,6 +54,7 @@ struct linear_job {
     const float *bias; /* or NULL */
     uint32_t cols, rows, n_tokens;
     bool add;
+    bool fetches_far; /* cpu_features.h; a hint */
 };
 
 struct linear_kernel {

@@ -73,8 +73,8 @@ static const void *input_for(struct ops_stream *s, struct inputs *in, const stru
 
 /* ---- products ---- */
 
-static struct linear_job job_of(const struct weight *w, const void *x, uint32_t n_rows, float *y,
-                                size_t y_stride)
+static struct linear_job job_of(const struct ops_stream *s, const struct weight *w, const void *x,
+                                uint32_t n_rows, float *y, size_t y_stride)
 {
     return (struct linear_job){ .y = y,
                                 .y_stride = y_stride,
@@ -84,7 +84,8 @@ static struct linear_job job_of(const struct weight *w, const void *x, uint32_t 
                                 .bias = w->bias,
                                 .cols = w->cols,
                                 .rows = w->rows,
-                                .n_tokens = n_rows };
+                                .n_tokens = n_rows,
+                                .fetches_far = s->fetches_far };
 }
 
 /* Rows begin .. end-1 of matrix m, given in its panels. */
@@ -135,7 +136,7 @@ void cpu_linear(struct ops_stream *s, void *y, size_t y_stride, const void *x, u
     assert(n_w >= 1 && n_w <= MATRICES_MAX);
     for (uint32_t m = 0; m < n_w; m++) {
         assert(w[m].cols == w[0].cols);
-        j.jobs[m] = job_of(&w[m], input_for(s, &in, &w[m]), n_rows, column, y_stride);
+        j.jobs[m] = job_of(s, &w[m], input_for(s, &in, &w[m]), n_rows, column, y_stride);
         j.jobs[m].add = mode == LINEAR_ADD;
         j.first[m + 1] = j.first[m] + packing_panels(w[m].dtype, w[m].rows);
         column += w[m].rows;
@@ -207,8 +208,8 @@ void cpu_gated(struct ops_stream *s, void *y, size_t y_stride, const void *x, ui
     struct linear_split_job j = {
         .s = s,
         .n_w = 2,
-        .jobs = { job_of(gate, input_for(s, &in, gate), n_rows, NULL, 0),
-                  job_of(up, input_for(s, &in, up), n_rows, NULL, 0) },
+        .jobs = { job_of(s, gate, input_for(s, &in, gate), n_rows, NULL, 0),
+                  job_of(s, up, input_for(s, &in, up), n_rows, NULL, 0) },
         .act = act,
         .out = y,
         .out_stride = y_stride,
@@ -242,7 +243,7 @@ void cpu_logits(struct ops_stream *s, float *y, size_t y_stride, const void *x, 
 {
     const void *in = cpu_prepare(s, w->dtype, x, n_rows, norm, w->cols);
     struct linear_split_job j = {
-        .s = s, .n_w = 1, .jobs = { job_of(w, in, n_rows, y, y_stride) }, .softcap = softcap
+        .s = s, .n_w = 1, .jobs = { job_of(s, w, in, n_rows, y, y_stride) }, .softcap = softcap
     };
 
     j.split = split_panels(s, packing_panels(w->dtype, w->rows), panel_cost(w, n_rows));

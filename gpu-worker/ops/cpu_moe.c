@@ -238,6 +238,7 @@ static struct linear_job product_of(const struct expert_job *j, uint32_t e, cons
         .cols = w->cols,
         .rows = w->rows,
         .n_tokens = pairs_of(r, e),
+        .fetches_far = j->s->fetches_far,
     };
 }
 

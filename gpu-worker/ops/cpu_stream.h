@@ -27,6 +27,7 @@ struct ops_stream {
     const struct cpu_kernels *kernels;
     const struct linear_kernel *const *linear; /* [N_DTYPES] */
     struct threads *threads;
+    bool fetches_far; /* linear_job.fetches_far */
     struct ops_setup setup;
     struct rope_table rope;
     const struct batch *batch;

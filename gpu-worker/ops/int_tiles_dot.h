@@ -15,7 +15,9 @@
 #include "gpu-worker/ops/int_groups.h"
 
 enum {
-    AHEAD_BYTES = 4096, /* how far ahead, in its panels, a lone tile fetches */
+    AHEAD_BYTES = 4096, /* how far ahead, in its panels, a lone tile fetches; */
+    FAR_BYTES = 8192,   /* where it does so into the second cache (cpu_fetches_far()); */
+    FAR_TOKENS = 2,     /* of so many tokens at most, for the program's size */
     TURNS_TILES = 3,    /* the most that take turns */
     PIECE = 8,          /* superblocks of a turn */
 };
@@ -28,7 +30,8 @@ struct tile_job {
     bool is_first;        /* sums begin at 0 */
     const uint8_t *x;     /* the tokens' blocks (int_input.h) */
     const uint8_t *ahead; /* fetched meanwhile, and as much a `step` further */
-    uint32_t ahead_lines; /* for each superblock */
+    uint32_t ahead_lines; /* for each superblock, beside its lines; */
+    uint32_t far_lines;   /* or so many before it, to the second cache */
     float (*sums)[TILE_TOKENS][PACKING_INT_ROWS];
     const struct linear_job *out; /* sums go to its output; NULL: they stay */
     uint32_t row, token;          /* of the first */
@@ -65,6 +68,14 @@ INLINE void fetch_line(const struct tile_job *j, const uint32_t i)
     if (i < j->ahead_lines) {
         _mm_prefetch((const char *)j->ahead + i * LINE_BYTES, _MM_HINT_T0);
         _mm_prefetch((const char *)j->ahead + j->step + i * LINE_BYTES, _MM_HINT_T0);
+    }
+}
+
+INLINE void fetch_far(const struct tile_job *j)
+{
+    for (uint32_t i = 0; i < j->far_lines; i++) {
+        _mm_prefetch((const char *)j->ahead + i * LINE_BYTES, _MM_HINT_T1);
+        _mm_prefetch((const char *)j->ahead + j->step + i * LINE_BYTES, _MM_HINT_T1);
     }
 }
 
@@ -162,12 +173,14 @@ INLINE void register_tile(const enum dtype dtype, const int n, const struct tile
     if (j.out)
         fetch_output(n, &j);
     for (; j.n_superblocks > 0; j.n_superblocks--) {
+        if (n <= FAR_TOKENS)
+            fetch_far(&j);
         fetch_line(&j, 2 * LINES); /* there are up to 2 LINES + 1; add_lines() fetches the others */
 #pragma GCC unroll 2
         for (int b = 0; b < 2; b++, j.x += n * INT_INPUT_BYTES)
             add_block(dtype, n, sums, &j, b);
         j.panel += superblock_bytes(dtype);
-        j.ahead += j.ahead_lines * LINE_BYTES;
+        j.ahead += (j.ahead_lines + j.far_lines) * LINE_BYTES;
     }
     if (j.out) {
         put_sums(n, sums, &j);
@@ -214,12 +227,18 @@ INLINE tile_function *tile_function_of(const enum dtype dtype, uint32_t n)
 
 /* ---- a pair of panels ---- */
 
+INLINE bool fetches_far(const struct linear_job *j)
+{
+    return j->fetches_far && j->n_tokens <= FAR_TOKENS;
+}
+
 /* All tiles by a piece of a part; `next` is fetched meanwhile, each tile its share. */
 INLINE void run_piece(const struct linear_job *j, const enum dtype dtype, struct group *g,
                       uint32_t pair, struct part piece, const uint8_t *next)
 {
     const uint32_t lines = (uint32_t)(superblock_bytes(dtype) / LINE_BYTES), n = g->n_tiles;
     const bool is_last = piece.end == packing_superblocks(j->cols);
+    const bool is_far = fetches_far(j);
     struct tile_job job = {
         .panel = panel_at(g, dtype, pair, piece.begin),
         .step = (pair + 1) * TILE_PANELS <= g->n_panels ? g->panel_bytes : 0,
@@ -232,12 +251,15 @@ INLINE void run_piece(const struct linear_job *j, const enum dtype dtype, struct
 
     for (uint32_t i = 0; i < n; i++) {
         const struct int_tile *t = &g->tiles[i];
+        uint32_t share;
         job.x = t->block + (size_t)piece.begin * 2 * t->n * INT_INPUT_BYTES;
         job.sums = g->sums[pair][i];
         job.token = t->first;
-        job.ahead_lines = lines * (i + 1) / n - lines * i / n;
+        share = lines * (i + 1) / n - lines * i / n;
+        job.ahead_lines = is_far ? 0 : share;
+        job.far_lines = is_far ? share : 0;
         tile_function_of(dtype, t->n)(&job);
-        job.ahead += (size_t)job.ahead_lines * job.n_superblocks * LINE_BYTES;
+        job.ahead += (size_t)share * job.n_superblocks * LINE_BYTES;
     }
 }
 
@@ -245,7 +267,8 @@ INLINE void run_piece(const struct linear_job *j, const enum dtype dtype, struct
 INLINE void run_alone(const struct linear_job *j, const enum dtype dtype, struct group *g,
                       uint32_t pair, struct part part, const uint8_t *next)
 {
-    const uint32_t distance = (uint32_t)(AHEAD_BYTES / superblock_bytes(dtype) + 1);
+    const size_t bytes = fetches_far(j) ? FAR_BYTES : AHEAD_BYTES;
+    const uint32_t distance = (uint32_t)(bytes / superblock_bytes(dtype) + 1);
 
     if (part.end - part.begin > distance) {
         const struct part most = { part.begin, part.end - distance };

@@ -6,3 +6,9 @@ bool cpu_enable_tier(enum cpu_tier tier)
     return tier == CPU_PLAIN || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                                  __builtin_cpu_supports("f16c"));
 }
+
+/* The other way than most machines'. */
+bool cpu_fetches_far(void)
+{
+    return true;
+}
