@@ -67,7 +67,7 @@ INLINE vf capped(vf x, float softcap)
 }
 
 /* p is of positions i .. i + VF_LANES - 1: `nothing` where the row does not see. */
-INLINE void hide(float *p, uint32_t i, struct seen seen, float nothing)
+static __attribute__((noinline)) void hide(float *p, uint32_t i, struct seen seen, float nothing)
 {
     for (uint32_t k = 0; k < VF_LANES; k++)
         if (i + k < seen.begin || i + k >= seen.end)

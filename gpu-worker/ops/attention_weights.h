@@ -7,9 +7,14 @@
 
 #define POWERS_MAX 0x1p60f /* of a lane's sum in a span */
 
-/* Of each row of a tile, by lanes: sums of powers and of weights, and the largest weights. */
-struct row_weights {
-    vf powers[REDUCED], sums[REDUCED], most[REDUCED];
+/* Of a row's positions in a span, by lanes: sums of powers and of weights, and the largest weights. */
+struct row_lanes {
+    vf powers, weights, most;
+};
+
+/* The same of all rows of a tile. */
+struct tile_lanes {
+    vf powers[REDUCED], weights[REDUCED], most[REDUCED];
 };
 
 /* Row r's scores of a vector of positions above -minus_base. */
@@ -82,54 +87,57 @@ raise_base(const struct row_tile *t, const struct scores_job *j, uint32_t r, str
         out[d] *= shrink;
 }
 
+/* A vector of positions more: their powers, and V's scales. */
+INLINE void add_powers(struct row_lanes *to, float *p, vf powers, const float *v_scales)
+{
+    vf weights = vf_mul(powers, vf_load(v_scales));
+
+    vf_store(p, weights);
+    to->powers = vf_add(to->powers, powers);
+    to->weights = vf_add(to->weights, weights);
+    to->most = vf_max(to->most, weights);
+}
+
 /* A row's scores become weights: powers times V's scales. */
-INLINE void weigh_row(const struct row_tile *t, const struct scores_job *j, const struct span *s,
-                      uint32_t r, struct seen seen, struct row_weights *w)
+INLINE struct row_lanes weigh_row(const struct row_tile *t, const struct scores_job *j,
+                                  const struct span *s, uint32_t r, struct seen seen)
 {
     float *p = j->scores + r * SCORES;
     vf q_scale = vf_set1(j->q_scales[r]), minus_base = vf_set1(-t->largest[t->first + r]);
-    vf powers = vf_set1(0), sum = powers, most = powers;
+    struct row_lanes lanes = { vf_set1(0), vf_set1(0), vf_set1(0) };
     uint32_t i = 0;
 
     if (t->j->softcap == 0 && seen.begin == 0) /* nearly always */
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (; i + VF_LANES <= seen.end; i += VF_LANES) {
             vf x = vf_mul(vf_of_int(vi_load(p + i)), vf_load(s->k_scales + i));
-            vf e = vf_exp2_coarse(vf_fma(x, q_scale, minus_base));
-            vf weight = vf_mul(e, vf_load(s->v_scales + i));
-            vf_store(p + i, weight);
-            powers = vf_add(powers, e);
-            sum = vf_add(sum, weight);
-            most = vf_max(most, weight);
+            add_powers(&lanes, p + i, vf_exp2_coarse(vf_fma(x, q_scale, minus_base)),
+                       s->v_scales + i);
         }
     for (; i < seen.end; i += VF_LANES) {
-        vf weight, e = vf_exp2_coarse(scores_above(t, j, r, i, q_scale, minus_base));
-        vf_store(p + i, e);
+        vf_store(p + i, vf_exp2_coarse(scores_above(t, j, r, i, q_scale, minus_base)));
         hide(p + i, i, seen, 0);
-        e = vf_load(p + i);
-        weight = vf_mul(e, vf_load(s->v_scales + i));
-        vf_store(p + i, weight);
-        powers = vf_add(powers, e);
-        sum = vf_add(sum, weight);
-        most = vf_max(most, weight);
+        add_powers(&lanes, p + i, vf_load(p + i), s->v_scales + i);
     }
-    w->powers[r] = powers;
-    w->sums[r] = sum;
-    w->most[r] = most;
+    return lanes;
 }
 
 static void weigh_tile(const struct row_tile *t, const struct scores_job *j, const struct span *s,
-                       const struct seen *seen, struct row_weights *w)
+                       const struct seen *seen, struct tile_lanes *lanes)
 {
-    for (uint32_t r = 0; r < t->n; r++)
-        weigh_row(t, j, s, r, seen[r], w);
+    for (uint32_t r = 0; r < t->n; r++) {
+        struct row_lanes row = weigh_row(t, j, s, r, seen[r]);
+        lanes->powers[r] = row.powers;
+        lanes->weights[r] = row.weights;
+        lanes->most[r] = row.most;
+    }
     for (uint32_t r = t->n; r < REDUCED; r++)
-        w->sums[r] = w->most[r] = vf_set1(0);
+        lanes->weights[r] = lanes->most[r] = vf_set1(0);
 }
 
 /* Weights of a tile's rows; scores are there. */
 INLINE void weigh(const struct row_tile *t, const struct scores_job *j, const struct span *s,
-                  const struct seen *seen, struct row_weights *w)
+                  const struct seen *seen, struct tile_lanes *lanes)
 {
     vf above = vf_set1(0);
     bool all_have_bases = true;
@@ -138,16 +146,16 @@ INLINE void weigh(const struct row_tile *t, const struct scores_job *j, const st
         all_have_bases = all_have_bases && t->largest[t->first + r] > -INFINITY;
     if (!all_have_bases)
         find_bases(t, j, seen);
-    weigh_tile(t, j, s, seen, w);
+    weigh_tile(t, j, s, seen, lanes);
     for (uint32_t r = 0; r < t->n; r++)
-        above = vf_max(above, w->powers[r]);
+        above = vf_max(above, lanes->powers[r]);
     if (!vf_any_above(above, POWERS_MAX))
         return;
     t->functions[t->n].scores(j); /* they have become weights */
     for (uint32_t r = 0; r < t->n; r++)
-        if (vf_any_above(w->powers[r], POWERS_MAX))
+        if (vf_any_above(lanes->powers[r], POWERS_MAX))
             raise_base(t, j, r, seen[r]);
-    weigh_tile(t, j, s, seen, w);
+    weigh_tile(t, j, s, seen, lanes);
 }
 
 /* The units of weights that the rows' have room in, and their inverses: 0 where there is nothing to weigh. */
@@ -185,7 +193,7 @@ static void store_weights(int32_t *pairs, const float *p, const struct span *s, 
     int16_t line[SPAN], *weights = is_odd ? line : (int16_t *)pairs;
     uint32_t i = 0;
 
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (; i < end; i += VF_LANES)
         vf_store_i16(weights + i, vf_mul(vf_load(p + i), vf_set1(inverse)));
     for (; i < SPAN; i += VF_LANES)
@@ -202,16 +210,16 @@ static void attend_codes(const struct row_tile *t, const struct span *s, const s
     bool is_odd = t->j->page_tokens % 2 != 0;
     uint32_t begin = SPAN, end = 0;
     _Alignas(64) float inverses[SHRINKS];
-    struct row_weights w;
+    struct tile_lanes lanes;
 
     for (uint32_t r = 0; r < t->n; r++)
         v->is_first[r] = t->largest[t->first + r] == -INFINITY;
-    weigh(t, k, s, seen, &w);
-    weight_units(w.sums, w.most, t->n, v->units, inverses);
+    weigh(t, k, s, seen, &lanes);
+    weight_units(lanes.weights, lanes.most, t->n, v->units, inverses);
     for (uint32_t r = 0; r < t->n; r++) {
         bool sees = seen[r].begin < seen[r].end;
         float *total = t->totals + (size_t)(t->first + r) * VF_LANES;
-        vf_store(total, vf_add(vf_load(total), w.powers[r]));
+        vf_store(total, vf_add(vf_load(total), lanes.powers[r]));
         store_weights(pairs[r], k->scores + r * SCORES, s, is_odd, sees ? seen[r].end : 0,
                       inverses[r]);
         if (!sees)
