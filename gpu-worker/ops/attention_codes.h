@@ -213,7 +213,8 @@ INLINE void codes_values(const struct values_job *j, const struct codes_kind kin
         values_codes_rest(j, kind.dtype, d);
 }
 
-/* Three rows as four and five as six, for the sake of the program's size: the last one's sums are nobody's. */
+/* Three rows as four and five as six, and with int8 or VNNI two as four, for the sake of the program's size: what is too many is
+ * nobody's. */
 #define CODES_FUNCTIONS(name, R, ...)                                                              \
     static __attribute__((noinline)) void name##_scores_##R(const struct scores_job *j)            \
     {                                                                                              \
@@ -224,21 +225,21 @@ INLINE void codes_values(const struct values_job *j, const struct codes_kind kin
         codes_values(j, (struct codes_kind){ __VA_ARGS__ }, R);                                    \
     }
 
-#define CODES_TABLE(name, ...)                                                                     \
+#define CODES_TABLE(name, two, ...)                                                                \
     CODES_FUNCTIONS(name, 1, __VA_ARGS__)                                                          \
-    CODES_FUNCTIONS(name, 2, __VA_ARGS__)                                                          \
     CODES_FUNCTIONS(name, 4, __VA_ARGS__)                                                          \
     CODES_FUNCTIONS(name, 6, __VA_ARGS__)                                                          \
     static const struct attention_functions name[ROWS_MAX + 1] = {                                 \
-        [1] = ATTENTION_ENTRY(name, 1), [2] = ATTENTION_ENTRY(name, 2),                            \
+        [1] = ATTENTION_ENTRY(name, 1), [2] = ATTENTION_ENTRY(name, two),                          \
         [3] = ATTENTION_ENTRY(name, 4), [4] = ATTENTION_ENTRY(name, 4),                            \
         [5] = ATTENTION_ENTRY(name, 6), [6] = ATTENTION_ENTRY(name, 6),                            \
     };
 
-CODES_TABLE(attention_i16, DTYPE_I16, false)
-CODES_TABLE(attention_i16_dot, DTYPE_I16, true)
-CODES_TABLE(attention_i8, DTYPE_I8, false)
-CODES_TABLE(attention_i8_dot, DTYPE_I8, true)
+CODES_FUNCTIONS(attention_i16, 2, DTYPE_I16, false)
+CODES_TABLE(attention_i16, 2, DTYPE_I16, false)
+CODES_TABLE(attention_i16_dot, 4, DTYPE_I16, true)
+CODES_TABLE(attention_i8, 4, DTYPE_I8, false)
+CODES_TABLE(attention_i8_dot, 4, DTYPE_I8, true)
 
 /* ---- what becomes codes on the way ---- */
 

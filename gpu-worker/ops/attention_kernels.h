@@ -82,7 +82,7 @@ INLINE vf finish_scores(float *p, float softcap, struct seen seen, float before)
     uint32_t i = 0;
 
     if (softcap == 0 && seen.begin == 0) /* nearly always */
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (; i + VF_LANES <= seen.end; i += VF_LANES)
             largest = vf_max(largest, vf_load(p + i));
     for (; i < seen.end; i += VF_LANES) {

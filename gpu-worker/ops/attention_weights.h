@@ -108,7 +108,6 @@ INLINE struct row_lanes weigh_row(const struct row_tile *t, const struct scores_
     uint32_t i = 0;
 
     if (t->j->softcap == 0 && seen.begin == 0) /* nearly always */
-#pragma GCC unroll 2
         for (; i + VF_LANES <= seen.end; i += VF_LANES) {
             vf x = vf_mul(vf_of_int(vi_load(p + i)), vf_load(s->k_scales + i));
             add_powers(&lanes, p + i, vf_exp2_coarse(vf_fma(x, q_scale, minus_base)),
@@ -193,7 +192,6 @@ static void store_weights(int32_t *pairs, const float *p, const struct span *s, 
     int16_t line[SPAN], *weights = is_odd ? line : (int16_t *)pairs;
     uint32_t i = 0;
 
-#pragma GCC unroll 2
     for (; i < end; i += VF_LANES)
         vf_store_i16(weights + i, vf_mul(vf_load(p + i), vf_set1(inverse)));
     for (; i < SPAN; i += VF_LANES)

@@ -176,7 +176,7 @@ static struct attention_job job_of(const struct attend_job *j, const struct atte
 
 /* A unit's rows as the kernel wants them. */
 struct unit_queries {
-    _Alignas(64) float q[(ATTENTION_ROWS + 1) * ATTENTION_Q_STRIDE];
+    _Alignas(64) float q[(ATTENTION_ROWS + 2) * ATTENTION_Q_STRIDE];
     float scales[ATTENTION_ROWS];
 };
 

@@ -94,7 +94,7 @@ struct attention_job {
     const struct attention_row *rows;
     uint32_t n_rows; /* at most ATTENTION_ROWS */
     const float *
-        q; /* [n_rows][ATTENTION_Q_STRIDE] and [n_rows], from attention_queries(); a row more may be read */
+        q; /* [n_rows][ATTENTION_Q_STRIDE] and [n_rows], from attention_queries(); two rows more may be read */
     const float *q_scales;
     uint32_t begin, end; /* positions to see, of one split */
     uint32_t window;     /* 0 = all */
