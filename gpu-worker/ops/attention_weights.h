@@ -147,7 +147,7 @@ INLINE void weigh(const struct row_tile *t, const struct scores_job *j, const st
         find_bases(t, j, seen);
     weigh_tile(t, j, s, seen, lanes);
     for (uint32_t r = 0; r < t->n; r++)
-        above = vf_max(above, lanes->powers[r]);
+        above = vf_max(lanes->powers[r], above); /* in this order NaN of one row hides no other */
     if (!vf_any_above(above, POWERS_MAX))
         return;
     t->functions[t->n].scores(j); /* they have become weights */

@@ -281,6 +281,19 @@ static void long_contexts_are_near_double_and_the_same_alone(void **state)
 
 enum { CLIMB = 660 };
 
+/* Scores rise by 0.6 a token for 300 tokens, then begin anew. */
+static void make_climb(struct work *w)
+{
+    const struct shape *s = w->shape;
+
+    for (uint32_t t = 0; t < CLIMB; t++)
+        for (uint32_t d = 0; d < w->row - s->n_kv_heads * s->head_dim; d++) {
+            float *x = &w->qkv[t * w->row + d];
+            bool is_q = d < s->n_heads * s->head_dim;
+            *x = is_q ? 4 + *x : 0.1f * *x + 0.0375f * (float)(t % 300);
+        }
+}
+
 /* Hundreds above those of the positions before, many times in a split, then far below: what was summed up shrinks to
  * nothing, and the next counts as little. */
 static void scores_that_climb_and_fall_are_near_double(void **state)
@@ -300,12 +313,7 @@ static void scores_that_climb_and_fall_are_near_double(void **state)
             struct work w = work_new(&r, s, CLIMB);
             struct ops_rig rig = ops_rig_open(tier, 2, &w.setup);
             float *whole, *chunks;
-            for (uint32_t t = 0; t < CLIMB; t++)
-                for (uint32_t d = 0; d < w.row - s->n_kv_heads * s->head_dim; d++) {
-                    float *x = &w.qkv[t * w.row + d];
-                    bool is_q = d < s->n_heads * s->head_dim;
-                    *x = is_q ? 4 + *x : 0.1f * *x + 0.0375f * (float)(t % 300); /* 0.6 a token */
-                }
+            make_climb(&w);
             whole = run(&w, &rig, CLIMB);
             chunks = run(&w, &rig, 37);
             assert_memory_equal(chunks, whole, CLIMB * out_stride(s) * sizeof *whole);
@@ -314,6 +322,38 @@ static void scores_that_climb_and_fall_are_near_double(void **state)
                     check_head(&w, whole, t, h, s->dtype == DTYPE_I8 ? 0.05 : 0.01);
             free(whole);
             free(chunks);
+            ops_rig_close(&rig);
+            work_free(&w);
+        }
+}
+
+/* Of heads that are computed together, one has a query that is no number while the scores of all climb. */
+static void a_query_that_is_no_number_spoils_no_other(void **state)
+{
+    static const struct shape some[] = { { 8, 1, 16, 16, 0, DTYPE_I16, 0, 1, 0 },
+                                         { 6, 1, 16, 16, 0, DTYPE_I8, 0, 1, 0 } };
+    struct random r = random_begin("a_query_that_is_no_number_spoils_no_other");
+
+    (void)state;
+    for (enum cpu_tier tier = 0; tier < N_CPU_TIERS; tier++)
+        for (size_t i = 0; tier_is_here(tier) && i < sizeof some / sizeof *some; i++) {
+            const struct shape *s = &some[i];
+            struct work w = work_new(&r, s, CLIMB);
+            struct ops_rig rig = ops_rig_open(tier, 1, &w.setup);
+            float *sound, *spoilt;
+            make_climb(&w);
+            sound = run(&w, &rig, CLIMB);
+            for (uint32_t t = 0; t < CLIMB; t++)
+                w.qkv[t * w.row + 1 * s->head_dim] = NAN;
+            spoilt = run(&w, &rig, CLIMB);
+            for (uint32_t t = 0; t < CLIMB; t++)
+                for (uint32_t h = 0; h < s->n_heads; h++)
+                    if (h != 1)
+                        assert_memory_equal(spoilt + t * out_stride(s) + h * s->head_dim,
+                                            sound + t * out_stride(s) + h * s->head_dim,
+                                            s->head_dim * sizeof *sound);
+            free(sound);
+            free(spoilt);
             ops_rig_close(&rig);
             work_free(&w);
         }
@@ -458,6 +498,7 @@ int main(void)
         cmocka_unit_test(huge_scores_pick_one_value),
         cmocka_unit_test(long_contexts_are_near_double_and_the_same_alone),
         cmocka_unit_test(scores_that_climb_and_fall_are_near_double),
+        cmocka_unit_test(a_query_that_is_no_number_spoils_no_other),
         cmocka_unit_test(sequences_that_share_pages_have_the_bits_they_have_alone),
         cmocka_unit_test(int8_pages_are_near_float_pages),
     };
