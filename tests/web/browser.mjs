@@ -17,6 +17,9 @@ export async function openBrowser() {
   });
 }
 
+/** Whether the server said how it is: 503 of /health/ready, which pages ask every few seconds, also while a killed process returns. */
+const isReadiness = (r) => r.status() === 503 && r.url().endsWith('/health/ready');
+
 /** A page of its own; `allowed` are statuses besides 2xx and 304 that its requests may meet. */
 export async function openPage(browser, url, { allowed = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'light', ...options });
@@ -34,7 +37,7 @@ export async function openPage(browser, url, { allowed = [], ...options } = {}) 
     if (r.method() === 'POST' && /completions$/.test(r.url())) bodies.push(r.postDataJSON());
   });
   page.on('response', (r) => {
-    if (!(r.ok() || r.status() === 304 || allowed.includes(r.status()))) faults.push(`${r.status()} ${r.url()}`);
+    if (!(r.ok() || r.status() === 304 || allowed.includes(r.status()) || isReadiness(r))) faults.push(`${r.status()} ${r.url()}`);
   });
   page.on('pageerror', (e) => faults.push(e.stack));
   page.on('console', (m) => {
