@@ -51,6 +51,8 @@ INLINE struct seen row_sees(const struct row_tile *t, const struct span *s, uint
     const struct attention_row *row = &t->j->rows[t->first + r];
     uint32_t first = attention_first(row, t->j->window), end = row->last + 1;
 
+    if (s->is_whole) /* nearly always */
+        return (struct seen){ 0, s->end - s->begin };
     if (first >= s->end || end <= s->begin)
         return (struct seen){ 0, 0 };
     return (struct seen){ first > s->begin ? first - s->begin : 0,
@@ -229,7 +231,7 @@ INLINE void attend_split(const struct attention_job *j, const enum dtype dtype,
             n = part.n_rows;
             if (part.end <= at)
                 continue;
-            span_find(&span, j, dtype, part.page_table, at, part.end);
+            span_find(&span, j, dtype, &part, at);
             if (part.ahead > at + SPAN)
                 attention_fetch_span(j, part.page_table, at + SPAN, part.ahead);
             attend_part(j, &running, functions, &span, i, n);

@@ -11,7 +11,7 @@ enum {
     SPAN = ATTENTION_SPAN,
     SPAN_VECTORS = SPAN, /* at most: pages of one token */
     SCORES = SPAN + VF_LANES,
-    ROWS_MAX = 6, /* of a tile */
+    ROWS_MAX = ATTENTION_TILE_ROWS,
     Q_STRIDE = ATTENTION_Q_STRIDE,
     SHRINKS = (ROWS_MAX + VF_LANES - 1) / VF_LANES * VF_LANES,
     VECTORS_MAX = 8,
@@ -45,6 +45,7 @@ struct span_pair {
 
 struct span {
     uint32_t begin, end; /* positions */
+    bool is_whole;       /* all rows see all of it */
     uint32_t n_vectors, n_v;
     struct span_vector vectors[SPAN_VECTORS];
     const char *v[SPAN];          /* float32: of each position; codes: of each pair of tokens */
@@ -111,15 +112,18 @@ INLINE void end_scales(struct span *s, uint32_t n)
 }
 
 INLINE void span_find(struct span *s, const struct attention_job *j, const enum dtype dtype,
-                      const uint32_t *page_table, uint32_t begin, uint32_t end)
+                      const struct attention_part *part, uint32_t begin)
 {
+    uint32_t end = part->end;
+
     s->begin = begin;
     s->end = end;
+    s->is_whole = part->is_whole;
     s->n_vectors = s->n_v = 0;
     for (uint32_t at = begin; at < end;) {
         uint32_t t = at % j->page_tokens, left = end - at;
         uint32_t page_end = left < j->page_tokens - t ? t + left : j->page_tokens;
-        add_page(s, j, dtype, j->pages + page_table[at / j->page_tokens] * j->page_bytes, t,
+        add_page(s, j, dtype, j->pages + part->page_table[at / j->page_tokens] * j->page_bytes, t,
                  page_end, at - begin);
         at += page_end - t;
     }

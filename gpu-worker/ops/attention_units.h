@@ -20,6 +20,7 @@ struct attention_place {
 /* Sequences that begin with the same page. */
 struct attention_group {
     uint32_t first_place, first_block;
+    uint32_t n_rows; /* of a KV head */
 };
 
 /* All of a step; kept from one to the next for its memory. */

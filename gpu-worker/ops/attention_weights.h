@@ -7,14 +7,14 @@
 
 #define POWERS_MAX 0x1p60f /* of a lane's sum in a span */
 
-/* Of a row's positions in a span, by lanes: sums of powers and of weights, and the largest weights. */
+/* Of a row's positions in a span, by lanes: sums of powers and of weights. */
 struct row_lanes {
-    vf powers, weights, most;
+    vf powers, weights;
 };
 
 /* The same of all rows of a tile. */
 struct tile_lanes {
-    vf powers[REDUCED], weights[REDUCED], most[REDUCED];
+    vf powers[REDUCED], weights[REDUCED];
 };
 
 /* Row r's scores of a vector of positions above -minus_base. */
@@ -95,7 +95,6 @@ INLINE void add_powers(struct row_lanes *to, float *p, vf powers, const float *v
     vf_store(p, weights);
     to->powers = vf_add(to->powers, powers);
     to->weights = vf_add(to->weights, weights);
-    to->most = vf_max(to->most, weights);
 }
 
 /* A row's scores become weights: powers times V's scales. */
@@ -104,7 +103,7 @@ INLINE struct row_lanes weigh_row(const struct row_tile *t, const struct scores_
 {
     float *p = j->scores + r * SCORES;
     vf q_scale = vf_set1(j->q_scales[r]), minus_base = vf_set1(-t->largest[t->first + r]);
-    struct row_lanes lanes = { vf_set1(0), vf_set1(0), vf_set1(0) };
+    struct row_lanes lanes = { vf_set1(0), vf_set1(0) };
     uint32_t i = 0;
 
     if (t->j->softcap == 0 && seen.begin == 0) /* nearly always */
@@ -128,21 +127,17 @@ static void weigh_tile(const struct row_tile *t, const struct scores_job *j, con
         struct row_lanes row = weigh_row(t, j, s, r, seen[r]);
         lanes->powers[r] = row.powers;
         lanes->weights[r] = row.weights;
-        lanes->most[r] = row.most;
     }
     for (uint32_t r = t->n; r < REDUCED; r++)
-        lanes->weights[r] = lanes->most[r] = vf_set1(0);
+        lanes->weights[r] = vf_set1(0);
 }
 
 /* Weights of a tile's rows; scores are there. */
 INLINE void weigh(const struct row_tile *t, const struct scores_job *j, const struct span *s,
-                  const struct seen *seen, struct tile_lanes *lanes)
+                  const struct seen *seen, bool all_have_bases, struct tile_lanes *lanes)
 {
     vf above = vf_set1(0);
-    bool all_have_bases = true;
 
-    for (uint32_t r = 0; r < t->n; r++)
-        all_have_bases = all_have_bases && t->largest[t->first + r] > -INFINITY;
     if (!all_have_bases)
         find_bases(t, j, seen);
     weigh_tile(t, j, s, seen, lanes);
@@ -157,17 +152,17 @@ INLINE void weigh(const struct row_tile *t, const struct scores_job *j, const st
     weigh_tile(t, j, s, seen, lanes);
 }
 
-/* The units of weights that the rows' have room in, and their inverses: 0 where there is nothing to weigh. */
-INLINE void weight_units(const vf *sums, const vf *most, uint32_t n_rows, float *units,
-                         float *inverses)
+/* The units of weights that the rows' have room in, and their inverses: 0 where there is nothing to weigh.  No weight is
+ * above its lane's sum, which is near it where one weight is large. */
+INLINE void weight_units(const vf *sums, uint32_t n_rows, float *units, float *inverses)
 {
-    _Alignas(64) float by_sum[SHRINKS] = { 0 }, by_most[SHRINKS] = { 0 };
+    _Alignas(64) float by_sum[SHRINKS] = { 0 }, by_lane[SHRINKS] = { 0 };
 
     sum_lanes(sums, n_rows, by_sum);
-    largest_lanes(most, n_rows, by_most);
+    largest_lanes(sums, n_rows, by_lane);
     for (uint32_t r = 0; r < SHRINKS; r += VF_LANES) {
         vf unit = vf_max(vf_mul(vf_load(by_sum + r), vf_set1(1.0f / WEIGHT_SUM)),
-                         vf_mul(vf_load(by_most + r), vf_set1(1.0f / CODE_MAX)));
+                         vf_mul(vf_load(by_lane + r), vf_set1(1.0f / CODE_MAX)));
         vf_store(units + r, unit);
         vf_store(inverses + r, vf_zero_below(unit, vf_div(vf_set1(1), unit), FLT_MIN));
     }
@@ -209,11 +204,14 @@ static void attend_codes(const struct row_tile *t, const struct span *s, const s
     uint32_t begin = SPAN, end = 0;
     _Alignas(64) float inverses[SHRINKS];
     struct tile_lanes lanes;
+    bool all_have_bases = true;
 
-    for (uint32_t r = 0; r < t->n; r++)
+    for (uint32_t r = 0; r < t->n; r++) {
         v->is_first[r] = t->largest[t->first + r] == -INFINITY;
-    weigh(t, k, s, seen, &lanes);
-    weight_units(lanes.weights, lanes.most, t->n, v->units, inverses);
+        all_have_bases = all_have_bases && !v->is_first[r];
+    }
+    weigh(t, k, s, seen, all_have_bases, &lanes);
+    weight_units(lanes.weights, t->n, v->units, inverses);
     for (uint32_t r = 0; r < t->n; r++) {
         bool sees = seen[r].begin < seen[r].end;
         float *total = t->totals + (size_t)(t->first + r) * VF_LANES;

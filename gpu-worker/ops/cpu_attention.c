@@ -272,10 +272,11 @@ static void run_unit(const struct attend_job *j, const struct attention_unit *u,
     finish_unit(j, u, all);
 }
 
-/* The next unit begins with the sequence and head that this one ends with. */
+/* The next unit begins with the pages and head that this one ends with. */
 static bool goes_on(const struct attention_unit *u, const struct attention_unit *next)
 {
-    return next->head == u->head && next->rows[0].page_table == u->rows[u->n_rows - 1].page_table;
+    return next->head == u->head &&
+           next->rows[0].page_table[0] == u->rows[u->n_rows - 1].page_table[0];
 }
 
 /* A share's units: some neighbours, whose K and V lie side by side, then some far behind them.  Not all side by

@@ -70,7 +70,8 @@ enum {
     ATTENTION_HEAD_DIM_MAX = 512,
     ATTENTION_SPLIT = 512, /* positions; a change changes bits */
     ATTENTION_SPAN = 128,  /* of a split that are worked through at once; a change changes bits */
-    ATTENTION_ROWS = 48,
+    ATTENTION_TILE_ROWS = 6,
+    ATTENTION_ROWS = 16 * ATTENTION_TILE_ROWS,
     ATTENTION_Q_STRIDE =
         ATTENTION_HEAD_DIM_MAX + 16, /* at a power of two rows would share a cache's set */
     /* int16 pages: what products in int32 have room for (attention_codes.h) */
@@ -149,6 +150,7 @@ struct attention_part {
     uint32_t n_rows;
     uint32_t
         end; /* one of them sees up to position end - 1 of the span; <= its beginning: none does */
+    bool is_whole;  /* and all do, from its beginning */
     uint32_t ahead; /* end of what one of them sees of the split beyond, to be fetched */
     const uint32_t *page_table;
 };
@@ -171,14 +173,16 @@ static inline struct attention_part attention_part(const struct attention_job *j
                                                    uint32_t at)
 {
     struct attention_part p = { .page_table = j->rows[i].page_table };
-    uint32_t first = i, end = 0;
+    uint32_t first = i, end = 0, least = UINT32_MAX;
 
-    do
+    do {
         end = j->rows[i].last >= end ? j->rows[i].last + 1 : end;
-    while (++i < j->n_rows && attention_go_together(j, i - 1, at));
+        least = j->rows[i].last < least ? j->rows[i].last : least;
+    } while (++i < j->n_rows && attention_go_together(j, i - 1, at));
     p.n_rows = i - first;
     end = end < j->end ? end : j->end;
     p.end = end < at + ATTENTION_SPAN ? end : at + ATTENTION_SPAN;
+    p.is_whole = j->window == 0 && least >= p.end - 1;
     p.ahead = j->is_near && first == 0 ? 0 : end;
     return p;
 }
