@@ -171,7 +171,7 @@ static double pass(struct work *w)
     const struct shape *s = w->shape;
     static const int32_t tokens[ROWS_MAX] = { 0 };
     struct batch_seq seq = { 0, s->n_rows, s->start, n_pages(s), w->pages };
-    struct batch b = { s->n_rows, tokens, 1, &seq, 0, NULL };
+    struct batch b = { s->n_rows, tokens, 1, &seq, 0, NULL, false };
     struct attention_shape how = { .scale = 0.125f };
     double begin;
 

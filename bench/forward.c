@@ -132,7 +132,7 @@ static void step(struct rank *k, uint32_t n_seqs, uint32_t n_rows, uint32_t star
     struct batch_seq seqs[SEQS_MAX];
     uint32_t logit_rows[SEQS_MAX], n = n_seqs * n_rows;
     int32_t *tokens = mem_alloc(n * sizeof *tokens);
-    struct batch b = { n, tokens, n_seqs, seqs, n_seqs, logit_rows };
+    struct batch b = { n, tokens, n_seqs, seqs, n_seqs, logit_rows, false };
     struct err e;
 
     for (uint32_t i = 0; i < n; i++)

@@ -7,6 +7,7 @@
 #ifndef LLMD_GPU_WORKER_BATCH_H
 #define LLMD_GPU_WORKER_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct batch_seq {
@@ -32,6 +33,7 @@ struct batch {
     const struct batch_seq *seqs;
     uint32_t n_logits; /* rows whose logits are wanted, at most n_seqs + BATCH_EXTRA_LOGITS */
     const uint32_t *logit_rows; /* [n_logits] ascending */
+    bool wants_hidden; /* rank 0: last hidden states are wanted too, so all rows go to the end */
 };
 
 #endif

@@ -45,7 +45,7 @@ struct runtime {
     struct hash128 rope; /* of the frequencies: keys in the pages are turned by them */
     struct hash128 kv_identity, kv_place;
     uint32_t rows_max, seqs_max;
-    uint32_t n_rows; /* of the last step */
+    uint32_t n_hidden; /* rows of the last step, if it keeps hidden states */
 };
 
 /* The one that llmd has laid the segments out for. */
@@ -487,7 +487,7 @@ bool runtime_forward(struct runtime *rt, const struct batch *batch,
     if (!comm_publish(rt->comm, batch, e) || !llama_forward(rt->llama, batch, draws, e))
         return false;
     hand_over_logits(rt, batch->n_logits, draws, logits);
-    rt->n_rows = batch->n_rows;
+    rt->n_hidden = batch->wants_hidden ? batch->n_rows : 0;
     return true;
 }
 
@@ -508,7 +508,7 @@ bool runtime_rest(struct runtime *rt, bool *did, struct err *e)
 
 bool runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out, struct err *e)
 {
-    assert(rt->shard.rank == 0 && first_row + n <= rt->n_rows);
+    assert(rt->shard.rank == 0 && first_row + n <= rt->n_hidden);
     return llama_hidden(rt->llama, first_row, n, out, e);
 }
 

@@ -91,7 +91,7 @@ bool runtime_rest(struct runtime *rt, bool *did, struct err *e);
 bool runtime_forgive(struct runtime *rt, const struct err *e);
 
 /* Rank 0: the last hidden states, behind the model's final norm, of rows first_row .. first_row + n - 1 of the last
- * step.  out: [n, hidden_size] float, written.  ERR_DEVICE: the worker must exit. */
+ * step, whose batch said wants_hidden.  out: [n, hidden_size] float, written.  ERR_DEVICE: the worker must exit. */
 bool runtime_hidden(struct runtime *rt, uint32_t first_row, uint32_t n, float *out, struct err *e);
 
 /* Ranks 1..tp_size-1: run the steps rank 0 announces until runtime_stop() is called there or here. */

@@ -123,6 +123,7 @@ static uint32_t plan_n_measures(const struct plan *plan)
 
 static struct batch build_batch(struct step *s, const struct plan *plan)
 {
+    bool wants_hidden = false;
     uint32_t row = 0;
 
     assert(plan->n_items <= s->seqs_max && plan->n_rows <= s->rows_max);
@@ -139,6 +140,7 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
         memcpy(s->tokens + row, q->tokens + q->n_computed, item->n_rows * sizeof *s->tokens);
         add_measures(s, item, row);
         row += item->n_rows;
+        wants_hidden = wants_hidden || sequence_is_pooled(q);
         if (item->wants_logits)
             add_draws(s, item, row);
     }
@@ -148,7 +150,8 @@ static struct batch build_batch(struct step *s, const struct plan *plan)
                            .n_seqs = plan->n_items,
                            .seqs = s->seqs,
                            .n_logits = s->n_logits,
-                           .logit_rows = s->logit_rows };
+                           .logit_rows = s->logit_rows,
+                           .wants_hidden = wants_hidden };
 }
 
 bool step_forward(struct step *s, const struct plan *plan, struct err *e)

@@ -138,7 +138,7 @@ static bool llmd_step(struct engine *g, const struct step_part *parts, uint32_t 
 {
     struct batch_seq seqs[ENGINE_SEQS_MAX];
     uint32_t logit_rows[ENGINE_SEQS_MAX];
-    struct batch b = { 0, g->tokens, n_parts, seqs, n_parts, logit_rows };
+    struct batch b = { 0, g->tokens, n_parts, seqs, n_parts, logit_rows, false };
 
     for (uint32_t i = 0; i < n_parts; i++) {
         const struct step_part *p = &parts[i];

@@ -436,7 +436,8 @@ static bool read_plan(struct comm *c, struct batch *b, struct err *e)
     }
     if (c->device)
         c->device->tell(c->device->ctx, p.decision);
-    *b = (struct batch){ p.n_rows, c->tokens, p.n_seqs, c->local_seqs, p.n_logits, c->logit_rows };
+    *b = (struct batch){ p.n_rows,   c->tokens,     p.n_seqs, c->local_seqs,
+                         p.n_logits, c->logit_rows, false };
     return true;
 }
 

@@ -65,15 +65,22 @@ static bool join_sums(struct llama *m, const void *in, uint32_t n_rows, const st
     return true;
 }
 
-/* x += o(attention(rope(qkv(norm(x))))) */
+/* qkv = rope(qkv(norm(x))), and KV written */
+static void project(struct llama *m, uint32_t layer, uint32_t n_rows)
+{
+    const struct layer *l = &m->layers[layer];
+    struct norm norm = norm_of(m, l->attn_norm);
+
+    m->ops->linear(m->stream, m->qkv, llama_my_qkv(l), m->x, n_rows, &norm, l->qkv, 3, LINEAR_SET);
+    m->ops->rope_kv_write(m->stream, m->qkv, m->c->qk_norm ? &l->head_norm : NULL, layer);
+}
+
+/* x += o(attention(qkv)) */
 static bool attention(struct llama *m, uint32_t layer, uint32_t n_rows, struct err *e)
 {
     const struct ops *ops = m->ops;
     const struct layer *l = &m->layers[layer];
-    struct norm norm = norm_of(m, l->attn_norm);
 
-    ops->linear(m->stream, m->qkv, llama_my_qkv(l), m->x, n_rows, &norm, l->qkv, 3, LINEAR_SET);
-    ops->rope_kv_write(m->stream, m->qkv, m->c->qk_norm ? &l->head_norm : NULL, layer);
     if (l->o_is_split) {
         ops->attention(m->stream, m->heads, m->my_q.count, m->qkv, layer, &l->attention);
         return join_sums(m, m->heads, n_rows, &l->o, l->attn_post_norm, e);
@@ -138,29 +145,38 @@ static bool moe(struct llama *m, const struct layer *l, uint32_t n_rows, struct 
     return gather(m, m->x, n_rows, c->hidden_size, 1, e);
 }
 
-/* logits = head(norm(x)), for the rows that want them */
-static void head(struct llama *m, const struct batch *b, uint32_t n_logits)
+/* logits = head(norm(x)), for the rows that want them: `rows` of x, or its first n_logits */
+static void head(struct llama *m, const uint32_t *rows, uint32_t n_logits)
 {
     struct norm norm = norm_of(m, m->norm);
 
     if (n_logits == 0)
         return;
-    norm.rows = b->logit_rows;
+    norm.rows = rows;
     m->ops->logits(m->stream, m->logits + m->my_vocab.first, m->c->vocab_size, m->x, n_logits,
                    &norm, &m->head, m->c->final_softcap);
 }
 
 static bool run(struct llama *m, const struct batch *b, struct ops_step step, struct err *e)
 {
-    if (!embed(m, step.n_rows, e))
+    bool drops_rows = m->drops_rows && !b->wants_hidden && step.n_logits < step.n_rows;
+    uint32_t n_rows = step.n_rows;
+
+    if (!embed(m, n_rows, e))
         return false;
     for (uint32_t i = 0; i < m->c->n_layers; i++) {
         const struct layer *l = &m->layers[i];
-        if (!attention(m, i, step.n_rows, e) ||
-            !(m->c->layers[i].sparse ? moe : mlp)(m, l, step.n_rows, e))
+        project(m, i, n_rows);
+        if (drops_rows && i == m->c->n_layers - 1) {
+            n_rows = step.n_logits;
+            if (n_rows == 0)
+                break;
+            m->ops->keep_logit_rows(m->stream, m->x, m->c->hidden_size, m->qkv, llama_my_qkv(l));
+        }
+        if (!attention(m, i, n_rows, e) || !(m->c->layers[i].sparse ? moe : mlp)(m, l, n_rows, e))
             return false;
     }
-    head(m, b, step.n_logits);
+    head(m, drops_rows ? NULL : b->logit_rows, step.n_logits);
     return true;
 }
 

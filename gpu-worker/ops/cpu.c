@@ -1,6 +1,7 @@
 /* cpu.c - the CPU backend: a stream's life, the step, embedding and norm (cpu_stream.h has the map). */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/mem.h"
 #include "gpu-worker/ops/aligned.h"
@@ -60,6 +61,32 @@ static bool cpu_begin(struct ops_stream *s, const struct batch *b, struct ops_st
     attention_order_begin(&s->order, b);
     *step = (struct ops_step){ b->n_rows, b->n_logits };
     return true;
+}
+
+/* Rows ascend, so none is written before it has been read. */
+static void gather_rows(float *x, uint32_t dim, const uint32_t *rows, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i] != i)
+            memcpy(x + (size_t)i * dim, x + (size_t)rows[i] * dim, dim * sizeof *x);
+}
+
+static void cpu_keep_logit_rows(struct ops_stream *s, void *x, uint32_t dim, void *qkv,
+                                uint32_t qkv_dim)
+{
+    const struct batch *b = s->batch;
+
+    for (uint32_t i = 0; i < b->n_logits; i++) {
+        const struct row_place *at = &s->rows[b->logit_rows[i]];
+        assert(i == 0 || b->logit_rows[i] > b->logit_rows[i - 1]);
+        s->kept_seqs[i] =
+            (struct batch_seq){ i, 1, at->position, at->seq->n_pages, at->seq->pages };
+    }
+    gather_rows(x, dim, b->logit_rows, b->n_logits);
+    gather_rows(qkv, qkv_dim, b->logit_rows, b->n_logits);
+    s->kept = (struct batch){ .n_rows = b->n_logits, .n_seqs = b->n_logits, .seqs = s->kept_seqs };
+    s->batch = &s->kept;
+    attention_order_begin(&s->order, s->batch);
 }
 
 static bool cpu_finish(struct ops_stream *s, struct err *e)
@@ -188,6 +215,7 @@ static void cpu_close(struct ops_stream *s)
         return;
     rope_table_fini(&s->rope);
     free(s->rows);
+    free(s->kept_seqs);
     free(s->rope_cos);
     free(s->rope_sin);
     for (int f = 0; f < N_INPUT_FORMS; f++)
@@ -209,6 +237,7 @@ static void cpu_close(struct ops_stream *s)
         .gated = cpu_gated, .gate_rows = cpu_gate_rows, .route = cpu_route,                        \
         .experts_gated = cpu_experts_gated, .experts_down = cpu_experts_down,                      \
         .logits = cpu_logits, .rope_kv_write = cpu_rope_kv_write, .attention = cpu_attention,      \
+        .keep_logit_rows = cpu_keep_logit_rows,                                                    \
     }
 
 static const struct ops tables[N_CPU_TIERS] = {
@@ -281,6 +310,7 @@ const struct ops *ops_cpu_open(enum cpu_tier tier, const struct ops_setup *setup
                     setup->rope_amplitude > 0 ? setup->rope_amplitude : 1);
     s->setup.rope_freq = NULL;
     s->rows = mem_zalloc(setup->rows_max, sizeof *s->rows);
+    s->kept_seqs = mem_zalloc(setup->rows_max, sizeof *s->kept_seqs);
     s->rope_cos = aligned_mem(64, angles * sizeof(float));
     s->rope_sin = aligned_mem(64, angles * sizeof(float));
     for (int f = 0; f < N_INPUT_FORMS; f++)

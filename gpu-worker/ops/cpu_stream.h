@@ -31,6 +31,8 @@ struct ops_stream {
     struct ops_setup setup;
     struct rope_table rope;
     const struct batch *batch;
+    struct batch kept;             /* `batch` once only rows with logits are left */
+    struct batch_seq *kept_seqs;   /* [rows_max] one a row */
     struct row_place *rows;        /* [rows_max] */
     float *rope_cos, *rope_sin;    /* [rows_max, head_dim / 2] */
     void *prepared[N_INPUT_FORMS]; /* the input of a product: [rows_max, cols_max] of 4 bytes */

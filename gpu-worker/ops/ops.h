@@ -256,6 +256,13 @@ struct ops {
      * arXiv:2309.06180; soft cap: Gemma team 2024, arXiv:2408.00118. */
     void (*attention)(struct ops_stream *s, void *out, size_t out_stride, const void *qkv,
                       uint32_t layer, const struct attention_shape *shape);
+
+    /* In the last layer, before its attention(): of x and qkv the batch's logit_rows become rows 0 .. n_logits - 1,
+     * n_logits > 0, and until the next begin() there are no others.  Nobody asks for what the last layer makes of the rest.
+     *   x  [n_rows, dim];  qkv  [n_rows, qkv_dim]
+     * NULL: all rows go to the end. */
+    void (*keep_logit_rows)(struct ops_stream *s, void *x, uint32_t dim, void *qkv,
+                            uint32_t qkv_dim);
 };
 
 /* ---- the CPU backend (cpu.c) ---- */

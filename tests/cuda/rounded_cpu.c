@@ -332,6 +332,7 @@ const struct ops *__wrap_ops_cpu_open(enum cpu_tier tier, const struct ops_setup
     rounded.table.gated = rounded_gated;
     rounded.table.logits = rounded_logits;
     rounded.table.attention = rounded_attention;
+    rounded.table.keep_logit_rows = NULL; /* as on the GPU all rows go to the end */
     return &rounded.table;
 }
 

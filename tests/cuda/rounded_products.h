@@ -158,7 +158,7 @@ static inline void product_begin(struct twins *t, struct product_step *s, uint32
     for (uint32_t i = 0; i < n_logits; i++)
         s->logit_rows[i] = i;
     s->seq = (struct batch_seq){ 0, n_rows, 0, 8, s->pages };
-    s->batch = (struct batch){ n_rows, s->tokens, 1, &s->seq, n_logits, s->logit_rows };
+    s->batch = (struct batch){ n_rows, s->tokens, 1, &s->seq, n_logits, s->logit_rows, false };
     twins_begin(t, &s->batch);
 }
 

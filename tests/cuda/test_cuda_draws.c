@@ -69,7 +69,7 @@ static void bench_close(struct bench *b)
 static void forward(struct bench *b, uint32_t n, uint32_t at, const struct sampler_rows *draws,
                     float *logits)
 {
-    struct batch batch = { n, b->row_tokens, n, b->seqs, n, b->logit_rows };
+    struct batch batch = { n, b->row_tokens, n, b->seqs, n, b->logit_rows, false };
     struct err e = { 0 };
 
     for (uint32_t i = 0; i < n; i++) {
@@ -230,7 +230,7 @@ static void logits_that_are_measured_come_to_the_host(void **state)
     enum { N = 6 };
     struct bench *b = bench_open("tp_size=1");
     struct batch_seq seq = { 0, N, 0, 1, &b->pages[0] };
-    struct batch batch = { N, b->tokens[0], 1, &seq, N, b->logit_rows };
+    struct batch batch = { N, b->tokens[0], 1, &seq, N, b->logit_rows, false };
     struct sampler_rows draws = { b->rows, 1 };
     struct err e = { 0 };
 

@@ -82,7 +82,7 @@ static const struct batch *plain_batch(struct plain_batch *p, uint32_t n_rows, u
     for (uint32_t i = 0; i < PAGES_A_SEQ; i++)
         p->pages[i] = i * 37 % PAGES;
     p->seq = (struct batch_seq){ 0, n_rows, 0, PAGES_A_SEQ, p->pages };
-    p->batch = (struct batch){ n_rows, p->tokens, 1, &p->seq, n_logits, p->logit_rows };
+    p->batch = (struct batch){ n_rows, p->tokens, 1, &p->seq, n_logits, p->logit_rows, false };
     return &p->batch;
 }
 
@@ -383,7 +383,7 @@ static void run_step(struct twins *t, const struct attention_case *c, const uint
     uint32_t pages[2][PAGES_A_SEQ], n_rows = n[0] + n[1];
     int32_t tokens[ROWS] = { 0 };
     struct batch_seq seqs[2];
-    struct batch b = { n_rows, tokens, 2, seqs, 0, NULL };
+    struct batch b = { n_rows, tokens, 2, seqs, 0, NULL, false };
     struct twin_rows qkv = twins_rows(t, (size_t)n_rows * QKV);
     struct twin_rows out = twins_rows(t, (size_t)n_rows * HEADS * HEAD_DIM);
     struct attention_shape shape = { c->window, 0.2f, c->softcap };
@@ -677,7 +677,7 @@ static void decode(struct decoder *d, uint32_t first, uint32_t n, uint32_t at, f
     uint32_t pages[SEQS][PAGES_A_SEQ], logit_rows[SEQS];
     struct batch_seq seqs[SEQS];
     int32_t tokens[SEQS];
-    struct batch b = { n, tokens, n, seqs, n, logit_rows };
+    struct batch b = { n, tokens, n, seqs, n, logit_rows, false };
     struct ops_step step;
 
     for (uint32_t i = 0; i < n; i++) {

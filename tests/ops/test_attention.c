@@ -95,7 +95,7 @@ static void step(struct work *w, struct ops_rig *rig, uint32_t start, uint32_t n
     uint32_t n_pages = (start + n + w->shape->page_tokens - 1) / w->shape->page_tokens;
     struct batch_seq seq = { 0, n, start, n_pages, w->pages };
     int32_t *tokens = mem_zalloc(n, sizeof *tokens);
-    struct batch b = { n, tokens, 1, &seq, 0, NULL };
+    struct batch b = { n, tokens, 1, &seq, 0, NULL, false };
 
     rig->ops->begin(rig->stream, &b, &(struct ops_step){ 0 });
     rig->ops->rope_kv_write(rig->stream, w->qkv + start * w->row, NULL, LAYER); /* turns by 0 */
@@ -394,7 +394,7 @@ static void attend(struct work *w, struct ops_rig *rig, const struct sharers *s,
                    const struct batch_seq *seqs, uint32_t n_seqs, uint32_t n_rows, float *out)
 {
     struct attention_shape shape = { .window = w->shape->window, .scale = 0.3f };
-    struct batch b = { n_rows, s->tokens, n_seqs, seqs, 0, NULL };
+    struct batch b = { n_rows, s->tokens, n_seqs, seqs, 0, NULL, false };
 
     rig->ops->begin(rig->stream, &b, &(struct ops_step){ 0 });
     rig->ops->rope_kv_write(rig->stream, (float *)(uintptr_t)qkv, NULL, LAYER);

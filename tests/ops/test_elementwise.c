@@ -326,7 +326,7 @@ static void embed_leaves_foreign_tokens_alone(void **state)
     int32_t tokens[4] = { 9, 10, 12, 13 };
     uint32_t page = 0;
     struct batch_seq seq = { 0, 4, 0, 1, &page };
-    struct batch b = { 4, tokens, 1, &seq, 0, NULL };
+    struct batch b = { 4, tokens, 1, &seq, 0, NULL, false };
     struct weight w = { pack_matrix(table[0], 3, 2, DTYPE_BF16), DTYPE_BF16, 3, 2, NULL };
 
     (void)state;

@@ -439,7 +439,7 @@ static void only_the_first_dimensions_are_turned(void **state)
     uint32_t page[2] = { 0, 0 };
     int32_t token = 0;
     struct batch_seq seq = { 0, 1, 300, 2, page };
-    struct batch b = { 1, &token, 1, &seq, 0, NULL };
+    struct batch b = { 1, &token, 1, &seq, 0, NULL, false };
 
     (void)state;
     setup.kv.pages = (char *)pool;

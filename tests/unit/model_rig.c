@@ -208,13 +208,17 @@ static void forward(struct rig *r, const struct batch *b)
     assert_int_equal(kernels_loaded(), n_loaded);
 }
 
-void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
-              const uint32_t *n, uint32_t n_seqs)
+void rig_step_for(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
+                  const uint32_t *n, uint32_t n_seqs, const struct rig_wanted *wanted)
 {
     struct batch_seq *plan = mem_zalloc(n_seqs, sizeof *plan);
-    uint32_t *logit_rows = mem_zalloc(n_seqs, sizeof *logit_rows);
     int32_t *rows = mem_zalloc(r->config.max_num_batched_tokens, sizeof *rows);
-    struct batch b = { 0, rows, n_seqs, plan, n_seqs, logit_rows };
+    struct batch b = { .tokens = rows,
+                       .n_seqs = n_seqs,
+                       .seqs = plan,
+                       .n_logits = wanted->n_logits,
+                       .logit_rows = wanted->logit_rows,
+                       .wants_hidden = wanted->hidden };
 
     for (uint32_t i = 0; i < n_seqs; i++) {
         struct rig_seq *s = seqs[i];
@@ -222,13 +226,22 @@ void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *
         plan[i] = (struct batch_seq){ b.n_rows, n[i], s->n_cached, s->n_pages, s->pages };
         memcpy(rows + b.n_rows, tokens[i], n[i] * sizeof *rows);
         b.n_rows += n[i];
-        logit_rows[i] = b.n_rows - 1;
         s->n_cached += n[i];
     }
     forward(r, &b);
     free(plan);
-    free(logit_rows);
     free(rows);
+}
+
+void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
+              const uint32_t *n, uint32_t n_seqs)
+{
+    uint32_t *last = mem_zalloc(n_seqs, sizeof *last);
+
+    for (uint32_t i = 0; i < n_seqs; i++)
+        last[i] = (i > 0 ? last[i - 1] + 1 : 0) + n[i] - 1;
+    rig_step_for(r, seqs, tokens, n, n_seqs, &(struct rig_wanted){ last, n_seqs, false });
+    free(last);
 }
 
 void rig_prefill(struct rig *r, struct rig_seq *s, const int32_t *tokens, uint32_t n,

@@ -62,6 +62,16 @@ void rig_release(struct rig *r, struct rig_seq *s);
 void rig_prefill(struct rig *r, struct rig_seq *s, const int32_t *tokens, uint32_t n,
                  uint32_t chunk);
 
+/* What a step is to tell: r->logits of these rows, and runtime_hidden() of all. */
+struct rig_wanted {
+    const uint32_t *logit_rows; /* [n_logits] ascending */
+    uint32_t n_logits;          /* at most max_num_seqs */
+    bool hidden;
+};
+
+void rig_step_for(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
+                  const uint32_t *n, uint32_t n_seqs, const struct rig_wanted *wanted);
+
 /* One step: sequence i gets its n[i] next tokens.  r->logits[i] are those of each last token. */
 void rig_step(struct rig *r, struct rig_seq *const *seqs, const int32_t *const *tokens,
               const uint32_t *n, uint32_t n_seqs);

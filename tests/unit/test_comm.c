@@ -275,7 +275,7 @@ static void plans_arrive_until_the_end(void **state)
         uint32_t first[] = { 5 }, second[] = { 1, 2, 70 + step }, logit_rows[] = { 4 };
         int32_t tokens[] = { 1, 2, 3, 4, 9 };
         struct batch_seq seqs[] = { { 0, 2, 0, 1, first }, { 2, 3, 17, 3, second } };
-        struct batch b = { 5, tokens, 2, seqs, 1, logit_rows };
+        struct batch b = { 5, tokens, 2, seqs, 1, logit_rows, false };
         assert_true(comm_publish(c, &b, &e));
         assert_true(comm_all_gather(c, buf, &all, &e));
     }
@@ -425,7 +425,7 @@ static void a_devices_activations_are_made_whole_by_the_device(void **state)
     uint32_t page = 3, row = 0;
     int32_t token = 1;
     struct batch_seq seq = { 0, 1, 0, 1, &page };
-    struct batch b = { 1, &token, 1, &seq, 1, &row }, got;
+    struct batch b = { 1, &token, 1, &seq, 1, &row, false }, got;
     struct segment s = { .fd = -1 };
     struct comm_order order;
     struct err e = { 0 };

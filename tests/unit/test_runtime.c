@@ -133,19 +133,79 @@ static void chunks_threads_and_ranks_do_not_change_bits(void **state)
         chunks_threads_and_ranks(quantizations[i]);
 }
 
+/* ---- rows without logits, which end before the last layer's products ---- */
+
+enum { ROWS_SEQS = 2, ROWS_EACH = 13, ROWS_ALL = ROWS_SEQS * ROWS_EACH };
+
+/* The logits of those rows of a step with two sequences, then of a token more of each; floats. */
+static float *logits_of(struct rig *r, const uint32_t *rows, uint32_t n)
+{
+    static const uint32_t each[ROWS_SEQS] = { ROWS_EACH, ROWS_EACH }, one[ROWS_SEQS] = { 1, 1 };
+    size_t vocab = r->info.vocab_size;
+    float *logits = mem_zalloc((n + ROWS_SEQS) * vocab, sizeof *logits);
+    struct rig_seq s[ROWS_SEQS] = { 0 }, *seqs[] = { &s[0], &s[1] };
+    int32_t tokens[ROWS_ALL];
+    const int32_t *at[] = { tokens, tokens + ROWS_EACH };
+
+    make_tokens(tokens, ROWS_ALL, 7);
+    rig_step_for(r, seqs, at, each, ROWS_SEQS, &(struct rig_wanted){ rows, n, false });
+    memcpy(logits, r->logits, n * vocab * sizeof *logits);
+    rig_step(r, seqs, at, one, ROWS_SEQS);
+    memcpy(logits + n * vocab, r->logits, ROWS_SEQS * vocab * sizeof *logits);
+    rig_release(r, &s[0]);
+    rig_release(r, &s[1]);
+    return logits;
+}
+
+static void expect_rows(struct rig *r, const float *all, const uint32_t *rows, uint32_t n)
+{
+    size_t vocab = r->info.vocab_size, bytes = vocab * sizeof(float);
+    float *logits = logits_of(r, rows, n);
+
+    for (uint32_t i = 0; i < n; i++)
+        if (memcmp(logits + i * vocab, all + rows[i] * vocab, bytes) != 0)
+            fail_msg("row %u, of %u with logits: other bits", rows[i], n);
+    assert_memory_equal(logits + n * vocab, all + ROWS_ALL * vocab, ROWS_SEQS * bytes);
+    free(logits);
+}
+
+static void rows_without_logits_change_no_bits(void **state)
+{
+    static const uint32_t last[] = { ROWS_ALL - 1 }, some[] = { 0, 5, 12, 13, 20 };
+    uint32_t rows[ROWS_ALL];
+    struct rig r;
+    float *all;
+
+    (void)state;
+    for (uint32_t i = 0; i < ROWS_ALL; i++)
+        rows[i] = i;
+    for (int i = 0; i < N_QUANTIZATIONS; i++) {
+        rig_open(&r, DEMO, (const char *[]){ quantizations[i], "max_num_seqs=26", NULL });
+        all = logits_of(&r, rows, ROWS_ALL);
+        expect_rows(&r, all, last, 1);
+        expect_rows(&r, all, some, sizeof some / sizeof *some);
+        expect_rows(&r, all, NULL, 0);
+        free(all);
+        rig_close(&r);
+    }
+}
+
 /* ---- hidden states ---- */
 
 static void read_hidden(const char *const *settings, uint32_t chunk, float *hidden, float *logits)
 {
-    uint32_t n_last = (PROMPT - 1) % chunk + 1;
+    uint32_t n_last = (PROMPT - 1) % chunk + 1, n_before = PROMPT - n_last, last = n_last - 1;
     struct rig_seq s = { 0 };
     int32_t tokens[PROMPT];
+    const int32_t *rest = tokens + n_before;
     struct rig r;
     struct err e;
 
     rig_open(&r, DEMO, settings);
     make_tokens(tokens, PROMPT, 1);
-    rig_prefill(&r, &s, tokens, PROMPT, chunk);
+    rig_prefill(&r, &s, tokens, n_before, chunk);
+    rig_step_for(&r, &(struct rig_seq *){ &s }, &rest, &n_last, 1,
+                 &(struct rig_wanted){ &last, 1, true });
     assert_true(runtime_hidden(r.ranks[0], 0, n_last, hidden, &e));
     memcpy(logits, r.logits, r.info.vocab_size * sizeof *logits);
     rig_release(&r, &s);
@@ -363,7 +423,7 @@ static void corrupt_weights_of_changed_files_end_the_worker(void **state)
     int32_t token = 5;
     uint32_t page = 0, logit_row = 0;
     struct batch_seq seq = { 0, 1, 0, 1, &page };
-    struct batch b = { 1, &token, 1, &seq, 1, &logit_row };
+    struct batch b = { 1, &token, 1, &seq, 1, &logit_row, false };
     uint64_t end = clock_mono_ns() + 20 * NS_PER_S;
     struct err e = { 0 };
     struct checkpoint c;
@@ -433,7 +493,7 @@ static void ranks_are_processes_that_may_die(void **state)
     int32_t token = 5;
     uint32_t page = 0, logit_row = 0;
     struct batch_seq seq = { 0, 1, 0, 1, &page };
-    struct batch b = { 1, &token, 1, &seq, 1, &logit_row };
+    struct batch b = { 1, &token, 1, &seq, 1, &logit_row, false };
 
     (void)state;
     rig_open(&alone, DEMO, NULL);
@@ -635,6 +695,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chunks_threads_and_ranks_do_not_change_bits),
+        cmocka_unit_test(rows_without_logits_change_no_bits),
         cmocka_unit_test(hidden_states_are_what_logits_are_made_of),
         cmocka_unit_test(company_does_not_change_bits),
         cmocka_unit_test(restart_maps_weights_and_keeps_pages),

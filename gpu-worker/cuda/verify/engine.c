@@ -122,7 +122,7 @@ static double step(struct engine *g, uint32_t n_seqs, uint32_t n_rows, uint32_t 
 {
     struct batch_seq *seqs = mem_zalloc(n_seqs, sizeof *seqs);
     uint32_t *logit_rows = mem_zalloc(n_seqs, sizeof *logit_rows);
-    struct batch b = { n_seqs * n_rows, g->tokens, n_seqs, seqs, n_seqs, logit_rows };
+    struct batch b = { n_seqs * n_rows, g->tokens, n_seqs, seqs, n_seqs, logit_rows, false };
     uint32_t n_pages = pages_for(g, n_tokens);
     struct err e = { 0 };
     uint64_t begin_ns;
