@@ -18,7 +18,7 @@
  *            for each, so a busy machine does not spoil the ratio.
  *
  * Every round uses tokens of its own, so nothing is left in the prefix cache from the one before.  Prints
- * what,n,p50,p99,max in milliseconds, and the ratios. */
+ * what,n,p50,p99,max,mean in milliseconds, and the ratios. */
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -201,13 +201,16 @@ static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, stru
     static int32_t prompts[CLIENTS_MAX][PROMPT_MAX + OWN];
     struct client_stream *streams[CLIENTS_MAX];
     bool seen[CLIENTS_MAX] = { false };
-    uint64_t start = clock_mono_ns(), cpu_start = worker_cpu_ns(b);
+    uint64_t start, cpu_start;
 
     for (uint32_t i = 0; i < n; i++) {
         fill(prompts[i], n_system, b->round + 1);
-        fill(prompts[i] + n_system, OWN, ((uint64_t)n << 32) + b->next_id);
-        streams[i] = submit(b, prompts[i], n_system + OWN, 8);
+        fill(prompts[i] + n_system, OWN, ((uint64_t)n << 32) + b->next_id + i);
     }
+    start = clock_mono_ns();
+    cpu_start = worker_cpu_ns(b);
+    for (uint32_t i = 0; i < n; i++)
+        streams[i] = submit(b, prompts[i], n_system + OWN, 8);
     for (uint32_t n_seen = 0; n_seen < n;) {
         uint64_t now;
         receive(b);
@@ -280,11 +283,26 @@ static double quantile(const struct samples *s, uint32_t percent)
     return s->n > 0 ? s->ms[(s->n * percent + 99) / 100 - 1] : 0;
 }
 
+static double mean(const struct samples *s)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < s->n; i++)
+        sum += s->ms[i];
+    return s->n > 0 ? sum / (double)s->n : 0;
+}
+
 static void report(struct samples *s)
 {
     qsort(s->ms, s->n, sizeof *s->ms, by_value);
-    printf("%s,%zu,%.2f,%.2f,%.2f\n", s->what, s->n, quantile(s, 50), quantile(s, 99),
-           quantile(s, 100));
+    printf("%s,%zu,%.2f,%.2f,%.2f,%.2f\n", s->what, s->n, quantile(s, 50), quantile(s, 99),
+           quantile(s, 100), mean(s));
+}
+
+static void report_ratio(const char *what, const struct samples *a, const struct samples *b)
+{
+    printf("%s,,%.2f,%.2f,,%.2f\n", what, quantile(a, 50) / quantile(b, 50),
+           quantile(a, 99) / quantile(b, 99), mean(a) / mean(b));
 }
 
 static void report_all(struct bench *b)
@@ -297,23 +315,19 @@ static void report_all(struct bench *b)
     };
     const struct stats *stats = worker_rig_stats(&b->rig);
 
-    printf("ms,n,p50,p99,max\n");
+    printf("ms,n,p50,p99,max,mean\n");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         report(all[i]);
-    printf("ratio p99 beside a prompt / alone,,,%.2f,\n",
+    printf("ratio p99 beside a prompt / alone,,,%.2f,,\n",
            quantile(&b->beside, 99) / quantile(&b->calm, 99));
-    printf("ratio system prompt / 20 tokens,,%.2f,%.2f,\n",
-           quantile(&b->shared, 50) / quantile(&b->small, 50),
-           quantile(&b->shared, 99) / quantile(&b->small, 99));
-    printf("ratio where they come one by one,,%.2f,%.2f,\n",
-           quantile(&b->shared_alone, 50) / quantile(&b->small_alone, 50),
-           quantile(&b->shared_alone, 99) / quantile(&b->small_alone, 99));
-    printf("ratio of their processor time,,%.2f,,\n",
+    report_ratio("ratio system prompt / 20 tokens", &b->shared, &b->small);
+    report_ratio("ratio where they come one by one", &b->shared_alone, &b->small_alone);
+    printf("ratio of their processor time,,%.2f,,,\n",
            quantile(&b->shared_cpu, 50) / quantile(&b->small_cpu, 50));
-    printf("ratio four choices / one; four requests / one,,%.2f,%.2f,\n",
+    printf("ratio four choices / one; four requests / one,,%.2f,%.2f,,\n",
            quantile(&b->choices, 50) / quantile(&b->one, 50),
            quantile(&b->requests, 50) / quantile(&b->one, 50));
-    printf("prefix cache: %llu tokens looked up; %llu found; %llu prompt tokens computed,,,,\n",
+    printf("prefix cache: %llu tokens looked up; %llu found; %llu prompt tokens computed,,,,,\n",
            (unsigned long long)stat_get(stats, STAT_prefix_cache_queries),
            (unsigned long long)stat_get(stats, STAT_prefix_cache_hits),
            (unsigned long long)stat_get(stats, STAT_prompt_tokens));
