@@ -4,11 +4,11 @@
 # when every one of them has begun and none has ended.
 # shellcheck shell=bash disable=SC2154
 
-N_STREAMS=4
+SEEDS=(1 5 13 40) # of long stories, 270 tokens and more: a busy engine takes its time to kill
 
 stream() {
     engine_exec kill curl -sSN --max-time 120 -H 'Content-Type: application/json' -d \
-        "{\"inputs\":\"The little dog\",\"parameters\":{\"max_new_tokens\":300,\"do_sample\":true,\"seed\":$1}}" \
+        "{\"inputs\":\"The little dog\",\"parameters\":{\"max_new_tokens\":480,\"do_sample\":true,\"seed\":$1}}" \
         http://127.0.0.1:8080/generate_stream
 }
 
@@ -16,11 +16,11 @@ begin_service_to_kill_in() {
     local seed
     engine_start kill "${caged[@]}" "${slow[@]}" || return 1
     engine_wait_ready kill || fail "$(engine_logs kill)"
-    for ((seed = 0; seed < N_STREAMS; seed++)); do
+    for seed in "${SEEDS[@]}"; do
         stream "$seed" >"$folder/wanted.$seed" &
     done
     wait
-    for ((seed = 0; seed < N_STREAMS; seed++)); do
+    for seed in "${SEEDS[@]}"; do
         holds '"generated_text":"' "$folder/wanted.$seed" || fail "stream $seed did not end"
     done
 }
@@ -28,14 +28,15 @@ run begin_service_to_kill_in
 
 # streams_outlive PROCESS
 streams_outlive() {
-    local seed pid asker askers=()
+    local seed pid asker
+    local -A askers=()
     pid=$(engine_pid kill "$1") || return 1
     rm -f "$folder"/got.*
-    for ((seed = 0; seed < N_STREAMS; seed++)); do
+    for seed in "${SEEDS[@]}"; do
         stream "$seed" >"$folder/got.$seed" &
-        askers+=($!)
+        askers[$seed]=$!
     done
-    for ((seed = 0; seed < N_STREAMS; seed++)); do
+    for seed in "${SEEDS[@]}"; do
         until [[ -s $folder/got.$seed ]]; do kill -0 "${askers[seed]}" || fail "stream $seed did not begin"; done
     done
     engine_exec kill sh -c "kill -9 $pid" || fail "cannot kill process $pid"
@@ -43,7 +44,7 @@ streams_outlive() {
     for asker in "${askers[@]}"; do
         wait "$asker" || fail "a stream was cut"
     done
-    for ((seed = 0; seed < N_STREAMS; seed++)); do
+    for seed in "${SEEDS[@]}"; do
         cmp "$folder/wanted.$seed" "$folder/got.$seed" || fail "stream $seed has other bytes"
     done
     engine_wait_ready kill || return 1
