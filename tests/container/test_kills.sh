@@ -37,7 +37,7 @@ streams_outlive() {
         askers[$seed]=$!
     done
     for seed in "${SEEDS[@]}"; do
-        until [[ -s $folder/got.$seed ]]; do kill -0 "${askers[seed]}" || fail "stream $seed did not begin"; done
+        until [[ -s $folder/got.$seed ]]; do kill -0 "${askers[$seed]}" || fail "stream $seed did not begin"; done
     done
     engine_exec kill sh -c "kill -9 $pid" || fail "cannot kill process $pid"
     kill -0 "${askers[@]}" || fail "a stream had ended before the kill: nothing is shown"

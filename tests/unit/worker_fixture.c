@@ -2,7 +2,9 @@
 #include "worker_fixture.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "tests/check.h"
@@ -103,14 +105,24 @@ struct client_request sharing_request(uint32_t i, int32_t *prompt)
     return r;
 }
 
+/* At once: the worker stands still until all have been sent, for the first is over in some milliseconds. */
 void submit_sharing(struct fixture *f, uint64_t id, int32_t prompts[SHARING][PROMPT_MAX],
                     bool at_once)
 {
+    enum { SENDING_US = 50000 };
+    pid_t pid = f->rig.ranks[0].pid;
+
+    if (at_once)
+        assert_int_equal(kill(pid, SIGSTOP), 0);
     for (uint32_t i = 0; i < SHARING; i++) {
         struct client_request r = sharing_request(i, prompts[i]);
         client_submit(&f->client, id + i, &r);
         if (!at_once)
             worker_until_all_over(&f->client);
+    }
+    if (at_once) {
+        usleep(SENDING_US);
+        assert_int_equal(kill(pid, SIGCONT), 0);
     }
     worker_until_all_over(&f->client);
 }
