@@ -127,6 +127,28 @@ engine_pid() {
 print(next(p["pid"] for p in json.load(sys.stdin)["processes"] if p["name"] == sys.argv[1]))' "$2"
 }
 
+# engine_host_pid WORD PID - the pid on this machine of the one that has PID inside: what is done to it is done at
+# once, where an exec may take seconds to begin.
+engine_host_pid() {
+    local init space status pids
+    init=$(engine_init_pid "$1") && space=$(readlink "/proc/$init/ns/pid") || return 1
+    for status in /proc/[0-9]*/status; do
+        [[ $(readlink "${status%/*}/ns/pid") == "$space" ]] || continue
+        pids=$(grep '^NSpid:' "$status" 2>/dev/null) || continue
+        if [[ ${pids##*[[:space:]]} == "$2" ]]; then
+            status=${status%/*}
+            echo "${status##*/}"
+            return
+        fi
+    done
+    return 1
+}
+
+# engine_init_pid WORD - of its first process, on this machine; /proc/PID/root are its files.
+engine_init_pid() {
+    engine_podman inspect --format '{{.State.Pid}}' "llmd-$1"
+}
+
 engine_exit_code() {
     engine_podman wait "llmd-$1"
 }
