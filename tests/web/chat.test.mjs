@@ -206,6 +206,7 @@ test('a conversation left in the middle of an answer keeps what came, and other 
 test('system prompt and sampling controls reach the request', limit, async () => {
   const page = await openPage(browser, demo.url);
   await openPanel(page);
+  await page.locator('#control-max_tokens[max="512"]').waitFor({ state: 'attached' }); // once the page knows its model
   for (const [name, min, max] of [['max_tokens', '256', '512'], ['temperature', '0.2', '2'], ['top_p', '0.1', '1']]) {
     const slider = page.locator(`#control-${name}`);
     assert.deepEqual([await slider.getAttribute('min'), await slider.getAttribute('max')], [min, max]); // 512: its context
