@@ -10,7 +10,8 @@
  *            tokens is read.
  *   system   One client comes with a prompt of SYSTEM (1000) tokens and 20 of its own.  Then, four times in turn:
  *            CLIENTS (32) - 1 at once with prompts of 20 tokens; as many at once whose prompts begin with the same
- *            SYSTEM tokens and end with 20 of their own.  The times to the first token, and the processor time that
+ *            SYSTEM tokens and end with 20 of their own.  All are sent before the worker, which stands still, may
+ *            look and the clock begins.  The times to the first token, and the processor time that
  *            the worker took until all had theirs, over their number.
  *
  *   choices  A prompt of SYSTEM tokens and answers of 16: once, as four sequences that come at once (n = 4 of a
@@ -21,6 +22,7 @@
  * what,n,p50,p99,max,mean in milliseconds, and the ratios. */
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -28,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -193,6 +196,9 @@ static uint64_t worker_cpu_ns(const struct bench *b)
 
 /* ---- clients with one system prompt ---- */
 
+/* While the worker stands still, so that all of a burst are there when it goes on, and the clock begins. */
+enum { SENDING_US = 20000 };
+
 /* n clients at once, prompts of n_system common tokens and OWN of their own; their first tokens, and what these take
  * of the processors, each. */
 static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, struct samples *into,
@@ -207,10 +213,13 @@ static void measure_clients(struct bench *b, uint32_t n, uint32_t n_system, stru
         fill(prompts[i], n_system, b->round + 1);
         fill(prompts[i] + n_system, OWN, ((uint64_t)n << 32) + b->next_id + i);
     }
-    start = clock_mono_ns();
-    cpu_start = worker_cpu_ns(b);
+    kill(b->rig.ranks[0].pid, SIGSTOP);
     for (uint32_t i = 0; i < n; i++)
         streams[i] = submit(b, prompts[i], n_system + OWN, 8);
+    usleep(SENDING_US);
+    start = clock_mono_ns();
+    cpu_start = worker_cpu_ns(b);
+    kill(b->rig.ranks[0].pid, SIGCONT);
     for (uint32_t n_seen = 0; n_seen < n;) {
         uint64_t now;
         receive(b);
