@@ -85,7 +85,8 @@ const float *llama_logits(const struct llama *m); /* [n_logits, vocab_size]; ran
 bool llama_rest_is_due(const struct llama *m);
 bool llama_rest(struct llama *m, struct err *e);
 
-/* norm(x) of rows of the last step, whose batch said wants_hidden; out: [n, hidden_size].  Any rank, before the next step.  ERR_DEVICE. */
+/* norm(x) of rows of the last step, whose batch said wants_hidden; out: [n, hidden_size].  Any rank, before the next
+ * step.  ERR_DEVICE. */
 bool llama_hidden(struct llama *m, uint32_t first_row, uint32_t n, float *out, struct err *e);
 
 #endif

@@ -58,8 +58,8 @@ struct llama {
     struct ops_stream *stream;
     struct comm *comm;
     uint32_t q_dim; /* of the whole model */
-    bool
-        drops_rows; /* in the last layer, those without logits (ops.h); with other ranks all go on */
+    /* In the last layer those without logits end (ops.h); with other ranks all go on. */
+    bool drops_rows;
     struct span my_q, my_dim, my_inner, my_expert_inner, my_shared_inner, my_vocab;
     struct weight embed, head; /* [my vocab, dim] */
     const float *norm;         /* [dim] */
